@@ -1,0 +1,78 @@
+"""octoscale: FP8 for language models, with scales that you can see.
+
+    import octoscale
+    from octoscale import Recipe
+
+    report = octoscale.convert(model, Recipe.amax())         # linear layers to FP8, in place
+    with octoscale.record(model, "runs/mine"):               # every scale and every overflow, to parquet
+        model(**batch)
+    octoscale.revert(model)
+
+These are the public names; everything else is private, or imported from its module. They are loaded at first use, so
+that importing the package costs nothing and `octoscale --help` does not wait for torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from octoscale.convert import ConversionReport as ConversionReport
+    from octoscale.convert import convert as convert
+    from octoscale.convert import revert as revert
+    from octoscale.evaluate import perplexity as perplexity
+    from octoscale.evaluate import validate as validate
+    from octoscale.formats import FORMATS as FORMATS
+    from octoscale.formats import Format as Format
+    from octoscale.linear import Fp8Linear as Fp8Linear
+    from octoscale.linear import NonFiniteError as NonFiniteError
+    from octoscale.models import load as load
+    from octoscale.ops import Quantized as Quantized
+    from octoscale.ops import matmul as matmul
+    from octoscale.ops import quantize as quantize
+    from octoscale.recipe import Operand as Operand
+    from octoscale.recipe import Recipe as Recipe
+    from octoscale.scaling import Amax as Amax
+    from octoscale.scaling import Constant as Constant
+    from octoscale.scaling import Delayed as Delayed
+    from octoscale.telemetry import Recorder as Recorder
+    from octoscale.telemetry import read_scales as read_scales
+    from octoscale.telemetry import record as record
+
+__version__ = "0.1.0"
+
+_MODULE_OF = {
+    "ConversionReport": "convert",
+    "convert": "convert",
+    "revert": "convert",
+    "perplexity": "evaluate",
+    "validate": "evaluate",
+    "FORMATS": "formats",
+    "Format": "formats",
+    "Fp8Linear": "linear",
+    "NonFiniteError": "linear",
+    "load": "models",
+    "Quantized": "ops",
+    "matmul": "ops",
+    "quantize": "ops",
+    "Operand": "recipe",
+    "Recipe": "recipe",
+    "Amax": "scaling",
+    "Constant": "scaling",
+    "Delayed": "scaling",
+    "Recorder": "telemetry",
+    "read_scales": "telemetry",
+    "record": "telemetry",
+}
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'octoscale' has no attribute {name!r}")
+    module = importlib.import_module(f"octoscale.{_MODULE_OF[name]}")
+    globals()[name] = value = getattr(module, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,98 @@
+"""Plain torch: every format, every device, bit-exact, no C++. The backend of last resort, and an oracle of fast ones.
+
+Three facts make it exact:
+- a multiplication by 2**scale_bias only moves the exponent, so scaling in bfloat16 or float32 rounds nothing;
+- values are clamped to the largest finite value before the cast, so torch's casts, which differ on overflow, agree;
+- every FP8 value is a bfloat16 and every product of two a float32, so a GEMM on the decoded codes that accumulates in
+  float32 is the FP8 GEMM, up to the order of its sum.
+"""
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from octoscale.backends.base import NUM_EXPONENT_BINS, Cast, Observed
+from octoscale.formats import Format
+from octoscale.scaling import History, Rule, power_of_two
+
+
+def quantize(x: Tensor, fmt: Format, rule: Rule, history: History | None, *, counts: bool, exponents: bool) -> Cast:
+    """See `Backend.quantize`. Two passes over memory for the codes, a few more for the counts."""
+    amax = _amax(x)
+    scale_bias = rule.scale_bias(amax, fmt, history)
+    wide = x.float() if x.dtype == torch.float16 else x  # x * 2**scale_bias may leave float16's range
+    scaled = wide * power_of_two(scale_bias)
+    codes = scaled.clamp(-fmt.max, fmt.max).to(getattr(torch, fmt.torch_name))
+    all_finite = x.device.type == "cpu" and bool(amax.isfinite())  # elsewhere, asking would wait for the device
+    if not all_finite:
+        codes = torch.where(x.isfinite(), codes.view(torch.uint8), fmt.nan_code).view(codes.dtype)
+    observed = Observed(
+        amax=amax,
+        **(_count(x, scaled, codes, fmt, all_finite) if counts else {}),
+        exponents=_exponents(x) if exponents else None,
+    )
+    return Cast(codes=codes, scale_bias=scale_bias, observed=observed)
+
+
+def dequantize(codes: Tensor, scale_bias: Tensor, dtype: torch.dtype) -> Tensor:
+    """See `Backend.dequantize`."""
+    wide = torch.float32 if dtype == torch.float16 else dtype
+    return (codes.to(wide) * power_of_two(-scale_bias)).to(dtype)
+
+
+def matmul(a_MK: Tensor, b_KN: Tensor, scale_bias: Tensor, bias_N: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """See `Backend.matmul`.
+
+    A CPU with bf16 dot products returns bfloat16 results rounded before the unscaling; as that is a power of two, the
+    bits are the same unless the result is a bfloat16 subnormal (below 2**-126).
+    """
+    with torch.autocast(a_MK.device.type, enabled=False):
+        if a_MK.device.type == "cuda":
+            sum_MN = torch.mm(a_MK.to(torch.bfloat16), b_KN.to(torch.bfloat16), out_dtype=torch.float32)
+        elif dtype == torch.bfloat16 and bias_N is None and (a_MK.device.type != "cpu" or cpu_has_bf16_gemm()):
+            sum_MN = torch.mm(a_MK.to(torch.bfloat16), b_KN.to(torch.bfloat16))
+        else:
+            sum_MN = torch.mm(a_MK.float(), b_KN.float())
+        near = (-scale_bias).clamp(-126, 126)  # a sum of two scale_biases may need two factors of 2**126
+        out_MN = sum_MN.mul_(power_of_two(near)).mul_(power_of_two(-scale_bias - near))
+        return (out_MN if bias_N is None else out_MN.add_(bias_N)).to(dtype)
+
+
+@cache
+def cpu_has_bf16_gemm() -> bool:
+    """Whether torch multiplies bfloat16 matrices on this CPU faster than float32 ones (oneDNN on AVX-512 and up)."""
+    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return bool(available and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _amax(x: Tensor) -> Tensor:
+    """The largest magnitude, float32 without dimensions; NaN wins over everything; 0 for an empty tensor."""
+    if x.numel() == 0:
+        return torch.zeros((), device=x.device)
+    low, high = torch.aminmax(x)
+    return torch.maximum(low.abs(), high.abs()).float()
+
+
+def _count(x: Tensor, scaled: Tensor, codes: Tensor, fmt: Format, all_finite: bool) -> dict[str, Tensor]:
+    """The three counts of `Observed`, as reference.py's golden table defines them."""
+    bits = codes.view(torch.uint8)
+    too_large = scaled.abs() > fmt.max
+    nonfinite = torch.zeros((), dtype=torch.int64, device=x.device)
+    if not all_finite:
+        finite = x.isfinite()
+        too_large &= finite
+        nonfinite = x.numel() - torch.count_nonzero(finite)
+    return {
+        "saturated": torch.count_nonzero(too_large),
+        "flushed": torch.count_nonzero(x) - torch.count_nonzero(bits & 0x7F if fmt.has_negative_zero else bits),
+        "nonfinite": nonfinite,
+    }
+
+
+def _exponents(x: Tensor) -> Tensor:
+    """How many values have each float32 exponent field; int64 [NUM_EXPONENT_BINS]."""
+    wide = x.float().contiguous() if x.dtype != torch.bfloat16 else x.contiguous()
+    integer, mantissa_bits = (torch.int16, 7) if wide.dtype == torch.bfloat16 else (torch.int32, 23)
+    fields = (wide.view(integer) >> mantissa_bits).to(torch.uint8)  # the sign bit is cut off
+    return torch.bincount(fields.flatten(), minlength=NUM_EXPONENT_BINS)

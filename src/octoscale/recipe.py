@@ -1,0 +1,145 @@
+"""A recipe says what each role becomes: role -> (format, rule), and which modules stay as they are.
+
+    Recipe.amax()                         FP8-AMAX, OCP formats
+    Recipe.cscale(-1)                     FP8-CSCALE, one constant scale_bias
+    Recipe.paper_training()               the paper's training: fnuz formats, margin 3
+    Recipe.amax(skip=["down_proj"])       a pattern keeps modules out of FP8
+    Recipe.amax().override(grad_output=Operand(format="e5m2", rule=Constant(8)))
+
+Recipes are frozen: `dataclasses.replace` makes a changed one. On the command line a recipe is a short text,
+`amax`, `amax:margin=3`, `cscale:-1`, `delayed:history=16`; `bf16`, `fp16` and `fp32` stand for no FP8 at all.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from octoscale.formats import Role, get_format, get_format_set
+from octoscale.scaling import Amax, Constant, Delayed, Rule
+
+#: The scalings that are no FP8 at all -> the torch dtype that they mean.
+PRECISIONS: dict[str, str] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+
+_SCALING_FORMS = "amax, amax:margin=3, cscale:-1, delayed:history=16, bf16, fp16, fp32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operand:
+    """What one role becomes: an FP8 format, by its exact name, and the rule that chooses its scale_bias."""
+
+    format: str
+    rule: Rule
+
+    def __post_init__(self) -> None:
+        get_format(self.format)
+
+    def __str__(self) -> str:
+        return f"{self.format} {self.rule}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The FP8 treatment of a model's linear layers. `name` is how the recipe is called in records and plots."""
+
+    name: str
+    weight: Operand
+    input: Operand
+    grad_output: Operand
+    skip: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "skip", _patterns(self.skip))
+
+    def operand(self, role: Role) -> Operand:
+        """The operand of a role."""
+        return {"weight": self.weight, "input": self.input, "grad_output": self.grad_output}[role]
+
+    @classmethod
+    def amax(cls, formats: str = "ocp", margin: int = 0, skip: Iterable[str] = ()) -> "Recipe":
+        """FP8-AMAX: each tensor's own scale, just in time (Perez et al. 2023, section 3)."""
+        return cls._uniform(Amax(margin=margin), formats, skip)
+
+    @classmethod
+    def cscale(cls, bias: int, formats: str = "ocp", skip: Iterable[str] = ()) -> "Recipe":
+        """FP8-CSCALE: one constant scale_bias for all weights, inputs and gradients (Perez et al. 2023, section 3)."""
+        return cls._uniform(Constant(bias), formats, skip)
+
+    @classmethod
+    def delayed(cls, history: int = 16, margin: int = 0, formats: str = "ocp", skip: Iterable[str] = ()) -> "Recipe":
+        """Delayed scaling, as in Transformer Engine, with power-of-two scales; for comparison."""
+        return cls._uniform(Delayed(history=history, margin=margin), formats, skip)
+
+    @classmethod
+    def paper_training(cls) -> "Recipe":
+        """The paper's training: fnuz formats, margin 3 (against overflow of an FP16 accumulation)."""
+        return cls.amax(formats="fnuz", margin=3)
+
+    @classmethod
+    def paper_inference(cls) -> "Recipe":
+        """The paper's inference: fnuz formats, margin 0."""
+        return cls.amax(formats="fnuz")
+
+    def override(
+        self, *, weight: Operand | None = None, input: Operand | None = None, grad_output: Operand | None = None
+    ) -> "Recipe":
+        """This recipe with other operands for some roles; the name says so."""
+        changed = {"weight": weight, "input": input, "grad_output": grad_output}
+        note = ", ".join(f"{role} {operand}" for role, operand in changed.items() if operand is not None)
+        return replace(
+            self,
+            name=f"{self.name} [{note}]" if note else self.name,
+            weight=weight or self.weight,
+            input=input or self.input,
+            grad_output=grad_output or self.grad_output,
+        )
+
+    @classmethod
+    def _uniform(cls, rule: Rule, formats: str, skip: Iterable[str]) -> "Recipe":
+        """One rule for every role."""
+        name = str(rule)
+        if formats != "ocp":
+            name += f"{',' if ':' in name else ':'}formats={formats}"
+        operands = {role: Operand(format=fmt, rule=rule) for role, fmt in get_format_set(formats).items()}
+        return cls(
+            name=name,
+            weight=operands["weight"],
+            input=operands["input"],
+            grad_output=operands["grad_output"],
+            skip=_patterns(skip),
+        )
+
+
+def parse_scaling(text: str, formats: str = "ocp", skip: Iterable[str] = ()) -> Recipe | str:
+    """The recipe that a command-line text means; a key of PRECISIONS is returned as it is. ValueError otherwise.
+
+    `formats=` inside the text wins over the argument: `amax:formats=fnuz,margin=3`.
+    """
+    if text in PRECISIONS:
+        return text
+    rule, _, rest = text.partition(":")
+    try:
+        positional, options = _parse_options(rest)
+        formats = options.pop("formats", formats)
+        numbers = {key: int(value) for key, value in options.items()}
+        if rule == "amax" and not positional and numbers.keys() <= {"margin"}:
+            return Recipe.amax(formats=formats, skip=skip, **numbers)
+        if rule == "cscale" and len(positional) == 1 and not numbers:
+            return Recipe.cscale(int(positional[0]), formats=formats, skip=skip)
+        if rule == "delayed" and not positional and numbers.keys() <= {"history", "margin"}:
+            return Recipe.delayed(formats=formats, skip=skip, **numbers)
+    except ValueError as error:
+        if "invalid literal" not in str(error):
+            raise
+    raise ValueError(f"unknown scaling {text!r}: write one of {_SCALING_FORMS}")
+
+
+def _patterns(skip: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(skip, str):
+        raise TypeError(f"skip takes a list of patterns, not the text {skip!r}: write skip=[{skip!r}]")
+    return tuple(skip)
+
+
+def _parse_options(text: str) -> tuple[list[str], dict[str, str]]:
+    """Split `-1,formats=fnuz` into positional words and key=value options."""
+    words = [word.strip() for word in text.split(",")] if text else []
+    options = dict(word.split("=", 1) for word in words if "=" in word)
+    return [word for word in words if "=" not in word], options

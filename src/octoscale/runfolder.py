@@ -1,0 +1,85 @@
+"""A run is a folder. This file knows its layout and how to write to it so that nothing is ever half there.
+
+    run.json        what was run: command, recipe, versions, backend and its reason, seed
+    metrics.jsonl   one line a measurement, appended
+    summary.json    the results so far, rewritten whole
+    scales/         part-000000.parquet, ...: one row a tensor a step (telemetry.py)
+    figures/        PNG and SVG
+    report.html
+
+A file is written under a temporary name in the same folder and then renamed: a reader, or a crash, sees the old
+file or the new one. Only metrics.jsonl is appended to; a line cut short by a crash is left out when it is read.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class RunFolder:
+    """The files of one run below `path`."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.header = self.path / "run.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.summary = self.path / "summary.json"
+        self.scales = self.path / "scales"
+        self.figures = self.path / "figures"
+
+    @classmethod
+    def create(cls, path: Path | str, header: dict[str, Any], *, overwrite: bool = False) -> "RunFolder":
+        """Make a new run. FileExistsError if the folder holds something, unless that is a run and `overwrite`."""
+        run = cls(path)
+        if run.path.is_dir() and any(run.path.iterdir()):
+            if not run.header.exists():
+                raise FileExistsError(f"{run.path} holds files that are not a run: choose another folder")
+            if not overwrite:
+                raise FileExistsError(f"{run.path} already holds a run: choose another folder, or --overwrite")
+            shutil.rmtree(run.path)
+        run.scales.mkdir(parents=True, exist_ok=True)
+        write_json(run.header, header)
+        return run
+
+    @classmethod
+    def open(cls, path: Path | str) -> "RunFolder":
+        """An existing run. FileNotFoundError if the folder holds none."""
+        run = cls(path)
+        if not run.header.exists():
+            raise FileNotFoundError(f"{run.path} is not a run: it holds no run.json")
+        return run
+
+    def append_metrics(self, row: dict[str, Any]) -> None:
+        """Append one measurement to metrics.jsonl."""
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def read_json(self, path: Path) -> dict[str, Any]:
+        """One of the run's JSON files. FileNotFoundError, naming it, if the run has none."""
+        if not path.exists():
+            raise FileNotFoundError(f"{self.path} has no {path.name}: the run ended before it was written")
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return content
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path to write to; it takes the place of `path` when the block ends well, and is deleted if not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Replace `path` by `content`. ValueError for NaN and infinity, which JSON does not have: write None."""
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,126 @@
+"""From the largest magnitude of a tensor to its scale: the one statement of direction.
+
+    codes = cast(x * 2**scale_bias)          x ~ codes * 2**-scale_bias
+
+`scale_bias` is an int (Perez et al. 2023 call it the scaling bias) and the only scale that is stored. A larger
+scale_bias moves a tensor of small values up into the range of the format. Three rules choose it:
+
+    Amax      from this tensor's own amax, just in time: the largest value lands in the format's top binade (FP8-AMAX)
+    Constant  one number for every tensor, chosen by a sweep (FP8-CSCALE)
+    Delayed   from the largest amax of the last steps, as in Transformer Engine; for comparison
+
+scale_bias comes from exponent bits (frexp), never from a floating logarithm, which is wrong next to powers of two. It
+stays in [-126, 126], so that 2**scale_bias is a normal float32. An amax that is 0, infinite or NaN gives 0.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from octoscale.formats import Format
+
+MIN_SCALE_BIAS, MAX_SCALE_BIAS = -126, 126
+
+
+@dataclass(frozen=True, kw_only=True)
+class Amax:
+    """FP8-AMAX: `floor(log2(max / amax)) - margin`. A margin m leaves m binades of headroom."""
+
+    margin: int = 0
+
+    def scale_bias(self, amax: Tensor, fmt: Format, history: "History | None" = None) -> Tensor:
+        """The scale_bias, int32 with no dimensions, for a tensor with this amax (float32, no dimensions)."""
+        return amax_to_scale_bias(amax, fmt, self.margin)
+
+    def __str__(self) -> str:
+        return "amax" + (f":margin={self.margin}" if self.margin else "")
+
+
+@dataclass(frozen=True)
+class Constant:
+    """FP8-CSCALE: the same `bias` for every tensor, whatever it holds. ValueError outside [-126, 126]."""
+
+    bias: int
+
+    def __post_init__(self) -> None:
+        if not MIN_SCALE_BIAS <= self.bias <= MAX_SCALE_BIAS:
+            raise ValueError(f"constant scale_bias {self.bias} is outside {MIN_SCALE_BIAS}..{MAX_SCALE_BIAS}")
+
+    def scale_bias(self, amax: Tensor, fmt: Format, history: "History | None" = None) -> Tensor:
+        """The constant, as an int32 tensor with no dimensions on the device of `amax`."""
+        return torch.full((), self.bias, dtype=torch.int32, device=amax.device)
+
+    def __str__(self) -> str:
+        return f"cscale:{self.bias}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delayed:
+    """Delayed scaling: as Amax, from the largest amax of the last `history` steps instead of this tensor's.
+
+    Values larger than anything in the history saturate. An empty history falls back to this tensor's own amax.
+    """
+
+    history: int = 16
+    margin: int = 0
+
+    def __post_init__(self) -> None:
+        if self.history < 1:
+            raise ValueError(f"delayed scaling needs a history of at least 1 step, not {self.history}")
+
+    def scale_bias(self, amax: Tensor, fmt: Format, history: "History | None" = None) -> Tensor:
+        """The scale_bias from `history`; the amax of this tensor is used only if the history is empty."""
+        past = history.max() if history is not None else None
+        return amax_to_scale_bias(amax if past is None else past, fmt, self.margin)
+
+    def __str__(self) -> str:
+        return f"delayed:history={self.history}" + (f",margin={self.margin}" if self.margin else "")
+
+
+Rule = Amax | Constant | Delayed
+
+
+class History:
+    """The amax of the last steps of one tensor, for `Delayed`.
+
+    A step may see the tensor several times (micro-batches, or a second forward under activation checkpointing): its
+    amax is the largest of them, and it enters the history only when `advance` closes the step. So a recomputed
+    forward uses the scale of the first one.
+    """
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+        self._past: list[Tensor] = []
+        self._pending: Tensor | None = None
+
+    def observe(self, amax: Tensor) -> None:
+        """Take note of an amax of the current step."""
+        self._pending = amax if self._pending is None else torch.maximum(self._pending, amax)
+
+    def advance(self) -> None:
+        """Close the current step. A step whose amax was 0 or not finite leaves no trace."""
+        if self._pending is not None and bool(self._pending.isfinite() & (self._pending > 0)):
+            self._past = [*self._past, self._pending][-self._length :]
+        self._pending = None
+
+    def max(self) -> Tensor | None:
+        """The largest amax of the closed steps in memory; None if there is none."""
+        return torch.stack(self._past).amax() if self._past else None
+
+
+def amax_to_scale_bias(amax: Tensor, fmt: Format, margin: int = 0) -> Tensor:
+    """The largest b with `amax * 2**b <= fmt.max`, less `margin`, within [-126, 126]; int32, the shape of `amax`.
+
+    Exact for every float32, subnormals included, and without leaving the device; 0, inf and NaN give 0.
+    """
+    max_mantissa, max_exponent = fmt.max / 2.0 ** (fmt.max_exponent + 1), fmt.max_exponent + 1
+    mantissa, exponent = torch.frexp(amax.float())
+    bias = max_exponent - exponent - (mantissa > max_mantissa).to(torch.int32) - margin
+    usable = amax.isfinite() & (amax > 0)
+    return torch.where(usable, bias.clamp(MIN_SCALE_BIAS, MAX_SCALE_BIAS), 0).to(torch.int32)
+
+
+def power_of_two(exponent: Tensor) -> Tensor:
+    """2**exponent as float32, built from its bits: exact for an int32 `exponent` in [-126, 127]."""
+    return ((exponent + 127) << 23).view(torch.float32)

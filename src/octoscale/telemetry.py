@@ -1,0 +1,205 @@
+"""What every cast did to its tensor, written down: one row a tensor a step, in parquet parts that survive a crash.
+
+    with octoscale.record(model, "runs/mine", every=100) as recorder:
+        ...                                                 # a forward pass of the model is a step
+
+Rows wait in memory and go to disk every few seconds, each time as a new part, renamed into place when it is whole: a
+process killed at any moment leaves all its parts readable. Tensors in a row are read only then, so that recording does
+not make an accelerator wait. `every` thins out the histograms of exponents, not the rows.
+"""
+
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import torch
+from torch import nn
+
+from octoscale import backends
+from octoscale.formats import Role
+from octoscale.ops import Quantized
+from octoscale.runfolder import RunFolder, replacing
+
+if TYPE_CHECKING:
+    from octoscale.linear import Fp8Linear
+
+#: The columns of `scales/*.parquet`. `layer` is null outside a stack of layers. `exponents` is null between the steps
+#: that record it; else it counts the values before scaling by float32's exponent field (backends/base.py).
+SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
+    "step": pl.Int64,
+    "phase": pl.String,
+    "scaling": pl.String,
+    "module": pl.String,
+    "layer": pl.Int32,
+    "kind": pl.String,
+    "role": pl.String,
+    "format": pl.String,
+    "scale_bias": pl.Int32,
+    "amax": pl.Float32,
+    "numel": pl.Int64,
+    "saturated": pl.Int64,
+    "flushed": pl.Int64,
+    "nonfinite": pl.Int64,
+    "exponents": pl.List(pl.UInt32),
+}
+
+_MAX_WAITING_ROWS = 20_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerName:
+    """Who a row is about: the module's full name, its index in the stack of layers (or None), its kind."""
+
+    module: str
+    layer: int | None
+    kind: str
+
+
+class Recorder:
+    """Collects rows and writes them as parquet parts below `folder`/scales.
+
+    `step` counts forward passes of the recorded model from 0, or is set by whoever drives the training.
+    `wants_exponents` is true on each `every`-th step; every=0 never.
+    """
+
+    def __init__(
+        self, folder: Path | str, *, every: int = 1, phase: str = "", scaling: str = "", flush_seconds: float = 5.0
+    ) -> None:
+        if every < 0:
+            raise ValueError(f"every={every}: histograms are recorded every N steps, N >= 1, or never, 0")
+        self.step = 0
+        self._every, self._phase, self._scaling = every, phase, scaling
+        self._scales = RunFolder(folder).scales
+        self._scales.mkdir(parents=True, exist_ok=True)
+        written = [int(part.stem.split("-")[1]) for part in self._scales.glob("part-*.parquet")]
+        self._next_part = max(written, default=-1) + 1
+        self._flush_seconds, self._last_flush = flush_seconds, time.monotonic()
+        self._rows: list[dict[str, Any]] = []
+
+    @property
+    def wants_exponents(self) -> bool:
+        """Whether this step's rows get histograms."""
+        return self._every > 0 and self.step % self._every == 0
+
+    def add(self, name: LayerName, role: Role, cast: Quantized) -> None:
+        """Note one cast. It must have been made with counts."""
+        seen = cast.observed
+        if seen is None or seen.saturated is None:
+            raise ValueError(f"{name.module}: a cast without counts cannot be recorded; quantize with counts=True")
+        self._rows.append(
+            {
+                "step": self.step,
+                "phase": self._phase,
+                "scaling": self._scaling,
+                "module": name.module,
+                "layer": name.layer,
+                "kind": name.kind,
+                "role": role,
+                "format": cast.format.name,
+                "scale_bias": cast.scale_bias,
+                "amax": seen.amax,
+                "numel": cast.codes.numel(),
+                "saturated": seen.saturated,
+                "flushed": seen.flushed,
+                "nonfinite": seen.nonfinite,
+                "exponents": seen.exponents if self.wants_exponents else None,
+            }
+        )
+        if len(self._rows) >= _MAX_WAITING_ROWS or time.monotonic() - self._last_flush > self._flush_seconds:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the waiting rows as one part. OSError if the disk is full; the rows then stay."""
+        if self._rows:
+            columns = {key: [_value(row[key]) for row in self._rows] for key in SCHEMA}
+            part = self._scales / f"part-{self._next_part:06d}.parquet"
+            with replacing(part) as temporary:
+                pl.DataFrame(columns, schema=SCHEMA).write_parquet(temporary)
+            self._rows.clear()
+            self._next_part += 1
+        self._last_flush = time.monotonic()
+
+
+@contextmanager
+def record(
+    model: nn.Module,
+    folder: Path | str,
+    *,
+    every: int = 1,
+    phase: str = "",
+    scaling: str | None = None,
+    flush_seconds: float = 5.0,
+) -> Iterator[Recorder]:
+    """Record every cast of the FP8 layers of `model` to `folder` while the block runs.
+
+    folder: made if need be; a run.json is written if it has none. every: histograms of exponents on each N-th step.
+    phase and scaling label the rows; scaling defaults to the recipe's name.
+    Raises ValueError if the model has no FP8 layer, or is being recorded already.
+    """
+    layers = fp8_layers(model)
+    if any(layer.fp8.runtime.recorder is not None for layer in layers):
+        raise ValueError("this model is being recorded already: leave the other record() block first")
+    recipe = layers[0].fp8.recipe
+    if not RunFolder(folder).header.exists():
+        RunFolder.create(folder, run_header(next(model.parameters()).device, recipe=recipe.name))
+    scaling = recipe.name if scaling is None else scaling
+    recorder = Recorder(folder, every=every, phase=phase, scaling=scaling, flush_seconds=flush_seconds)
+    passes = iter(range(1 << 62))
+
+    def next_step(*_: object) -> None:
+        recorder.step = next(passes)
+
+    hook = model.register_forward_pre_hook(next_step)
+    for layer in layers:
+        layer.fp8.runtime.attach(recorder)
+    try:
+        yield recorder
+    finally:
+        hook.remove()
+        for layer in layers:
+            layer.fp8.runtime.attach(None)
+        recorder.flush()
+
+
+def fp8_layers(model: nn.Module) -> "list[Fp8Linear]":
+    """The FP8 layers of a model; ValueError if it has none."""
+    layers = [module for module in model.modules() if hasattr(module, "fp8")]
+    if not layers:
+        raise ValueError("this model has no FP8 layer: call octoscale.convert(model, recipe) first")
+    return layers  # type: ignore[return-value]
+
+
+def read_scales(folder: Path | str) -> pl.DataFrame:
+    """All rows of a run, in the order in which they were written. FileNotFoundError if it recorded none."""
+    parts = sorted(RunFolder(folder).scales.glob("part-*.parquet"))
+    if not parts:
+        raise FileNotFoundError(f"{folder} holds no scales: nothing was recorded there")
+    return pl.concat([pl.read_parquet(part) for part in parts])
+
+
+def run_header(device: torch.device, **more: Any) -> dict[str, Any]:
+    """What run.json says of every run: command, versions, backend and its reason; then `more`."""
+    choice = backends.choose(device.type)
+    return {
+        "command": sys.argv,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "versions": {name: version(name) for name in ("octoscale", "torch", "transformers")}
+        | {"python": platform.python_version()},
+        "backend": choice.name,
+        "reason": choice.reason,
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "seed": torch.initial_seed(),
+        **more,
+    }
+
+
+def _value(item: Any) -> Any:
+    return item.tolist() if isinstance(item, torch.Tensor) else item
