@@ -13,6 +13,8 @@ that importing the package costs nothing and `octoscale --help` does not wait fo
 """
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -76,3 +78,17 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+class _Package(ModuleType):
+    """The package, where `octoscale.convert` is the function and not the submodule of that name.
+
+    Importing a submodule sets it as an attribute of its package; a public name of the same spelling wins over it.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _MODULE_OF and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

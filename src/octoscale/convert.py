@@ -98,9 +98,6 @@ def convert(model: nn.Module, recipe: Recipe) -> ConversionReport:
     layer (near names are listed), or if no layer would be converted.
     """
     report = plan(model, recipe)
-    if not report.converted:
-        reasons = sorted({row.reason for row in report.modules}) or ["it has no linear layer"]
-        raise ValueError(f"nothing to convert in this {type(model).__name__}: {'; '.join(reasons)}")
     replaced: dict[nn.Module, Fp8Linear] = {}
     for row in report.converted:
         module = model.get_submodule(row.module)
@@ -122,7 +119,7 @@ def revert(model: nn.Module) -> int:
 
 
 def plan(model: nn.Module, recipe: Recipe) -> ConversionReport:
-    """What `convert` would do, without doing it. Works on a model without weights (device meta)."""
+    """What `convert` would do, without doing it; raises as `convert`. Works without weights too (device meta)."""
     modules = dict(model.named_modules(remove_duplicate=False))
     if any(isinstance(module, Fp8Linear) for module in modules.values()):
         raise ValueError("this model is in FP8 already: octoscale.revert(model) first")
@@ -147,7 +144,11 @@ def plan(model: nn.Module, recipe: Recipe) -> ConversionReport:
                 reason=reason or (f"decoder layer {layer}" if stack else "linear layer"),
             )
         )
-    return ConversionReport(recipe=recipe, modules=tuple(rows))
+    report = ConversionReport(recipe=recipe, modules=tuple(rows))
+    if not report.converted:
+        reasons = sorted({row.reason for row in rows}) or ["it has no linear layer"]
+        raise ValueError(f"nothing to convert in this {type(model).__name__}: {'; '.join(reasons)}")
+    return report
 
 
 def kind_of(name: str) -> str:

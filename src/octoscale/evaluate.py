@@ -1,6 +1,7 @@
 """Ask a model the same thing under several scalings: perplexity of a text, accuracy on a task, and what it cost.
 
-    scores = validate(model, ["bf16", "amax", "cscale:-1"], windows=token_windows(...), folder="runs/mine")
+    windows = token_windows(read_text("pydoc"), encode, window=512)
+    scores = validate(model, ["bf16", "amax", "cscale:-1"], windows=windows, folder="runs/mine")
 
 Each scaling converts the model, evaluates it window by window with every cast recorded to the run, and reverts it. The
 results so far are in summary.json after each scaling, so that an interrupted run is a valid, shorter one.
@@ -9,9 +10,10 @@ results so far are in summary.json after each scaling, so that an interrupted ru
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,14 +23,14 @@ from torch.nn import functional
 from octoscale.bf16_gemm import bf16_through_float32
 from octoscale.convert import convert, revert
 from octoscale.linear import NonFiniteError
-from octoscale.recipe import PRECISIONS, Recipe
+from octoscale.recipe import PRECISIONS, Recipe, parse_scaling
 from octoscale.runfolder import RunFolder, write_json
 from octoscale.scaling import Constant
-from octoscale.tasks import Encode, Question
-from octoscale.telemetry import record
+from octoscale.tasks import Encode, Task
+from octoscale.telemetry import record, run_header
 
+#: Called with the scaling, windows done, windows in all.
 Progress = Callable[[str, int, int], None]
-"""Called with (scaling, windows done, windows in all)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,16 @@ class Score:
     seconds: float
     accuracy: float | None = None
     failure: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Question:
+    """What each scaling is asked, and where the answer is recorded."""
+
+    windows: Tensor
+    task: Task | None
+    run: RunFolder | None
+    every: int
 
 
 def perplexity(model: nn.Module, windows: Tensor, on_window: Callable[[int, float], None] | None = None) -> float:
@@ -59,14 +71,14 @@ def perplexity(model: nn.Module, windows: Tensor, on_window: Callable[[int, floa
     return _exp(total / count)
 
 
-def accuracy(model: nn.Module, encode: Encode, questions: Sequence[Question]) -> float:
+def accuracy(model: nn.Module, task: Task) -> float:
     """The share of questions whose likeliest choice, per byte of its text, is the right one; in 0..1."""
     right = 0
     with torch.no_grad():
-        for question in questions:
-            scores = [_choice_score(model, encode, question.query.rstrip(), choice) for choice in question.choices]
+        for question in task.questions:
+            scores = [_choice_score(model, task.encode, question.query.rstrip(), choice) for choice in question.choices]
             right += scores.index(max(scores)) == question.gold
-    return right / len(questions)
+    return right / len(task.questions)
 
 
 def validate(
@@ -74,36 +86,30 @@ def validate(
     scalings: Iterable[Recipe | str],
     *,
     windows: Tensor,
-    run: RunFolder,
-    summary: dict[str, Any],
+    folder: Path | str | None = None,
     every: int = 16,
-    questions: Sequence[Question] = (),
-    encode: Encode | None = None,
+    task: Task | None = None,
+    head: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> list[Score]:
-    """Evaluate the model under each scaling (a recipe, or a key of PRECISIONS); the model is left as it was.
+    """Evaluate the model under each scaling, a recipe or a text such as "amax"; the model is left as it was.
 
-    windows: int64 [W, T]. summary: the head of summary.json, to which the results are added. every: histograms of
-    exponents on each N-th window, under the first adaptive recipe only (they show the values before scaling, which
-    the constant scalings share). questions: a task, if any, which needs `encode`.
+    windows: int64 [W, T], see `tasks.token_windows`. folder: the run to record to, made if need be; None records
+    nothing. every: histograms of exponents on each N-th window, under the first adaptive recipe only (they show the
+    values before scaling, which constant scalings share). head: what stands before the results in summary.json.
+    Raises ValueError for a scaling that cannot be read, and whatever `convert` raises.
     """
+    chosen = [parse_scaling(scaling) if isinstance(scaling, str) else scaling for scaling in scalings]
+    run = None if folder is None else RunFolder(folder)
+    if run is not None and not run.header.exists():
+        run = RunFolder.create(run.path, run_header(next(model.parameters()).device))
+    histograms = _recipe_with_histograms(chosen)
     scores: list[Score] = []
-    write_json(run.summary, {**summary, **summarize(scores)})
-    histograms = _recipe_with_histograms(scalings := list(scalings))
-    for scaling in scalings:
-        scores.append(
-            _score(
-                model,
-                scaling,
-                windows=windows,
-                run=run,
-                every=every if scaling is histograms else 0,
-                questions=questions,
-                encode=encode,
-                progress=progress,
-            )
-        )
-        write_json(run.summary, {**summary, **summarize(scores)})
+    _write_summary(run, head, scores)
+    for scaling in chosen:
+        question = _Question(windows=windows, task=task, run=run, every=every if scaling is histograms else 0)
+        scores.append(_score(model, scaling, question, progress))
+        _write_summary(run, head, scores)
     return scores
 
 
@@ -123,6 +129,11 @@ def summarize(scores: Sequence[Score]) -> dict[str, Any]:
     return content
 
 
+def _write_summary(run: RunFolder | None, head: Mapping[str, Any] | None, scores: Sequence[Score]) -> None:
+    if run is not None:
+        write_json(run.summary, {**(head or {}), **summarize(scores)})
+
+
 def _put(table: dict[str, Any], scaling: str, value: float | None) -> None:
     """Enter a value under its scaling's name, or under cscale and its bias."""
     rule, _, bias = scaling.partition(":")
@@ -132,23 +143,15 @@ def _put(table: dict[str, Any], scaling: str, value: float | None) -> None:
         table[scaling] = value
 
 
-def _score(
-    model: nn.Module,
-    scaling: Recipe | str,
-    *,
-    windows: Tensor,
-    run: RunFolder,
-    every: int,
-    questions: Sequence[Question],
-    encode: Encode | None,
-    progress: Progress | None,
-) -> Score:
+def _score(model: nn.Module, scaling: Recipe | str, question: _Question, progress: Progress | None) -> Score:
     name = scaling.name if isinstance(scaling, Recipe) else scaling
+    windows, task, run = question.windows, question.task, question.run
     value, right, failure = math.nan, None, None
     started = time.perf_counter()
 
     def on_window(index: int, loss: float) -> None:
-        run.append_metrics({"scaling": name, "window": index, "loss": loss if math.isfinite(loss) else None})
+        if run is not None:
+            run.append_metrics({"scaling": name, "window": index, "loss": loss if math.isfinite(loss) else None})
         if progress is not None:
             progress(name, index + 1, len(windows))
 
@@ -156,14 +159,14 @@ def _score(
         if isinstance(scaling, Recipe):
             stack.callback(revert, model)
             convert(model, scaling)
-            stack.enter_context(record(model, run.path, every=every, phase="validate"))
+            if run is not None:
+                stack.enter_context(record(model, run.path, every=question.every, phase="validate"))
         else:
             model = _in_precision(model, scaling)
         stack.enter_context(bf16_through_float32(model))
         try:
             value = perplexity(model, windows, on_window)
-            if questions and encode is not None:
-                right = accuracy(model, encode, questions)
+            right = None if task is None else accuracy(model, task)
         except NonFiniteError as error:
             failure = str(error)
     seconds = time.perf_counter() - started

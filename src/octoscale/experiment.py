@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from octoscale import models, tasks
+from octoscale.convert import plan as plan_conversion
 from octoscale.evaluate import Progress, validate
-from octoscale.recipe import PRECISIONS, parse_scaling
+from octoscale.recipe import PRECISIONS, Recipe, parse_scaling
 from octoscale.runfolder import RunFolder, write_json
 from octoscale.sweep import bias_range
 from octoscale.telemetry import run_header
@@ -39,6 +40,8 @@ class Validation:
             raise ValueError(f"unknown dtype {self.dtype!r}: one of {', '.join(PRECISIONS)}")
         if len(set(self.scalings)) != len(self.scalings):
             raise ValueError(f"a scaling is named twice: {', '.join(self.scalings)}")
+        if self.every < 0:
+            raise ValueError(f"every={self.every}: histograms are recorded every N windows, N >= 1, or never, 0")
 
 
 def run_validation(plan: Validation, folder: Path, *, overwrite: bool, progress: Progress | None = None) -> RunFolder:
@@ -53,10 +56,13 @@ def run_validation(plan: Validation, folder: Path, *, overwrite: bool, progress:
     if loaded.encode is None:
         raise ValueError(f"{loaded.note}: {plan.model} cannot read a text")
     _check_window(loaded.model, plan.window)
+    for scaling in scalings:
+        if isinstance(scaling, Recipe):
+            plan_conversion(loaded.model, scaling)
     windows = tasks.token_windows(text, loaded.encode, window=plan.window, num_tokens=plan.tokens)
     header = run_header(loaded.model.device, plan=_plain(plan), note=loaded.note)
     run = RunFolder.create(folder, header, overwrite=overwrite)
-    summary = {
+    head = {
         "model": plan.model,
         "text": plan.text,
         "tokens": windows.numel(),
@@ -65,15 +71,15 @@ def run_validation(plan: Validation, folder: Path, *, overwrite: bool, progress:
         "backend": header["backend"],
         "reason": header["reason"],
     }
+    task = tasks.Task(questions=questions, encode=loaded.encode) if questions else None
     validate(
         loaded.model,
         scalings,
         windows=windows,
-        run=run,
-        summary=summary,
+        folder=folder,
         every=plan.every,
-        questions=questions,
-        encode=loaded.encode,
+        task=task,
+        head=head,
         progress=progress,
     )
     return run

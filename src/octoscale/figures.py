@@ -13,21 +13,23 @@ run has no summary, a plain validation has no sweep. The same run draws the same
 """
 
 import difflib
+import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import polars as pl
 from matplotlib import colormaps, style
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from octoscale.backends.base import EXPONENT_OFFSET, NUM_EXPONENT_BINS
@@ -38,9 +40,12 @@ from octoscale.sweep import PERPLEXITY_TOLERANCE, bias_range
 from octoscale.telemetry import SCHEMA, read_scales
 
 #: The precisions without FP8, the first of which is what the others are measured against.
+LineStyle = Literal["-", "--", "-.", ":"]
 REFERENCES = ("bf16", "fp16", "fp32")
 #: The zoom of the perplexity figure ends here: per cent above the reference.
 MAX_EXCESS = 10.0
+
+Key = TypeVar("Key", str, int)
 
 ROLE_LABELS = {"weight": "weights", "input": "activations", "grad_output": "gradients"}
 
@@ -52,7 +57,7 @@ class KindStyle:
     label: str
     color: str
     marker: str
-    line: str
+    line: LineStyle
 
 
 #: Colors of Okabe and Ito, which all readers can tell apart.
@@ -69,6 +74,7 @@ KIND_STYLES: dict[str, KindStyle] = dict(
         strict=True,
     )
 )
+CSCALE_COLOR = "#0072B2"
 LINE_STYLES = (("#000000", "--"), ("#D55E00", "-"), ("#009E73", "-."), ("#CC79A7", ":"), ("#E69F00", (0, (5, 1, 1, 1))))
 
 STYLE: dict[str, Any] = {
@@ -107,23 +113,30 @@ def draw(folder: Path | str, *, module: str | None = None) -> list[Path]:
     with style.context(STYLE, after_reset=True):
         figures = dict(_figures(summary, rows, module))
         if not figures:
-            raise ValueError(f"{run.path} has nothing to draw: neither perplexities of cscale biases nor recorded scales")
+            raise ValueError(
+                f"{run.path} has nothing to draw: neither perplexities of cscale biases nor recorded scales"
+            )
         return [_save(figure, run.figures, stem) for stem, figure in figures.items()]
 
 
 # The numbers that are shown.
 
 
-def finite(scores: Mapping[str, float | None]) -> dict[str, float]:
-    """The scores that are numbers: a null stands for one that was not finite."""
-    return {name: score for name, score in scores.items() if score is not None and math.isfinite(score)}
+def finite(scores: Mapping[Key, float | None]) -> dict[Key, float]:
+    """The scores that are numbers: null stands for one that was not finite."""
+    return {key: score for key, score in scores.items() if score is not None}
 
 
-def lines_and_points(perplexity: Mapping[str, Any]) -> tuple[dict[str, float | None], dict[int, float | None]]:
+def split_scores(perplexity: Mapping[str, Any]) -> tuple[dict[str, float | None], dict[int, float | None]]:
     """The perplexities without a bias, high precision first and then in the run's order; those of cscale by bias."""
     names = [*REFERENCES, *(name for name in perplexity if name not in REFERENCES)]
     lines = {name: perplexity[name] for name in names if name in perplexity and name != "cscale"}
-    return lines, {int(bias): value for bias, value in sorted(perplexity.get("cscale", {}).items(), key=_bias)}
+    return lines, dict(sorted((int(bias), value) for bias, value in perplexity.get("cscale", {}).items()))
+
+
+def excess(scores: Mapping[Key, float | None], reference: float | None) -> dict[Key, float]:
+    """How far each finite score lies above the reference, in %; nothing without a reference."""
+    return {} if reference is None else {key: 100 * (value / reference - 1) for key, value in finite(scores).items()}
 
 
 def basin(perplexity: Mapping[str, Any]) -> list[int]:
@@ -152,10 +165,9 @@ def scale_bias_by_layer(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def shares_by_exponent(rows: pl.DataFrame) -> dict[int, float]:
-    """Binary exponent -> share of the non-zero finite values in %, histograms summed over rows; without empty bins."""
-    counts = [sum(column) for column in zip(*rows["exponents"].drop_nulls().to_list(), strict=True)]
-    occupied = {index - EXPONENT_OFFSET: n for index, n in enumerate(counts) if n and 0 < index < NUM_EXPONENT_BINS - 1}
-    return {exponent: 100 * n / sum(occupied.values()) for exponent, n in occupied.items()}
+    """Binary exponent -> share of the non-zero finite values in %, histograms summed over rows; no empty bins."""
+    counts = _histogram(rows)
+    return {exponent: 100 * count / sum(counts.values()) for exponent, count in counts.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +212,7 @@ def default_module(rows: pl.DataFrame) -> str | None:
     """The module of kind ffn_out, with a histogram, that flushes most under the main scaling; the middle one if none
     flushes. Among all kinds if there is no ffn_out, among all scalings if there is no main one.
     """
-    rows = rows.filter(pl.col("exponents").is_not_null())
+    rows = _with_histograms(rows)
     main = main_scaling(_scalings(rows))
     rows = rows if main is None else rows.filter(scaling=main)
     rows = rows if rows.filter(kind="ffn_out").is_empty() else rows.filter(kind="ffn_out")
@@ -218,7 +230,7 @@ def exponent_scalings(rows: pl.DataFrame, perplexity: Mapping[str, Any]) -> list
 
     Where perplexities are missing or equal, the worst is the one that clips the largest share of the values.
     """
-    rows = rows.filter(pl.col("exponents").is_not_null())
+    rows = _with_histograms(rows)
     clipped = dict(
         rows.group_by("scaling")
         .agg((pl.col("saturated") + pl.col("flushed")).sum() / pl.col("numel").sum())
@@ -237,86 +249,86 @@ def exponent_scalings(rows: pl.DataFrame, perplexity: Mapping[str, Any]) -> list
 def _figures(summary: Mapping[str, Any], rows: pl.DataFrame, module: str | None) -> Iterator[tuple[str, Figure]]:
     """File stem and figure, for each figure that there are data for."""
     perplexity, footer = summary.get("perplexity", {}), _footer(summary)
-    lines, points = lines_and_points(perplexity)
-    if points and (finite(lines) or any(value is not None for value in points.values())):
-        yield "perplexity", _perplexity_figure(perplexity, footer)
+    lines, points = split_scores(perplexity)
+    if points and any(value is not None for value in (*lines.values(), *points.values())):
+        yield "perplexity", _perplexity_figure(lines, points, basin(perplexity), footer)
     main = main_scaling(_scalings(rows))
-    biases = scale_bias_by_layer(rows.filter(scaling=main)) if main is not None else pl.DataFrame()
+    biases = scale_bias_by_layer(rows.filter(scaling=main))
     if not biases.is_empty():
-        yield "scale_bias", _scale_bias_figure(biases, f"scaling {main}; {footer}" if footer else f"scaling {main}")
-    module = module if module is not None else default_module(rows)
-    of_module = rows.filter(pl.col("module") == module, pl.col("exponents").is_not_null())
+        yield "scale_bias", _scale_bias_figure(biases, _join(f"mode over steps and modules, scaling {main}", footer))
+    module = module or default_module(rows)
+    of_module = _with_histograms(rows.filter(module=module))
     for scaling in exponent_scalings(of_module, perplexity):
-        figure = _exponents_figure(of_module.filter(scaling=scaling), f"{module}, scaling {scaling}", footer)
-        yield f"exponents-{re.sub(r'[^A-Za-z0-9.=-]+', '_', scaling)}", figure
+        stem = f"exponents-{re.sub(r'[^A-Za-z0-9.=-]+', '_', scaling)}"
+        yield stem, _exponents_figure(of_module.filter(scaling=scaling), _join(f"{module}, scaling {scaling}", footer))
     shares = clipped_shares(rows)
     if not shares.is_empty():
         yield "clipping", _clipping_figure(shares, clipping_scalings(_scalings(rows)), footer)
 
 
-def _perplexity_figure(perplexity: Mapping[str, Any], footer: str) -> Figure:
-    """Left the whole range on a logarithmic axis, right the basin in per cent above the reference."""
-    lines, points = lines_and_points(perplexity)
-    numbers = finite(lines)
-    reference = next(iter(numbers), None)
-    shown = {bias: value for bias, value in points.items() if value is not None}
-    near: dict[int, float] = {}
-    if reference is not None:
-        excess = {bias: 100 * (value / numbers[reference] - 1) for bias, value in shown.items()}
-        near = {bias: value for bias, value in excess.items() if value <= MAX_EXCESS}
+def _perplexity_figure(
+    lines: Mapping[str, float | None], points: Mapping[int, float | None], basin: Sequence[int], footer: str
+) -> Figure:
+    """Left the whole range on a logarithmic axis; right, if a bias comes near the reference, the basin in per cent."""
+    reference = next(iter(finite(lines)), None)
+    near = {} if reference is None else {b: x for b, x in excess(points, lines[reference]).items() if x <= MAX_EXCESS}
     figure = Figure(figsize=(WIDTH, 3.1))
     panels = figure.subplots(1, 2 if near else 1, squeeze=False)[0]
     for axes in panels:
-        _shade_biases(axes, basin(perplexity))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=16))
+        if basin:
+            axes.axvspan(min(basin) - 0.5, max(basin) + 0.5, color="0.9", linewidth=0, zorder=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("constant scale_bias")
         axes.grid(axis="y")
-    _draw_lines(panels[0], {name: (value, f"{name}: {value:.5g}") for name, value in numbers.items()})
+    _draw_lines(panels[0], lines, {name: name if x is None else f"{name}: {x:#.4g}" for name, x in lines.items()})
+    _draw_points(panels[0], points)
     panels[0].set(yscale="log", ylabel="perplexity", title="all biases")
-    panels[0].plot([*shown], [*shown.values()], color="#0072B2", marker="o", label="cscale")
-    lost = [bias for bias, value in points.items() if value is None]
-    if lost:
-        top = panels[0].get_xaxis_transform()
-        mark: dict[str, Any] = {"color": "#0072B2", "marker": "x", "linestyle": "none", "clip_on": False}
-        panels[0].plot(lost, [1.0] * len(lost), transform=top, markersize=6, label="cscale, not finite", **mark)
-    if near and reference is not None:
-        _draw_zoom(panels[1], excess, near, reference, numbers)
     handles, labels = panels[0].get_legend_handles_labels()
-    if basin(perplexity):
+    if basin:
         handles.append(Patch(facecolor="0.9"))
-        labels.append(f"within {PERPLEXITY_TOLERANCE:.1%} of amax")
+        labels.append(f"within {100 * PERPLEXITY_TOLERANCE:g} % of amax")
     figure.legend(handles, labels, loc="outside upper left", ncols=min(3, len(labels)))
+    if near:
+        _draw_zoom(panels[1], lines, points, str(reference), near)
     return _with_footer(figure, footer)
 
 
 def _draw_zoom(
     axes: Axes,
-    excess: Mapping[int, float],
-    near: Mapping[int, float],
+    lines: Mapping[str, float | None],
+    points: Mapping[int, float | None],
     reference: str,
-    numbers: Mapping[str, float],
+    near: Mapping[int, float],
 ) -> None:
     """The biases within MAX_EXCESS; the line leaves at the top towards the others."""
-    lines = {name: 100 * (value / numbers[reference] - 1) for name, value in numbers.items()}
-    lines = {name: value for name, value in lines.items() if value <= MAX_EXCESS}
-    _draw_lines(axes, {name: (value, name) for name, value in lines.items()})
-    axes.plot([*excess], [*excess.values()], color="#0072B2", marker="o")
-    low, high = min([*near.values(), *lines.values()]), max([*near.values(), *lines.values()])
-    margin = 0.12 * max(high - low, 0.1)
-    axes.set(ylim=(low - margin, high + margin), xlim=(min(near) - 0.9, max(near) + 0.9))
-    axes.set(ylabel=f"perplexity above {reference}'s, %", title=f"biases within {MAX_EXCESS:.0f} % of {reference}")
+    levels: dict[str, float | None] = {**dict.fromkeys(lines), **excess(lines, lines[reference])}
+    _draw_lines(axes, levels, {})
+    above = excess(points, lines[reference])
+    _draw_points(axes, {bias: above.get(bias) for bias in points if min(near) - 1 <= bias <= max(near) + 1})
+    shown = [*near.values(), *(level for level in finite(levels).values() if level <= MAX_EXCESS)]
+    margin = 0.12 * max(max(shown) - min(shown), 0.1)
+    axes.set(ylim=(min(shown) - margin, max(shown) + margin), xlim=(min(near) - 0.9, max(near) + 0.9))
+    axes.set(ylabel=f"perplexity above {reference}'s, %", title=f"biases within {MAX_EXCESS:g} % of {reference}")
 
 
-def _draw_lines(axes: Axes, lines: Mapping[str, tuple[float, str]]) -> None:
+def _draw_lines(axes: Axes, levels: Mapping[str, float | None], labels: Mapping[str, str]) -> None:
     """Horizontal lines, each name with a style that it keeps from panel to panel."""
-    for index, (value, label) in enumerate(lines.values()):
-        color, line = LINE_STYLES[index % len(LINE_STYLES)]
-        axes.axhline(value, color=color, linestyle=line, linewidth=0.9, label=label)
+    for (name, level), (color, line) in zip(levels.items(), itertools.cycle(LINE_STYLES), strict=False):
+        if level is None:
+            axes.plot([], linestyle="none", label=f"{name}: not finite")
+        else:
+            axes.axhline(level, color=color, linestyle=line, linewidth=0.9, label=labels.get(name))
 
 
-def _shade_biases(axes: Axes, biases: Sequence[int]) -> None:
-    if biases:
-        axes.axvspan(min(biases) - 0.5, max(biases) + 0.5, color="0.9", linewidth=0, zorder=0)
+def _draw_points(axes: Axes, points: Mapping[int, float | None]) -> None:
+    """The curve of cscale, broken where it is not finite; those biases are crosses at the upper edge."""
+    values = [math.nan if value is None else value for value in points.values()]
+    axes.plot([*points], values, color=CSCALE_COLOR, marker="o", label="cscale")
+    lost = [bias for bias, value in points.items() if value is None]
+    if lost:
+        look: dict[str, Any] = {"color": CSCALE_COLOR, "marker": "x", "markersize": 6, "linestyle": "none"}
+        edge = axes.get_xaxis_transform()
+        axes.plot(lost, [1] * len(lost), transform=edge, clip_on=False, label="cscale, not finite", **look)
 
 
 def _scale_bias_figure(biases: pl.DataFrame, footer: str) -> Figure:
@@ -324,133 +336,203 @@ def _scale_bias_figure(biases: pl.DataFrame, footer: str) -> Figure:
     roles = [role for role in ROLES if role in biases["role"]]
     kinds = [kind for kind in KINDS if kind in biases["kind"]]
     spans = [biases.filter(role=role).select(pl.col("high").max() - pl.col("low").min()).item() + 2 for role in roles]
-    figure = Figure(figsize=(WIDTH, 1.2 + 0.6 * len(roles) + min(0.22 * sum(spans), 6.0)))
+    figure = Figure(figsize=(WIDTH, 1.2 + 0.6 * len(roles) + min(0.2 * sum(spans), 6.0)))
     panels = figure.subplots(len(roles), 1, sharex=True, squeeze=False, height_ratios=spans)[:, 0]
     for axes, role in zip(panels, roles, strict=True):
         for index, kind in enumerate(kinds):
-            _draw_series(axes, biases.filter(role=role, kind=kind), KIND_STYLES[kind], (index - len(kinds) / 2) * 0.1)
+            place = index - (len(kinds) - 1) / 2  # series on the same integer are moved apart, so that each is seen
+            _draw_series(axes, biases.filter(role=role, kind=kind), KIND_STYLES[kind], place)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(ylabel="scale_bias", title=ROLE_LABELS[role])
         axes.grid(axis="y")
-    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, nbins=16))
-    panels[-1].set_xlabel("decoder layer")
-    handles = [
-        Line2D([], [], color=look.color, marker=look.marker, linestyle=look.line, label=look.label)
-        for look in (KIND_STYLES[kind] for kind in kinds)
+    _label_layers(panels[-1], nbins=16)
+    panels[-1].set_xlim(_layers(biases).start - 0.7, _layers(biases).stop - 0.3)
+    looks = [KIND_STYLES[kind] for kind in kinds]
+    handles: list[Artist] = [
+        Line2D([], [], color=look.color, marker=look.marker, linestyle=look.line, label=look.label) for look in looks
     ]
+    handles.append(Line2D([], [], color="0.5", alpha=0.4, linewidth=3, label="smallest to largest"))
     figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
     return _with_footer(figure, footer)
 
 
-def _draw_series(axes: Axes, series: pl.DataFrame, look: KindStyle, shift: float) -> None:
+def _draw_series(axes: Axes, series: pl.DataFrame, look: KindStyle, place: float) -> None:
     layers, mode, low, high = (series[column].to_list() for column in ("layer", "mode", "low", "high"))
-    axes.fill_between(layers, low, high, color=look.color, alpha=0.15, linewidth=0)
-    axes.plot(layers, [value + shift for value in mode], color=look.color, marker=look.marker, linestyle=look.line)
+    x = [layer + 0.12 * place for layer in layers]
+    axes.vlines(x, low, high, color=look.color, alpha=0.3, linewidth=2.5)
+    y = [value + 0.08 * place for value in mode]
+    axes.plot(x, y, color=look.color, marker=look.marker, linestyle=look.line)
 
 
-def _exponents_figure(rows: pl.DataFrame, what: str, footer: str) -> Figure:
-    """One panel a role, on one axis of exponents."""
-    roles = [role for role in ROLES if role in rows["role"]]
+def _exponents_figure(rows: pl.DataFrame, footer: str) -> Figure:
+    """One panel a role; an exponent is as wide in every panel."""
+    roles = [role for role in ROLES if not rows.filter(role=role).is_empty()]
     figure = Figure(figsize=(WIDTH, 0.9 + 1.7 * len(roles)))
-    panels = figure.subplots(len(roles), 1, sharex=True, squeeze=False)[:, 0]
-    for axes, role in zip(panels, roles, strict=True):
-        _draw_exponents(axes, rows.filter(role=role), ROLE_LABELS[role])
+    panels = figure.subplots(len(roles), 1, squeeze=False)[:, 0]
+    ranges = [_draw_exponents(axes, rows.filter(role=role)) for axes, role in zip(panels, roles, strict=True)]
+    span = max(right - left for left, right in ranges)
+    for axes, role, (left, right) in zip(panels, roles, ranges, strict=True):
+        middle = (left + right) / 2
+        _draw_reach(axes, rows.filter(role=role), middle - span / 2, middle + span / 2)
     panels[-1].set_xlabel("exponent of the value, log2|x|")
-    return _with_footer(figure, f"{what}; {footer}" if footer else what)
+    return _with_footer(figure, footer)
 
 
-def _draw_exponents(axes: Axes, rows: pl.DataFrame, label: str) -> None:
-    """The histogram, over the regions of the format: flushed, subnormal, normal, saturated."""
+def _draw_exponents(axes: Axes, rows: pl.DataFrame) -> tuple[float, float]:
+    """The histogram, down to the smallest share on its upper side; returns the exponents that are worth showing."""
     shares = shares_by_exponent(rows)
-    biases = rows["scale_bias"]
-    scale_bias = min(biases.mode().to_list())
-    held = reach(get_format(rows["format"][0]), scale_bias)
     peak = max(shares, key=lambda exponent: shares[exponent])
-    floor = 10.0 ** math.floor(math.log10(min(share for exponent, share in shares.items() if exponent >= peak)))
-    first = min(exponent for exponent, share in shares.items() if share >= floor)
-    left, right = min(first, held.flushed - 5), max(max(shares) + 1, held.saturated + 5)
+    floor = math.floor(math.log10(min(share for exponent, share in shares.items() if exponent >= peak)))
+    edges = [*range(min(exponent for exponent in shares if shares[exponent] >= 10.0**floor), max(shares) + 2)]
+    values = [shares.get(exponent, 0.0) for exponent in edges[:-1]]
+    axes.stairs(values, edges, baseline=10.0**floor, fill=True, color="#9ECAE9")
+    axes.stairs(values, edges, baseline=10.0**floor, color=CSCALE_COLOR)
+    top = 2 - 0.4 * floor  # room for the names of the regions above 100 %
+    axes.set(yscale="log", ylim=(10.0**floor, 10.0 ** max(top, 2.8)), ylabel="share of non-zero\nvalues, %")
+    axes.yaxis.set_major_locator(FixedLocator([10.0**k for k in range(2, floor - 1, -2)]))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
+    held = _reach(rows)
+    return min(edges[0], held.flushed - 5), max(edges[-1], held.saturated + 5)
 
-    edges = [*range(first, max(shares) + 2)]
-    axes.stairs([shares.get(exponent, 0.0) for exponent in edges[:-1]], edges, baseline=floor, fill=True, color="#56B4E9")
-    axes.stairs([shares.get(exponent, 0.0) for exponent in edges[:-1]], edges, baseline=floor, color="#0072B2")
-    hatched: dict[str, Any] = {"facecolor": "none", "edgecolor": "0.35", "linewidth": 0, "zorder": 3}
-    axes.axvspan(-200, held.flushed, hatch="////", **hatched)
-    axes.axvspan(held.saturated, 200, hatch="xxxx", **hatched)
+
+def _draw_reach(axes: Axes, rows: pl.DataFrame, left: float, right: float) -> None:
+    """The regions of the format, each with its name, and with the share of the values that are lost there."""
+    held = _reach(rows)
+    lost: dict[str, Any] = {"facecolor": "none", "edgecolor": "0.5", "linewidth": 0, "zorder": 3}
+    axes.axvspan(left, held.flushed, hatch="////", **lost)
     axes.axvspan(held.flushed, held.normal, color="0.9", linewidth=0, zorder=0)
-    for edge in (held.flushed, held.normal, held.saturated):
-        axes.axvline(edge, color="0.35", linewidth=0.7, linestyle=":" if edge == held.normal else "-")
-    num_values = sum(sum(histogram[1:-1]) for histogram in rows["exponents"])
+    axes.axvspan(held.saturated, right, hatch="xxxx", **lost)
+    axes.set_xlim(left, right)
+    axes.vlines([held.flushed, held.saturated], 0, 1, transform=axes.get_xaxis_transform(), color="0.3", linewidth=0.8)
     regions = {
-        f"flushed\n{_percent(rows['flushed'].sum(), num_values)}": (left, held.flushed),
-        "subnormal": (held.flushed, held.normal),
+        f"flushed\n{_lost_share(rows, 'flushed')}": (left, held.flushed),
+        "sub-\nnormal": (held.flushed, held.normal),
         "normal": (held.normal, held.saturated),
-        f"saturated\n{_percent(rows['saturated'].sum(), num_values)}": (held.saturated, right),
+        f"saturated\n{_lost_share(rows, 'saturated')}": (held.saturated, right),
     }
     for text, (low, high) in regions.items():
-        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5} if "\n" in text else None
-        axes.text((low + high) / 2, 0.95, text, transform=axes.get_xaxis_transform(), ha="center", va="top", bbox=box, fontsize=7.5, zorder=4)
-    mode = "" if biases.n_unique() == 1 else " (mode)"
-    axes.set(title=f"{label}: {rows['format'][0]}, scale_bias {scale_bias}{mode}", ylabel="share of non-zero\nvalues, %")
-    axes.set(xlim=(left, right), yscale="log", ylim=(floor, 100 * (100 / floor) ** 0.3))
-    axes.yaxis.set_major_locator(FixedLocator([10.0**k for k in range(round(math.log10(floor)), 3, 2)]))
-    axes.yaxis.set_minor_locator(NullLocator())
-
-
-def _percent(part: int, whole: int) -> str:
-    share = 100 * part / whole
-    return "0 %" if not part else f"{share:.2g} %" if share < 10 else f"{share:.0f} %"
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5} if "%" in text else None
+        look: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 7.5, "bbox": box, "zorder": 4}
+        axes.text((low + high) / 2, 0.95, text, transform=axes.get_xaxis_transform(), **look)
+    biases = rows["scale_bias"]
+    mode = f"scale_bias {_mode(biases)}" + (" (mode)" if biases.n_unique() > 1 else "")
+    axes.set_title(f"{ROLE_LABELS[rows['role'][0]]}: {rows['format'][0]}, {mode}")
 
 
 def _clipping_figure(shares: pl.DataFrame, scalings: Sequence[str], footer: str) -> Figure:
     """Rows of panels are scalings, columns the two counts; in a panel kinds and roles by layers."""
+    shares = shares.filter(pl.col("scaling").is_in(scalings))
     lines = [(role, kind) for role in ROLES for kind in KINDS if not shares.filter(role=role, kind=kind).is_empty()]
-    layers = range(shares["layer"].min(), shares["layer"].max() + 1)
+    layers = _layers(shares)
+    norm, colors = _share_colors([*shares["saturated"], *shares["flushed"]])
     figure = Figure(figsize=(WIDTH, 1.1 + (0.35 + 0.17 * len(lines)) * len(scalings)))
     panels = figure.subplots(len(scalings), 2, sharex=True, sharey=True, squeeze=False)
-    norm, colors = _share_colors(shares.filter(pl.col("scaling").is_in(scalings)))
     for row, scaling in zip(panels, scalings, strict=True):
         for axes, count in zip(row, ("saturated", "flushed"), strict=True):
-            cells = shares.filter(scaling=scaling)
-            table = {(role, kind, layer): value for role, kind, layer, value in cells.select("role", "kind", "layer", count).iter_rows()}
-            values = [[table.get((*line, layer), math.nan) for layer in layers] for line in lines]
-            axes.set_facecolor("white")
-            axes.pcolormesh([layer - 0.5 for layer in (*layers, layers.stop)], [i - 0.5 for i in range(len(lines) + 1)],
-               [[v or math.nan for v in row] for row in values], norm=norm, cmap=colors, edgecolors="0.92", linewidth=0.3)
+            cells = shares.filter(scaling=scaling).select("role", "kind", "layer", pl.col(count).alias("share"))
+            _draw_cells(axes, cells, lines, layers, norm, colors)
             axes.set_title(f"{scaling}: {count}")
-    panels[0, 0].set_yticks(range(len(lines)), [f"{KIND_STYLES[kind].label}, {ROLE_LABELS[role]}" for role, kind in lines])
-    panels[0, 0].invert_yaxis()
+    labels = [f"{KIND_STYLES[kind].label}, {ROLE_LABELS[role]}" for role, kind in lines]
+    panels[0, 0].set(yticks=range(len(lines)), yticklabels=labels, ylim=(len(lines) - 0.5, -0.5))
     for axes in panels[-1]:
-        axes.set_xlabel("decoder layer")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.colorbar(ScalarMappable(norm, colors), ax=panels, label="share of values, %", shrink=0.9, aspect=40)
-    return _with_footer(figure, footer)
+        _label_layers(axes, nbins=8)
+    bar = figure.colorbar(ScalarMappable(norm, colors), ax=panels, label="share of the values, %", aspect=40)
+    bar.minorticks_off()
+    bar.ax.yaxis.set_major_formatter("{x:g}")
+    complete = len(shares) == len(lines) * len(layers) * len(scalings)
+    return _with_footer(figure, _join("white: none" if complete else "white: none, hatched: not recorded", footer))
 
 
-def _share_colors(shares: pl.DataFrame) -> tuple[LogNorm, Colormap]:
-    values = [v for c in ("saturated", "flushed") for v in shares[c].to_list() if v > 0]
-    low = 10.0 ** math.floor(math.log10(min(values, default=1)))
-    return LogNorm(low, max(10 * low, 10.0 ** math.ceil(math.log10(max(values, default=100))))), colormaps["cividis_r"]
+def _draw_cells(
+    axes: Axes, cells: pl.DataFrame, lines: Sequence[tuple[str, str]], layers: range, norm: LogNorm, colors: Colormap
+) -> None:
+    """A cell for each line and layer: white where nothing is lost, hatched where the run recorded none."""
+    table = [[math.nan for _ in layers] for _ in lines]
+    for role, kind, layer, share in cells.iter_rows():
+        table[lines.index((role, kind))][layer - layers.start] = share
+    columns = [layer - 0.5 for layer in (*layers, layers.stop)]
+    rows = [index - 0.5 for index in range(len(lines) + 1)]
+    lost = [[share or math.nan for share in row] for row in table]
+    axes.pcolormesh(columns, rows, lost, norm=norm, cmap=colors, edgecolors="face", linewidth=0.2)
+    for y, row in enumerate(table):
+        for x, share in zip(layers, row, strict=True):
+            if math.isnan(share):
+                hatched: dict[str, Any] = {"hatch": "////", "facecolor": "none", "edgecolor": "0.6", "linewidth": 0}
+                axes.add_patch(Rectangle((x - 0.5, y - 0.5), width=1, height=1, **hatched))
+    if cells.filter(pl.col("share") > 0).is_empty():
+        axes.text(0.5, 0.5, "none", transform=axes.transAxes, ha="center", va="center", color="0.35")
+
+
+def _share_colors(shares: Sequence[float]) -> tuple[LogNorm, Colormap]:
+    """A logarithmic scale over whole decades, and colors that grow darker all the way."""
+    occurring = [share for share in shares if share > 0] or [1.0]
+    low = math.floor(math.log10(min(occurring)))
+    return LogNorm(10.0**low, 10.0 ** max(low + 1, math.ceil(math.log10(max(occurring))))), colormaps["viridis_r"]
+
+
+def _layers(rows: pl.DataFrame) -> range:
+    layers: list[int] = rows["layer"].to_list()
+    return range(min(layers), max(layers) + 1)
+
+
+def _label_layers(axes: Axes, nbins: int) -> None:
+    axes.set_xlabel("decoder layer")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], nbins=nbins))
+
+
+def _reach(rows: pl.DataFrame) -> Reach:
+    return reach(get_format(rows["format"][0]), _mode(rows["scale_bias"]))
+
+
+def _mode(values: pl.Series) -> int:
+    """The most frequent value; the smallest of equally frequent ones."""
+    modes: list[int] = values.mode().to_list()
+    return min(modes)
+
+
+def _lost_share(rows: pl.DataFrame, count: str) -> str:
+    """The share of the non-zero values that is saturated, or flushed, in words."""
+    share = 100 * rows[count].sum() / sum(_histogram(rows).values())
+    return f"{share:.2g} %" if share < 10 else f"{share:.0f} %"
 
 
 def _with_footer(figure: Figure, footer: str) -> Figure:
-    """Small print below the axes: the model and the text."""
+    """Small print below the axes."""
     if footer:
         figure.supxlabel(footer, x=0.01, ha="left", fontsize=7, color="0.35")
     return figure
 
 
 def _footer(summary: Mapping[str, Any]) -> str:
-    parts = [str(summary["model"])] if summary.get("model") else []
-    parts += [f"{summary['tokens']:,} tokens"] if summary.get("tokens") else []
-    parts += [f"windows of {summary['window']:,}"] if summary.get("window") else []
-    return ", ".join(parts)
+    """The model and the text, as far as the summary names them."""
+    tokens = f"{summary['tokens']:,} tokens" if "tokens" in summary else ""
+    window = f"windows of {summary['window']:,}" if "window" in summary else ""
+    return ", ".join(part for part in (summary.get("model"), tokens, window) if part)
+
+
+def _join(what: str, footer: str) -> str:
+    return f"{what}; {footer}" if footer else what
 
 
 def _save(figure: Figure, folder: Path, stem: str) -> Path:
+    """Write the picture in both formats; returns the PNG's path."""
     for suffix, metadata in METADATA.items():
         with replacing(folder / f"{stem}.{suffix}") as temporary:
             figure.savefig(temporary, format=suffix, dpi=200, metadata=metadata)
     return folder / f"{stem}.png"
+
+
+def _histogram(rows: pl.DataFrame) -> dict[int, int]:
+    """Binary exponent -> number of values, for the exponents that occur; zeros, inf and NaN are left out."""
+    counts = [sum(column) for column in zip(*rows["exponents"].drop_nulls().to_list(), strict=True)]
+    values = range(1, NUM_EXPONENT_BINS - 1)
+    return {index - EXPONENT_OFFSET: counts[index] for index in values if counts and counts[index]}
+
+
+def _with_histograms(rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows whose histogram was recorded and holds a value other than zero."""
+    return rows.filter(pl.col("exponents").list.slice(1, NUM_EXPONENT_BINS - 2).list.max() > 0)
 
 
 def _scalings(rows: pl.DataFrame) -> list[str]:
@@ -463,16 +545,11 @@ def _constant_bias(scaling: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _bias(item: tuple[str, Any]) -> int:
-    return int(item[0])
-
-
 def _check_module(rows: pl.DataFrame, module: str) -> None:
     """ValueError, naming near modules, unless the run has histograms of this module."""
     modules = rows["module"].unique(maintain_order=True).to_list()
     if module not in modules:
         near = difflib.get_close_matches(module, modules, n=4, cutoff=0.4) or modules[:4]
         raise ValueError(f"module {module!r} is not in this run; near names: {', '.join(near) or 'it recorded none'}")
-    if rows.filter(pl.col("module") == module)["exponents"].null_count() == len(rows.filter(module=module)):
-        raise ValueError(f"module {module!r} has no histograms of exponents in this run: record with every=1 or more")
-
+    if _with_histograms(rows.filter(module=module)).is_empty():
+        raise ValueError(f"module {module!r} has no histograms in this run: record with every=1, or any other than 0")

@@ -9,7 +9,7 @@ accuracy.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,14 @@ class Question:
     query: str
     choices: tuple[str, ...]
     gold: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Questions, and the tokenizer that turns their texts into ids."""
+
+    questions: Sequence[Question]
+    encode: Encode
 
 
 def read_text(source: str) -> str:

@@ -1,0 +1,206 @@
+"""The command line, through its real entry point. Oracles: the library's own results; one line and exit code 2."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from checkpoints import save_tiny_llama
+
+from octoscale import cli
+
+COMMANDS = ["formats", "models", "inspect", "validate", "sweep", "demo", "report"]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Run `octoscale ARGS` in an empty folder: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["octoscale", *map(str, args)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        return stop.value.code or 0, out, err
+
+    return call
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    return save_tiny_llama(tmp_path / "llama")
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("The quick brown fox jumps over the lazy dog. " * 20)
+    return path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_and_json(run, command):
+    code, out, _ = run(command, "--help")
+    assert code == 0
+    assert "--json" in out
+
+
+def test_help_does_not_import_torch():
+    script = (
+        "import atexit, sys; sys.argv = ['octoscale', '--help']\n"
+        "atexit.register(lambda: print('torch' in sys.modules))\n"
+        "from octoscale.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "validate" in done.stdout
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_formats_prints_table_7(run):
+    rows = {row["name"]: row for row in json.loads(run("formats", "--json")[1])}
+    assert {name: row["max"] for name, row in rows.items()} == {
+        "e4m3fn": 448,
+        "e5m2": 57344,
+        "e4m3fnuz": 240,
+        "e5m2fnuz": 57344,
+    }
+    _, out, _ = run("formats")
+    for number in ("57344", "448", "240", "2^-10", "2^-17", "2^-7", "2^-14", "2^-15"):
+        assert number in out
+
+
+def test_inspect_names_every_module_and_reason(run, checkpoint):
+    report = json.loads(run("inspect", checkpoint, "--skip", "down_proj", "--json")[1])
+    modules = {row["module"]: row for row in report["modules"]}
+    assert modules["model.layers.0.self_attn.q_proj"]["converted"]
+    assert modules["model.layers.0.mlp.down_proj"]["reason"] == "skip pattern 'down_proj'"
+    assert modules["lm_head"]["reason"] == "head"
+    assert "12 linear layers in FP8" in run("inspect", checkpoint, "--skip", "down_proj")[1]
+
+
+def test_validate_prints_what_summary_json_holds(run, checkpoint, text, tmp_path):
+    args = ["validate", checkpoint, "--scaling", "bf16", "--scaling", "amax", "--scaling", "cscale:-1"]
+    code, out, _ = run(*args, "--text", text, "--window", 32, "--tokens", 100, "--out", tmp_path / "run", "--json")
+    printed = json.loads(out)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert code == 0
+    assert summary["tokens"] == 96
+    assert summary["backend"] == "portable"
+    assert summary["reason"]
+    assert set(summary["perplexity"]) == {"bf16", "amax", "cscale"}
+    assert {key: printed[key] for key in summary} == summary
+    assert all((tmp_path / "run" / "figures").joinpath(path).exists() for path in printed["figures"])
+
+
+def test_sweep_finds_a_range_and_report_shows_it_again(run, checkpoint, text, tmp_path):
+    args = ["sweep", checkpoint, "--bias", "-20:2", "--text", text, "--window", 32, "--tokens", 64, "--out", "run"]
+    code, out, _ = run(*args)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert code == 0
+    assert len(summary["perplexity"]["cscale"]) == 23
+    assert summary["cscale_range"]["text"] in out
+    assert summary["cscale_range"]["text"] in run("report", "run")[1]
+
+
+def test_a_task_is_answered_under_each_scaling(run, checkpoint, text, tmp_path):
+    task = tmp_path / "task.jsonl"
+    task.write_text('{"query": "Q", "choices": ["a", "bb"], "gold": 0}\n' * 3)
+    args = ["validate", checkpoint, "--text", text, "--window", 32, "--tokens", 64, "--task", task, "--limit", 2]
+    summary = json.loads(run(*args, "--json")[1])
+    assert set(summary["accuracy"]) == {"bf16", "amax"}
+
+
+def test_paper_sizes_read_bytes_and_say_so(run, text, monkeypatch):
+    from octoscale import models
+
+    small = models.PaperSize(
+        family="gpt", d_model=16, num_layers=1, num_heads=2, num_kv_heads=2, d_ffn=32, max_positions=64
+    )
+    monkeypatch.setitem(models.PAPER_SIZES, "gpt-111m", small)
+    code, out, _ = run("validate", "gpt-111m", "--text", text, "--window", 32, "--tokens", 64)
+    assert code == 0
+    assert "random weights" in out
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["validate", "MODEL", "--scaling", "fp9"], "unknown scaling 'fp9': write one of amax"),
+        (["validate", "MODEL", "--scaling", "cscale:many"], "its parameters are whole numbers"),
+        (["validate", "MODEL", "--scaling", "cscale:500"], "outside -126..126"),
+        (["validate", "MODEL", "--scaling", "amax", "--scaling", "amax"], "a scaling is named twice"),
+        (["validate", "MODEL", "--formats", "e9"], "unknown format set 'e9'"),
+        (["validate", "MODEL", "--dtype", "int8"], "unknown dtype 'int8'"),
+        (["validate", "MODEL", "--text", "nowhere.txt"], "no such text file: nowhere.txt"),
+        (["validate", "MODEL", "--text", "TEXT", "--window", "60", "--tokens", "32"], "do not fill a window of 60"),
+        (["validate", "MODEL", "--text", "TEXT", "--window", "512"], "longer than the model's 64 positions"),
+        (["validate", "MODEL", "--text", "TEXT", "--window", "32", "--skip", "downproj"], "near names: down_proj"),
+        (["validate", "MODEL", "--text", "TEXT", "--window", "32", "--every", "-1"], "every=-1"),
+        (["validate", "nowhere"], "unknown model 'nowhere'"),
+        (["validate", "MODEL", "--task", "nowhere.jsonl"], "no such task file"),
+        (["sweep", "MODEL", "--bias", "2:1"], "cannot read the biases '2:1'"),
+        (["inspect", "MODEL", "--scaling", "bf16"], "scaling bf16 is no FP8"),
+        (["report", "nowhere"], "nowhere is not a run"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2_and_leaves_nothing(run, checkpoint, text, tmp_path, args, message):
+    args = [{"MODEL": checkpoint, "TEXT": text}.get(arg, arg) for arg in args]
+    before = sorted(tmp_path.iterdir())
+    code, out, err = run(*args)
+    assert code == 2
+    assert out == ""
+    error = [line for line in err.splitlines() if line.startswith("octoscale: error: ")]
+    assert len(error) == 1
+    assert message in error[0]
+    assert "Traceback" not in err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_run_is_not_overwritten_unless_asked(run, checkpoint, text, tmp_path):
+    args = ["validate", checkpoint, "--text", text, "--window", 32, "--tokens", 32, "--out", tmp_path / "run"]
+    assert run(*args)[0] == 0
+    content = (tmp_path / "run" / "summary.json").read_text()
+    code, _, err = run(*args)
+    assert code == 2
+    assert "already holds a run" in err
+    assert (tmp_path / "run" / "summary.json").read_text() == content
+    assert run(*args, "--overwrite")[0] == 0
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("precious")
+    code, _, err = run(*args[:-1], tmp_path / "mine", "--overwrite")
+    assert code == 2
+    assert "not a run" in err
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "precious"
+
+
+def test_ctrl_c_leaves_a_run_that_report_can_show(run, checkpoint, text, monkeypatch):
+    from octoscale import evaluate
+
+    real = evaluate.perplexity
+
+    def interrupted(model, windows, on_window):
+        if any(hasattr(module, "fp8") and "cscale" in module.fp8.recipe.name for module in model.modules()):
+            raise KeyboardInterrupt
+        return real(model, windows, on_window)
+
+    monkeypatch.setattr(evaluate, "perplexity", interrupted)
+    args = ["sweep", checkpoint, "--text", text, "--window", 32, "--tokens", 64, "--out", "run"]
+    code, _, err = run(*args)
+    assert code == 130
+    assert "octoscale report run" in err
+    code, out, _ = run("report", "run")
+    assert code == 0
+    assert "amax" in out
+
+
+def test_a_full_disk_is_one_line(run, checkpoint, text, monkeypatch):
+    from octoscale import telemetry
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(telemetry.pl.DataFrame, "write_parquet", full)
+    code, _, err = run("validate", checkpoint, "--text", text, "--window", 32, "--tokens", 64, "--out", "run")
+    assert code == 2
+    assert "No space left on device" in err.splitlines()[-1]

@@ -1,0 +1,126 @@
+"""Perplexity, accuracy and validation. Oracles: transformers' own loss, float64, counted answers."""
+
+import json
+import math
+
+import polars as pl
+import pytest
+import torch
+from checkpoints import save_tiny_llama
+from torch import nn
+from transformers import LlamaForCausalLM
+
+import octoscale
+from octoscale.evaluate import Score, accuracy, perplexity, summarize, validate
+from octoscale.runfolder import RunFolder
+from octoscale.tasks import Question, Task
+
+
+@pytest.fixture
+def model(tmp_path):
+    return LlamaForCausalLM.from_pretrained(save_tiny_llama(tmp_path / "llama"), dtype=torch.float32).eval()
+
+
+WINDOWS = torch.arange(60).remainder(7).view(3, 20)
+
+
+def test_perplexity_is_exp_of_transformers_own_loss(model):
+    with torch.no_grad():
+        losses = [float(model(window[None], labels=window[None]).loss) for window in WINDOWS]
+    assert perplexity(model, WINDOWS) == pytest.approx(math.exp(sum(losses) / 3), rel=1e-6)
+
+
+def test_validate_twice_gives_the_same_numbers_and_leaves_the_model_as_it_was(model):
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    first, second = (validate(model, ["fp32", "amax", "cscale:-1"], windows=WINDOWS) for _ in range(2))
+    assert [score.perplexity for score in first] == [score.perplexity for score in second]
+    assert len({score.perplexity for score in first}) == 3
+    assert all(type(module) is not octoscale.Fp8Linear for module in model.modules())
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_another_precision_is_evaluated_on_a_copy(model):
+    (score,) = validate(model, ["bf16"], windows=WINDOWS)
+    expected = perplexity(model.to(torch.bfloat16), WINDOWS)
+    assert score.perplexity == pytest.approx(expected, rel=1e-2)
+
+
+def test_a_run_holds_every_cast_every_loss_and_the_summary(model, tmp_path):
+    validate(
+        model, ["fp32", "amax", "cscale:0"], windows=WINDOWS, folder=tmp_path / "run", every=2, head={"model": "m"}
+    )
+    run = RunFolder.open(tmp_path / "run")
+    scales = octoscale.read_scales(run.path)
+    per_role = scales.group_by("scaling", "role").len().sort("scaling", "role").rows()
+    assert per_role == [
+        ("amax", "input", 42),
+        ("amax", "weight", 14),
+        ("cscale:0", "input", 42),
+        ("cscale:0", "weight", 14),
+    ]
+    has_histogram = scales.filter(pl.col("exponents").is_not_null())
+    assert set(has_histogram["scaling"]) == {"amax"}
+    assert set(has_histogram["step"]) == {0, 2}
+    losses = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    assert len(losses) == 9
+    summary = run.read_json(run.summary)
+    assert summary["model"] == "m"
+    assert set(summary["perplexity"]) == {"fp32", "amax", "cscale"}
+    expected = math.exp(sum(row["loss"] for row in losses if row["scaling"] == "amax") / 3)
+    assert summary["perplexity"]["amax"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_stop_in_the_middle_leaves_a_valid_shorter_run(model, tmp_path):
+    def stop(scaling, done, total):
+        if (scaling, done) == ("cscale:0", 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        validate(model, ["amax", "cscale:0", "cscale:1"], windows=WINDOWS, folder=tmp_path / "run", progress=stop)
+    run = RunFolder.open(tmp_path / "run")
+    assert set(run.read_json(run.summary)["perplexity"]) == {"amax"}
+    assert set(octoscale.read_scales(run.path)["scaling"]) == {"amax", "cscale:0"}
+    assert octoscale.convert(model, octoscale.Recipe.amax()).converted  # it was reverted
+
+
+def test_a_layer_that_meets_nan_is_named_and_the_other_scalings_go_on(model, tmp_path):
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[0, 0] = math.nan
+    scores = validate(model, ["amax", "cscale:0"], windows=WINDOWS, folder=tmp_path / "run")
+    assert [score.failure is not None for score in scores] == [True, True]
+    assert "model.layers.1.mlp.up_proj: the weight" in scores[0].failure
+    summary = RunFolder(tmp_path / "run").read_json(tmp_path / "run" / "summary.json")
+    assert summary["perplexity"] == {"amax": None, "cscale": {"0": None}}
+    assert "up_proj" in summary["failures"]["cscale:0"]
+
+
+def test_summary_groups_constant_scales_by_bias():
+    scores = [
+        Score(scaling=name, perplexity=1.0, seconds=0.1) for name in ("bf16", "cscale:-8", "cscale:6", "amax:margin=3")
+    ]
+    assert summarize(scores)["perplexity"] == {"bf16": 1.0, "cscale": {"-8": 1.0, "6": 1.0}, "amax:margin=3": 1.0}
+
+
+class Likes(nn.Module):
+    """A model that predicts one token, whatever it reads."""
+
+    def __init__(self, token):
+        super().__init__()
+        self.token = token
+
+    def forward(self, input_ids, use_cache):
+        logits = torch.zeros(*input_ids.shape, 256)
+        logits[..., self.token] = 5.0
+        return type("Output", (), {"logits": logits})
+
+
+def test_accuracy_counts_the_likeliest_choice_per_byte():
+    task = Task(
+        questions=[
+            Question(query="Q: ", choices=("aab", "aa"), gold=1),
+            Question(query="Q:", choices=("ba", "aaaa"), gold=1),
+            Question(query="Q:", choices=("bb", "ab"), gold=0),
+        ],
+        encode=lambda text: list(text.encode()),
+    )
+    assert accuracy(Likes(ord("a")), task) == pytest.approx(2 / 3)

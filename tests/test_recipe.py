@@ -1,0 +1,240 @@
+"""What a recipe says of each role, and the texts that mean a recipe. Oracles: the docstrings, the paper, DESIGN.md."""
+
+import dataclasses
+import re
+
+import pytest
+
+from octoscale.formats import ROLES
+from octoscale.recipe import PRECISIONS, Operand, Recipe, parse_scaling
+from octoscale.scaling import Amax, Constant, Delayed
+
+OCP = {"weight": "e4m3fn", "input": "e4m3fn", "grad_output": "e5m2"}
+FNUZ = {"weight": "e4m3fnuz", "input": "e4m3fnuz", "grad_output": "e5m2fnuz"}
+FORMS = "amax, amax:margin=3, cscale:-1, delayed:history=16, bf16, fp16, fp32"
+
+
+def formats_of(recipe: Recipe) -> dict[str, str]:
+    return {role: recipe.operand(role).format for role in ROLES}
+
+
+def rules_of(recipe: Recipe) -> set:
+    return {recipe.operand(role).rule for role in ROLES}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "formats", "rule"),
+    [
+        (Recipe.amax(), OCP, Amax()),
+        (Recipe.amax(margin=3), OCP, Amax(margin=3)),
+        (Recipe.amax(formats="fnuz"), FNUZ, Amax()),
+        (Recipe.cscale(-1), OCP, Constant(-1)),
+        (Recipe.cscale(2, formats="fnuz"), FNUZ, Constant(2)),
+        (Recipe.delayed(), OCP, Delayed(history=16)),
+        (Recipe.delayed(history=4, margin=1, formats="fnuz"), FNUZ, Delayed(history=4, margin=1)),
+        (Recipe.paper_training(), FNUZ, Amax(margin=3)),
+        (Recipe.paper_inference(), FNUZ, Amax()),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_a_preset_gives_every_role_its_format_and_the_rule(recipe, formats, rule):
+    assert formats_of(recipe) == formats
+    assert rules_of(recipe) == {rule}
+
+
+def test_an_operand_takes_only_a_known_format():
+    with pytest.raises(ValueError, match=re.escape("unknown format 'fp8': the formats are e4m3fn, e5m2")):
+        Operand(format="fp8", rule=Amax())
+
+
+def test_an_operand_reads_as_format_and_rule():
+    assert str(Operand(format="e5m2", rule=Constant(8))) == "e5m2 cscale:8"
+
+
+@pytest.mark.parametrize("make", [Recipe.amax, Recipe.delayed, lambda **kwargs: Recipe.cscale(0, **kwargs)])
+def test_an_unknown_format_set_is_named_with_the_known_ones(make):
+    with pytest.raises(ValueError, match=re.escape("'amd': the format sets are ocp, fnuz")):
+        make(formats="amd")
+
+
+def test_a_recipe_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Recipe.amax().weight = Operand(format="e5m2", rule=Amax())
+
+
+def test_equal_recipes_are_equal_and_hash_alike():
+    assert Recipe.amax(skip=["a"]) == Recipe.amax(skip=("a",))
+    assert len({Recipe.amax(skip=["a"]), Recipe.amax(skip=("a",)), Recipe.amax()}) == 2
+
+
+# skip
+
+
+def test_skip_is_kept_as_a_tuple_in_order():
+    assert Recipe.amax(skip=iter(["b", "a"])).skip == ("b", "a")
+    assert Recipe.cscale(0, skip=["down_proj"]).skip == ("down_proj",)
+    assert Recipe.delayed(skip=["down_proj"]).skip == ("down_proj",)
+    assert Recipe.amax().skip == ()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda skip: Recipe.amax(skip=skip),
+        lambda skip: Recipe.cscale(0, skip=skip),
+        lambda skip: Recipe.delayed(skip=skip),
+        lambda skip: parse_scaling("amax", skip=skip),
+        lambda skip: dataclasses.replace(Recipe.amax(), skip=skip),
+    ],
+    ids=["amax", "cscale", "delayed", "parse", "replace"],
+)
+def test_skip_as_one_text_is_an_error_with_the_remedy(make):
+    with pytest.raises(TypeError, match=re.escape("not the text 'mlp': write skip=['mlp']")):
+        make("mlp")
+
+
+# override
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_override_changes_one_role_and_says_so(role):
+    operand, before = Operand(format="e5m2", rule=Constant(8)), Recipe.amax(skip=["a"])
+    after = before.override(**{role: operand})
+    assert after.operand(role) == operand
+    assert all(after.operand(other) == before.operand(other) for other in ROLES if other != role)
+    assert after.name == f"amax [{role} e5m2 cscale:8]"
+    assert after.skip == ("a",)
+
+
+def test_override_leaves_the_original_as_it_was():
+    recipe = Recipe.amax()
+    recipe.override(weight=Operand(format="e5m2", rule=Amax()))
+    assert recipe == Recipe.amax()
+
+
+def test_override_of_nothing_is_the_same_recipe():
+    assert Recipe.amax().override() == Recipe.amax()
+
+
+# parse_scaling
+
+
+@pytest.mark.parametrize(
+    ("text", "recipe"),
+    [
+        ("amax", Recipe.amax()),
+        ("amax:margin=3", Recipe.amax(margin=3)),
+        ("amax:margin=-1", Recipe.amax(margin=-1)),
+        ("amax:formats=fnuz", Recipe.amax(formats="fnuz")),
+        ("amax:margin=3,formats=fnuz", Recipe.amax(formats="fnuz", margin=3)),
+        ("amax:formats=fnuz,margin=3", Recipe.amax(formats="fnuz", margin=3)),
+        ("cscale:-1", Recipe.cscale(-1)),
+        ("cscale:0", Recipe.cscale(0)),
+        ("cscale:126", Recipe.cscale(126)),
+        ("cscale:2,formats=fnuz", Recipe.cscale(2, formats="fnuz")),
+        ("delayed", Recipe.delayed()),
+        ("delayed:history=16", Recipe.delayed(history=16)),
+        ("delayed:margin=1", Recipe.delayed(margin=1)),
+        ("delayed:history=4,margin=1,formats=fnuz", Recipe.delayed(history=4, margin=1, formats="fnuz")),
+    ],
+)
+def test_each_text_means_its_recipe(text, recipe):
+    assert parse_scaling(text) == recipe
+
+
+@pytest.mark.parametrize("text", ["bf16", "fp16", "fp32"])
+def test_a_precision_is_returned_as_it_is(text):
+    assert parse_scaling(text, formats="fnuz", skip=["a"]) == text
+
+
+def test_precisions_are_the_dtypes_that_torch_names():
+    assert PRECISIONS == {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+
+
+@pytest.mark.parametrize("text", ["amax", "cscale:-1", "delayed:history=16"])
+def test_the_arguments_are_defaults_for_formats_and_skip(text):
+    recipe = parse_scaling(text, formats="fnuz", skip=["a"])
+    assert formats_of(recipe) == FNUZ
+    assert recipe.skip == ("a",)
+
+
+@pytest.mark.parametrize("text", ["amax:formats=ocp", "cscale:-1,formats=ocp", "delayed:formats=ocp"])
+def test_formats_in_the_text_win_over_the_argument(text):
+    assert formats_of(parse_scaling(text, formats="fnuz")) == OCP
+
+
+@pytest.mark.parametrize("formats", ["ocp", "fnuz"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        Recipe.amax,
+        lambda **kwargs: Recipe.amax(margin=3, **kwargs),
+        lambda **kwargs: Recipe.cscale(-1, **kwargs),
+        Recipe.delayed,
+        lambda **kwargs: Recipe.delayed(history=4, margin=2, **kwargs),
+    ],
+    ids=["amax", "amax:margin=3", "cscale", "delayed", "delayed with all"],
+)
+def test_the_name_of_a_recipe_means_the_recipe(make, formats):
+    recipe = make(formats=formats)
+    assert parse_scaling(recipe.name) == recipe
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "AMAX",
+        " amax",
+        "e4m3fn",
+        "fp8",
+        "bf16:margin=1",
+        "amax:3",
+        "amax:history=3",
+        "amax:bias=3",
+        "amax:margin",
+        "amax:=3",
+        "cscale",
+        "cscale:",
+        "cscale:1,2",
+        "cscale:1,margin=2",
+        "delayed:16",
+        "delayed:bias=1",
+        "__init__",
+        "override:margin=1",
+    ],
+)
+def test_an_unknown_scaling_is_named_with_the_known_forms(text):
+    with pytest.raises(ValueError, match=re.escape(f"unknown scaling {text!r}: write one of {FORMS}")):
+        parse_scaling(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["amax:margin=", "amax:margin=x", "amax:margin=1.5", "cscale:x", "cscale:1e1", "cscale:--1", "delayed:history=x"],
+)
+def test_a_parameter_that_is_no_whole_number_is_named_with_the_known_forms(text):
+    with pytest.raises(ValueError, match=f"{re.escape(repr(text))}.*{re.escape(FORMS)}"):
+        parse_scaling(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("cscale:200", "200 is outside -126..126"),
+        ("cscale:-127", "-127 is outside -126..126"),
+        ("delayed:history=0", "at least 1 step, not 0"),
+        ("amax:formats=amd", "'amd': the format sets are ocp, fnuz"),
+    ],
+)
+def test_a_value_out_of_its_range_is_named_with_the_rule(text, what):
+    with pytest.raises(ValueError, match=re.escape(what)):
+        parse_scaling(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["amax:margin=1,margin=2", "cscale:5,bias=3", "amax:formats=", "amax:formats=ocp,formats=fnuz"]
+)
+def test_a_setting_is_never_dropped_silently(text):
+    with pytest.raises(ValueError, match=re.escape(text)):
+        parse_scaling(text)

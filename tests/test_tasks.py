@@ -1,0 +1,85 @@
+"""Texts and questions. Oracles: the texts themselves, and one byte a token."""
+
+import json
+
+import pytest
+
+from octoscale.tasks import Question, read_questions, read_text, token_windows
+
+
+def encode(text):
+    return list(text.encode())
+
+
+def test_windows_are_the_first_tokens_without_overlap():
+    windows = token_windows("abcdefghij", encode, window=3, num_tokens=8)
+    assert windows.tolist() == [[97, 98, 99], [100, 101, 102]]
+
+
+def test_windows_of_a_whole_text():
+    assert token_windows("abcdef", encode, window=2).shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "window", "num_tokens", "message"),
+    [
+        ("abc", 4, None, "3 tokens, which do not fill a window of 4"),
+        ("abcdef", 4, 3, "3 tokens do not fill a window of 4: raise --tokens"),
+        ("abcdef", 1, None, "at least 2 tokens"),
+        ("", 2, None, "0 tokens"),
+    ],
+)
+def test_a_text_that_fills_no_window_is_an_error(text, window, num_tokens, message):
+    with pytest.raises(ValueError, match=message):
+        token_windows(text, encode, window=window, num_tokens=num_tokens)
+
+
+def test_pydoc_is_the_sorted_topics_of_python():
+    from pydoc_data.topics import topics
+
+    text = read_text("pydoc")
+    first, last = min(topics), max(topics)
+    assert text.startswith(topics[first] + "\n\n")
+    assert text.endswith(topics[last])
+    assert len(text) == sum(map(len, topics.values())) + 2 * (len(topics) - 1)
+
+
+def test_missing_and_binary_texts_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.txt"):
+        read_text(str(tmp_path / "nowhere.txt"))
+    binary = tmp_path / "binary.txt"
+    binary.write_bytes(b"ab\xff")
+    with pytest.raises(ValueError, match=r"not UTF-8 text: .* at byte 2"):
+        read_text(str(binary))
+
+
+def write_lines(path, *rows):
+    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))
+    return path
+
+
+def test_questions_are_read_up_to_the_limit(tmp_path):
+    row = {"query": "Q", "choices": ["a", "b"], "gold": 1, "more": 0}
+    path = write_lines(tmp_path / "task.jsonl", row, row, row)
+    assert read_questions(path, limit=2) == [Question(query="Q", choices=("a", "b"), gold=1)] * 2
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("not json", "line 2: expected"),
+        ({"query": "Q", "gold": 0}, "line 2: expected"),
+        ({"query": "Q", "choices": ["a"], "gold": 1}, "line 2: gold 1 is not one of 1"),
+    ],
+)
+def test_a_broken_line_is_named(tmp_path, row, message):
+    good = {"query": "Q", "choices": ["a", "b"], "gold": 1}
+    with pytest.raises(ValueError, match=message):
+        read_questions(write_lines(tmp_path / "task.jsonl", good, row))
+
+
+def test_an_empty_or_missing_task_file_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="holds no question"):
+        read_questions(write_lines(tmp_path / "empty.jsonl"))
+    with pytest.raises(FileNotFoundError, match="no such task file"):
+        read_questions(tmp_path / "nowhere.jsonl")
