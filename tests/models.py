@@ -1,4 +1,4 @@
-"""Models to test on: tiny transformers with random weights, and the trained stories260K where the data folder has it."""
+"""Models to test on: tiny transformers with random weights, and the trained stories260K where it is present."""
 
 from pathlib import Path
 

@@ -164,6 +164,13 @@ def test_formats_in_the_text_win_over_the_argument(text):
 
 
 @pytest.mark.parametrize("formats", ["ocp", "fnuz"])
+def test_two_recipes_of_one_run_have_two_names(formats):
+    """One run has one `formats` argument; its records tell scalings apart by their names."""
+    recipes = [parse_scaling(text, formats=formats) for text in ("amax", "amax:formats=ocp", "amax:formats=fnuz")]
+    assert len({recipe.name for recipe in recipes}) == len({(recipe.name, recipe.weight.format) for recipe in recipes})
+
+
+@pytest.mark.parametrize("formats", ["ocp", "fnuz"])
 @pytest.mark.parametrize(
     "make",
     [

@@ -123,16 +123,19 @@ def plan(model: nn.Module, recipe: Recipe) -> ConversionReport:
     modules = dict(model.named_modules(remove_duplicate=False))
     if any(isinstance(module, Fp8Linear) for module in modules.values()):
         raise ValueError("this model is in FP8 already: octoscale.revert(model) first")
+    if _is_linear(model):
+        raise ValueError(
+            f"a {type(model).__name__} cannot be replaced in itself: put it into a model, nn.Sequential(it)"
+        )
     _check_patterns(recipe.skip, [name for name, module in modules.items() if _is_linear(module)])
     stacks = _decoder_stacks(model)
-    head = _head(model, has_stacks=bool(stacks))
+    reasons = _reasons_to_keep(model, recipe, stacks)
     rows = []
     for name, module in modules.items():
         if not (_is_linear(module) or isinstance(module, nn.Embedding)):
             continue
         stack = next((stack for stack in stacks if name.startswith(f"{stack}.")), None)
         layer = int(name.removeprefix(f"{stack}.").split(".")[0]) if stack else None
-        reason = _why_not(name, module, head=head, outside=bool(stacks) and stack is None, skip=recipe.skip)
         rows.append(
             ModuleReport(
                 module=name,
@@ -140,14 +143,14 @@ def plan(model: nn.Module, recipe: Recipe) -> ConversionReport:
                 shape=tuple(module.weight.shape),
                 kind=kind_of(name),
                 layer=layer,
-                converted=reason is None,
-                reason=reason or (f"decoder layer {layer}" if stack else "linear layer"),
+                converted=module not in reasons,
+                reason=reasons.get(module) or (f"decoder layer {layer}" if stack else "linear layer"),
             )
         )
     report = ConversionReport(recipe=recipe, modules=tuple(rows))
     if not report.converted:
-        reasons = sorted({row.reason for row in rows}) or ["it has no linear layer"]
-        raise ValueError(f"nothing to convert in this {type(model).__name__}: {'; '.join(reasons)}")
+        why = "; ".join(sorted({row.reason for row in rows})) or "it has no linear layer"
+        raise ValueError(f"nothing to convert in this {type(model).__name__}: {why}")
     return report
 
 
@@ -159,22 +162,40 @@ def kind_of(name: str) -> str:
     return "other"
 
 
-def _why_not(name: str, module: nn.Module, *, head: str | None, outside: bool, skip: tuple[str, ...]) -> str | None:
-    """The reason to leave a module as it is; None to convert it."""
+def _reasons_to_keep(model: nn.Module, recipe: Recipe, stacks: list[str]) -> dict[nn.Module, str]:
+    """The modules that stay as they are, each with the first reason that any of its names gives."""
+    head = _head(model, has_stacks=bool(stacks))
+    fused = [name for name, module in model.named_modules() if isinstance(module, nn.TransformerEncoderLayer)]
+    reasons: dict[nn.Module, str] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        reason = _why_not_itself(module)
+        if name == head:
+            reason = "head"
+        elif stacks and not _is_below(name, stacks):
+            reason = reason or "outside the decoder layers"
+        elif _is_below(name, fused):
+            reason = reason or "torch's TransformerEncoderLayer reads its weight without calling it"
+        pattern = next((pattern for pattern in recipe.skip if _matches(pattern, name)), None)
+        if pattern is not None:
+            reason = reason or f"skip pattern {pattern!r}"
+        if reason is not None:
+            reasons.setdefault(module, reason)
+    return reasons
+
+
+def _why_not_itself(module: nn.Module) -> str | None:
+    """The reason to leave a module as it is that lies in the module; None if it can be converted."""
     if isinstance(module, nn.Embedding):
         return "embedding"
-    if name == head:
-        return "head"
-    if outside:
-        return "outside the decoder layers"
-    pattern = next((pattern for pattern in skip if _matches(pattern, name)), None)
-    if pattern is not None:
-        return f"skip pattern {pattern!r}"
     if type(module) is not nn.Linear and not is_conv1d(module):
         return f"{type(module).__name__} has a forward of its own"
     if "forward" in module.__dict__:
         return "its forward was replaced by another library: convert before that"
     return None
+
+
+def _is_below(name: str, parents: list[str]) -> bool:
+    return any(name.startswith(f"{parent}.") for parent in parents)
 
 
 def _is_linear(module: nn.Module) -> bool:
@@ -187,8 +208,11 @@ def _decoder_stacks(model: nn.Module) -> list[str]:
         return []
     stacks: list[str] = []
     for name, module in model.named_modules():
-        nested = any(name.startswith(f"{stack}.") for stack in stacks)
-        if isinstance(module, nn.ModuleList) and not nested and any(_is_linear(m) for m in module.modules()):
+        if (
+            isinstance(module, nn.ModuleList)
+            and not _is_below(name, stacks)
+            and any(_is_linear(m) for m in module.modules())
+        ):
             stacks.append(name)
     return stacks
 

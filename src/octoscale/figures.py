@@ -39,13 +39,13 @@ from octoscale.runfolder import RunFolder, replacing
 from octoscale.sweep import PERPLEXITY_TOLERANCE, bias_range
 from octoscale.telemetry import SCHEMA, read_scales
 
-#: The precisions without FP8, the first of which is what the others are measured against.
-LineStyle = Literal["-", "--", "-.", ":"]
-REFERENCES = ("bf16", "fp16", "fp32")
-#: The zoom of the perplexity figure ends here: per cent above the reference.
-MAX_EXCESS = 10.0
-
 Key = TypeVar("Key", str, int)
+LineStyle = Literal["-", "--", "-.", ":"]
+
+#: The precisions without FP8; the first that a run has is what its other perplexities are measured against.
+REFERENCES = ("bf16", "fp16", "fp32")
+#: The zoom of the perplexity figure ends here: % above the reference.
+MAX_EXCESS = 10.0
 
 ROLE_LABELS = {"weight": "weights", "input": "activations", "grad_output": "gradients"}
 
@@ -74,7 +74,7 @@ KIND_STYLES: dict[str, KindStyle] = dict(
         strict=True,
     )
 )
-CSCALE_COLOR = "#0072B2"
+CURVE, SHADE = "#0072B2", "0.91"
 LINE_STYLES = (("#000000", "--"), ("#D55E00", "-"), ("#009E73", "-."), ("#CC79A7", ":"), ("#E69F00", (0, (5, 1, 1, 1))))
 
 STYLE: dict[str, Any] = {
@@ -230,12 +230,8 @@ def exponent_scalings(rows: pl.DataFrame, perplexity: Mapping[str, Any]) -> list
 
     Where perplexities are missing or equal, the worst is the one that clips the largest share of the values.
     """
-    rows = _with_histograms(rows)
-    clipped = dict(
-        rows.group_by("scaling")
-        .agg((pl.col("saturated") + pl.col("flushed")).sum() / pl.col("numel").sum())
-        .iter_rows()
-    )
+    share = (pl.col("saturated") + pl.col("flushed")).sum() / pl.col("numel").sum()
+    clipped = dict(rows.group_by("scaling").agg(share).iter_rows())
     scores = {f"cscale:{bias}": math.inf if x is None else x for bias, x in perplexity.get("cscale", {}).items()}
     scalings = _scalings(rows)
     constant = [scaling for scaling in scalings if _constant_bias(scaling) is not None]
@@ -253,10 +249,10 @@ def _figures(summary: Mapping[str, Any], rows: pl.DataFrame, module: str | None)
     if points and any(value is not None for value in (*lines.values(), *points.values())):
         yield "perplexity", _perplexity_figure(lines, points, basin(perplexity), footer)
     main = main_scaling(_scalings(rows))
-    biases = scale_bias_by_layer(rows.filter(scaling=main))
+    biases = scale_bias_by_layer(rows.filter(scaling=main or ""))
     if not biases.is_empty():
         yield "scale_bias", _scale_bias_figure(biases, _join(f"mode over steps and modules, scaling {main}", footer))
-    module = module or default_module(rows)
+    module = module or default_module(rows) or ""
     of_module = _with_histograms(rows.filter(module=module))
     for scaling in exponent_scalings(of_module, perplexity):
         stem = f"exponents-{re.sub(r'[^A-Za-z0-9.=-]+', '_', scaling)}"
@@ -267,7 +263,7 @@ def _figures(summary: Mapping[str, Any], rows: pl.DataFrame, module: str | None)
 
 
 def _perplexity_figure(
-    lines: Mapping[str, float | None], points: Mapping[int, float | None], basin: Sequence[int], footer: str
+    lines: Mapping[str, float | None], points: Mapping[int, float | None], passing: Sequence[int], footer: str
 ) -> Figure:
     """Left the whole range on a logarithmic axis; right, if a bias comes near the reference, the basin in per cent."""
     reference = next(iter(finite(lines)), None)
@@ -275,19 +271,19 @@ def _perplexity_figure(
     figure = Figure(figsize=(WIDTH, 3.1))
     panels = figure.subplots(1, 2 if near else 1, squeeze=False)[0]
     for axes in panels:
-        if basin:
-            axes.axvspan(min(basin) - 0.5, max(basin) + 0.5, color="0.9", linewidth=0, zorder=0)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if passing:
+            axes.axvspan(min(passing) - 0.5, max(passing) + 0.5, color=SHADE, linewidth=0, zorder=0)
+        axes.xaxis.set_major_locator(_integers())
         axes.set_xlabel("constant scale_bias")
         axes.grid(axis="y")
     _draw_lines(panels[0], lines, {name: name if x is None else f"{name}: {x:#.4g}" for name, x in lines.items()})
     _draw_points(panels[0], points)
     panels[0].set(yscale="log", ylabel="perplexity", title="all biases")
     handles, labels = panels[0].get_legend_handles_labels()
-    if basin:
-        handles.append(Patch(facecolor="0.9"))
-        labels.append(f"within {100 * PERPLEXITY_TOLERANCE:g} % of amax")
-    figure.legend(handles, labels, loc="outside upper left", ncols=min(3, len(labels)))
+    if passing:
+        handles.append(Patch(facecolor=SHADE))
+        labels.append(f"at most {100 * PERPLEXITY_TOLERANCE:g} % above amax")
+    figure.legend(handles, labels, loc="outside upper left", ncols=4 if len(labels) <= 4 else 3)
     if near:
         _draw_zoom(panels[1], lines, points, str(reference), near)
     return _with_footer(figure, footer)
@@ -323,10 +319,10 @@ def _draw_lines(axes: Axes, levels: Mapping[str, float | None], labels: Mapping[
 def _draw_points(axes: Axes, points: Mapping[int, float | None]) -> None:
     """The curve of cscale, broken where it is not finite; those biases are crosses at the upper edge."""
     values = [math.nan if value is None else value for value in points.values()]
-    axes.plot([*points], values, color=CSCALE_COLOR, marker="o", label="cscale")
+    axes.plot([*points], values, color=CURVE, marker="o", label="cscale")
     lost = [bias for bias, value in points.items() if value is None]
     if lost:
-        look: dict[str, Any] = {"color": CSCALE_COLOR, "marker": "x", "markersize": 6, "linestyle": "none"}
+        look: dict[str, Any] = {"color": CURVE, "marker": "x", "markersize": 6, "linestyle": "none"}
         edge = axes.get_xaxis_transform()
         axes.plot(lost, [1] * len(lost), transform=edge, clip_on=False, label="cscale, not finite", **look)
 
@@ -335,17 +331,20 @@ def _scale_bias_figure(biases: pl.DataFrame, footer: str) -> Figure:
     """One panel a role, one series a kind; one integer of scale_bias is as high in every panel."""
     roles = [role for role in ROLES if role in biases["role"]]
     kinds = [kind for kind in KINDS if kind in biases["kind"]]
-    spans = [biases.filter(role=role).select(pl.col("high").max() - pl.col("low").min()).item() + 2 for role in roles]
-    figure = Figure(figsize=(WIDTH, 1.2 + 0.6 * len(roles) + min(0.2 * sum(spans), 6.0)))
+    bounds = biases.group_by("role").agg(pl.col("low").min() - 0.8, pl.col("high").max() + 0.8)
+    limits = {role: (low, high) for role, low, high in bounds.iter_rows()}
+    spans = [limits[role][1] - limits[role][0] for role in roles]
+    figure = Figure(figsize=(WIDTH, 1.2 + 0.5 * len(roles) + min(0.22 * sum(spans), 6.0)))
     panels = figure.subplots(len(roles), 1, sharex=True, squeeze=False, height_ratios=spans)[:, 0]
     for axes, role in zip(panels, roles, strict=True):
         for index, kind in enumerate(kinds):
             place = index - (len(kinds) - 1) / 2  # series on the same integer are moved apart, so that each is seen
             _draw_series(axes, biases.filter(role=role, kind=kind), KIND_STYLES[kind], place)
-        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set(ylabel="scale_bias", title=ROLE_LABELS[role])
+        axes.yaxis.set_major_locator(_integers())
+        axes.set(ylabel="scale_bias", ylim=limits[role], title=ROLE_LABELS[role])
         axes.grid(axis="y")
-    _label_layers(panels[-1], nbins=16)
+    panels[-1].set_xlabel("decoder layer")
+    panels[-1].xaxis.set_major_locator(_integers(16))
     panels[-1].set_xlim(_layers(biases).start - 0.7, _layers(biases).stop - 0.3)
     looks = [KIND_STYLES[kind] for kind in kinds]
     handles: list[Artist] = [
@@ -379,18 +378,19 @@ def _exponents_figure(rows: pl.DataFrame, footer: str) -> Figure:
 
 
 def _draw_exponents(axes: Axes, rows: pl.DataFrame) -> tuple[float, float]:
-    """The histogram, down to the smallest share on its upper side; returns the exponents that are worth showing."""
+    """The histogram, down to the smallest share on its upper side; returns the range of exponents to be shown."""
     shares = shares_by_exponent(rows)
     peak = max(shares, key=lambda exponent: shares[exponent])
-    floor = math.floor(math.log10(min(share for exponent, share in shares.items() if exponent >= peak)))
+    smallest = min(share for exponent, share in shares.items() if exponent >= peak)
+    floor = min(0, math.floor(math.log10(smallest) - 0.5))  # half a decade below, so that its bar is seen
     edges = [*range(min(exponent for exponent in shares if shares[exponent] >= 10.0**floor), max(shares) + 2)]
     values = [shares.get(exponent, 0.0) for exponent in edges[:-1]]
     axes.stairs(values, edges, baseline=10.0**floor, fill=True, color="#9ECAE9")
-    axes.stairs(values, edges, baseline=10.0**floor, color=CSCALE_COLOR)
-    top = 2 - 0.4 * floor  # room for the names of the regions above 100 %
-    axes.set(yscale="log", ylim=(10.0**floor, 10.0 ** max(top, 2.8)), ylabel="share of non-zero\nvalues, %")
+    axes.stairs(values, edges, baseline=10.0**floor, color=CURVE)
+    top = 2.8 - 0.4 * floor  # above 100 %: room for the names of the regions
+    axes.set(yscale="log", ylim=(10.0**floor, 10.0**top), ylabel="share of non-zero\nvalues, %")
     axes.yaxis.set_major_locator(FixedLocator([10.0**k for k in range(2, floor - 1, -2)]))
-    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_formatter(_decimal)
     axes.yaxis.set_minor_locator(NullLocator())
     held = _reach(rows)
     return min(edges[0], held.flushed - 5), max(edges[-1], held.saturated + 5)
@@ -401,7 +401,7 @@ def _draw_reach(axes: Axes, rows: pl.DataFrame, left: float, right: float) -> No
     held = _reach(rows)
     lost: dict[str, Any] = {"facecolor": "none", "edgecolor": "0.5", "linewidth": 0, "zorder": 3}
     axes.axvspan(left, held.flushed, hatch="////", **lost)
-    axes.axvspan(held.flushed, held.normal, color="0.9", linewidth=0, zorder=0)
+    axes.axvspan(held.flushed, held.normal, color=SHADE, linewidth=0, zorder=0)
     axes.axvspan(held.saturated, right, hatch="xxxx", **lost)
     axes.set_xlim(left, right)
     axes.vlines([held.flushed, held.saturated], 0, 1, transform=axes.get_xaxis_transform(), color="0.3", linewidth=0.8)
@@ -436,10 +436,11 @@ def _clipping_figure(shares: pl.DataFrame, scalings: Sequence[str], footer: str)
     labels = [f"{KIND_STYLES[kind].label}, {ROLE_LABELS[role]}" for role, kind in lines]
     panels[0, 0].set(yticks=range(len(lines)), yticklabels=labels, ylim=(len(lines) - 0.5, -0.5))
     for axes in panels[-1]:
-        _label_layers(axes, nbins=8)
+        axes.set_xlabel("decoder layer")
+        axes.xaxis.set_major_locator(_integers())
     bar = figure.colorbar(ScalarMappable(norm, colors), ax=panels, label="share of the values, %", aspect=40)
     bar.minorticks_off()
-    bar.ax.yaxis.set_major_formatter("{x:g}")
+    bar.ax.yaxis.set_major_formatter(_decimal)
     complete = len(shares) == len(lines) * len(layers) * len(scalings)
     return _with_footer(figure, _join("white: none" if complete else "white: none, hatched: not recorded", footer))
 
@@ -476,9 +477,14 @@ def _layers(rows: pl.DataFrame) -> range:
     return range(min(layers), max(layers) + 1)
 
 
-def _label_layers(axes: Axes, nbins: int) -> None:
-    axes.set_xlabel("decoder layer")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], nbins=nbins))
+def _decimal(value: float, _: float) -> str:
+    """100, 1, 0.00001: never with an exponent."""
+    return f"{value:.12f}".rstrip("0").rstrip(".")
+
+
+def _integers(at_most: int = 9) -> MaxNLocator:
+    """Ticks at integers only, be it a single one."""
+    return MaxNLocator(at_most, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10])
 
 
 def _reach(rows: pl.DataFrame) -> Reach:
@@ -508,7 +514,8 @@ def _footer(summary: Mapping[str, Any]) -> str:
     """The model and the text, as far as the summary names them."""
     tokens = f"{summary['tokens']:,} tokens" if "tokens" in summary else ""
     window = f"windows of {summary['window']:,}" if "window" in summary else ""
-    return ", ".join(part for part in (summary.get("model"), tokens, window) if part)
+    formats = f"{summary['formats']} formats" if "formats" in summary else ""
+    return ", ".join(part for part in (summary.get("model"), tokens, window, formats) if part)
 
 
 def _join(what: str, footer: str) -> str:
@@ -550,6 +557,7 @@ def _check_module(rows: pl.DataFrame, module: str) -> None:
     modules = rows["module"].unique(maintain_order=True).to_list()
     if module not in modules:
         near = difflib.get_close_matches(module, modules, n=4, cutoff=0.4) or modules[:4]
-        raise ValueError(f"module {module!r} is not in this run; near names: {', '.join(near) or 'it recorded none'}")
+        hint = f"near names: {', '.join(near)}" if near else "it recorded none"
+        raise ValueError(f"module {module!r} is not in this run; {hint}")
     if _with_histograms(rows.filter(module=module)).is_empty():
         raise ValueError(f"module {module!r} has no histograms in this run: record with every=1, or any other than 0")

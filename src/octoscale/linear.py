@@ -11,9 +11,9 @@ Each product sums in float32, is unscaled by 2**-(b1 + b2), and is rounded once 
 mantissa bits and serves weights and activations; E5 has more range, which gradients need (Perez et al. 2023).
 
 What is kept. Parameters stay what they were: the same objects, in their own dtype, under the same names, so that
-optimizers, tied weights and state dicts go on working. The weight's cast is reused until the weight changes. Backward
-keeps the FP8 codes of input and weight, one byte a value, never the high-precision input. Layers that take the same
-tensor one after the other (q, k, v; gate and up) share its cast.
+optimizers, tied weights and state dicts go on working. The weight's cast is reused until the weight changes or an
+optimizer steps. Backward keeps the FP8 codes of input and weight, one byte a value, never the high-precision input.
+Layers that take the same tensor one after the other (q, k, v; gate and up) share its cast.
 
 What is never hidden. Infinity and NaN turn the product into NaN, which a loss scaler sees; in inference (no gradients,
 eval mode) they raise `NonFiniteError` with the layer's name.
@@ -21,12 +21,15 @@ eval mode) they raise `NonFiniteError` with the layer's name.
 
 import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from octoscale import ops
 from octoscale.formats import Role
@@ -114,13 +117,17 @@ class LayerState:
         return self.original_type is not nn.Linear
 
     def cast_weight(self, weight: Tensor, inference: bool) -> Quantized:
-        """The weight's cast, made anew only if the weight changed since the last one."""
+        """The weight's cast, made anew only if the weight changed, or an optimizer stepped, since the last one."""
         seen, w8 = self.runtime.weight_seen, self.runtime.weight_cast
-        if seen is None or w8 is None or not seen.is_still(weight):
+        changed = seen is None or w8 is None or not seen.is_still(weight)
+        if changed or self.runtime.optimizer_step != _optimizer_steps.count:
             self.runtime.advance_histories()
-            w8 = self._cast(weight, "weight")
+            self.runtime.optimizer_step = _optimizer_steps.count
+        if changed or w8 is None:
+            with torch.inference_mode(mode=False):  # training may use what an evaluation cast
+                w8 = self._cast(weight, "weight", self.step)
             self.runtime.weight_seen, self.runtime.weight_cast = _Seen(weight), w8
-            self._record("weight", w8)
+            self._record("weight", w8, self.step)
         if inference:
             self._check_finite("weight", w8)
         return w8
@@ -129,21 +136,30 @@ class LayerState:
         """The input's cast, shared with a sibling layer that has just cast the same tensor."""
         x8 = _last_cast.get(x, self.recipe.input, self.runtime.recorder)
         if x8 is None:
-            x8 = self._cast(x, "input")
+            x8 = self._cast(x, "input", self.step)
             _last_cast.put(x, self.recipe.input, self.runtime.recorder, x8)
-        self._record("input", x8)
+        if not _in_backward():  # the forward that a checkpoint recomputes has its row already
+            self._record("input", x8, self.step)
         if inference:
             self.runtime.advance_histories("input")
             self._check_finite("input", x8)
         return x8
 
-    def cast_grad_output(self, grad: Tensor) -> Quantized:
-        """The cast of the output's gradient."""
-        g8 = self._cast(grad, "grad_output")
-        self._record("grad_output", g8)
+    def cast_grad_output(self, grad: Tensor, step: int) -> Quantized:
+        """The cast of the output's gradient; `step` is that of its forward."""
+        g8 = self._cast(grad, "grad_output", step)
+        self._record("grad_output", g8, step)
         return g8
 
-    def _cast(self, x: Tensor, role: Role) -> Quantized:
+    @property
+    def step(self) -> int:
+        """The step that is being recorded: in backward, where a checkpoint recomputes it, the last one. Else 0."""
+        recorder = self.runtime.recorder
+        if recorder is None:
+            return 0
+        return recorder.last_step if _in_backward() else recorder.step
+
+    def _cast(self, x: Tensor, role: Role, step: int) -> Quantized:
         operand, recorder = self.recipe.operand(role), self.runtime.recorder
         history = self.runtime.history(role, operand.rule.history) if isinstance(operand.rule, Delayed) else None
         cast = ops.quantize(
@@ -152,15 +168,15 @@ class LayerState:
             operand.rule,
             history=history,
             counts=recorder is not None,
-            exponents=recorder is not None and recorder.wants_exponents,
+            exponents=recorder is not None and recorder.wants_exponents(step),
         )
         if history is not None and cast.observed is not None:
             history.observe(cast.observed.amax)
         return cast
 
-    def _record(self, role: Role, cast: Quantized) -> None:
-        if self.runtime.recorder is not None and not (_in_backward() and role == "input"):  # no row for a recomputation
-            self.runtime.recorder.add(self.name, role, cast)
+    def _record(self, role: Role, cast: Quantized, step: int) -> None:
+        if self.runtime.recorder is not None:
+            self.runtime.recorder.add(self.name, role, cast, step)
 
     def _check_finite(self, role: Role, cast: Quantized) -> None:
         assert cast.observed is not None
@@ -178,6 +194,7 @@ class Runtime:
         self.recorder: Recorder | None = None
         self.weight_cast: Quantized | None = None
         self.weight_seen: _Seen | None = None
+        self.optimizer_step = 0
         self._histories: dict[Role, History] = {}
 
     def __reduce__(self) -> tuple[type["Runtime"], tuple[()]]:
@@ -213,7 +230,7 @@ class _Products(torch.autograd.Function):
         dtype: torch.dtype,
     ) -> Tensor:
         _save(ctx, x8 if ctx.needs_input_grad[1] else None, w8 if ctx.needs_input_grad[0] else None)
-        ctx.layer = layer
+        ctx.layer, ctx.step = layer, layer.step
         ctx.x_shape, ctx.x_dtype, ctx.w_dtype = x.shape, x.dtype, weight.dtype
         ctx.bias_dtype = None if bias is None else bias.dtype
         y_BN = ops.matmul(x8.flatten_rows(), w8 if layer.is_conv1d else w8.t(), dtype=dtype, bias=bias)
@@ -226,7 +243,7 @@ class _Products(torch.autograd.Function):
         layer: LayerState = ctx.layer
         dx = dw = db = None
         if x8 is not None or w8 is not None:
-            g_BN = layer.cast_grad_output(grad).flatten_rows()
+            g_BN = layer.cast_grad_output(grad, ctx.step).flatten_rows()
         if w8 is not None:
             w_NK = w8.t() if layer.is_conv1d else w8
             dx = ops.matmul(g_BN, w_NK, dtype=ctx.x_dtype).view(ctx.x_shape)
@@ -255,10 +272,14 @@ def _saved(ctx: Any) -> list[Quantized | None]:
 
 
 class _Seen:
-    """A tensor at one moment, held weakly: tells whether another look finds the same tensor, unchanged."""
+    """A tensor at one moment, held weakly: tells whether another look finds the same tensor, unchanged.
 
-    def __init__(self, x: Tensor) -> None:
-        self._ref = weakref.ref(x)
+    Unchanged means: the same object, the same memory, no write that autograd counts, and no optimizer step in between
+    (fused optimizers and writes to `.data` are not counted). A write to `.data` by hand goes unnoticed.
+    """
+
+    def __init__(self, x: Tensor, forget: Callable[[object], None] | None = None) -> None:
+        self._ref = weakref.ref(x, forget)
         self._state = self._state_of(x)
 
     def is_still(self, x: Tensor) -> bool:
@@ -267,30 +288,45 @@ class _Seen:
 
     @staticmethod
     def _state_of(x: Tensor) -> tuple[Any, ...] | None:
-        return None if x.is_inference() else (x._version, x.data_ptr(), x.dtype, x.device)
+        if x.is_inference():
+            return None
+        # A weak reference to the memory is never equal to one to other memory, even at an address that comes back.
+        memory = StorageWeakRef(x.untyped_storage())  # type: ignore[no-untyped-call]
+        steps = _optimizer_steps.count if x.requires_grad else 0
+        return (x._version, memory, x.storage_offset(), x.dtype, x.device, steps)
+
+
+class _OptimizerSteps:
+    """Counts the steps of all of torch's optimizers in this process."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        register_optimizer_step_post_hook(self._step)
+
+    def _step(self, *_: object) -> None:
+        self.count += 1
+
+
+_optimizer_steps = _OptimizerSteps()
 
 
 class _LastCast(threading.local):
     """The last input that was cast, so that the siblings that take the same tensor share its codes."""
 
-    def __init__(self) -> None:
-        self._seen: _Seen | None = None
-        self._terms: tuple[Operand, Recorder | None] | None = None
-        self._cast: Quantized | None = None
+    _seen: _Seen | None = None
+    _terms: tuple[Operand, Recorder | None] | None = None
+    _cast: Quantized | None = None
 
     def get(self, x: Tensor, operand: Operand, recorder: Recorder | None) -> Quantized | None:
         same = self._seen is not None and self._seen.is_still(x) and self._terms == (operand, recorder)
         return self._cast if same else None
 
     def put(self, x: Tensor, operand: Operand, recorder: Recorder | None, cast: Quantized) -> None:
-        if isinstance(operand.rule, Delayed):  # each layer has its own history
-            return
-        self._seen, self._terms, self._cast = _Seen(x), (operand, recorder), cast
-        weakref.finalize(x, self._forget, self._seen).atexit = False
+        if not isinstance(operand.rule, Delayed):  # there, each layer has its own history
+            self._seen, self._terms, self._cast = _Seen(x, self._forget), (operand, recorder), cast
 
-    def _forget(self, seen: _Seen) -> None:
-        if self._seen is seen:
-            self._seen = self._terms = self._cast = None
+    def _forget(self, _: object = None) -> None:
+        self._seen = self._terms = self._cast = None
 
 
 _last_cast = _LastCast()

@@ -5,6 +5,7 @@ q.dequantize(torch.float32)              codes * 2**-scale_bias
 matmul(a, b)                             (a.codes @ b.codes) * 2**-(a.scale_bias + b.scale_bias)
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -42,7 +43,8 @@ class Quantized:
 
     def flatten_rows(self) -> "Quantized":
         """The same values as a matrix: all leading dimensions become rows."""
-        return replace(self, codes=self.codes.reshape(-1, self.codes.shape[-1]), observed=None)
+        rows = math.prod(self.codes.shape[:-1])
+        return replace(self, codes=self.codes.reshape(rows, self.codes.shape[-1]), observed=None)
 
 
 def quantize(
@@ -81,6 +83,8 @@ def matmul(a: Quantized, b: Quantized, *, dtype: torch.dtype = torch.float32, bi
         raise ValueError(f"matmul takes a bias [{b.codes.shape[1]}], not {list(bias.shape)}")
     if a.codes.device != b.codes.device:
         raise ValueError(f"matmul takes two operands on one device, not {a.codes.device} and {b.codes.device}")
+    if bias is not None and bias.device != a.codes.device:
+        raise ValueError(f"matmul takes a bias on {a.codes.device}, as its operands, not on {bias.device}")
     backend = backends.choose(a.codes.device.type).backend
     return backend.matmul(a.codes, b.codes, a.scale_bias + b.scale_bias, bias, dtype)
 

@@ -102,12 +102,9 @@ class Recipe:
     @classmethod
     def _uniform(cls, rule: Rule, formats: str, skip: Iterable[str]) -> "Recipe":
         """One rule for every role."""
-        name = str(rule)
-        if formats != "ocp":
-            name += f"{',' if ':' in name else ':'}formats={formats}"
         operands = {role: Operand(format=fmt, rule=rule) for role, fmt in get_format_set(formats).items()}
         return cls(
-            name=name,
+            name=_name(rule, formats, "ocp"),
             weight=operands["weight"],
             input=operands["input"],
             grad_output=operands["grad_output"],
@@ -123,20 +120,26 @@ def parse_scaling(text: str, formats: str = "ocp", skip: Iterable[str] = ()) -> 
     if text in PRECISIONS:
         return text
     rule, _, rest = text.partition(":")
-    options = dict(word.split("=", 1) for word in rest.split(",") if "=" in word)
-    numbers = [word for word in rest.split(",") if word and "=" not in word]
-    chosen = options.pop("formats", None)
-    if rule == "cscale" and len(numbers) == 1:
-        options["bias"] = numbers.pop()
+    words = rest.split(",") if rest else []
+    if rule == "cscale" and words and "=" not in words[0]:
+        words[0] = f"bias={words[0]}"
+    pairs = [(key, value) for key, equals, value in (word.partition("=") for word in words) if equals]
+    options: dict[str, str] = dict(pairs)
+    chosen = options.pop("formats", formats)
     required, allowed = _PARAMETERS.get(rule, (frozenset(), frozenset()))
-    if rule not in _PARAMETERS or numbers or not required <= options.keys() <= required | allowed:
+    said_once = len({key for key, _ in pairs}) == len(words) and all(value for _, value in pairs)
+    if rule not in _PARAMETERS or not said_once or not required <= options.keys() <= required | allowed:
         raise ValueError(f"unknown scaling {text!r}: write one of {_SCALING_FORMS}")
     if not all(value.removeprefix("-").isdecimal() for value in options.values()):
         raise ValueError(f"scaling {text!r}: its parameters are whole numbers, as in {_SCALING_FORMS}")
     values: dict[str, Any] = {key: int(value) for key, value in options.items()}
     make: Callable[..., Recipe] = getattr(Recipe, rule)
-    recipe = make(formats=chosen or formats, skip=skip, **values)
-    return recipe if chosen else replace(recipe, name=str(recipe.weight.rule))
+    return replace(make(formats=chosen, skip=skip, **values), name=_name(make(**values).weight.rule, chosen, formats))
+
+
+def _name(rule: Rule, formats: str, default: str) -> str:
+    """How a recipe is called: its rule, and its formats unless they are the default."""
+    return str(rule) if formats == default else f"{rule}{',' if ':' in str(rule) else ':'}formats={formats}"
 
 
 def _patterns(skip: Iterable[str]) -> tuple[str, ...]:

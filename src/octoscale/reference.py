@@ -62,7 +62,7 @@ def scale_bias(amax: float, fmt: Format, margin: int = 0) -> int:
     if amax == 0 or not math.isfinite(amax):
         return 0
     bias = -2000
-    while bias < 127 and math.ldexp(amax, bias + 1) <= fmt.max:
+    while math.ldexp(amax, bias + 1) <= fmt.max:
         bias += 1
     return max(-126, min(126, bias - margin))
 

@@ -54,9 +54,12 @@ class RunFolder:
         return run
 
     def append_metrics(self, row: dict[str, Any]) -> None:
-        """Append one measurement to metrics.jsonl."""
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        """Append one measurement to metrics.jsonl. ValueError for NaN and infinity: write None."""
+        line = json.dumps(row, allow_nan=False)
+        with self.metrics.open("a+b") as file:
+            file.seek(max(0, file.tell() - 1))
+            cut_short = file.read() not in (b"", b"\n")
+            file.write((("\n" if cut_short else "") + line + "\n").encode())
 
     def read_json(self, path: Path) -> dict[str, Any]:
         """One of the run's JSON files. FileNotFoundError, naming it, if the run has none."""

@@ -29,6 +29,9 @@ class Amax:
 
     margin: int = 0
 
+    def __post_init__(self) -> None:
+        _check_margin(self.margin)
+
     def scale_bias(self, amax: Tensor, fmt: Format, history: "History | None" = None) -> Tensor:
         """The scale_bias, int32 with no dimensions, for a tensor with this amax (float32, no dimensions)."""
         return amax_to_scale_bias(amax, fmt, self.margin)
@@ -66,6 +69,7 @@ class Delayed:
     margin: int = 0
 
     def __post_init__(self) -> None:
+        _check_margin(self.margin)
         if self.history < 1:
             raise ValueError(f"delayed scaling needs a history of at least 1 step, not {self.history}")
 
@@ -119,6 +123,12 @@ def amax_to_scale_bias(amax: Tensor, fmt: Format, margin: int = 0) -> Tensor:
     bias = max_exponent - exponent - (mantissa > max_mantissa).to(torch.int32) - margin
     usable = amax.isfinite() & (amax > 0)
     return torch.where(usable, bias.clamp(MIN_SCALE_BIAS, MAX_SCALE_BIAS), 0).to(torch.int32)
+
+
+def _check_margin(margin: int) -> None:
+    span = MAX_SCALE_BIAS - MIN_SCALE_BIAS
+    if abs(margin) > span:
+        raise ValueError(f"margin {margin} is outside {-span}..{span}, the binades that scale_bias can span")
 
 
 def power_of_two(exponent: Tensor) -> Tensor:

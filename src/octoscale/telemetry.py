@@ -65,8 +65,9 @@ class LayerName:
 class Recorder:
     """Collects rows and writes them as parquet parts below `folder`/scales.
 
-    `step` counts forward passes of the recorded model from 0, or is set by whoever drives the training.
-    `wants_exponents` is true on each `every`-th step; every=0 never.
+    `step` counts forward passes of the recorded model from 0; whoever drives a training may set it before each pass.
+    `last_step` is that of the last pass. A gradient belongs to the step of its forward. Exponents are wanted on each
+    `every`-th step; every=0: never.
     """
 
     def __init__(
@@ -74,28 +75,26 @@ class Recorder:
     ) -> None:
         if every < 0:
             raise ValueError(f"every={every}: histograms are recorded every N steps, N >= 1, or never, 0")
-        self.step = 0
+        self.step = self.last_step = 0
         self._every, self._phase, self._scaling = every, phase, scaling
         self._scales = RunFolder(folder).scales
         self._scales.mkdir(parents=True, exist_ok=True)
-        written = [int(part.stem.split("-")[1]) for part in self._scales.glob("part-*.parquet")]
-        self._next_part = max(written, default=-1) + 1
         self._flush_seconds, self._last_flush = flush_seconds, time.monotonic()
         self._rows: list[dict[str, Any]] = []
 
-    @property
-    def wants_exponents(self) -> bool:
-        """Whether this step's rows get histograms."""
-        return self._every > 0 and self.step % self._every == 0
+    def wants_exponents(self, step: int) -> bool:
+        """Whether the rows of a step get histograms."""
+        return self._every > 0 and step % self._every == 0
 
-    def add(self, name: LayerName, role: Role, cast: Quantized) -> None:
-        """Note one cast. It must have been made with counts."""
+    def add(self, name: LayerName, role: Role, cast: Quantized, step: int | None = None) -> None:
+        """Note one cast, of the current step if none is given. It must have been made with counts."""
+        step = self.step if step is None else step
         seen = cast.observed
         if seen is None or seen.saturated is None:
             raise ValueError(f"{name.module}: a cast without counts cannot be recorded; quantize with counts=True")
         self._rows.append(
             {
-                "step": self.step,
+                "step": step,
                 "phase": self._phase,
                 "scaling": self._scaling,
                 "module": name.module,
@@ -109,7 +108,7 @@ class Recorder:
                 "saturated": seen.saturated,
                 "flushed": seen.flushed,
                 "nonfinite": seen.nonfinite,
-                "exponents": seen.exponents if self.wants_exponents else None,
+                "exponents": seen.exponents if self.wants_exponents(step) else None,
             }
         )
         if len(self._rows) >= _MAX_WAITING_ROWS or time.monotonic() - self._last_flush > self._flush_seconds:
@@ -119,12 +118,18 @@ class Recorder:
         """Write the waiting rows as one part. OSError if the disk is full; the rows then stay."""
         if self._rows:
             columns = {key: [_value(row[key]) for row in self._rows] for key in SCHEMA}
-            part = self._scales / f"part-{self._next_part:06d}.parquet"
-            with replacing(part) as temporary:
-                pl.DataFrame(columns, schema=SCHEMA).write_parquet(temporary)
+            with replacing(self._next_part()) as temporary:
+                try:
+                    pl.DataFrame(columns, schema=SCHEMA).write_parquet(temporary)
+                except pl.exceptions.PolarsError as error:
+                    raise OSError(f"cannot write {temporary.parent}: {error}") from error
             self._rows.clear()
-            self._next_part += 1
         self._last_flush = time.monotonic()
+
+    def _next_part(self) -> Path:
+        """The first part whose number is above all that are there, whoever wrote them."""
+        written = [int(part.stem.split("-")[1]) for part in self._scales.glob("part-*.parquet")]
+        return self._scales / f"part-{max(written, default=-1) + 1:06d}.parquet"
 
 
 @contextmanager
@@ -151,12 +156,12 @@ def record(
         RunFolder.create(folder, run_header(next(model.parameters()).device, recipe=recipe.name))
     scaling = recipe.name if scaling is None else scaling
     recorder = Recorder(folder, every=every, phase=phase, scaling=scaling, flush_seconds=flush_seconds)
-    passes = iter(range(1 << 62))
 
     def next_step(*_: object) -> None:
-        recorder.step = next(passes)
+        recorder.last_step = recorder.step
+        recorder.step += 1
 
-    hook = model.register_forward_pre_hook(next_step)
+    hook = model.register_forward_hook(next_step, always_call=True)
     for layer in layers:
         layer.fp8.runtime.attach(recorder)
     try:
@@ -170,10 +175,12 @@ def record(
 
 def fp8_layers(model: nn.Module) -> "list[Fp8Linear]":
     """The FP8 layers of a model; ValueError if it has none."""
-    layers = [module for module in model.modules() if hasattr(module, "fp8")]
+    from octoscale.linear import Fp8Linear
+
+    layers = [module for module in model.modules() if isinstance(module, Fp8Linear)]
     if not layers:
         raise ValueError("this model has no FP8 layer: call octoscale.convert(model, recipe) first")
-    return layers  # type: ignore[return-value]
+    return layers
 
 
 def read_scales(folder: Path | str) -> pl.DataFrame:

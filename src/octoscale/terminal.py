@@ -86,7 +86,13 @@ def perplexity_text(value: float | None) -> str:
 
 @contextmanager
 def progress_bar(console: Console, num_scalings: int) -> Iterator[Report]:
-    """One bar over all scalings; call what it yields with (scaling, windows done, windows in all)."""
+    """One bar over all scalings; call what it yields with (scaling, windows done, windows in all).
+
+    Where the console is a file, the bar becomes one line for each scaling that is done.
+    """
+    if not console.is_terminal:
+        yield lambda scaling, done, total: console.print(f"{scaling}: {done} windows") if done == total else None
+        return
     text = TextColumn("{task.description:24}")
     bar = Progress(
         text, BarColumn(), MofNCompleteColumn(), TextColumn("windows"), TimeRemainingColumn(), console=console

@@ -54,8 +54,9 @@ def matmul(a_MK: Tensor, b_KN: Tensor, scale_bias: Tensor, bias_N: Tensor | None
             sum_MN = torch.mm(a_MK.to(torch.bfloat16), b_KN.to(torch.bfloat16))
         else:
             sum_MN = torch.mm(a_MK.float(), b_KN.float())
-        near = (-scale_bias).clamp(-126, 126)  # a sum of two scale_biases may need two factors of 2**126
-        out_MN = sum_MN.mul_(power_of_two(near)).mul_(power_of_two(-scale_bias - near))
+        # A sum of two scale_biases may need two factors. The smaller one goes first, so that only the last one rounds.
+        last = (-scale_bias).clamp(-126, 126)
+        out_MN = sum_MN.mul_(power_of_two(-scale_bias - last)).mul_(power_of_two(last))
         return (out_MN if bias_N is None else out_MN.add_(bias_N)).to(dtype)
 
 
@@ -69,7 +70,7 @@ def cpu_has_bf16_gemm() -> bool:
 def _amax(x: Tensor) -> Tensor:
     """The largest magnitude, float32 without dimensions; NaN wins over everything; 0 for an empty tensor."""
     if x.numel() == 0:
-        return torch.zeros((), device=x.device)
+        return torch.zeros((), dtype=torch.float32, device=x.device)
     low, high = torch.aminmax(x)
     return torch.maximum(low.abs(), high.abs()).float()
 
