@@ -182,6 +182,20 @@ def test_clipped_shares_are_of_all_values_over_steps_and_modules():
     ]
 
 
+@pytest.mark.parametrize(
+    ("shares", "limits"),
+    [
+        ([0.0, 0.02, 3.0], (0.01, 10.0)),
+        ([100.0], (10.0, 100.0)),
+        ([10.0], (10.0, 100.0)),
+        ([1.0], (1.0, 10.0)),
+        ([0.0], (1.0, 10.0)),
+    ],
+)
+def test_shares_are_shown_in_whole_decades(shares, limits):
+    assert figures.decades(shares) == limits
+
+
 def test_the_main_scaling_is_amax_or_the_first_that_adapts():
     assert figures.main_scaling(["cscale:1", "amax:margin=3", "amax"]) == "amax"
     assert figures.main_scaling(["cscale:1", "delayed:history=4", "amax:margin=3"]) == "delayed:history=4"
@@ -346,10 +360,10 @@ def test_nothing_to_draw_is_an_error(tmp_path, summary):
 
 
 def test_an_unknown_module_is_an_error_that_lists_near_names(tmp_path):
-    run = write_run(tmp_path / "run", [row(), row(module="embed", kind="other")])
-    with pytest.raises(ValueError, match=r"'layers\.0\.mlp\.down' is not in this run; near names: model\.layers\.0\."):
+    run = write_run(tmp_path / "run", [row(module="embed", kind="other"), row()])
+    with pytest.raises(ValueError, match=r"'layers\.0\.mlp\.down' is not in this run; near names: model\S+$"):
         figures.draw(run.path, module="layers.0.mlp.down")
-    with pytest.raises(ValueError, match=r"'x' is not in this run; near names: model.*, embed"):
+    with pytest.raises(ValueError, match=r"'x' is not in this run; near names: embed, model\S+$"):
         figures.draw(run.path, module="x")
     with pytest.raises(ValueError, match=r"'x' is not in this run; it recorded none"):
         figures.draw(write_run(tmp_path / "empty", summary=SUMMARY).path, module="x")

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import polars as pl
@@ -168,13 +168,18 @@ def test_a_step_is_a_forward_and_its_backward(tmp_path):
     assert amax == [normal(4, K, seed=step).abs().max().item() for step in range(6)]
 
 
-def test_a_gradient_belongs_to_the_step_of_its_forward(tmp_path):
-    network = model()
+RECOMPUTED = pytest.param(True, marks=pytest.mark.xfail(strict=True, reason="a recomputed forward is of the last step"))
+
+
+@pytest.mark.parametrize("checkpointed", [False, RECOMPUTED])
+def test_a_gradient_belongs_to_the_step_of_its_forward(tmp_path, checkpointed):
+    """Two forwards, then their backward passes, as in contrastive or preference losses."""
+    network = Checkpointed() if checkpointed else model(num_layers=2)
     with record(network, tmp_path):
-        first, second = network(normal(4, K)), network(normal(4, K, seed=2))
+        first, second = (network(normal(4, K, seed=seed).requires_grad_()) for seed in (1, 2))
         first.sum().backward()
         second.sum().backward()
-    assert [row["step"] for row in rows(tmp_path, role="grad_output")] == [0, 1]
+    assert [row["step"] for row in rows(tmp_path, role="grad_output")] == [0, 0, 1, 1]
 
 
 def test_the_step_can_be_set(tmp_path):
@@ -202,24 +207,28 @@ def test_exponents_are_recorded_on_each_nth_step(tmp_path, every, with_exponents
         assert row["exponents"] is None or sum(row["exponents"]) == row["numel"]
 
 
+class Checkpointed(nn.Module):
+    """Two FP8 layers whose forward is made again in backward."""
+
+    def __init__(self, *, use_reentrant: bool = True):
+        super().__init__()
+        self.body, self.use_reentrant = model(num_layers=2), use_reentrant
+
+    def forward(self, x):
+        return checkpoint(self.body, x, use_reentrant=self.use_reentrant)
+
+
 @pytest.mark.parametrize("use_reentrant", [False, True])
 def test_a_recomputed_forward_leaves_no_row(tmp_path, use_reentrant):
-    class Checkpointed(nn.Module):
-        def __init__(self, on):
-            super().__init__()
-            self.body, self.on = model(num_layers=2), on
-
-        def forward(self, x):
-            return checkpoint(self.body, x, use_reentrant=use_reentrant) if self.on else self.body(x)
-
-    for on in (False, True):
-        network = Checkpointed(on)
+    networks = {"plain": model(num_layers=2), "checkpointed": Checkpointed(use_reentrant=use_reentrant)}
+    for name, network in networks.items():
         optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-        with record(network, tmp_path / str(on)):
+        with record(network, tmp_path / name):
             for step in range(3):
                 network(normal(4, K, seed=step).requires_grad_()).square().sum().backward()
                 optimizer.step()
-    assert rows(tmp_path / "True") == rows(tmp_path / "False")
+    assert len(rows(tmp_path / "plain")) == 3 * 2 * 3
+    assert rows(tmp_path / "checkpointed") == rows(tmp_path / "plain")
 
 
 def test_inference_has_a_row_for_each_input_and_one_for_the_weight(tmp_path):
@@ -239,14 +248,31 @@ def test_a_cast_made_before_the_recording_is_made_again_with_counts(tmp_path):
     assert [row["numel"] for row in rows(tmp_path, role="input")] == [x.numel()]
 
 
-def test_recording_changes_no_bit(tmp_path):
-    plain, recorded = model(num_layers=2), model(num_layers=2)
-    x = normal(4, K)
-    plain(x).square().sum().backward()
-    with record(recorded, tmp_path):
-        recorded(x).square().sum().backward()
-    for a, b in zip(plain.parameters(), recorded.parameters(), strict=True):
-        assert torch.equal(a.grad, b.grad)
+DELAYED = pytest.param(
+    Recipe.delayed(history=1),
+    marks=pytest.mark.xfail(strict=True, reason="attach() drops the weight's cast, and that closes the history's step"),
+)
+
+
+@pytest.mark.parametrize("recipe", [Recipe.amax(), DELAYED], ids=["amax", "delayed"])
+def test_recording_changes_no_bit(tmp_path, recipe):
+    """Also not if it begins and ends between the micro-batches of a step."""
+
+    def train(*, recorded):
+        network, gradients = model(recipe, num_layers=2), []
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+        for step in range(4):
+            optimizer.zero_grad()
+            with record(network, tmp_path / str(step)) if recorded and step % 2 else nullcontext():
+                network(4.0**step * normal(4, K, seed=step)).square().sum().backward()
+            with record(network, tmp_path / str(step)) if recorded else nullcontext():
+                network(2.0**step * normal(4, K, seed=step)).square().sum().backward()
+            gradients += [parameter.grad.clone() for parameter in network.parameters()]
+            optimizer.step()
+        return gradients
+
+    for a, b in zip(train(recorded=True), train(recorded=False), strict=True):
+        assert torch.equal(a, b)
 
 
 # The block

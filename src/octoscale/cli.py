@@ -228,7 +228,7 @@ def _carry_out(plan: "Validation", folder: Path, overwrite: bool, as_json: bool,
     from octoscale import terminal
     from octoscale.experiment import note_range, run_validation
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     console.print(f"loading {plan.model}; the run goes to {folder}", highlight=False)
     try:
         with terminal.progress_bar(console, len(plan.scalings)) as progress:
@@ -268,7 +268,7 @@ def _print(content: Any) -> None:
     from rich.table import Table
 
     if isinstance(content, str | Table):
-        Console(soft_wrap=isinstance(content, str)).print(content, highlight=False, markup=False)
+        Console(soft_wrap=isinstance(content, str), emoji=False).print(content, highlight=False, markup=False)
     else:
         sys.stdout.write(json.dumps(content, indent=2) + "\n")
 

@@ -200,6 +200,13 @@ def clipped_shares(rows: pl.DataFrame) -> pl.DataFrame:
     return sums.select("scaling", "role", "kind", "layer", *shares).sort("scaling", "role", "kind", "layer")
 
 
+def decades(shares: Sequence[float]) -> tuple[float, float]:
+    """The whole decades, at least one and none above 100 %, that hold all shares but the zeros."""
+    occurring = [share for share in shares if share > 0] or [1.0]
+    low = min(1, math.floor(math.log10(min(occurring))))
+    return 10.0**low, 10.0 ** max(low + 1, math.ceil(math.log10(max(occurring))))
+
+
 def clipping_scalings(scalings: Sequence[str]) -> list[str]:
     """The main scaling, and of the constant ones those with the largest and the smallest bias."""
     constant = sorted((bias, scaling) for scaling in scalings if (bias := _constant_bias(scaling)) is not None)
@@ -425,7 +432,7 @@ def _clipping_figure(shares: pl.DataFrame, scalings: Sequence[str], footer: str)
     shares = shares.filter(pl.col("scaling").is_in(scalings))
     lines = [(role, kind) for role in ROLES for kind in KINDS if not shares.filter(role=role, kind=kind).is_empty()]
     layers = _layers(shares)
-    norm, colors = _share_colors([*shares["saturated"], *shares["flushed"]])
+    norm, colors = LogNorm(*decades([*shares["saturated"], *shares["flushed"]])), colormaps["viridis_r"]
     figure = Figure(figsize=(WIDTH, 1.1 + (0.35 + 0.17 * len(lines)) * len(scalings)))
     panels = figure.subplots(len(scalings), 2, sharex=True, sharey=True, squeeze=False)
     for row, scaling in zip(panels, scalings, strict=True):
@@ -463,13 +470,6 @@ def _draw_cells(
                 axes.add_patch(Rectangle((x - 0.5, y - 0.5), width=1, height=1, **hatched))
     if cells.filter(pl.col("share") > 0).is_empty():
         axes.text(0.5, 0.5, "none", transform=axes.transAxes, ha="center", va="center", color="0.35")
-
-
-def _share_colors(shares: Sequence[float]) -> tuple[LogNorm, Colormap]:
-    """A logarithmic scale over whole decades, and colors that grow darker all the way."""
-    occurring = [share for share in shares if share > 0] or [1.0]
-    low = math.floor(math.log10(min(occurring)))
-    return LogNorm(10.0**low, 10.0 ** max(low + 1, math.ceil(math.log10(max(occurring))))), colormaps["viridis_r"]
 
 
 def _layers(rows: pl.DataFrame) -> range:

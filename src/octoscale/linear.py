@@ -124,8 +124,7 @@ class LayerState:
             self.runtime.advance_histories()
             self.runtime.optimizer_step = _optimizer_steps.count
         if changed or w8 is None:
-            with torch.inference_mode(mode=False):  # training may use what an evaluation cast
-                w8 = self._cast(weight, "weight", self.step)
+            w8 = self._cast(weight, "weight", self.step)
             self.runtime.weight_seen, self.runtime.weight_cast = _Seen(weight), w8
             self._record("weight", w8, self.step)
         if inference:
@@ -162,14 +161,15 @@ class LayerState:
     def _cast(self, x: Tensor, role: Role, step: int) -> Quantized:
         operand, recorder = self.recipe.operand(role), self.runtime.recorder
         history = self.runtime.history(role, operand.rule.history) if isinstance(operand.rule, Delayed) else None
-        cast = ops.quantize(
-            x,
-            operand.format,
-            operand.rule,
-            history=history,
-            counts=recorder is not None,
-            exponents=recorder is not None and recorder.wants_exponents(step),
-        )
+        with torch.inference_mode(mode=False):  # training may use what an evaluation cast
+            cast = ops.quantize(
+                x,
+                operand.format,
+                operand.rule,
+                history=history,
+                counts=recorder is not None,
+                exponents=recorder is not None and recorder.wants_exponents(step),
+            )
         if history is not None and cast.observed is not None:
             history.observe(cast.observed.amax)
         return cast
@@ -293,7 +293,7 @@ class _Seen:
         # A weak reference to the memory is never equal to one to other memory, even at an address that comes back.
         memory = StorageWeakRef(x.untyped_storage())  # type: ignore[no-untyped-call]
         steps = _optimizer_steps.count if x.requires_grad else 0
-        return (x._version, memory, x.storage_offset(), x.dtype, x.device, steps)
+        return (x._version, memory, x.storage_offset(), x.shape, x.stride(), x.dtype, x.device, steps)
 
 
 class _OptimizerSteps:
