@@ -372,12 +372,7 @@ def test_a_changed_weight_is_cast_again(change, casts):
     assert count(casts)["weight"] == 2
 
 
-SAME_INPUT = pytest.param(
-    True, marks=pytest.mark.xfail(strict=True, reason="_LastCast gives training an inference tensor")
-)
-
-
-@pytest.mark.parametrize("same_input", [False, SAME_INPUT])
+@pytest.mark.parametrize("same_input", [False, True])
 def test_training_after_inference_mode(same_input):
     """Evaluate, then train: the casts that inference mode left behind cannot be saved for backward."""
     layer, x, g = fp8(), normal(4, K), normal(4, N, seed=2)
@@ -390,7 +385,6 @@ def test_training_after_inference_mode(same_input):
     assert_identical([p.grad for p in layer.parameters()], [p.grad for p in other.parameters()])
 
 
-@pytest.mark.xfail(strict=True, reason="_Seen compares neither shape nor strides")
 def test_data_assigned_with_other_strides_is_cast():
     """The same memory at the same offset, seen transposed."""
     layer, x = fp8(original(n=K)), normal(K, K)

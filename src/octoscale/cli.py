@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from octoscale.validation import Validation
+
 if TYPE_CHECKING:
-    from octoscale.experiment import Validation
     from octoscale.runfolder import RunFolder
 
 app = typer.Typer(
@@ -26,6 +27,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+_DEMO_TOKENS = 8192
 
 _Model = Annotated[
     str,
@@ -95,7 +98,7 @@ def models(as_json: _Json = False) -> None:
 def inspect(
     model: _Model,
     scaling: Annotated[str, typer.Option(help="As in validate.")] = "amax",
-    formats: _Formats = "ocp",
+    formats: _Formats = Validation.formats,
     skip: _Skip = None,
     as_json: _Json = False,
 ) -> None:
@@ -114,14 +117,14 @@ def inspect(
 @app.command()
 def validate(
     model: _Model,
-    scaling: _Scalings = ["bf16", "amax"],  # noqa: B006
-    text: _Text = "pydoc",
-    window: _Window = 512,
+    scaling: _Scalings = list(Validation.scalings),  # noqa: B006
+    text: _Text = Validation.text,
+    window: _Window = Validation.window,
     tokens: _Tokens = None,
-    formats: _Formats = "ocp",
+    formats: _Formats = Validation.formats,
     skip: _Skip = None,
-    dtype: _Dtype = "bf16",
-    every: _Every = 16,
+    dtype: _Dtype = Validation.dtype,
+    every: _Every = Validation.every,
     task: _Task = None,
     limit: _Limit = None,
     out: _Out = None,
@@ -129,8 +132,6 @@ def validate(
     as_json: _Json = False,
 ) -> None:
     """Measure a model's perplexity on a text under one or several scalings, and record every scale."""
-    from octoscale.experiment import Validation
-
     plan = Validation(
         model=model,
         scalings=scaling,
@@ -151,13 +152,13 @@ def validate(
 def sweep(
     model: _Model,
     bias: Annotated[str, typer.Option(help="The CSCALE biases: a range -8:6, or a list -3,0,3.")] = "-8:6",
-    text: _Text = "pydoc",
-    window: _Window = 512,
-    tokens: _Tokens = 8192,
-    formats: _Formats = "ocp",
+    text: _Text = Validation.text,
+    window: _Window = Validation.window,
+    tokens: _Tokens = _DEMO_TOKENS,
+    formats: _Formats = Validation.formats,
     skip: _Skip = None,
-    dtype: _Dtype = "bf16",
-    every: _Every = 16,
+    dtype: _Dtype = Validation.dtype,
+    every: _Every = Validation.every,
     task: _Task = None,
     limit: _Limit = None,
     out: _Out = None,
@@ -169,7 +170,6 @@ def sweep(
     A bias passes if its perplexity is within 0.5 % of FP8-AMAX's; with --task, if its accuracy is at least 99.5 % of
     the high-precision one.
     """
-    from octoscale.experiment import Validation
     from octoscale.sweep import parse_biases
 
     plan = Validation(
@@ -197,14 +197,13 @@ def demo(
     as_json: _Json = False,
 ) -> None:
     """See what FP8 does to a real model: SmolLM2-135M in bf16, FP8-AMAX, and FP8-CSCALE with biases -8 to 6."""
-    from octoscale.experiment import Validation
     from octoscale.sweep import parse_biases
 
     biases = parse_biases("-8,-1,6" if quick else "-8:6")
     plan = Validation(
         model="smollm2-135m",
         scalings=("bf16", "amax", *(f"cscale:{number}" for number in biases)),
-        tokens=tokens or (1024 if quick else 8192),
+        tokens=tokens or (1024 if quick else _DEMO_TOKENS),
     )
     _carry_out(plan, _folder(out, "demo"), overwrite, as_json, find_range=True)
 
@@ -221,7 +220,7 @@ def report(
     _show(RunFolder.open(run), as_json, module)
 
 
-def _carry_out(plan: "Validation", folder: Path, overwrite: bool, as_json: bool, *, find_range: bool = False) -> None:
+def _carry_out(plan: Validation, folder: Path, overwrite: bool, as_json: bool, *, find_range: bool = False) -> None:
     """Run a validation with a progress bar, then show it; on Ctrl-C say what is there and exit with 130."""
     from rich.console import Console
 
@@ -245,8 +244,8 @@ def _show(run: "RunFolder", as_json: bool, module: str | None = None) -> None:
     """Draw a run's figures and print its results."""
     from octoscale import figures, terminal
 
-    drawn = figures.draw(run.path, module=module)
     summary = run.read_json(run.summary)
+    drawn = figures.draw(run.path, module=module)
     if as_json:
         _print({**summary, "run": str(run.path), "figures": [str(path) for path in drawn]})
         return
@@ -254,7 +253,7 @@ def _show(run: "RunFolder", as_json: bool, module: str | None = None) -> None:
     _print(terminal.scores_table(summary))
     lines = [header["note"], summary.get("cscale_range", {}).get("text", "")]
     lines += [f"{scaling}: {failure}" for scaling, failure in summary.get("failures", {}).items()]
-    lines += [f"backend: {summary['backend']} ({summary['reason']})", f"records and figures: {run.path}"]
+    lines += [f"backend: {summary['backend']} ({summary['reason']})", f"records and {len(drawn)} figures: {run.path}"]
     _print("\n".join(line for line in lines if line))
 
 

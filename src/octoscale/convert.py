@@ -25,9 +25,11 @@ from octoscale.telemetry import LayerName
 
 #: What the paper's plots call a layer, by the end of its name; the first row that matches counts.
 KIND_OF_NAME: tuple[tuple[str, str], ...] = (
-    (r"(q_proj|k_proj|v_proj|qkv_proj|c_attn|query_key_value|qkv|Wqkv|wq|wk|wv|query|key|value|in_proj)", "attn_qkv"),
+    (r"(q_proj|k_proj|v_proj|qkv_proj|in_proj|c_attn|query_key_value|qkv|Wqkv)", "attn_qkv"),
+    (r"(wq|wk|wv|query|key|value|Attention\.[qkv])", "attn_qkv"),
     (r"(attn|attention|self_attn|self_attention)\.(c_proj|proj|dense|o_proj|out_proj|wo)", "attn_out"),
-    (r"(o_proj|out_proj|wo|attention\.output\.dense)", "attn_out"),
+    (r"DenseReluDense\.wo", "ffn_out"),
+    (r"(o_proj|out_proj|wo|Attention\.o|attention\.output\.dense)", "attn_out"),
     (r"(c_fc|gate_proj|up_proj|gate_up_proj|fc1|fc_in|dense_h_to_4h|w1|w3|wi|wi_0|wi_1|intermediate\.dense)", "ffn_in"),
     (r"(mlp\.c_proj|down_proj|fc2|fc_out|dense_4h_to_h|w2|output\.dense)", "ffn_out"),
 )

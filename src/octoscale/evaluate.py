@@ -22,8 +22,9 @@ from torch.nn import functional
 
 from octoscale.bf16_gemm import bf16_through_float32
 from octoscale.convert import convert, revert
+from octoscale.formats import PRECISIONS
 from octoscale.linear import NonFiniteError
-from octoscale.recipe import PRECISIONS, Recipe, parse_scaling
+from octoscale.recipe import Recipe, parse_scaling
 from octoscale.runfolder import RunFolder, write_json
 from octoscale.scaling import Constant
 from octoscale.tasks import Encode, Task

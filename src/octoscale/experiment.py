@@ -1,10 +1,6 @@
-"""A validation from its words to its run folder: load the model, read the text, evaluate each scaling, keep the record.
+"""A validation from its words to its run folder: load the model, read the text, evaluate each scaling, record all."""
 
-`Validation` is what the commands validate, sweep and demo differ in; its field defaults are their defaults.
-"""
-
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,35 +9,12 @@ import torch
 from octoscale import models, tasks
 from octoscale.convert import plan as plan_conversion
 from octoscale.evaluate import Progress, validate
-from octoscale.recipe import PRECISIONS, Recipe, parse_scaling
+from octoscale.formats import PRECISIONS
+from octoscale.recipe import Recipe, parse_scaling
 from octoscale.runfolder import RunFolder, write_json
 from octoscale.sweep import bias_range
 from octoscale.telemetry import run_header
-
-
-@dataclass(frozen=True, kw_only=True)
-class Validation:
-    """What to validate. Texts as on the command line; see `octoscale validate --help`."""
-
-    model: str
-    scalings: Sequence[str] = ("bf16", "amax")
-    text: str = "pydoc"
-    window: int = 512
-    tokens: int | None = None
-    formats: str = "ocp"
-    skip: Sequence[str] = ()
-    dtype: str = "bf16"
-    every: int = 16
-    task: Path | None = None
-    limit: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.dtype not in PRECISIONS:
-            raise ValueError(f"unknown dtype {self.dtype!r}: one of {', '.join(PRECISIONS)}")
-        if len(set(self.scalings)) != len(self.scalings):
-            raise ValueError(f"a scaling is named twice: {', '.join(self.scalings)}")
-        if self.every < 0:
-            raise ValueError(f"every={self.every}: histograms are recorded every N windows, N >= 1, or never, 0")
+from octoscale.validation import Validation
 
 
 def run_validation(plan: Validation, folder: Path, *, overwrite: bool, progress: Progress | None = None) -> RunFolder:

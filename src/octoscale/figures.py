@@ -7,9 +7,9 @@
     exponents-<scaling>      the values of one module against what the format holds at its scale
     clipping                 where values saturate or are flushed: layers by kinds
 
-Numbers come first and pictures after: each figure is one or two small functions from the rows of a run to the numbers
-that are shown, and one that draws them and computes nothing. What the files do not allow is left out: an interrupted
-run has no summary, a plain validation has no sweep. The same run draws the same bytes.
+figure_data.py computes the numbers that are shown; here they are drawn, and nothing is computed. What the files do not
+allow is left out: an interrupted run has few scalings, a plain validation has no sweep. The same run draws the same
+bytes.
 """
 
 import difflib
@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import polars as pl
 from matplotlib import colormaps, style
@@ -32,18 +32,34 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from octoscale.backends.base import EXPONENT_OFFSET, NUM_EXPONENT_BINS
 from octoscale.convert import KINDS
-from octoscale.formats import ROLES, Format, get_format
+from octoscale.figure_data import (
+    Reach,
+    basin,
+    clipped_shares,
+    clipping_scalings,
+    decades,
+    default_module,
+    excess,
+    exponent_scalings,
+    finite,
+    histogram,
+    main_scaling,
+    mode_of,
+    reach,
+    scale_bias_by_layer,
+    scalings_of,
+    shares_by_exponent,
+    split_scores,
+    with_histograms,
+)
+from octoscale.formats import ROLES, get_format
 from octoscale.runfolder import RunFolder, replacing
-from octoscale.sweep import PERPLEXITY_TOLERANCE, bias_range
+from octoscale.sweep import PERPLEXITY_TOLERANCE
 from octoscale.telemetry import SCHEMA, read_scales
 
-Key = TypeVar("Key", str, int)
 LineStyle = Literal["-", "--", "-.", ":"]
 
-#: The precisions without FP8; the first that a run has is what its other perplexities are measured against.
-REFERENCES = ("bf16", "fp16", "fp32")
 #: The zoom of the perplexity figure ends here: % above the reference.
 MAX_EXCESS = 10.0
 
@@ -102,8 +118,9 @@ METADATA: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date"
 def draw(folder: Path | str, *, module: str | None = None) -> list[Path]:
     """Draw every figure that the run's files allow into its folder figures, as PNG and SVG; returns the PNG paths.
 
+    A run without recorded scales and without perplexities of cscale biases has nothing to draw: an empty list.
     module: whose exponents are drawn; by default that of kind ffn_out which flushes most under amax.
-    Raises FileNotFoundError if `folder` is no run, ValueError if the run has nothing to draw or lacks `module`.
+    Raises FileNotFoundError if `folder` is no run, ValueError if the run lacks `module`.
     """
     run = RunFolder.open(folder)
     summary = run.read_json(run.summary) if run.summary.exists() else {}
@@ -111,142 +128,7 @@ def draw(folder: Path | str, *, module: str | None = None) -> list[Path]:
     if module is not None:
         _check_module(rows, module)
     with style.context(STYLE, after_reset=True):
-        figures = dict(_figures(summary, rows, module))
-        if not figures:
-            raise ValueError(
-                f"{run.path} has nothing to draw: neither perplexities of cscale biases nor recorded scales"
-            )
-        return [_save(figure, run.figures, stem) for stem, figure in figures.items()]
-
-
-# The numbers that are shown.
-
-
-def finite(scores: Mapping[Key, float | None]) -> dict[Key, float]:
-    """The scores that are numbers: null stands for one that was not finite."""
-    return {key: score for key, score in scores.items() if score is not None}
-
-
-def split_scores(perplexity: Mapping[str, Any]) -> tuple[dict[str, float | None], dict[int, float | None]]:
-    """The perplexities without a bias, high precision first and then in the run's order; those of cscale by bias."""
-    names = [*REFERENCES, *(name for name in perplexity if name not in REFERENCES)]
-    lines = {name: perplexity[name] for name in names if name in perplexity and name != "cscale"}
-    return lines, dict(sorted((int(bias), value) for bias, value in perplexity.get("cscale", {}).items()))
-
-
-def excess(scores: Mapping[Key, float | None], reference: float | None) -> dict[Key, float]:
-    """How far each finite score lies above the reference, in %; nothing without a reference."""
-    return {} if reference is None else {key: 100 * (value / reference - 1) for key, value in finite(scores).items()}
-
-
-def basin(perplexity: Mapping[str, Any]) -> list[int]:
-    """The biases that pass `sweep.bias_range` by perplexity; none if there is no amax to compare with."""
-    if not perplexity.get("amax") or not perplexity.get("cscale"):
-        return []
-    found = bias_range({"perplexity": perplexity})
-    return [] if found.low is None or found.high is None else list(range(found.low, found.high + 1))
-
-
-def main_scaling(scalings: Sequence[str]) -> str | None:
-    """`amax` if it was run, else the first scaling that is not constant; None if all are."""
-    adaptive = [scaling for scaling in scalings if _constant_bias(scaling) is None]
-    return "amax" if "amax" in adaptive else next(iter(adaptive), None)
-
-
-def scale_bias_by_layer(rows: pl.DataFrame) -> pl.DataFrame:
-    """role, kind, layer -> mode, low, high of scale_bias over steps and modules; the smallest of equal modes.
-
-    Tensors without a scale of their own, amax 0 or not finite, are left out; so are modules outside a stack of layers.
-    """
-    has_scale = pl.col("amax").is_finite() & (pl.col("amax") > 0) & pl.col("layer").is_not_null()
-    bias = pl.col("scale_bias")
-    groups = rows.filter(has_scale).group_by("role", "kind", "layer")
-    return groups.agg(mode=bias.mode().min(), low=bias.min(), high=bias.max()).sort("role", "kind", "layer")
-
-
-def shares_by_exponent(rows: pl.DataFrame) -> dict[int, float]:
-    """Binary exponent -> share of the non-zero finite values in %, histograms summed over rows; no empty bins."""
-    counts = _histogram(rows)
-    return {exponent: 100 * count / sum(counts.values()) for exponent, count in counts.items()}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reach:
-    """What a format holds at a scale_bias, as log2|x| of the values before scaling.
-
-    At or below `flushed` a value rounds to zero, above `saturated` it is clamped, and between `flushed` and `normal`
-    it is subnormal: it loses a bit of precision with each exponent.
-    """
-
-    flushed: float
-    normal: float
-    saturated: float
-
-
-def reach(fmt: Format, scale_bias: int) -> Reach:
-    """The reach of a format at a scale_bias. Half the smallest subnormal still rounds to the even code, zero."""
-    return Reach(
-        flushed=fmt.min_subnormal_exponent - 1 - scale_bias,
-        normal=fmt.min_normal_exponent - scale_bias,
-        saturated=math.log2(fmt.max) - scale_bias,
-    )
-
-
-def clipped_shares(rows: pl.DataFrame) -> pl.DataFrame:
-    """scaling, role, kind, layer -> saturated, flushed: shares in % of all values, zeros included, over all steps."""
-    groups = rows.filter(pl.col("layer").is_not_null()).group_by("scaling", "role", "kind", "layer")
-    sums = groups.agg(pl.col("saturated", "flushed", "numel").sum()).filter(pl.col("numel") > 0)
-    shares = [(100 * pl.col(count) / pl.col("numel")).alias(count) for count in ("saturated", "flushed")]
-    return sums.select("scaling", "role", "kind", "layer", *shares).sort("scaling", "role", "kind", "layer")
-
-
-def decades(shares: Sequence[float]) -> tuple[float, float]:
-    """The whole decades, at least one and none above 100 %, that hold all shares but the zeros."""
-    occurring = [share for share in shares if share > 0] or [1.0]
-    low = min(1, math.floor(math.log10(min(occurring))))
-    return 10.0**low, 10.0 ** max(low + 1, math.ceil(math.log10(max(occurring))))
-
-
-def clipping_scalings(scalings: Sequence[str]) -> list[str]:
-    """The main scaling, and of the constant ones those with the largest and the smallest bias."""
-    constant = sorted((bias, scaling) for scaling in scalings if (bias := _constant_bias(scaling)) is not None)
-    edges = [scaling for _, scaling in (constant[-1:] + constant[:-1][:1])]
-    main = main_scaling(scalings)
-    return edges if main is None else [main, *edges]
-
-
-def default_module(rows: pl.DataFrame) -> str | None:
-    """The module of kind ffn_out, with a histogram, that flushes most under the main scaling; the middle one if none
-    flushes. Among all kinds if there is no ffn_out, among all scalings if there is no main one.
-    """
-    rows = _with_histograms(rows)
-    main = main_scaling(_scalings(rows))
-    rows = rows if main is None else rows.filter(scaling=main)
-    rows = rows if rows.filter(kind="ffn_out").is_empty() else rows.filter(kind="ffn_out")
-    groups = rows.group_by("module", maintain_order=True)
-    modules = groups.agg(pl.col("layer").first(), share=pl.col("flushed").sum() / pl.col("numel").sum())
-    if modules.is_empty():
-        return None
-    modules = modules.sort("layer", maintain_order=True)
-    worst = modules.sort("share", descending=True, maintain_order=True).row(0, named=True)
-    return str(worst["module"] if worst["share"] > 0 else modules["module"][(len(modules) - 1) // 2])
-
-
-def exponent_scalings(rows: pl.DataFrame, perplexity: Mapping[str, Any]) -> list[str]:
-    """Of one module's rows with histograms: the main scaling, and the constant one with the worst perplexity.
-
-    Where perplexities are missing or equal, the worst is the one that clips the largest share of the values.
-    """
-    share = (pl.col("saturated") + pl.col("flushed")).sum() / pl.col("numel").sum()
-    clipped = dict(rows.group_by("scaling").agg(share).iter_rows())
-    scores = {f"cscale:{bias}": math.inf if x is None else x for bias, x in perplexity.get("cscale", {}).items()}
-    scalings = _scalings(rows)
-    constant = [scaling for scaling in scalings if _constant_bias(scaling) is not None]
-    worst = max(constant, key=lambda scaling: (scores.get(scaling, 0.0), clipped[scaling]), default=None)
-    return [scaling for scaling in (main_scaling(scalings), worst) if scaling is not None]
-
-
-# The pictures.
+        return [_save(figure, run.figures, stem) for stem, figure in dict(_figures(summary, rows, module)).items()]
 
 
 def _figures(summary: Mapping[str, Any], rows: pl.DataFrame, module: str | None) -> Iterator[tuple[str, Figure]]:
@@ -255,18 +137,18 @@ def _figures(summary: Mapping[str, Any], rows: pl.DataFrame, module: str | None)
     lines, points = split_scores(perplexity)
     if points and any(value is not None for value in (*lines.values(), *points.values())):
         yield "perplexity", _perplexity_figure(lines, points, basin(perplexity), footer)
-    main = main_scaling(_scalings(rows))
+    main = main_scaling(scalings_of(rows))
     biases = scale_bias_by_layer(rows.filter(scaling=main or ""))
     if not biases.is_empty():
         yield "scale_bias", _scale_bias_figure(biases, _join(f"mode over steps and modules, scaling {main}", footer))
     module = module or default_module(rows) or ""
-    of_module = _with_histograms(rows.filter(module=module))
+    of_module = with_histograms(rows.filter(module=module))
     for scaling in exponent_scalings(of_module, perplexity):
         stem = f"exponents-{re.sub(r'[^A-Za-z0-9.=-]+', '_', scaling)}"
         yield stem, _exponents_figure(of_module.filter(scaling=scaling), _join(f"{module}, scaling {scaling}", footer))
     shares = clipped_shares(rows)
     if not shares.is_empty():
-        yield "clipping", _clipping_figure(shares, clipping_scalings(_scalings(rows)), footer)
+        yield "clipping", _clipping_figure(shares, clipping_scalings(scalings_of(rows)), footer)
 
 
 def _perplexity_figure(
@@ -423,7 +305,7 @@ def _draw_reach(axes: Axes, rows: pl.DataFrame, left: float, right: float) -> No
         look: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 7.5, "bbox": box, "zorder": 4}
         axes.text((low + high) / 2, 0.95, text, transform=axes.get_xaxis_transform(), **look)
     biases = rows["scale_bias"]
-    mode = f"scale_bias {_mode(biases)}" + (" (mode)" if biases.n_unique() > 1 else "")
+    mode = f"scale_bias {mode_of(biases)}" + (" (mode)" if biases.n_unique() > 1 else "")
     axes.set_title(f"{ROLE_LABELS[rows['role'][0]]}: {rows['format'][0]}, {mode}")
 
 
@@ -488,18 +370,12 @@ def _integers(at_most: int = 9) -> MaxNLocator:
 
 
 def _reach(rows: pl.DataFrame) -> Reach:
-    return reach(get_format(rows["format"][0]), _mode(rows["scale_bias"]))
-
-
-def _mode(values: pl.Series) -> int:
-    """The most frequent value; the smallest of equally frequent ones."""
-    modes: list[int] = values.mode().to_list()
-    return min(modes)
+    return reach(get_format(rows["format"][0]), mode_of(rows["scale_bias"]))
 
 
 def _lost_share(rows: pl.DataFrame, count: str) -> str:
     """The share of the non-zero values that is saturated, or flushed, in words."""
-    share = 100 * rows[count].sum() / sum(_histogram(rows).values())
+    share = 100 * rows[count].sum() / sum(histogram(rows).values())
     return f"{share:.2g} %" if share < 10 else f"{share:.0f} %"
 
 
@@ -530,28 +406,6 @@ def _save(figure: Figure, folder: Path, stem: str) -> Path:
     return folder / f"{stem}.png"
 
 
-def _histogram(rows: pl.DataFrame) -> dict[int, int]:
-    """Binary exponent -> number of values, for the exponents that occur; zeros, inf and NaN are left out."""
-    counts = [sum(column) for column in zip(*rows["exponents"].drop_nulls().to_list(), strict=True)]
-    values = range(1, NUM_EXPONENT_BINS - 1)
-    return {index - EXPONENT_OFFSET: counts[index] for index in values if counts and counts[index]}
-
-
-def _with_histograms(rows: pl.DataFrame) -> pl.DataFrame:
-    """The rows whose histogram was recorded and holds a value other than zero."""
-    return rows.filter(pl.col("exponents").list.slice(1, NUM_EXPONENT_BINS - 2).list.max() > 0)
-
-
-def _scalings(rows: pl.DataFrame) -> list[str]:
-    return rows["scaling"].unique(maintain_order=True).to_list()
-
-
-def _constant_bias(scaling: str) -> int | None:
-    """-3 for `cscale:-3` and `cscale:-3,formats=fnuz`; None for a scaling that is not constant."""
-    found = re.match(r"cscale:(-?\d+)", scaling)
-    return int(found[1]) if found else None
-
-
 def _check_module(rows: pl.DataFrame, module: str) -> None:
     """ValueError, naming near modules, unless the run has histograms of this module."""
     modules = rows["module"].unique(maintain_order=True).to_list()
@@ -559,5 +413,5 @@ def _check_module(rows: pl.DataFrame, module: str) -> None:
         near = difflib.get_close_matches(module, modules, n=4, cutoff=0.4) or modules[:4]
         hint = f"near names: {', '.join(near)}" if near else "it recorded none"
         raise ValueError(f"module {module!r} is not in this run; {hint}")
-    if _with_histograms(rows.filter(module=module)).is_empty():
+    if with_histograms(rows.filter(module=module)).is_empty():
         raise ValueError(f"module {module!r} has no histograms in this run: record with every=1, or any other than 0")

@@ -112,6 +112,10 @@ FORMAT_SETS: dict[str, dict[Role, str]] = {
 }
 
 
+#: What stands in a recipe's place when there is no FP8 at all -> the torch dtype that it means.
+PRECISIONS: dict[str, str] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+
+
 def get_format(name: str) -> Format:
     """The format called `name`; ValueError, naming the known ones, if there is none."""
     if name not in FORMATS:

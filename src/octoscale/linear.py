@@ -118,14 +118,14 @@ class LayerState:
 
     def cast_weight(self, weight: Tensor, inference: bool) -> Quantized:
         """The weight's cast, made anew only if the weight changed, or an optimizer stepped, since the last one."""
-        seen, w8 = self.runtime.weight_seen, self.runtime.weight_cast
-        changed = seen is None or w8 is None or not seen.is_still(weight)
+        seen, w8 = self.runtime.weight
+        changed = seen is None or not seen.is_still(weight)
         if changed or self.runtime.optimizer_step != _optimizer_steps.count:
             self.runtime.advance_histories()
             self.runtime.optimizer_step = _optimizer_steps.count
         if changed or w8 is None:
             w8 = self._cast(weight, "weight", self.step)
-            self.runtime.weight_seen, self.runtime.weight_cast = _Seen(weight), w8
+            self.runtime.weight = (_Seen(weight), w8)
             self._record("weight", w8, self.step)
         if inference:
             self._check_finite("weight", w8)
@@ -192,8 +192,7 @@ class Runtime:
 
     def __init__(self) -> None:
         self.recorder: Recorder | None = None
-        self.weight_cast: Quantized | None = None
-        self.weight_seen: _Seen | None = None
+        self.weight: tuple[_Seen | None, Quantized | None] = (None, None)
         self.optimizer_step = 0
         self._histories: dict[Role, History] = {}
 
@@ -202,7 +201,7 @@ class Runtime:
 
     def attach(self, recorder: Recorder | None) -> None:
         """Record from now on to `recorder`, or to none; the weight is cast again, so that it is recorded too."""
-        self.recorder, self.weight_cast, self.weight_seen = recorder, None, None
+        self.recorder, self.weight = recorder, (self.weight[0], None)
 
     def history(self, role: Role, length: int) -> History:
         """The amax history of a role, made at its first use."""

@@ -14,11 +14,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from octoscale.formats import Role, get_format, get_format_set
+from octoscale.formats import PRECISIONS, Role, get_format, get_format_set
 from octoscale.scaling import Amax, Constant, Delayed, Rule
-
-#: The scalings that are no FP8 at all -> the torch dtype that they mean.
-PRECISIONS: dict[str, str] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 #: Rule -> the parameters that its text must have, and those that it may have.
 _PARAMETERS: dict[str, tuple[frozenset[str], frozenset[str]]] = {

@@ -66,8 +66,9 @@ class Recorder:
     """Collects rows and writes them as parquet parts below `folder`/scales.
 
     `step` counts forward passes of the recorded model from 0; whoever drives a training may set it before each pass.
-    `last_step` is that of the last pass. A gradient belongs to the step of its forward. Exponents are wanted on each
-    `every`-th step; every=0: never.
+    `last_step` is that of the last pass. A gradient belongs to the step of its forward; what a reentrant checkpoint
+    recomputes, to the last one. Exponents are wanted on each `every`-th step; every=0: never. One process records to
+    a folder; several recorders of that process may.
     """
 
     def __init__(
