@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from octoscale.terminal import flatten, perplexity_text
+from octoscale.terminal import against, flatten, perplexity_text
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- table: ./dev docs -->", "<!-- end of table -->"
@@ -34,8 +34,7 @@ def table(summary: dict) -> str:
     base = scores["bf16"]
     lines = ["| scaling | perplexity | against bf16 | seconds |", "|---|--:|--:|--:|"]
     for name, value in scores.items():
-        excess = f"{value / base - 1:+.2%}" if value < 10 * base else f"x {value / base:.3g}"
-        lines.append(f"| {name} | {perplexity_text(value)} | {excess} | {seconds[name]:.1f} |")
+        lines.append(f"| {name} | {perplexity_text(value)} | {against(value, base)} | {seconds[name]:.1f} |")
     lines += ["", f"{summary['cscale_range']['text']}.", "", f"Backend: {summary['backend']} ({summary['reason']})."]
     return "\n".join(lines)
 

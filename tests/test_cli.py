@@ -204,3 +204,30 @@ def test_a_full_disk_is_one_line(run, checkpoint, text, monkeypatch):
     code, _, err = run("validate", checkpoint, "--text", text, "--window", 32, "--tokens", 64, "--out", "run")
     assert code == 2
     assert "No space left on device" in err.splitlines()[-1]
+
+
+def test_report_draws_what_was_recorded_from_python(run, checkpoint, tmp_path):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    import octoscale
+
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    octoscale.convert(model, octoscale.Recipe.amax())
+    ids = torch.arange(32)[None]
+    with octoscale.record(model, tmp_path / "training"):
+        model(input_ids=ids, labels=ids).loss.backward()
+    code, out, _ = run("report", "training")
+    assert code == 0
+    assert "figures: training" in out
+    octoscale.revert(model)
+    octoscale.validate(model.eval(), ["bf16", "amax"], windows=ids, folder=tmp_path / "python")
+    code, out, _ = run("report", "python")
+    assert code == 0
+    assert "perplexity over 32 tokens" in out
+
+
+def test_a_run_without_fp8_has_a_table_and_no_figures(run, checkpoint, text):
+    code, out, _ = run("validate", checkpoint, "--scaling", "bf16", "--text", text, "--window", 32, "--tokens", 32)
+    assert code == 0
+    assert "0 figures" in out

@@ -17,7 +17,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from octoscale import Fp8Linear, Recipe, convert, ops, revert
-from octoscale.convert import KINDS, kind_of, plan
+from octoscale.convert import KINDS, forget_casts, kind_of, plan
 
 MODELS = {**TINY, "stories260K": stories}
 
@@ -510,6 +510,12 @@ NAMES = {
         "bert.encoder.layer.0.output.dense": "ffn_out",
         "bert.pooler.dense": "other",
     },
+    "T5": {
+        "decoder.block.0.layer.0.SelfAttention.q": "attn_qkv",
+        "decoder.block.0.layer.1.EncDecAttention.o": "attn_out",
+        "decoder.block.0.layer.2.DenseReluDense.wi_0": "ffn_in",
+        "decoder.block.0.layer.2.DenseReluDense.wo": "ffn_out",
+    },
     "anything": {"": "other", "0": "other", "my_q_proj": "other", "q_proj.lora_A": "other", "q_proj": "attn_qkv"},
 }
 
@@ -561,3 +567,33 @@ def test_the_report_as_json_says_the_same():
         "converted": True,
         "reason": "decoder layer 0",
     }
+
+
+class Experts(nn.Module):
+    """Stacked expert weights in one parameter, as transformers keeps a mixture of experts."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate_up = nn.Parameter(torch.ones(4, 8, 8))
+
+    def forward(self, x):
+        return x @ self.gate_up[0]
+
+
+def test_weights_that_are_no_linear_layer_are_named():
+    model = nn.Sequential(nn.Linear(8, 8), Experts(), nn.Linear(8, 8))
+    report = convert(model, Recipe.amax())
+    assert fates(report) == {"0": "FP8", "1": "Experts has a forward of its own", "2": "head"}
+    assert report.modules[1].shape == (4, 8, 8)
+
+
+def test_forget_casts_notices_what_leaves_no_trace():
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)).eval()
+    x = torch.ones(1, 8)
+    convert(model, Recipe.amax())
+    with torch.no_grad():
+        before = model(x)
+        model[0].weight.data *= -2
+        assert torch.equal(model(x), before)
+        forget_casts(model)
+        assert not torch.equal(model(x), before)

@@ -106,7 +106,7 @@ class Likes(nn.Module):
 
     def __init__(self, token):
         super().__init__()
-        self.token = token
+        self.token, self.device = token, nn.Parameter(torch.zeros(()))
 
     def forward(self, input_ids, use_cache):
         logits = torch.zeros(*input_ids.shape, 256)
@@ -123,4 +123,40 @@ def test_accuracy_counts_the_likeliest_choice_per_byte():
         ],
         encode=lambda text: list(text.encode()),
     )
-    assert accuracy(Likes(ord("a")), task) == pytest.approx(2 / 3)
+    assert accuracy(Likes(ord("a")).eval(), task) == pytest.approx(2 / 3)
+
+
+def test_a_model_in_fp8_already_is_refused_and_left_as_it_was(model):
+    octoscale.convert(model, octoscale.Recipe.amax())
+    for scaling in ("fp32", "amax"):
+        with pytest.raises(ValueError, match="in FP8 already"):
+            validate(model, [scaling], windows=WINDOWS)
+    assert octoscale.revert(model) == 14
+
+
+def test_a_model_in_training_mode_is_refused(model):
+    with pytest.raises(ValueError, match="in training mode, with dropout"):
+        validate(model.train(), ["fp32"], windows=WINDOWS)
+
+
+def test_two_scalings_of_one_name_are_refused(model):
+    recipes = [octoscale.Recipe.amax(), octoscale.Recipe.amax(skip=["down_proj"])]
+    with pytest.raises(ValueError, match="a scaling is named twice: amax"):
+        validate(model, recipes, windows=WINDOWS)
+
+
+def test_records_of_two_runs_are_not_mixed(model, tmp_path):
+    validate(model, ["amax"], windows=WINDOWS, folder=tmp_path / "run")
+    with pytest.raises(FileExistsError, match="already holds the records"):
+        validate(model, ["amax"], windows=WINDOWS, folder=tmp_path / "run")
+
+
+def test_logits_that_are_nan_are_a_failure_in_words():
+    scores = [
+        Score(scaling="fp16", perplexity=math.nan, seconds=0.1),
+        Score(scaling="bf16", perplexity=math.inf, seconds=0.1),
+    ]
+    assert summarize(scores)["failures"] == {
+        "fp16": "the perplexity is NaN: the logits hold infinity or NaN",
+        "bf16": "it exceeds 1e308",
+    }

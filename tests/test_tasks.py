@@ -70,6 +70,10 @@ def test_questions_are_read_up_to_the_limit(tmp_path):
         ("not json", "line 2: expected"),
         ({"query": "Q", "gold": 0}, "line 2: expected"),
         ({"query": "Q", "choices": ["a"], "gold": 1}, "line 2: gold 1 is not one of 1"),
+        ({"query": "Q", "choices": "abc", "gold": 1}, "line 2: expected"),
+        ({"query": "Q", "choices": ["a", "b"], "gold": "1"}, "line 2: expected"),
+        ({"query": "Q", "choices": ["a", " "], "gold": 1}, "line 2: expected"),
+        ({"query": "", "choices": ["a", "b"], "gold": 1}, "line 2: expected"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path, row, message):

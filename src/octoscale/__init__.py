@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from octoscale.convert import ConversionReport as ConversionReport
     from octoscale.convert import convert as convert
+    from octoscale.convert import forget_casts as forget_casts
     from octoscale.convert import revert as revert
     from octoscale.evaluate import perplexity as perplexity
     from octoscale.evaluate import validate as validate
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from octoscale.scaling import Amax as Amax
     from octoscale.scaling import Constant as Constant
     from octoscale.scaling import Delayed as Delayed
+    from octoscale.tasks import read_text as read_text
+    from octoscale.tasks import token_windows as token_windows
     from octoscale.telemetry import Recorder as Recorder
     from octoscale.telemetry import read_scales as read_scales
     from octoscale.telemetry import record as record
@@ -45,6 +48,7 @@ __version__ = "0.1.0"
 _MODULE_OF = {
     "ConversionReport": "convert",
     "convert": "convert",
+    "forget_casts": "convert",
     "revert": "convert",
     "perplexity": "evaluate",
     "validate": "evaluate",
@@ -61,6 +65,8 @@ _MODULE_OF = {
     "Amax": "scaling",
     "Constant": "scaling",
     "Delayed": "scaling",
+    "read_text": "tasks",
+    "token_windows": "tasks",
     "Recorder": "telemetry",
     "read_scales": "telemetry",
     "record": "telemetry",

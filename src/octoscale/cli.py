@@ -203,7 +203,7 @@ def demo(
     plan = Validation(
         model="smollm2-135m",
         scalings=("bf16", "amax", *(f"cscale:{number}" for number in biases)),
-        tokens=tokens or (1024 if quick else _DEMO_TOKENS),
+        tokens=tokens if tokens is not None else 1024 if quick else _DEMO_TOKENS,
     )
     _carry_out(plan, _folder(out, "demo"), overwrite, as_json, find_range=True)
 
@@ -233,7 +233,8 @@ def _carry_out(plan: Validation, folder: Path, overwrite: bool, as_json: bool, *
         with terminal.progress_bar(console, len(plan.scalings)) as progress:
             run = run_validation(plan, folder, overwrite=overwrite, progress=progress)
     except KeyboardInterrupt:
-        console.print(f"interrupted; what was measured until now: octoscale report {folder}", highlight=False)
+        there = f"; what was measured until now: octoscale report {folder}" if (folder / "run.json").exists() else ""
+        console.print(f"interrupted{there}", highlight=False)
         raise typer.Exit(130) from None
     if find_range:
         note_range(run)
@@ -244,16 +245,17 @@ def _show(run: "RunFolder", as_json: bool, module: str | None = None) -> None:
     """Draw a run's figures and print its results."""
     from octoscale import figures, terminal
 
-    summary = run.read_json(run.summary)
+    header = run.read_json(run.header)
+    summary = run.read_json(run.summary) if run.summary.exists() else {}  # recorded in Python, without a validation
     drawn = figures.draw(run.path, module=module)
     if as_json:
         _print({**summary, "run": str(run.path), "figures": [str(path) for path in drawn]})
         return
-    header = run.read_json(run.header)
-    _print(terminal.scores_table(summary))
-    lines = [header["note"], summary.get("cscale_range", {}).get("text", "")]
+    if summary.get("perplexity"):
+        _print(terminal.scores_table(summary))
+    lines = [header.get("note", ""), summary.get("cscale_range", {}).get("text", "")]
     lines += [f"{scaling}: {failure}" for scaling, failure in summary.get("failures", {}).items()]
-    lines += [f"backend: {summary['backend']} ({summary['reason']})", f"records and {len(drawn)} figures: {run.path}"]
+    lines += [f"backend: {header['backend']} ({header['reason']})", f"records and {len(drawn)} figures: {run.path}"]
     _print("\n".join(line for line in lines if line))
 
 

@@ -21,15 +21,15 @@ from torch import nn
 from octoscale.formats import ROLES
 from octoscale.linear import Fp8Linear, from_fp8, is_conv1d, to_fp8
 from octoscale.recipe import Recipe
-from octoscale.telemetry import LayerName
+from octoscale.telemetry import LayerName, fp8_layers
 
 #: What the paper's plots call a layer, by the end of its name; the first row that matches counts.
 KIND_OF_NAME: tuple[tuple[str, str], ...] = (
     (r"(q_proj|k_proj|v_proj|qkv_proj|in_proj|c_attn|query_key_value|qkv|Wqkv)", "attn_qkv"),
-    (r"(wq|wk|wv|query|key|value|Attention\.[qkv])", "attn_qkv"),
+    (r"(wq|wk|wv|query|key|value|\w*Attention\.[qkv])", "attn_qkv"),
     (r"(attn|attention|self_attn|self_attention)\.(c_proj|proj|dense|o_proj|out_proj|wo)", "attn_out"),
     (r"DenseReluDense\.wo", "ffn_out"),
-    (r"(o_proj|out_proj|wo|Attention\.o|attention\.output\.dense)", "attn_out"),
+    (r"(o_proj|out_proj|wo|\w*Attention\.o|attention\.output\.dense)", "attn_out"),
     (r"(c_fc|gate_proj|up_proj|gate_up_proj|fc1|fc_in|dense_h_to_4h|w1|w3|wi|wi_0|wi_1|intermediate\.dense)", "ffn_in"),
     (r"(mlp\.c_proj|down_proj|fc2|fc_out|dense_4h_to_h|w2|output\.dense)", "ffn_out"),
 )
@@ -41,7 +41,7 @@ HEAD_NAMES = frozenset({"lm_head", "head", "score", "classifier", "embed_out", "
 
 @dataclass(frozen=True, kw_only=True)
 class ModuleReport:
-    """One line of the report: a linear layer or embedding, and what became of it."""
+    """One line of the report: a module that owns a matrix, a linear layer or another, and what became of it."""
 
     module: str
     type: str
@@ -54,7 +54,7 @@ class ModuleReport:
 
 @dataclass(frozen=True, kw_only=True)
 class ConversionReport:
-    """Every linear layer and embedding of a model, in the model's order. Prints as a table."""
+    """Every module of a model that owns a matrix, in the model's order: what is not listed has none. A table."""
 
     recipe: Recipe
     modules: tuple[ModuleReport, ...]
@@ -120,6 +120,12 @@ def revert(model: nn.Module) -> int:
     return len(originals)
 
 
+def forget_casts(model: nn.Module) -> None:
+    """Have every FP8 layer cast its weight again: after a write to `weight.data` in place, which leaves no trace."""
+    for layer in fp8_layers(model):
+        layer.fp8.runtime.weight = (None, None)
+
+
 def plan(model: nn.Module, recipe: Recipe) -> ConversionReport:
     """What `convert` would do, without doing it; raises as `convert`. Works without weights too (device meta)."""
     modules = dict(model.named_modules(remove_duplicate=False))
@@ -134,7 +140,8 @@ def plan(model: nn.Module, recipe: Recipe) -> ConversionReport:
     reasons = _reasons_to_keep(model, recipe, stacks)
     rows = []
     for name, module in modules.items():
-        if not (_is_linear(module) or isinstance(module, nn.Embedding)):
+        matrix = module.weight if _is_linear(module) else _own_matrix(module)
+        if matrix is None:
             continue
         stack = next((stack for stack in stacks if name.startswith(f"{stack}.")), None)
         layer = int(name.removeprefix(f"{stack}.").split(".")[0]) if stack else None
@@ -142,7 +149,7 @@ def plan(model: nn.Module, recipe: Recipe) -> ConversionReport:
             ModuleReport(
                 module=name,
                 type=type(module).__name__,
-                shape=tuple(module.weight.shape),
+                shape=tuple(matrix.shape),
                 kind=kind_of(name),
                 layer=layer,
                 converted=module not in reasons,
@@ -198,6 +205,11 @@ def _why_not_itself(module: nn.Module) -> str | None:
 
 def _is_below(name: str, parents: list[str]) -> bool:
     return any(name.startswith(f"{parent}.") for parent in parents)
+
+
+def _own_matrix(module: nn.Module) -> Any:
+    """The first parameter of the module itself that has two dimensions or more; None if it has none."""
+    return next((parameter for parameter in module.parameters(recurse=False) if parameter.ndim >= 2), None)
 
 
 def _is_linear(module: nn.Module) -> bool:

@@ -23,8 +23,8 @@ from torch.nn import functional
 from octoscale.bf16_gemm import bf16_through_float32
 from octoscale.convert import convert, revert
 from octoscale.formats import PRECISIONS
-from octoscale.linear import NonFiniteError
-from octoscale.recipe import Recipe, parse_scaling
+from octoscale.linear import Fp8Linear, NonFiniteError
+from octoscale.recipe import Recipe, check_names, parse_scaling
 from octoscale.runfolder import RunFolder, write_json
 from octoscale.scaling import Constant
 from octoscale.tasks import Encode, Task
@@ -46,7 +46,7 @@ class Score:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Question:
+class _Context:
     """What each scaling is asked, and where the answer is recorded."""
 
     windows: Tensor
@@ -59,8 +59,10 @@ def perplexity(model: nn.Module, windows: Tensor, on_window: Callable[[int, floa
     """The exponential of the mean negative log likelihood of each window's tokens but its first; windows int64 [W, T].
 
     One window is one forward pass, so one micro-batch for just-in-time scaling. Losses are summed in float64 from
-    float32 log likelihoods. `on_window` gets each window's index and mean loss. Raises NonFiniteError as Fp8Linear.
+    float32 log likelihoods. `on_window` gets each window's index and mean loss. Raises NonFiniteError as
+    Fp8Linear, ValueError for a model in training mode.
     """
+    _check_mode(model)
     total, count = 0.0, 0
     with torch.no_grad():
         for index, window in enumerate(windows):
@@ -74,6 +76,7 @@ def perplexity(model: nn.Module, windows: Tensor, on_window: Callable[[int, floa
 
 def accuracy(model: nn.Module, task: Task) -> float:
     """The share of questions whose likeliest choice, per byte of its text, is the right one; in 0..1."""
+    _check_mode(model)
     right = 0
     with torch.no_grad():
         for question in task.questions:
@@ -98,18 +101,21 @@ def validate(
     windows: int64 [W, T], see `tasks.token_windows`. folder: the run to record to, made if need be; None records
     nothing. every: histograms of exponents on each N-th window, under the first adaptive recipe only (they show the
     values before scaling, which constant scalings share). head: what stands before the results in summary.json.
-    Raises ValueError for a scaling that cannot be read, and whatever `convert` raises.
+    Raises ValueError for a scaling that cannot be read, two of one name, a model in training mode or in FP8 already;
+    FileExistsError if the run holds records; and whatever `convert` raises.
     """
     chosen = [parse_scaling(scaling) if isinstance(scaling, str) else scaling for scaling in scalings]
-    run = None if folder is None else RunFolder(folder)
-    if run is not None and not run.header.exists():
-        run = RunFolder.create(run.path, run_header(next(model.parameters()).device))
+    check_names(chosen)
+    if any(isinstance(module, Fp8Linear) for module in model.modules()):
+        raise ValueError("this model is in FP8 already: octoscale.revert(model) first")
+    run = None if folder is None else _fresh_run(folder, model)
+    head = {"tokens": windows.numel(), "window": windows.shape[-1], **(head or {})}
     histograms = _recipe_with_histograms(chosen)
     scores: list[Score] = []
     _write_summary(run, head, scores)
     for scaling in chosen:
-        question = _Question(windows=windows, task=task, run=run, every=every if scaling is histograms else 0)
-        scores.append(_score(model, scaling, question, progress))
+        context = _Context(windows=windows, task=task, run=run, every=every if scaling is histograms else 0)
+        scores.append(_score(model, scaling, context, progress))
         _write_summary(run, head, scores)
     return scores
 
@@ -125,14 +131,31 @@ def summarize(scores: Sequence[Score]) -> dict[str, Any]:
         _put(content["seconds"], score.scaling, round(score.seconds, 3))
         if score.accuracy is not None:
             _put(content.setdefault("accuracy", {}), score.scaling, score.accuracy)
-        if not math.isfinite(score.perplexity):
-            content.setdefault("failures", {})[score.scaling] = score.failure or "the perplexity exceeds 1e308"
+        failure = score.failure or _why_not_finite(score.perplexity)
+        if failure is not None:
+            content.setdefault("failures", {})[score.scaling] = failure
     return content
 
 
-def _write_summary(run: RunFolder | None, head: Mapping[str, Any] | None, scores: Sequence[Score]) -> None:
+def _why_not_finite(perplexity: float) -> str | None:
+    if math.isfinite(perplexity):
+        return None
+    return "the perplexity is NaN: the logits hold infinity or NaN" if math.isnan(perplexity) else "it exceeds 1e308"
+
+
+def _fresh_run(folder: Path | str, model: nn.Module) -> RunFolder:
+    """The run to record to: made if need be; FileExistsError if it holds records, which would mix with the new ones."""
+    run = RunFolder(folder)
+    if not run.header.exists():
+        return RunFolder.create(run.path, run_header(next(model.parameters()).device))
+    if any(run.scales.glob("part-*.parquet")):
+        raise FileExistsError(f"{run.path} already holds the records of a run: choose another folder")
+    return run
+
+
+def _write_summary(run: RunFolder | None, head: Mapping[str, Any], scores: Sequence[Score]) -> None:
     if run is not None:
-        write_json(run.summary, {**(head or {}), **summarize(scores)})
+        write_json(run.summary, {**head, **summarize(scores)})
 
 
 def _put(table: dict[str, Any], scaling: str, value: float | None) -> None:
@@ -144,9 +167,9 @@ def _put(table: dict[str, Any], scaling: str, value: float | None) -> None:
         table[scaling] = value
 
 
-def _score(model: nn.Module, scaling: Recipe | str, question: _Question, progress: Progress | None) -> Score:
+def _score(model: nn.Module, scaling: Recipe | str, context: _Context, progress: Progress | None) -> Score:
     name = scaling.name if isinstance(scaling, Recipe) else scaling
-    windows, task, run = question.windows, question.task, question.run
+    windows, task, run = context.windows, context.task, context.run
     value, right, failure = math.nan, None, None
     started = time.perf_counter()
 
@@ -161,7 +184,7 @@ def _score(model: nn.Module, scaling: Recipe | str, question: _Question, progres
             stack.callback(revert, model)
             convert(model, scaling)
             if run is not None:
-                stack.enter_context(record(model, run.path, every=question.every, phase="validate"))
+                stack.enter_context(record(model, run.path, every=context.every, phase="validate"))
         else:
             model = _in_precision(model, scaling)
         stack.enter_context(bf16_through_float32(model))
@@ -189,8 +212,14 @@ def _in_precision(model: nn.Module, precision: str) -> nn.Module:
     return model if next(model.parameters()).dtype == dtype else copy.deepcopy(model).to(dtype)
 
 
+def _check_mode(model: nn.Module) -> None:
+    if model.training:
+        raise ValueError("this model is in training mode, with dropout: call model.eval() first")
+
+
 def _window_loss(model: nn.Module, window: Tensor) -> Tensor:
     """The negative log likelihood of each token but the first: float32 [T - 1]."""
+    window = window.to(next(model.parameters()).device)
     logits = model(input_ids=window[None], use_cache=False).logits[0, :-1]
     return functional.cross_entropy(logits.float(), window[1:], reduction="none")
 

@@ -10,7 +10,7 @@ from octoscale import models, tasks
 from octoscale.convert import plan as plan_conversion
 from octoscale.evaluate import Progress, validate
 from octoscale.formats import PRECISIONS
-from octoscale.recipe import Recipe, parse_scaling
+from octoscale.recipe import Recipe, check_names, parse_scaling
 from octoscale.runfolder import RunFolder, write_json
 from octoscale.sweep import bias_range
 from octoscale.telemetry import run_header
@@ -23,11 +23,12 @@ def run_validation(plan: Validation, folder: Path, *, overwrite: bool, progress:
     Raises ValueError or OSError, naming the remedy, for anything in the plan that cannot be had.
     """
     scalings = [parse_scaling(text, plan.formats, plan.skip) for text in plan.scalings]
+    check_names(scalings)
     text = tasks.read_text(plan.text)
     questions = tasks.read_questions(plan.task, plan.limit) if plan.task is not None else []
     loaded = models.load(plan.model, getattr(torch, PRECISIONS[plan.dtype]))
     if loaded.encode is None:
-        raise ValueError(f"{loaded.note}: {plan.model} cannot read a text")
+        raise ValueError(f"{loaded.note}; without it, {plan.model} cannot read a text")
     _check_window(loaded.model, plan.window)
     for scaling in scalings:
         if isinstance(scaling, Recipe):

@@ -48,6 +48,7 @@ class Fp8Linear(nn.Linear):
 
     Input float32, bfloat16 or float16 [..., K]; output [..., N] in the input's dtype, or autocast's where that is on.
     The weight keeps the layout of its origin: [N, K], or Conv1D's [K, N]. `fp8` holds the recipe and all other state.
+    After a write to `weight.data` in place, which leaves no trace, call `octoscale.forget_casts(model)`.
     """
 
     fp8: "LayerState"
@@ -274,7 +275,8 @@ class _Seen:
     """A tensor at one moment, held weakly: tells whether another look finds the same tensor, unchanged.
 
     Unchanged means: the same object, the same memory, no write that autograd counts, and no optimizer step in between
-    (fused optimizers and writes to `.data` are not counted). A write to `.data` by hand goes unnoticed.
+    (fused optimizers and writes to `.data` are not counted). A write to `.data` by hand goes unnoticed:
+    `convert.forget_casts` is for that.
     """
 
     def __init__(self, x: Tensor, forget: Callable[[object], None] | None = None) -> None:

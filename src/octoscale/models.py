@@ -145,12 +145,13 @@ def skeleton(spec: str) -> Any:
     import transformers
 
     try:
-        with torch.device("meta"):
-            if spec in PAPER_SIZES:
-                return transformers.AutoModelForCausalLM.from_config(paper_config(spec))
+        if spec in PAPER_SIZES:
+            config = paper_config(spec)
+        else:
             folder, options = _resolve(spec)
             options.pop("quantization_config", None)
             config = transformers.AutoConfig.from_pretrained(folder, **options)
+        with torch.device("meta"):
             return transformers.AutoModelForCausalLM.from_config(config)
     except _READ_ERRORS as error:
         raise error if isinstance(error, ModelError) else ModelError(_explain(spec, error)) from error
@@ -234,8 +235,9 @@ def _load_pretrained(spec: str, folder: str, dtype: torch.dtype, options: dict[s
     options.pop("quantization_config", None)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
-    except _READ_ERRORS:
-        return LoadedModel(name=spec, model=model, encode=None, note=f"{spec} has no tokenizer that can be read")
+    except _READ_ERRORS as error:
+        note = f"the tokenizer of {spec} cannot be read: {_first_line(error)}"
+        return LoadedModel(name=spec, model=model, encode=None, note=note)
 
     def encode(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
@@ -325,5 +327,9 @@ def _quiet(transformers: Any) -> None:
 
 
 def _explain(spec: str, error: BaseException) -> str:
+    return f"cannot read the model {spec}: {_first_line(error)}"
+
+
+def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
-    return f"cannot read the model {spec}: {type(error).__name__}: {lines[0] if lines else 'no reason given'}"
+    return f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"

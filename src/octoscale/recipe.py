@@ -10,7 +10,7 @@ Recipes are frozen: `dataclasses.replace` makes a changed one. On the command li
 `amax`, `amax:margin=3`, `cscale:-1`, `delayed:history=16`; `bf16`, `fp16` and `fp32` stand for no FP8 at all.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -132,6 +132,14 @@ def parse_scaling(text: str, formats: str = "ocp", skip: Iterable[str] = ()) -> 
     values: dict[str, Any] = {key: int(value) for key, value in options.items()}
     make: Callable[..., Recipe] = getattr(Recipe, rule)
     return replace(make(formats=chosen, skip=skip, **values), name=_name(make(**values).weight.rule, chosen, formats))
+
+
+def check_names(scalings: Sequence[Recipe | str]) -> None:
+    """ValueError if two scalings have one name, under which their results would overwrite each other."""
+    names = [scaling if isinstance(scaling, str) else scaling.name for scaling in scalings]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"a scaling is named twice: {', '.join(twice)}; dataclasses.replace(recipe, name=...) renames")
 
 
 def _name(rule: Rule, formats: str, default: str) -> str:

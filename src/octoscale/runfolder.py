@@ -5,7 +5,6 @@
     summary.json    the results so far, rewritten whole
     scales/         part-000000.parquet, ...: one row a tensor a step (telemetry.py)
     figures/        PNG and SVG
-    report.html
 
 A file is written under a temporary name in the same folder and then renamed: a reader, or a crash, sees the old
 file or the new one. Only metrics.jsonl is appended to; a line cut short by a crash is left out when it is read.

@@ -47,6 +47,7 @@ class Constant:
     bias: int
 
     def __post_init__(self) -> None:
+        _check_int("bias", self.bias)
         if not MIN_SCALE_BIAS <= self.bias <= MAX_SCALE_BIAS:
             raise ValueError(f"constant scale_bias {self.bias} is outside {MIN_SCALE_BIAS}..{MAX_SCALE_BIAS}")
 
@@ -70,6 +71,7 @@ class Delayed:
 
     def __post_init__(self) -> None:
         _check_margin(self.margin)
+        _check_int("history", self.history)
         if self.history < 1:
             raise ValueError(f"delayed scaling needs a history of at least 1 step, not {self.history}")
 
@@ -125,7 +127,13 @@ def amax_to_scale_bias(amax: Tensor, fmt: Format, margin: int = 0) -> Tensor:
     return torch.where(usable, bias.clamp(MIN_SCALE_BIAS, MAX_SCALE_BIAS), 0).to(torch.int32)
 
 
+def _check_int(what: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{what} {value!r} is not a whole number: scales are powers of two")
+
+
 def _check_margin(margin: int) -> None:
+    _check_int("margin", margin)
     span = MAX_SCALE_BIAS - MIN_SCALE_BIAS
     if abs(margin) > span:
         raise ValueError(f"margin {margin} is outside {-span}..{span}, the binades that scale_bias can span")

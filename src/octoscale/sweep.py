@@ -42,13 +42,13 @@ def parse_biases(text: str) -> list[int]:
 
 
 def bias_range(summary: Mapping[str, Any]) -> BiasRange:
-    """The range that the results in a run's summary.json show. ValueError if there is nothing to compare with."""
+    """The range that the results in a run's summary.json show; without results to compare, none and why."""
     if "accuracy" in summary:
         return _accuracy_range(summary["accuracy"])
     scores = summary["perplexity"]
     reference = scores.get("amax")
     if reference is None or not scores.get("cscale"):
-        raise ValueError("a bias range needs the perplexity of amax and of some cscale biases")
+        return BiasRange(low=None, high=None, criterion="there is no finite perplexity of amax, or no cscale bias")
     limit = reference * (1 + PERPLEXITY_TOLERANCE)
     criterion = f"perplexity within {PERPLEXITY_TOLERANCE:.1%} of amax's {reference:.4f}"
     passing = [int(bias) for bias, value in scores["cscale"].items() if value is not None and value <= limit]
@@ -58,7 +58,7 @@ def bias_range(summary: Mapping[str, Any]) -> BiasRange:
 def _accuracy_range(scores: Mapping[str, Any]) -> BiasRange:
     precision = next((name for name in ("fp32", "fp16", "bf16") if name in scores), None)
     if precision is None or not scores.get("cscale"):
-        raise ValueError("a bias range needs the accuracy of a high precision and of some cscale biases")
+        return BiasRange(low=None, high=None, criterion="there is no accuracy of a high precision, or no cscale bias")
     criterion = f"accuracy at least {ACCURACY_SHARE:.1%} of {precision}'s {scores[precision]:.4f}"
     limit = scores[precision] * ACCURACY_SHARE
     return _longest_run([int(bias) for bias, value in scores["cscale"].items() if value >= limit], criterion)

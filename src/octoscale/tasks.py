@@ -71,7 +71,7 @@ def read_questions(source: Path | str, limit: int | None = None) -> list[Questio
     path = Path(source)
     if not path.is_file():
         raise FileNotFoundError(f"no such task file: {source}")
-    lines = path.read_text(encoding="utf-8").splitlines()[:limit]
+    lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")[:limit]
     questions = [_parse_question(line, f"{source}, line {number}") for number, line in enumerate(lines, 1) if line]
     if not questions:
         raise ValueError(f"{source} holds no question")
@@ -79,12 +79,15 @@ def read_questions(source: Path | str, limit: int | None = None) -> list[Questio
 
 
 def _parse_question(line: str, where: str) -> Question:
-    form = '{"query": text, "choices": [text, ...], "gold": index}'
+    form = '{"query": text, "choices": [text, ...], "gold": index}, no text empty'
     try:
         row = json.loads(line)
-        question = Question(query=row["query"], choices=tuple(row["choices"]), gold=row["gold"])
+        query, choices, gold = row["query"], row["choices"], row["gold"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{where}: expected {form}") from error
-    if not 0 <= question.gold < len(question.choices):
-        raise ValueError(f"{where}: gold {question.gold} is not one of {len(question.choices)} choices")
-    return question
+    texts = [query, *choices] if isinstance(choices, list) and choices else [None]
+    if not all(isinstance(text, str) and text.strip() for text in texts) or type(gold) is not int:
+        raise ValueError(f"{where}: expected {form}")
+    if not 0 <= gold < len(choices):
+        raise ValueError(f"{where}: gold {gold} is not one of {len(choices)} choices")
+    return Question(query=query, choices=tuple(choices), gold=gold)

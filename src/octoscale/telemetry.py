@@ -146,7 +146,8 @@ def record(
     """Record every cast of the FP8 layers of `model` to `folder` while the block runs.
 
     folder: made if need be; a run.json is written if it has none. every: histograms of exponents on each N-th step.
-    phase and scaling label the rows; scaling defaults to the recipe's name.
+    phase and scaling label the rows; scaling defaults to the recipe's name. What the folder holds stays, and the new
+    rows are added: another phase tells them apart.
     Raises ValueError if the model has no FP8 layer, or is being recorded already.
     """
     layers = fp8_layers(model)

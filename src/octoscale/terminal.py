@@ -54,7 +54,9 @@ def scores_table(summary: Mapping[str, Any]) -> Table:
     scores, accuracies = flatten(summary["perplexity"]), flatten(summary.get("accuracy", {}))
     seconds = flatten(summary["seconds"])
     base_name, base = next(iter(scores.items()), ("", None))
-    table = Table(title=f"{summary['model']}: perplexity over {summary['tokens']:,} tokens of {summary['text']}")
+    what = f"{summary['model']}: " if "model" in summary else ""
+    text = f" of {summary['text']}" if "text" in summary else ""
+    table = Table(title=f"{what}perplexity over {summary['tokens']:,} tokens{text}")
     table.add_column("scaling")
     table.add_column("perplexity", justify="right")
     table.add_column(f"against {base_name}", justify="right")
@@ -62,7 +64,7 @@ def scores_table(summary: Mapping[str, Any]) -> Table:
         table.add_column("accuracy", justify="right")
     table.add_column("seconds", justify="right")
     for name, value in scores.items():
-        cells = [name, perplexity_text(value), _against(value, base)]
+        cells = [name, perplexity_text(value), against(value, base)]
         if accuracies:
             cells.append(f"{accuracies[name]:.2%}" if name in accuracies else "-")
         table.add_row(*cells, f"{seconds[name]:.1f}")
@@ -108,7 +110,8 @@ def progress_bar(console: Console, num_scalings: int) -> Iterator[Report]:
         yield report
 
 
-def _against(value: float | None, base: float | None) -> str:
+def against(value: float | None, base: float | None) -> str:
+    """A perplexity relative to the reference: +3.52%, or x 15.7 where that is far away."""
     if value is None or base is None or not math.isfinite(base):
         return "-"
     excess = value / base - 1

@@ -26,7 +26,5 @@ class Validation:
     def __post_init__(self) -> None:
         if self.dtype not in PRECISIONS:
             raise ValueError(f"unknown dtype {self.dtype!r}: one of {', '.join(PRECISIONS)}")
-        if len(set(self.scalings)) != len(self.scalings):
-            raise ValueError(f"a scaling is named twice: {', '.join(self.scalings)}")
         if self.every < 0:
             raise ValueError(f"every={self.every}: histograms are recorded every N windows, N >= 1, or never, 0")
