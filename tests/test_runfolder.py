@@ -129,3 +129,10 @@ def test_a_reader_sees_the_old_file_while_the_new_one_is_written(tmp_path):
         assert path.read_text() == "old"
         assert temporary.parent == path.parent  # a rename is atomic only within one file system
     assert files(tmp_path) == {"part": b"new"}
+
+
+def test_a_full_disk_is_named_with_the_file(tmp_path):
+    path = tmp_path / "figure.png"
+    with pytest.raises(OSError, match=r"No space left on device: .*figure\.png"), replacing(path):
+        raise OSError(28, "No space left on device")
+    assert files(tmp_path) == {}
