@@ -16,6 +16,8 @@ from octoscale.formats import FORMATS, Format
 from octoscale.ops import Quantized, matmul, quantize
 from octoscale.scaling import Amax, Constant, Delayed, History
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 OTHER_DTYPES = (torch.float64, torch.int32, torch.uint8, torch.bool, torch.complex64, torch.float8_e4m3fn)
 FORMAT_PAIRS = [(a, b) for a in FORMATS for b in FORMATS]

@@ -9,11 +9,9 @@ Inputs: all 65,536 bfloat16 and float16 values, and `edges`: every value of a fo
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, partial
-from types import ModuleType
-from unittest import mock
 
 import gfloat
 import ml_dtypes
@@ -25,8 +23,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from octoscale import backends, ops, reference
-from octoscale.backends import portable
+import implementations
+from octoscale import ops, reference
 from octoscale.backends.base import EXPONENT_OFFSET, NUM_EXPONENT_BINS
 from octoscale.formats import FORMATS, Format, get_format
 from octoscale.scaling import MAX_SCALE_BIAS, MIN_SCALE_BIAS, Constant
@@ -58,10 +56,9 @@ def cast_by_reference(x: Tensor, fmt: Format, scale_bias: int = 0) -> Outcome:
     return Outcome(codes=np.array(codes, dtype=np.uint8), exponents=exponents, **vars(counts))
 
 
-def cast_by_backend(backend: ModuleType, x: Tensor, fmt: Format, scale_bias: int = 0) -> Outcome:
+def cast_by_backend(name: str, x: Tensor, fmt: Format, scale_bias: int = 0) -> Outcome:
     """Through `ops.quantize`, whatever backend this machine would choose."""
-    choice = replace(backends.choose("cpu"), backend=backend)
-    with mock.patch.object(backends, "choose", return_value=choice):
+    with implementations.using(name):
         q = ops.quantize(x, fmt, Constant(scale_bias), counts=True, exponents=True)
     seen = q.observed
     return Outcome(
@@ -75,7 +72,7 @@ def cast_by_backend(backend: ModuleType, x: Tensor, fmt: Format, scale_bias: int
 
 
 Cast = Callable[..., Outcome]
-BACKENDS: dict[str, Cast] = {"portable": partial(cast_by_backend, portable)}
+BACKENDS: dict[str, Cast] = {name: partial(cast_by_backend, name) for name in implementations.BACKENDS}
 IMPLEMENTATIONS: dict[str, Cast] = {"reference": cast_by_reference, **BACKENDS}
 
 

@@ -1,7 +1,7 @@
 """The dispatch table: which backend serves a device, and the reason, in words, that each run prints and records."""
 
-import importlib
 import importlib.util
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -11,6 +11,10 @@ import torch
 
 from octoscale.backends import portable
 from octoscale.backends.base import Backend
+
+
+#: Names a row of the table, to be used whatever is faster.
+BACKEND_VARIABLE = "OCTOSCALE_BACKEND"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,44 +28,63 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A backend, the module octoscale.backends.`name`: why it cannot serve a device (None: it can), and how it does."""
+    """A backend: why it cannot serve a type of device (None: it can), and how to make it, with its reason."""
 
     name: str
     why_not: Callable[[str], str | None]
-    how: Callable[[str], str]
+    make: Callable[[str], tuple[Backend, str]]
 
 
 @cache
 def choose(device_type: str) -> Choice:
-    """The backend for tensors on this type of device (`cpu`, `cuda`, ...): the first row of the table that can."""
-    reasons: list[str] = []
+    """The backend for tensors on this type of device (`cpu`, `cuda`, ...): the first row of the table that can.
+
+    $OCTOSCALE_BACKEND names a row to be used instead: ValueError if there is none, or if it cannot serve the device.
+    """
+    forced = os.environ.get(BACKEND_VARIABLE)
+    if forced is not None and forced not in [row.name for row in TABLE]:
+        raise ValueError(f"{BACKEND_VARIABLE}={forced}: the backends are {', '.join(row.name for row in TABLE)}")
+    reasons: list[str] = [] if forced is None else [f"{BACKEND_VARIABLE}={forced}"]
     for row in TABLE:
+        if forced not in (None, row.name):
+            continue
         why_not = row.why_not(device_type)
         if why_not is None:
-            module = importlib.import_module(f"octoscale.backends.{row.name}")
-            reason = "; ".join([*reasons, row.how(device_type)])
-            return Choice(name=row.name, backend=cast(Backend, module), reason=reason)
+            backend, how = row.make(device_type)
+            return Choice(name=row.name, backend=backend, reason="; ".join([*reasons, how]))
         reasons.append(why_not)
-    raise RuntimeError(f"no backend serves {device_type}: {'; '.join(reasons)}")
+    raise ValueError(f"no backend serves {device_type}: {'; '.join(reasons)}")
 
 
 def _why_not_native(device_type: str) -> str | None:
     if device_type != "cpu":
         return f"the C++ core serves the CPU only, not {device_type}"
-    built = importlib.util.find_spec("octoscale.backends.native") is not None
-    return None if built else "the C++ core is not part of this version"
+    if importlib.util.find_spec("octoscale.backends._core") is None:
+        return "the C++ core was not built when octoscale was installed (it needs a C++17 compiler)"
+    try:
+        from octoscale.backends import native
+    except ImportError as error:
+        return f"the C++ core does not load ({error})"
+    return native.why_not()
 
 
-def _how_portable(device_type: str) -> str:
+def _make_native(_: str) -> tuple[Backend, str]:
+    from octoscale.backends import native, operators
+
+    return operators.Operators(native.Native(native.chosen())), native.describe()
+
+
+def _make_portable(device_type: str) -> tuple[Backend, str]:
+    backend = cast(Backend, portable)
     if device_type != "cpu":
-        return "plain torch, bf16 GEMM"
+        return backend, "plain torch, bf16 GEMM"
     capability = torch.backends.cpu.get_cpu_capability()
     gemm = "bf16" if portable.cpu_has_bf16_gemm() else "float32"
-    return f"plain torch on {capability}, {gemm} GEMM on decoded codes, {torch.get_num_threads()} threads"
+    return backend, f"plain torch on {capability}, {gemm} GEMM on decoded codes, {torch.get_num_threads()} threads"
 
 
 #: The fastest first. Plain torch serves every device, so the last row always can.
 TABLE = (
-    Row(name="native", why_not=_why_not_native, how=lambda _: "the C++ core"),
-    Row(name="portable", why_not=lambda _: None, how=_how_portable),
+    Row(name="native", why_not=_why_not_native, make=_make_native),
+    Row(name="portable", why_not=lambda _: None, make=_make_portable),
 )

@@ -1,0 +1,115 @@
+// The border to Python: addresses and numbers in, numbers out. backends/native.py has checked all of them.
+//
+// Tensors cross as addresses because nanobind and torch share no header, and because nothing is cheaper. The global
+// interpreter lock is released while a kernel runs.
+
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "dispatch.h"
+#include "formats.h"
+#include "pool.h"
+#include "quantize.h"
+#include "scalar.h"
+
+namespace nb = nanobind;
+using namespace octoscale;
+
+namespace {
+
+const CastKernels& casts(int isa) { return cast_kernels(static_cast<Isa>(isa)); }
+
+const void* input(uintptr_t address) { return reinterpret_cast<const void*>(address); }
+
+template <class T>
+T* output(uintptr_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+// [codes' values as bfloat16 or 0] and so on: what the three entry points of a cast share.
+Encoding encoding(int format, int scale_bias, uintptr_t codes, uintptr_t values, bool counts) {
+  return {static_cast<Fp8>(format), scale_bias, output<uint8_t>(codes), output<uint16_t>(values), counts};
+}
+
+void write_exponents(uintptr_t exponents, const Observed& observed) {
+  if (exponents) std::copy_n(observed.exponents, num_exponent_bins, output<int64_t>(exponents));
+}
+
+void write_counts(uintptr_t address, const Counts& counts) {
+  int64_t* out = output<int64_t>(address);
+  if (!out) return;
+  out[0] = counts.saturated;
+  out[1] = counts.flushed;
+  out[2] = counts.nonfinite;
+}
+
+float observe_tensor(int isa, uintptr_t x, int type, int64_t num_rows, int64_t num_cols, int64_t row_stride,
+                     uintptr_t exponents, int num_threads) {
+  const Observed seen = observe(casts(isa), input(x), static_cast<Float>(type), {num_rows, num_cols, row_stride},
+                                exponents != 0, num_threads);
+  write_exponents(exponents, seen);
+  return from_bits(seen.amax_bits);
+}
+
+void encode_tensor(int isa, uintptr_t x, int type, int64_t num_rows, int64_t num_cols, int64_t row_stride, float amax,
+                   int format, int scale_bias, uintptr_t codes, uintptr_t values, uintptr_t counts, int num_threads) {
+  const Counts seen = encode(casts(isa), input(x), static_cast<Float>(type), {num_rows, num_cols, row_stride},
+                             to_bits(amax) & magnitude_bits, encoding(format, scale_bias, codes, values, counts != 0),
+                             num_threads);
+  write_counts(counts, seen);
+}
+
+float cast_tensor(int isa, uintptr_t x, int type, int64_t num_rows, int64_t num_cols, int64_t row_stride, int format,
+                  int scale_bias, uintptr_t codes, uintptr_t values, uintptr_t counts, uintptr_t exponents,
+                  int num_threads) {
+  Observed observed;
+  const Counts seen = observe_and_encode(
+      casts(isa), input(x), static_cast<Float>(type), {num_rows, num_cols, row_stride}, exponents != 0,
+      encoding(format, scale_bias, codes, values, counts != 0), num_threads, &observed);
+  write_exponents(exponents, observed);
+  write_counts(counts, seen);
+  return from_bits(observed.amax_bits);
+}
+
+void decode_tensor(int isa, uintptr_t codes, int format, int64_t num_rows, int64_t num_cols, int64_t row_stride,
+                   int scale_bias, uintptr_t out, int type, int num_threads) {
+  decode(casts(isa), output<const uint8_t>(codes), {num_rows, num_cols, row_stride}, static_cast<Fp8>(format),
+         scale_bias, output<void>(out), static_cast<Float>(type), num_threads);
+}
+
+std::vector<std::string> available_isas() {
+  std::vector<std::string> names;
+  for (int isa = 0; isa < num_isas; ++isa)
+    if (is_available(static_cast<Isa>(isa))) names.emplace_back(name_of(static_cast<Isa>(isa)));
+  return names;
+}
+
+// name, exponent_bits, mantissa_bits, bias, largest value, NaN code: for the test that compares with formats.py.
+std::vector<std::tuple<std::string, int, int, int, float, int>> format_rows() {
+  std::vector<std::tuple<std::string, int, int, int, float, int>> rows;
+  for (const Format& f : formats)
+    rows.emplace_back(f.name, f.exponent_bits, f.mantissa_bits, f.bias, from_bits(f.max_bits()), f.nan_code());
+  return rows;
+}
+
+using release_gil = nb::call_guard<nb::gil_scoped_release>;
+
+}  // namespace
+
+NB_MODULE(_core, module) {
+  module.doc() = "The C++ core: addresses and numbers, unchecked. octoscale.backends.native is its only user.";
+  module.def("isas", &available_isas);
+  module.def("formats", &format_rows);
+  module.def("use_pool", &use_pool);
+  module.def("observe", &observe_tensor, release_gil());
+  module.def("encode", &encode_tensor, release_gil());
+  module.def("cast", &cast_tensor, release_gil());
+  module.def("decode", &decode_tensor, release_gil());
+}

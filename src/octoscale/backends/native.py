@@ -1,0 +1,187 @@
+"""The C++ core (csrc/): every operation of a backend, for tensors on the CPU, by instruction set.
+
+    Native("avx512").quantize(x, ...)        one object for each instruction set that this CPU runs: `available()`
+
+Tensors cross the border as addresses, strides and numbers. So everything that could make the core read out of bounds
+is settled here: a tensor that is dense in memory passes as it is, whatever the order of its dimensions; rows that are
+contiguous pass with their stride; the rest is copied. ops.py has checked dtypes, shapes and devices before.
+
+Threads are those of torch: the core has none of its own, it is handed the OpenMP pool that torch has loaded.
+"""
+
+import ctypes
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from octoscale.backends import _core
+from octoscale.backends.base import NUM_EXPONENT_BINS, Cast, Observed
+from octoscale.formats import FORMATS, Format
+from octoscale.scaling import Constant, History, Rule
+
+#: From the slowest to the fastest; the position is the number by which the core knows an instruction set.
+ISAS = ("scalar", "avx2", "avx512")
+#: Names one of them, to be used whatever the CPU would run.
+ISA_VARIABLE = "OCTOSCALE_ISA"
+
+_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+_FORMATS = {getattr(torch, fmt.torch_name): number for number, fmt in enumerate(FORMATS.values())}
+
+
+@dataclass(frozen=True)
+class Native:
+    """The backend of one instruction set. The methods are those of `Backend`, which says what they compute."""
+
+    isa: str
+
+    def quantize(
+        self, x: Tensor, fmt: Format, rule: Rule, history: History | None, *, counts: bool, exponents: bool
+    ) -> Cast:
+        """See `Backend.quantize`. A constant scale takes one visit to memory, a scale that follows amax two."""
+        source = Source(x, getattr(torch, fmt.torch_name))
+        if isinstance(rule, Constant):
+            amax, count, histogram = self.cast(source, rule.bias, counts, exponents)
+            scale_bias = rule.scale_bias(amax, fmt)
+        else:
+            amax, histogram = self.observe(source, exponents)
+            scale_bias = rule.scale_bias(amax, fmt, history)
+            count = self.encode(source, amax, scale_bias, counts)
+        return to_cast(source.result, scale_bias, amax, count, histogram)
+
+    def observe(self, source: "Source", exponents: bool) -> tuple[Tensor, Tensor | None]:
+        """Amax, float32 without dimensions, and the histogram of exponents if asked for."""
+        histogram = _new_histogram(exponents)
+        amax = _core.observe(self._number, *source.where, _address(histogram), torch.get_num_threads())
+        return torch.tensor(amax, dtype=torch.float32), histogram
+
+    def encode(self, source: "Source", amax: Tensor, scale_bias: Tensor, counts: bool) -> Tensor | None:
+        """Fill `source.result` with codes; returns saturated, flushed, nonfinite, int64 [3], if asked for."""
+        count = _new_counts(counts)
+        to = (int(scale_bias.item()), source.result.data_ptr(), 0, _address(count))
+        _core.encode(self._number, *source.where, amax.item(), source.result_number, *to, torch.get_num_threads())
+        return count
+
+    def cast(
+        self, source: "Source", scale_bias: int, counts: bool, exponents: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Both in one visit, where scale_bias is known beforehand: amax, and what `encode` and `observe` count."""
+        count, histogram = _new_counts(counts), _new_histogram(exponents)
+        to = (scale_bias, source.result.data_ptr(), 0, _address(count), _address(histogram))
+        amax = _core.cast(self._number, *source.where, source.result_number, *to, torch.get_num_threads())
+        return torch.tensor(amax, dtype=torch.float32), count, histogram
+
+    def dequantize(self, codes: Tensor, scale_bias: Tensor, dtype: torch.dtype) -> Tensor:
+        """See `Backend.dequantize`."""
+        source = Source(codes, dtype)
+        to = (int(scale_bias.item()), source.result.data_ptr(), source.result_number)
+        _core.decode(self._number, *source.where, *to, torch.get_num_threads())
+        return source.result
+
+    def matmul(
+        self, a_MK: Tensor, b_KN: Tensor, scale_bias: Tensor, bias_N: Tensor | None, dtype: torch.dtype
+    ) -> Tensor:
+        """See `Backend.matmul`."""
+        from octoscale.backends import portable
+
+        return portable.matmul(a_MK, b_KN, scale_bias, bias_N, dtype)
+
+    @property
+    def _number(self) -> int:
+        return ISAS.index(self.isa)
+
+
+class Source:
+    """A tensor as the core reads it, and a new one of the same shape for what the core writes.
+
+    where: address, number of the dtype or format, number of rows, columns, and the stride of rows.
+    """
+
+    def __init__(self, x: Tensor, result_dtype: torch.dtype) -> None:
+        self.result = torch.empty_like(x, dtype=result_dtype)
+        self.result_number = _number_of(result_dtype)
+        if self.result.stride() == x.stride():  # x is dense: empty_like gave its strides to the result
+            rows = (1, x.numel(), x.numel())
+        else:
+            self.result = torch.empty(x.shape, dtype=result_dtype)
+            x = x.flatten(0, -2) if x.ndim > 1 else x[None]
+            x = x if x.stride(1) == 1 else x.contiguous()
+            rows = (x.shape[0], x.shape[1], x.stride(0))
+        self._kept = x  # alive for as long as its address is used
+        self.where = (x.data_ptr(), _number_of(x.dtype), *rows)
+
+
+def available() -> list[str]:
+    """The instruction sets that this build and this CPU run, from the slowest to the fastest."""
+    return _core.isas()
+
+
+def why_not() -> str | None:
+    """Why the core should not serve this CPU, or None. Without vector instructions, plain torch is faster."""
+    if available() == ["scalar"] and ISA_VARIABLE not in os.environ:
+        return f"the C++ core has no vector instructions for this CPU ({ISA_VARIABLE}=scalar runs it all the same)"
+    return None
+
+
+def chosen() -> str:
+    """The instruction set to use: the one that $OCTOSCALE_ISA names, or the fastest. ValueError if there is no such."""
+    forced = os.environ.get(ISA_VARIABLE)
+    if forced is None:
+        return available()[-1]
+    if forced not in ISAS:
+        raise ValueError(f"{ISA_VARIABLE}={forced}: the instruction sets are {', '.join(ISAS)}")
+    if forced not in available():
+        raise ValueError(f"{ISA_VARIABLE}={forced}: this CPU, or this build, runs only {', '.join(available())}")
+    return forced
+
+
+def describe() -> str:
+    """The instruction set and the threads in words, for the header of a run."""
+    isa = chosen()
+    forced = f", forced by {ISA_VARIABLE}" if ISA_VARIABLE in os.environ else ""
+    threads = f"{torch.get_num_threads()} threads of torch's pool" if has_pool else "1 thread: torch has no OpenMP pool"
+    return f"the C++ core with {isa}{forced}, {threads}"
+
+
+def to_cast(codes: Tensor, scale_bias: Tensor, amax: Tensor, count: Tensor | None, histogram: Tensor | None) -> Cast:
+    """What a cast returns, from its parts."""
+    saturated, flushed, nonfinite = (None, None, None) if count is None else count.unbind()
+    observed = Observed(amax=amax, saturated=saturated, flushed=flushed, nonfinite=nonfinite, exponents=histogram)
+    return Cast(codes=codes, scale_bias=scale_bias, observed=observed)
+
+
+def _number_of(dtype: torch.dtype) -> int:
+    return _DTYPES[dtype] if dtype in _DTYPES else _FORMATS[dtype]
+
+
+def _new_counts(wanted: bool) -> Tensor | None:
+    return torch.empty(3, dtype=torch.int64) if wanted else None
+
+
+def _new_histogram(wanted: bool) -> Tensor | None:
+    return torch.empty(NUM_EXPONENT_BINS, dtype=torch.int64) if wanted else None
+
+
+def _address(x: Tensor | None) -> int:
+    return 0 if x is None else x.data_ptr()
+
+
+def _use_torchs_pool() -> bool:
+    """Hand the core the OpenMP runtime that torch was linked to, whatever its name: whether there is one.
+
+    A look-up in torch's own library finds the functions of the runtime that this library depends on.
+    """
+    libraries = sorted(Path(torch.__file__).parent.glob("lib/libtorch_cpu.*"))
+    names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
+    try:
+        library = ctypes.CDLL(str(libraries[0]))
+        addresses = [ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0 for name in names]
+    except (IndexError, OSError, AttributeError):
+        return False
+    _core.use_pool(*addresses)
+    return True
+
+
+has_pool = _use_torchs_pool()

@@ -1,0 +1,25 @@
+"""The backends that this machine can run, by name: the tests of the numerics run over each of them."""
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from unittest import mock
+
+from octoscale import backends
+from octoscale.backends import portable
+
+BACKENDS = {"portable": portable}
+if importlib.util.find_spec("octoscale.backends._core"):
+    from octoscale.backends.native import Native, available
+    from octoscale.backends.operators import Operators
+
+    BACKENDS |= {f"native[{isa}]": Operators(Native(isa)) for isa in available()}
+
+
+@contextmanager
+def using(name: str) -> Iterator[None]:
+    """Inside the block the package uses this backend, whatever this machine would choose."""
+    choice = replace(backends.choose("cpu"), name=name.partition("[")[0], backend=BACKENDS[name])
+    with mock.patch.object(backends, "choose", return_value=choice):
+        yield
