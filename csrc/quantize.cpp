@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "formats.h"
+#include "pages.h"
 #include "pool.h"
 #include "scalar.h"
 
@@ -98,6 +99,7 @@ Observed observe(const CastKernels& kernels, const void* x, Float type, Rows row
 Counts encode(const CastKernels& kernels, const void* x, Float type, Rows rows, uint32_t amax_bits,
               const Encoding& encoding, int num_threads) {
   const bool tame = is_tame(amax_bits, encoding);
+  prefer_huge_pages(encoding.codes, rows.num_rows * rows.num_cols);
   std::vector<Found> parts(std::max(num_threads, 1));
   for_each_task(rows, num_threads, [&](int task, int64_t first, int64_t last) {
     for_each_run(rows, first, last, [&](int64_t from, int64_t to, int64_t n) {
@@ -111,6 +113,7 @@ Counts encode(const CastKernels& kernels, const void* x, Float type, Rows rows, 
 
 Counts observe_and_encode(const CastKernels& kernels, const void* x, Float type, Rows rows, bool exponents,
                           const Encoding& encoding, int num_threads, Observed* observed) {
+  prefer_huge_pages(encoding.codes, rows.num_rows * rows.num_cols);
   std::vector<Found> parts(std::max(num_threads, 1));
   for_each_task(rows, num_threads, [&](int task, int64_t first, int64_t last) {
     Found& found = parts[task];
@@ -130,6 +133,7 @@ Counts observe_and_encode(const CastKernels& kernels, const void* x, Float type,
 
 void decode(const CastKernels& kernels, const uint8_t* codes, Rows rows, Fp8 format, int scale_bias, void* out,
             Float type, int num_threads) {
+  prefer_huge_pages(out, rows.num_rows * rows.num_cols * size_of(type));
   for_each_task(rows, num_threads, [&](int, int64_t first, int64_t last) {
     for_each_run(rows, first, last, [&](int64_t from, int64_t to, int64_t n) {
       kernels.decode(codes + from, n, format, scale_bias, at(out, type, to), type);

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import hypothesis
 import pytest
-
 from implementations import BACKENDS, using
+
 from octoscale.formats import FORMATS, Format
 
 hypothesis.settings.register_profile("octoscale", derandomize=True, deadline=None)

@@ -34,6 +34,7 @@ LAYERS = {
     "tasks": 5,
     "evaluate": 6,
     "sweep": 6,
+    "bench": 6,
     "experiment": 6,
     "train": 6,
     "generate": 6,

@@ -1,15 +1,21 @@
 """The command line, through its real entry point. Oracles: the library's own results; one line and exit code 2."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
+import torch
 from checkpoints import save_tiny_llama
 
 from octoscale import cli
+from octoscale.backends import choose
 
-COMMANDS = ["formats", "models", "inspect", "validate", "sweep", "demo", "report"]
+COMMANDS = [
+    *("info", "formats", "models", "inspect", "validate", "sweep", "demo", "report"),
+    *("bench quantize", "bench linear"),
+]
 
 
 @pytest.fixture
@@ -41,7 +47,7 @@ def text(tmp_path):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_and_json(run, command):
-    code, out, _ = run(command, "--help")
+    code, out, _ = run(*command.split(), "--help")
     assert code == 0
     assert "--json" in out
 
@@ -86,8 +92,7 @@ def test_validate_prints_what_summary_json_holds(run, checkpoint, text, tmp_path
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert code == 0
     assert summary["tokens"] == 96
-    assert summary["backend"] == "portable"
-    assert summary["reason"]
+    assert (summary["backend"], summary["reason"]) == (choose("cpu").name, choose("cpu").reason)
     assert set(summary["perplexity"]) == {"bf16", "amax", "cscale"}
     assert {key: printed[key] for key in summary} == summary
     assert all((tmp_path / "run" / "figures").joinpath(path).exists() for path in printed["figures"])
@@ -231,3 +236,29 @@ def test_a_run_without_fp8_has_a_table_and_no_figures(run, checkpoint, text):
     code, out, _ = run("validate", checkpoint, "--scaling", "bf16", "--text", text, "--window", 32, "--tokens", 32)
     assert code == 0
     assert "0 figures" in out
+
+
+def test_info_says_which_backend_and_why(run):
+    """Oracle: the dispatch table."""
+    code, out, _ = run("info", "--json")
+    facts = json.loads(out)
+    assert code == 0
+    assert (facts["backend"], facts["reason"]) == (choose("cpu").name, choose("cpu").reason)
+    assert facts["threads"] == torch.get_num_threads()
+    assert choose("cpu").reason[:40] in run("info")[1]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("OCTOSCALE_ISA", "sse9", "OCTOSCALE_ISA=sse9: the instruction sets are scalar, avx2, avx512"),
+        ("OCTOSCALE_BACKEND", "cuda", "OCTOSCALE_BACKEND=cuda: the backends are native, portable"),
+    ],
+)
+def test_a_forced_backend_that_does_not_exist_is_one_line(variable, value, message):
+    script = "import sys; sys.argv = ['octoscale', 'info']; from octoscale.cli import main; main()"
+    command = [sys.executable, "-c", script]
+    if variable == "OCTOSCALE_ISA" and choose("cpu").name != "native":
+        pytest.skip("the C++ core is not built")
+    done = subprocess.run(command, env=os.environ | {variable: value}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, f"octoscale: error: {message}\n")

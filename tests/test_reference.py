@@ -14,6 +14,7 @@ from fractions import Fraction
 from functools import cache, partial
 
 import gfloat
+import implementations
 import ml_dtypes
 import numpy as np
 import pytest
@@ -23,7 +24,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-import implementations
 from octoscale import ops, reference
 from octoscale.backends.base import EXPONENT_OFFSET, NUM_EXPONENT_BINS
 from octoscale.formats import FORMATS, Format, get_format

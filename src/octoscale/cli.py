@@ -72,6 +72,41 @@ def main() -> None:
         _fail(error)
 
 
+bench_app = typer.Typer(
+    help="Measure casts and products beside torch's own and the machine's limits. Let nothing else run meanwhile.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(bench_app, name="bench")
+
+
+@bench_app.command("quantize")
+def bench_quantize(as_json: _Json = False) -> None:
+    """float32 -> e4m3fn under amax: ours, torch eager, torchao and ml_dtypes where installed. A minute."""
+    from octoscale import bench, terminal
+
+    report = bench.quantize()
+    _print(report if as_json else terminal.bench_table(report))
+
+
+@bench_app.command("linear")
+def bench_linear(as_json: _Json = False) -> None:
+    """X @ w^T of one row and of 512, weights in e4m3fn: ours, F.linear in bfloat16, torch._scaled_mm. Half a minute."""
+    from octoscale import bench, terminal
+
+    report = bench.linear()
+    _print(report if as_json else terminal.bench_table(report))
+
+
+@app.command()
+def info(as_json: _Json = False) -> None:
+    """Say which backend this machine uses, with which instructions and threads, and why."""
+    from octoscale import bench, terminal
+
+    machine = bench.machine()
+    _print(machine if as_json else terminal.facts_table(machine))
+
+
 @app.command()
 def formats(as_json: _Json = False) -> None:
     """Print the FP8 formats and their numbers (the paper's Table 7)."""

@@ -3,6 +3,7 @@
 q = quantize(x, "e4m3fn", Amax())        q.codes, q.scale_bias, q.format, q.observed
 q.dequantize(torch.float32)              codes * 2**-scale_bias
 matmul(a, b)                             (a.codes @ b.codes) * 2**-(a.scale_bias + b.scale_bias)
+linear(x, w)                             x @ w^T, where x may stay in bfloat16
 """
 
 import math
@@ -32,6 +33,14 @@ class Quantized:
     format: Format
     observed: Observed | None = None
 
+    def __post_init__(self) -> None:
+        expected = getattr(torch, self.format.torch_name)
+        if self.codes.dtype != expected:
+            raise TypeError(f"codes of {self.format.name} are {_name(expected)}, not {_name(self.codes.dtype)}")
+        if self.scale_bias.dtype != torch.int32 or self.scale_bias.ndim:
+            what = f"{_name(self.scale_bias.dtype)} {list(self.scale_bias.shape)}"
+            raise TypeError(f"scale_bias is an int32 tensor without dimensions, not {what}")
+
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The values, `codes * 2**-scale_bias`: exact in float32 and bfloat16 unless they leave the dtype's range."""
         _check_dtype(dtype, "dequantize")
@@ -43,8 +52,7 @@ class Quantized:
 
     def flatten_rows(self) -> "Quantized":
         """The same values as a matrix: all leading dimensions become rows."""
-        rows = math.prod(self.codes.shape[:-1])
-        return replace(self, codes=self.codes.reshape(rows, self.codes.shape[-1]), observed=None)
+        return replace(self, codes=_rows(self.codes), observed=None)
 
 
 def quantize(
@@ -64,6 +72,8 @@ def quantize(
     Raises TypeError for another dtype, ValueError for an unknown format.
     """
     _check_dtype(x.dtype, "quantize")
+    if x.layout != torch.strided:
+        raise TypeError(f"quantize takes a dense tensor, not one of layout {_name(x.layout)}: x.to_dense()")
     fmt = get_format(format) if isinstance(format, str) else format
     backend = backends.choose(x.device.type).backend
     cast = backend.quantize(x.detach(), fmt, rule, history, counts=counts, exponents=exponents)
@@ -76,19 +86,55 @@ def matmul(a: Quantized, b: Quantized, *, dtype: torch.dtype = torch.float32, bi
     bias: [N] or None, added before the rounding. Raises ValueError for shapes or devices that do not fit, TypeError
     for a dtype other than float32, bfloat16 and float16.
     """
-    _check_dtype(dtype, "matmul")
     if a.codes.ndim != 2 or b.codes.ndim != 2 or a.codes.shape[1] != b.codes.shape[0]:
         raise ValueError(f"matmul takes [M, K] and [K, N], not {list(a.codes.shape)} and {list(b.codes.shape)}")
-    if bias is not None and bias.shape != b.codes.shape[1:]:
-        raise ValueError(f"matmul takes a bias [{b.codes.shape[1]}], not {list(bias.shape)}")
-    if a.codes.device != b.codes.device:
-        raise ValueError(f"matmul takes two operands on one device, not {a.codes.device} and {b.codes.device}")
-    if bias is not None and bias.device != a.codes.device:
-        raise ValueError(f"matmul takes a bias on {a.codes.device}, as its operands, not on {bias.device}")
-    backend = backends.choose(a.codes.device.type).backend
-    return backend.matmul(a.codes, b.codes, a.scale_bias + b.scale_bias, bias, dtype)
+    return _matmul(a, b, dtype, bias, "matmul")
+
+
+def linear(
+    x: Quantized | Tensor, weight: Quantized, bias: Tensor | None = None, *, dtype: torch.dtype | None = None
+) -> Tensor:
+    """`x @ weight^T + bias`, [..., K] and [N, K] -> [..., N]: accumulated in float32, unscaled, rounded once.
+
+    x: codes (W8A8, the paper's method), or bfloat16 values that stay as they are (W8A16). bias: [N] or None. dtype:
+    that of the result; bfloat16 unless given. No gradient flows: `Fp8Linear` has the backward products. Raises
+    TypeError for other dtypes, ValueError for shapes or devices that do not fit.
+    """
+    values = x.codes if isinstance(x, Quantized) else x
+    if not isinstance(x, Quantized) and x.dtype != torch.bfloat16:
+        raise TypeError(f"linear takes codes or bfloat16 values, not {_name(x.dtype)}: quantize x, or x.bfloat16()")
+    if weight.codes.ndim != 2 or values.ndim == 0 or values.shape[-1] != weight.codes.shape[1]:
+        raise ValueError(f"linear takes [..., K] and [N, K], not {list(values.shape)} and {list(weight.codes.shape)}")
+    shape = (*values.shape[:-1], weight.codes.shape[0])
+    rows = replace(x, codes=_rows(values), observed=None) if isinstance(x, Quantized) else _rows(values)
+    return _matmul(rows, weight.t(), torch.bfloat16 if dtype is None else dtype, bias, "linear").view(shape)
+
+
+def _matmul(a: Quantized | Tensor, b: Quantized, dtype: torch.dtype, bias: Tensor | None, what: str) -> Tensor:
+    """Check what `matmul` and `linear` both need, then dispatch."""
+    a_MK, scale_bias = (a.codes, a.scale_bias + b.scale_bias) if isinstance(a, Quantized) else (a, b.scale_bias)
+    num_columns, device = b.codes.shape[1], a_MK.device
+    _check_dtype(dtype, what)
+    if b.codes.device != device:
+        raise ValueError(f"{what} takes two operands on one device, not {device} and {b.codes.device}")
+    if bias is not None:
+        if bias.shape != (num_columns,):
+            raise ValueError(f"{what} takes a bias [{num_columns}], not {list(bias.shape)}")
+        if bias.device != device:
+            raise ValueError(f"{what} takes a bias on {device}, as its operands, not on {bias.device}")
+        _check_dtype(bias.dtype, f"the bias of {what}")
+    return backends.choose(device.type).backend.matmul(a_MK, b.codes, scale_bias, bias, dtype)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """All leading dimensions as rows of a matrix; no copy unless the strides need one."""
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 def _check_dtype(dtype: torch.dtype, what: str) -> None:
     if dtype not in DTYPES:
-        raise TypeError(f"{what} takes float32, bfloat16 or float16, not {str(dtype).removeprefix('torch.')}")
+        raise TypeError(f"{what} takes float32, bfloat16 or float16, not {_name(dtype)}")
+
+
+def _name(dtype: torch.dtype | torch.layout) -> str:
+    return str(dtype).removeprefix("torch.")

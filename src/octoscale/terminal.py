@@ -71,6 +71,42 @@ def scores_table(summary: Mapping[str, Any]) -> Table:
     return table
 
 
+def facts_table(facts: Mapping[str, Any]) -> Table:
+    """Names and what they are, one line each."""
+    table = Table(show_header=False, box=None)
+    for name, value in facts.items():
+        words = ", ".join(value) or "none" if isinstance(value, list) else str(value)
+        table.add_row(name.replace("_", " "), words)
+    return table
+
+
+def bench_table(report: Mapping[str, Any]) -> Table:
+    """Seconds of each candidate, then the limits and the ratios that carry over to other machines."""
+    table = facts_table({"measured": report["what"]} | report["machine"])
+    for title in ("seconds", "limits", "ratios"):
+        table.add_section()
+        for name, value in flatten_names(report[title]).items():
+            shown = (
+                "not installed" if value is None else f"{value * 1e3:.3f} ms" if title == "seconds" else f"{value:.3g}"
+            )
+            table.add_row(name.replace("_", " "), shown)
+    return table
+
+
+def _figure(value: float | None, kind: str) -> str:
+    if value is None:
+        return "not installed"
+    return f"{value * 1e3:.3f} ms" if kind == "seconds" else f"{value:.3g}"
+
+
+def flatten_names(table: Mapping[str, Any]) -> dict[str, Any]:
+    """{a: {b: value}} -> {"a: b": value}."""
+    flat: dict[str, Any] = {}
+    for name, value in table.items():
+        flat |= {f"{name}: {key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
+
+
 def flatten(table: Mapping[str, Any]) -> dict[str, Any]:
     """{"amax": 1, "cscale": {"-8": 2}} -> {"amax": 1, "cscale:-8": 2}."""
     rows: dict[str, Any] = {}

@@ -12,7 +12,6 @@ import torch
 from octoscale.backends import portable
 from octoscale.backends.base import Backend
 
-
 #: Names a row of the table, to be used whatever is faster.
 BACKEND_VARIABLE = "OCTOSCALE_BACKEND"
 

@@ -55,5 +55,8 @@ class Backend(Protocol):
     def matmul(
         self, a_MK: Tensor, b_KN: Tensor, scale_bias: Tensor, bias_N: Tensor | None, dtype: torch.dtype
     ) -> Tensor:
-        """`(a @ b) * 2**-scale_bias + bias` of codes, summed in float32; scale_bias is the sum of a's and b's."""
+        """`(a @ b) * 2**-scale_bias + bias`, summed in float32, of codes; scale_bias is the sum of a's and b's.
+
+        a may be bfloat16 instead, without a scale of its own.
+        """
         ...

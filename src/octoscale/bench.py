@@ -1,0 +1,263 @@
+"""How fast the casts and products are: beside what else there is, in one process, and beside the machine's limits.
+
+Candidates take turns, so that whatever else the machine does hits all of them, and the median of many turns counts.
+Absolute numbers do not carry over to another machine; `ratios` do. Nothing else should run meanwhile.
+
+The limits are measured too. A cast under FP8-AMAX reads its input twice and writes the codes once; a product of one
+row reads the weights once: at best both run at the read bandwidth. A product of many rows runs at best at the rate of
+the CPU's bfloat16 dot products.
+"""
+
+import importlib.util
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from octoscale import backends, ops
+from octoscale.backends import portable
+from octoscale.backends.base import Backend
+from octoscale.formats import get_format
+from octoscale.ops import Quantized
+from octoscale.scaling import Amax
+
+Candidates = dict[str, Callable[[], object]]
+Report = dict[str, Any]
+
+QUANTIZE_SIZE = 1 << 26
+DECODE_SHAPE, PREFILL_SHAPE = (1, 4096, 11008), (512, 2048, 5632)  # rows, input features, output features
+ROUNDS = 15
+
+
+def quantize(size: int = QUANTIZE_SIZE, rounds: int = ROUNDS) -> Report:
+    """float32 -> e4m3fn under FP8-AMAX, `size` values: seconds of each candidate, limits, ratios."""
+    x = torch.randn(size, generator=torch.Generator().manual_seed(0))
+    plain: dict[str, bool] = {"counts": False, "exponents": False}
+    ours = {name: partial(_cast, backend, x, counts=True, exponents=False) for name, backend in _ours().items()}
+    best = _ours()[_best()]
+    candidates: Candidates = {
+        "read bandwidth": partial(torch.sum, x),
+        "torch eager": partial(_cast_by_torch, x),
+        **({"torchao": _cast_by_torchao(x)} if _has("torchao") else {}),
+        **({"ml_dtypes": _cast_by_ml_dtypes(x)} if _has("ml_dtypes") else {}),
+        **ours,
+        "ours, nothing counted": partial(_cast, best, x, **plain),
+        "ours, counts and histogram": partial(_cast, best, x, counts=True, exponents=True),
+    }
+    seconds = alternate(candidates, rounds)
+    bandwidth = 4 * size / seconds["read bandwidth"]
+    limit = 9 * size / bandwidth
+    mine = seconds[_best()]
+    return {
+        "what": f"{size} values, float32 -> e4m3fn, amax, counts",
+        "machine": machine(),
+        "seconds": seconds,
+        "limits": {"read_GB_per_s": bandwidth / 1e9, "milliseconds": limit * 1e3},
+        "ratios": {
+            "speedup_over_torch_eager": seconds["torch eager"] / mine,
+            "speedup_over_torchao": seconds["torchao"] / mine if "torchao" in seconds else None,
+            "fraction_of_limit": limit / mine,
+            "telemetry_overhead": seconds["ours, counts and histogram"] / seconds["ours, nothing counted"] - 1,
+        },
+    }
+
+
+def linear(
+    decode_shape: tuple[int, int, int] = DECODE_SHAPE,
+    prefill_shape: tuple[int, int, int] = PREFILL_SHAPE,
+    rounds: int = ROUNDS,
+) -> Report:
+    """`x @ w^T` in e4m3fn beside bfloat16: one row (reading weights is all) and many rows (arithmetic is all).
+
+    The casts of the input are part of our times. One row takes another weight each time, so that none stays in a cache.
+    """
+    decode, bandwidth = _decode(decode_shape, rounds)
+    prefill, rate = _prefill(prefill_shape, rounds)
+    _, in_features, out_features = decode_shape
+    codes = in_features * out_features / bandwidth
+    return {
+        "what": f"decode: {_words(decode_shape)}; prefill: {_words(prefill_shape)}; bfloat16 in and out",
+        "machine": machine(),
+        "seconds": {"decode": decode, "prefill": prefill},
+        "limits": {"read_GB_per_s": bandwidth / 1e9, "bf16_GFLOP_per_s": rate / 1e9},
+        "ratios": {
+            "decode_fraction_of_bandwidth": codes / decode["W8A8"],
+            "decode_speedup_over_bf16": decode["F.linear bf16"] / decode["W8A8"],
+            "decode_W8A16_fraction_of_bandwidth": codes / decode["W8A16"],
+            "prefill_time_over_bf16": prefill["W8A8"] / prefill["F.linear bf16"],
+            "prefill_W8A16_time_over_bf16": prefill["W8A16"] / prefill["F.linear bf16"],
+            "prefill_speedup_over_scaled_mm": prefill["torch._scaled_mm"] / prefill["W8A8"],
+            "prefill_fraction_of_bf16_rate": _flops(prefill_shape) / prefill["W8A8"] / rate,
+        },
+    }
+
+
+def machine() -> Report:
+    """What this machine is and which backend serves it: the facts behind every figure."""
+    choice = backends.choose("cpu")
+    return {
+        "octoscale": version("octoscale"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "cpu": cpu_name(),
+        "threads": torch.get_num_threads(),
+        "backend": choice.name,
+        "reason": choice.reason,
+        "instruction_sets": _instruction_sets(),
+    }
+
+
+def cpu_name() -> str:
+    """The CPU's name as its system gives it."""
+    if os.path.exists("/proc/cpuinfo"):  # noqa: PTH110
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123
+            names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        if names:
+            return names[0]
+    return platform.processor() or platform.machine()
+
+
+def alternate(candidates: Candidates, rounds: int) -> dict[str, float]:
+    """The median seconds of each candidate, run in turns, after one turn that is not counted."""
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(rounds + 1):
+        for name, candidate in candidates.items():
+            start = time.perf_counter()
+            candidate()
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values[1:]) for name, values in times.items()}
+
+
+def _decode(shape: tuple[int, int, int], rounds: int) -> tuple[dict[str, float], float]:
+    """Seconds of one product of few rows, and the read bandwidth in bytes a second."""
+    x, weights = _operands(shape, copies=3)
+    codes = [ops.quantize(weight, "e4m3fn", Amax()) for weight in weights]
+    turn = 0
+
+    def product(multiply: Callable[[int], object]) -> Callable[[], object]:
+        def run() -> object:
+            nonlocal turn
+            turn += 1
+            return multiply(turn % len(weights))
+
+        return run
+
+    probe = torch.randn(1 << 26)
+    seconds = alternate(
+        {
+            "read bandwidth": partial(torch.sum, probe),
+            "F.linear bf16": product(lambda i: functional.linear(x, weights[i])),
+            "W8A8": product(lambda i: _w8a8(x, codes[i])),
+            "W8A16": product(lambda i: ops.linear(x, codes[i])),
+        },
+        3 * rounds,
+    )
+    return seconds, 4 * probe.numel() / seconds["read bandwidth"]
+
+
+def _prefill(shape: tuple[int, int, int], rounds: int) -> tuple[dict[str, float], float]:
+    """Seconds of one product of many rows, and the rate of torch's bfloat16 GEMM in operations a second."""
+    x, (weight,) = _operands(shape, copies=1)
+    w8 = ops.quantize(weight, "e4m3fn", Amax())
+    x8, one = ops.quantize(x, "e4m3fn", Amax()), torch.ones(())
+    square = torch.randn(2048, 2048).bfloat16()
+    seconds = alternate(
+        {
+            "bf16 GEMM": partial(torch.mm, square, square),
+            "F.linear bf16": partial(functional.linear, x, weight),
+            "W8A8": partial(_w8a8, x, w8),
+            "W8A16": partial(ops.linear, x, w8),
+            "torch._scaled_mm": lambda: torch._scaled_mm(x8.codes, w8.codes.t(), one, one, out_dtype=torch.bfloat16),
+        },
+        rounds,
+    )
+    rates = (_flops((2048, 2048, 2048)) / seconds["bf16 GEMM"], _flops(shape) / seconds["F.linear bf16"])
+    return seconds, max(rates)
+
+
+def _operands(shape: tuple[int, int, int], copies: int) -> tuple[Tensor, list[Tensor]]:
+    rows, in_features, out_features = shape
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(rows, in_features, generator=generator).bfloat16()
+    weight = torch.randn(out_features, in_features, generator=generator).bfloat16()
+    return x, [weight.clone() for _ in range(copies)]
+
+
+def _w8a8(x: Tensor, w8: Quantized) -> Tensor:
+    return ops.linear(ops.quantize(x, "e4m3fn", Amax()), w8)
+
+
+def _flops(shape: tuple[int, int, int]) -> float:
+    rows, in_features, out_features = shape
+    return 2.0 * rows * in_features * out_features
+
+
+def _words(shape: tuple[int, int, int]) -> str:
+    return f"{shape[0]} rows, {shape[1]} x {shape[2]}"
+
+
+def _ours() -> dict[str, Backend]:
+    """Our backends by name: portable, and each instruction set of the C++ core that is there."""
+    found: dict[str, Backend] = {"portable": portable}
+    if backends.choose("cpu").name == "native":
+        from octoscale.backends.native import Native, available
+
+        found |= {f"native[{isa}]": Native(isa) for isa in available()}
+    return found
+
+
+def _instruction_sets() -> list[str]:
+    return [name.partition("[")[2].rstrip("]") for name in _ours() if "[" in name]
+
+
+def _best() -> str:
+    """The name in `_ours` of the backend that this machine uses."""
+    if backends.choose("cpu").name != "native":
+        return "portable"
+    from octoscale.backends.native import chosen
+
+    return f"native[{chosen()}]"
+
+
+def _cast(backend: Backend, x: Tensor, *, counts: bool, exponents: bool) -> object:
+    return backend.quantize(x, get_format("e4m3fn"), Amax(), None, counts=counts, exponents=exponents)
+
+
+def _cast_by_torch(x: Tensor) -> Tensor:
+    """What one writes in torch: amax, a power-of-two scale, clamp, cast."""
+    scale = torch.exp2(torch.floor(torch.log2(448.0 / x.abs().amax())))
+    return (x * scale).clamp(-448.0, 448.0).to(torch.float8_e4m3fn)
+
+
+def _cast_by_torchao(x: Tensor) -> Callable[[], Tensor]:
+    from torchao.float8.float8_utils import tensor_to_scale, to_fp8_saturated
+
+    def cast() -> Tensor:
+        scale = tensor_to_scale(x, torch.float8_e4m3fn, round_scales_to_power_of_2=True)
+        return to_fp8_saturated(x * scale, torch.float8_e4m3fn)  # type: ignore[no-any-return]
+
+    return cast
+
+
+def _cast_by_ml_dtypes(x: Tensor) -> Callable[[], object]:
+    import ml_dtypes
+    import numpy as np
+
+    def cast() -> object:
+        values = x.numpy()
+        scale = np.float32(2.0 ** np.floor(np.log2(448.0 / np.abs(values).max())))
+        return np.clip(values * scale, -448, 448).astype(ml_dtypes.float8_e4m3fn)
+
+    return cast
+
+
+def _has(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None

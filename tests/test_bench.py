@@ -1,0 +1,66 @@
+"""The benchmarks compute what they promise; nothing here looks at how long anything took. Oracle: arithmetic."""
+
+import math
+
+import pytest
+import torch
+
+from octoscale import bench, ops, terminal
+from octoscale.scaling import Amax
+
+
+@pytest.fixture(scope="module")
+def cast_report():
+    return bench.quantize(size=1 << 12, rounds=1)
+
+
+@pytest.fixture(scope="module")
+def product_report():
+    return bench.linear(decode_shape=(1, 64, 48), prefill_shape=(32, 64, 48), rounds=1)
+
+
+def test_the_ratios_follow_from_the_seconds(cast_report):
+    seconds, ratios = cast_report["seconds"], cast_report["ratios"]
+    ours = seconds[bench._best()]
+    limit = 9 / 4 * seconds["read bandwidth"]  # 4 + 4 bytes read, 1 written; the probe reads 4
+    overhead = seconds["ours, counts and histogram"] / seconds["ours, nothing counted"] - 1
+    assert ratios["speedup_over_torch_eager"] == pytest.approx(seconds["torch eager"] / ours)
+    assert ratios["fraction_of_limit"] == pytest.approx(limit / ours)
+    assert ratios["telemetry_overhead"] == pytest.approx(overhead)
+    assert (ratios["speedup_over_torchao"] is None) == ("torchao" not in seconds)
+
+
+def test_the_ratios_of_products_follow_from_the_seconds(product_report):
+    decode, prefill = product_report["seconds"]["decode"], product_report["seconds"]["prefill"]
+    ratios, limits = product_report["ratios"], product_report["limits"]
+    assert ratios["decode_speedup_over_bf16"] == pytest.approx(decode["F.linear bf16"] / decode["W8A8"])
+    bytes_per_second = 64 * 48 / decode["W8A8"]
+    assert ratios["decode_fraction_of_bandwidth"] == pytest.approx(bytes_per_second / limits["read_GB_per_s"] / 1e9)
+    assert ratios["prefill_time_over_bf16"] == pytest.approx(prefill["W8A8"] / prefill["F.linear bf16"])
+    assert ratios["prefill_speedup_over_scaled_mm"] == pytest.approx(prefill["torch._scaled_mm"] / prefill["W8A8"])
+    assert all(math.isfinite(value) and value > 0 for value in ratios.values())
+
+
+def test_every_candidate_makes_the_same_cast():
+    """torch, torchao and ml_dtypes are measured on the work that ours does. Oracle: each other."""
+    x = torch.randn(1000)
+    codes = ops.quantize(x, "e4m3fn", Amax()).codes.view(torch.uint8)
+    assert torch.equal(bench._cast_by_torch(x).view(torch.uint8), codes)
+    if bench._has("ml_dtypes"):
+        assert torch.equal(torch.from_numpy(bench._cast_by_ml_dtypes(x)().view("uint8")), codes)
+    if bench._has("torchao"):
+        assert torch.equal(bench._cast_by_torchao(x)().view(torch.uint8), codes)
+
+
+def test_the_table_shows_every_figure(cast_report, product_report):
+    for report in (cast_report, product_report):
+        names = [str(cell) for cell in terminal.bench_table(report).columns[0].cells]
+        figures = sum(len(terminal.flatten_names(report[part])) for part in ("seconds", "limits", "ratios"))
+        assert len(names) == 1 + len(report["machine"]) + figures
+
+
+def test_alternate_takes_turns_and_gives_medians():
+    calls = []
+    medians = bench.alternate({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=2)
+    assert calls == ["a", "b"] * 3
+    assert set(medians) == {"a", "b"}
