@@ -16,6 +16,7 @@
 #include "dispatch.h"
 #include "formats.h"
 #include "pool.h"
+#include "product.h"
 #include "quantize.h"
 #include "scalar.h"
 
@@ -84,6 +85,20 @@ void decode_tensor(int isa, uintptr_t codes, int format, int64_t num_rows, int64
          scale_bias, output<void>(out), static_cast<Float>(type), num_threads);
 }
 
+// kind: the number of a format, or -1 for bfloat16.
+Matrix matrix(uintptr_t address, int kind, int64_t rows, int64_t cols, int64_t row_stride, int64_t col_stride) {
+  return {input(address), kind < 0, static_cast<Fp8>(kind < 0 ? 0 : kind), rows, cols, row_stride, col_stride};
+}
+
+bool multiply(int isa, uintptr_t a, int a_kind, int64_t a_row_stride, int64_t a_col_stride, uintptr_t b, int b_kind,
+              int64_t b_row_stride, int64_t b_col_stride, int64_t m, int64_t k, int64_t n, int scale_bias,
+              uintptr_t bias, int bias_type, uintptr_t out, int type, int num_threads) {
+  const Output output = {reinterpret_cast<void*>(out), static_cast<Float>(type), n,
+                         input(bias), static_cast<Float>(bias_type), scale_bias};
+  return matmul(static_cast<Isa>(isa), matrix(a, a_kind, m, k, a_row_stride, a_col_stride),
+                matrix(b, b_kind, k, n, b_row_stride, b_col_stride), output, num_threads);
+}
+
 std::vector<std::string> available_isas() {
   std::vector<std::string> names;
   for (int isa = 0; isa < num_isas; ++isa)
@@ -112,4 +127,5 @@ NB_MODULE(_core, module) {
   module.def("encode", &encode_tensor, release_gil());
   module.def("cast", &cast_tensor, release_gil());
   module.def("decode", &decode_tensor, release_gil());
+  module.def("matmul", &multiply, release_gil());
 }

@@ -38,7 +38,7 @@ inline __m256 decode_vector(__m256i codes) {
 }
 
 // Rounds to the nearest bfloat16, ties to even; NaN stays NaN.
-inline __m128i to_bf16(__m256 x) {
+[[maybe_unused]] inline __m128i to_bf16(__m256 x) {
   const __m256i bits = _mm256_castps_si256(x);
   const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
   const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
@@ -75,7 +75,7 @@ void decode_run(const uint8_t* codes, int64_t n, float scale, char* out) {
   }
 }
 
-void decode_any(const uint8_t* codes, int64_t n, Fp8 format, int scale_bias, void* out, Float type) {
+[[maybe_unused]] void decode_any(const uint8_t* codes, int64_t n, Fp8 format, int scale_bias, void* out, Float type) {
   with_float(type, [&](auto T) {
     with_format(format, [&](auto F) {
       decode_run<F.value, T.value>(codes, n, power_of_two(-scale_bias), static_cast<char*>(out));

@@ -13,10 +13,11 @@
 namespace octoscale {
 namespace {
 
-// The tables of one format, scale and 16-bit dtype, in registers.
+// The tables of one format, scale and 16-bit dtype, in registers. In fnuz formats the code of minus zero is NaN.
+template <bool is_fnuz>
 class DecodeTable16 {
  public:
-  DecodeTable16(const Format& format, float scale, Float type) : is_fnuz_(format.is_fnuz()) {
+  DecodeTable16(const Format& format, float scale, Float type) {
     alignas(64) uint8_t low[128], high[128];
     for (int code = 0; code < 128; ++code) {
       const float value = decode_one(static_cast<uint8_t>(code), format) * scale;
@@ -36,7 +37,7 @@ class DecodeTable16 {
     __m512i low = _mm512_permutex2var_epi8(low_[0], codes, low_[1]);
     __m512i high = _mm512_permutex2var_epi8(high_[0], codes, high_[1]);
     high = _mm512_ternarylogic_epi32(high, codes, _mm512_set1_epi8(-128), 0xF8);  // high | (codes & 0x80)
-    if (is_fnuz_) {  // the code of minus zero is NaN: 0xFFFF serves both dtypes
+    if constexpr (is_fnuz) {  // 0xFFFF is NaN in both dtypes
       const __mmask64 nan = _mm512_cmpeq_epi8_mask(codes, _mm512_set1_epi8(-128));
       low = _mm512_mask_mov_epi8(low, nan, _mm512_set1_epi8(-1));
       high = _mm512_mask_mov_epi8(high, nan, _mm512_set1_epi8(-1));
@@ -53,8 +54,14 @@ class DecodeTable16 {
 
  private:
   __m512i low_[2], high_[2];
-  bool is_fnuz_;
 };
+
+// Calls body(table), with the table of the format.
+template <class Body>
+inline void with_table(Fp8 format, float scale, Float type, Body&& body) {
+  if (row(format).is_fnuz()) body(DecodeTable16<true>(row(format), scale, type));
+  else body(DecodeTable16<false>(row(format), scale, type));
+}
 
 // 32 values as bfloat16 -> float32, scaled.
 inline void widen_and_store(__m512i values, __m512 scale, float* out) {
@@ -64,10 +71,8 @@ inline void widen_and_store(__m512i values, __m512 scale, float* out) {
   _mm512_storeu_ps(out + 16, _mm512_mul_ps(_mm512_castsi512_ps(_mm512_slli_epi32(high, 16)), scale));
 }
 
-void decode_any(const uint8_t* codes, int64_t n, Fp8 format, int scale_bias, void* out, Float type) {
-  const float scale = power_of_two(-scale_bias);
-  const bool wide = type == Float::f32;  // by way of bfloat16, which holds every value; the scale comes after
-  const DecodeTable16 table(row(format), wide ? 1.0f : scale, wide ? Float::bf16 : type);
+template <class Table>
+void decode_run(const Table& table, const uint8_t* codes, int64_t n, float scale, char* out, bool wide) {
   const __m512 scales = _mm512_set1_ps(scale);
   const auto store_64 = [&](__m512i bytes, char* to) {
     __m512i first, second;
@@ -81,14 +86,21 @@ void decode_any(const uint8_t* codes, int64_t n, Fp8 format, int scale_bias, voi
     }
   };
   const int64_t size = wide ? 4 : 2;
-  char* to = static_cast<char*>(out);
   int64_t i = 0;
-  for (; i + 64 <= n; i += 64) store_64(_mm512_loadu_si512(codes + i), to + i * size);
+  for (; i + 64 <= n; i += 64) store_64(_mm512_loadu_si512(codes + i), out + i * size);
   if (i < n) {
     alignas(64) char rest[256];
     store_64(_mm512_maskz_loadu_epi8((1ull << (n - i)) - 1, codes + i), rest);
-    std::memcpy(to + i * size, rest, static_cast<size_t>((n - i) * size));
+    std::memcpy(out + i * size, rest, static_cast<size_t>((n - i) * size));
   }
+}
+
+[[maybe_unused]] void decode_any(const uint8_t* codes, int64_t n, Fp8 format, int scale_bias, void* out, Float type) {
+  const float scale = power_of_two(-scale_bias);
+  const bool wide = type == Float::f32;  // by way of bfloat16, which holds every value; the scale comes after
+  with_table(format, wide ? 1.0f : scale, wide ? Float::bf16 : type, [&](const auto& table) {
+    decode_run(table, codes, n, scale, static_cast<char*>(out), wide);
+  });
 }
 
 }  // namespace

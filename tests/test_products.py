@@ -255,7 +255,16 @@ def test_matmul_takes_no_other_dtype(dtype):
 
 # Larger products: enough rows, columns and terms for every path of a tiled kernel, and not divisible by any tile
 
-LARGER = [(1, 700, 131), (2, 64, 64), (5, 333, 97), (16, 512, 70), (17, 700, 33), (64, 129, 258), (150, 1100, 77)]
+LARGER = [
+    (1, 700, 131),
+    (2, 64, 64),
+    (5, 333, 97),
+    (16, 512, 70),
+    (17, 700, 33),
+    (64, 129, 258),
+    (150, 1100, 77),
+    (33, 0, 70),
+]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -76,7 +76,9 @@ def quantize(
         raise TypeError(f"quantize takes a dense tensor, not one of layout {_name(x.layout)}: x.to_dense()")
     fmt = get_format(format) if isinstance(format, str) else format
     backend = backends.choose(x.device.type).backend
-    cast = backend.quantize(x.detach(), fmt, rule, history, counts=counts, exponents=exponents)
+    cast = backend.quantize(
+        x.detach() if x.requires_grad else x, fmt, rule, history, counts=counts, exponents=exponents
+    )
     return Quantized(codes=cast.codes, scale_bias=cast.scale_bias, format=fmt, observed=cast.observed)
 
 
@@ -88,7 +90,7 @@ def matmul(a: Quantized, b: Quantized, *, dtype: torch.dtype = torch.float32, bi
     """
     if a.codes.ndim != 2 or b.codes.ndim != 2 or a.codes.shape[1] != b.codes.shape[0]:
         raise ValueError(f"matmul takes [M, K] and [K, N], not {list(a.codes.shape)} and {list(b.codes.shape)}")
-    return _matmul(a, b, dtype, bias, "matmul")
+    return _product(a.codes, b.codes, a.scale_bias + b.scale_bias, bias, dtype, "matmul")
 
 
 def linear(
@@ -105,30 +107,32 @@ def linear(
         raise TypeError(f"linear takes codes or bfloat16 values, not {_name(x.dtype)}: quantize x, or x.bfloat16()")
     if weight.codes.ndim != 2 or values.ndim == 0 or values.shape[-1] != weight.codes.shape[1]:
         raise ValueError(f"linear takes [..., K] and [N, K], not {list(values.shape)} and {list(weight.codes.shape)}")
-    shape = (*values.shape[:-1], weight.codes.shape[0])
-    rows = replace(x, codes=_rows(values), observed=None) if isinstance(x, Quantized) else _rows(values)
-    return _matmul(rows, weight.t(), torch.bfloat16 if dtype is None else dtype, bias, "linear").view(shape)
+    scale_bias = x.scale_bias + weight.scale_bias if isinstance(x, Quantized) else weight.scale_bias
+    dtype = torch.bfloat16 if dtype is None else dtype
+    out = _product(_rows(values), weight.codes.t(), scale_bias, bias, dtype, "linear")
+    return out.view(*values.shape[:-1], weight.codes.shape[0])
 
 
-def _matmul(a: Quantized | Tensor, b: Quantized, dtype: torch.dtype, bias: Tensor | None, what: str) -> Tensor:
+def _product(
+    a_MK: Tensor, b_KN: Tensor, scale_bias: Tensor, bias_N: Tensor | None, dtype: torch.dtype, what: str
+) -> Tensor:
     """Check what `matmul` and `linear` both need, then dispatch."""
-    a_MK, scale_bias = (a.codes, a.scale_bias + b.scale_bias) if isinstance(a, Quantized) else (a, b.scale_bias)
-    num_columns, device = b.codes.shape[1], a_MK.device
+    device = a_MK.device
     _check_dtype(dtype, what)
-    if b.codes.device != device:
-        raise ValueError(f"{what} takes two operands on one device, not {device} and {b.codes.device}")
-    if bias is not None:
-        if bias.shape != (num_columns,):
-            raise ValueError(f"{what} takes a bias [{num_columns}], not {list(bias.shape)}")
-        if bias.device != device:
-            raise ValueError(f"{what} takes a bias on {device}, as its operands, not on {bias.device}")
-        _check_dtype(bias.dtype, f"the bias of {what}")
-    return backends.choose(device.type).backend.matmul(a_MK, b.codes, scale_bias, bias, dtype)
+    if b_KN.device != device:
+        raise ValueError(f"{what} takes two operands on one device, not {device} and {b_KN.device}")
+    if bias_N is not None:
+        if bias_N.shape != b_KN.shape[1:]:
+            raise ValueError(f"{what} takes a bias [{b_KN.shape[1]}], not {list(bias_N.shape)}")
+        if bias_N.device != device:
+            raise ValueError(f"{what} takes a bias on {device}, as its operands, not on {bias_N.device}")
+        _check_dtype(bias_N.dtype, f"the bias of {what}")
+    return backends.choose(device.type).backend.matmul(a_MK, b_KN, scale_bias, bias_N, dtype)
 
 
 def _rows(x: Tensor) -> Tensor:
     """All leading dimensions as rows of a matrix; no copy unless the strides need one."""
-    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    return x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 def _check_dtype(dtype: torch.dtype, what: str) -> None:

@@ -123,7 +123,7 @@ def amax_to_scale_bias(amax: Tensor, fmt: Format, margin: int = 0) -> Tensor:
     the number looked at, where that is ten times as fast as tensors of one element.
     """
     if amax.device.type == "cpu" and amax.ndim == 0 and not torch.compiler.is_compiling():
-        return torch.tensor(_scale_bias(amax.item(), fmt, margin), dtype=torch.int32)
+        return torch.scalar_tensor(_scale_bias(amax.item(), fmt, margin), dtype=torch.int32)
     max_mantissa, max_exponent = math.frexp(fmt.max)
     mantissa, exponent = torch.frexp(amax.float())
     bias = max_exponent - exponent - (mantissa > max_mantissa).to(torch.int32) - margin

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from octoscale.backends import _core
 from octoscale.backends.base import NUM_EXPONENT_BINS, Cast, Observed
+from octoscale.backends.portable import unscale
 from octoscale.formats import FORMATS, Format
 from octoscale.scaling import Constant, History, Rule
 
@@ -55,7 +56,7 @@ class Native:
         """Amax, float32 without dimensions, and the histogram of exponents if asked for."""
         histogram = _new_histogram(exponents)
         amax = _core.observe(self._number, *source.where, _address(histogram), torch.get_num_threads())
-        return torch.tensor(amax, dtype=torch.float32), histogram
+        return torch.scalar_tensor(amax, dtype=torch.float32), histogram
 
     def encode(self, source: "Source", amax: Tensor, scale_bias: Tensor, counts: bool) -> Tensor | None:
         """Fill `source.result` with codes; returns saturated, flushed, nonfinite, int64 [3], if asked for."""
@@ -71,7 +72,7 @@ class Native:
         count, histogram = _new_counts(counts), _new_histogram(exponents)
         to = (scale_bias, source.result.data_ptr(), 0, _address(count), _address(histogram))
         amax = _core.cast(self._number, *source.where, source.result_number, *to, torch.get_num_threads())
-        return torch.tensor(amax, dtype=torch.float32), count, histogram
+        return torch.scalar_tensor(amax, dtype=torch.float32), count, histogram
 
     def dequantize(self, codes: Tensor, scale_bias: Tensor, dtype: torch.dtype) -> Tensor:
         """See `Backend.dequantize`."""
@@ -83,10 +84,35 @@ class Native:
     def matmul(
         self, a_MK: Tensor, b_KN: Tensor, scale_bias: Tensor, bias_N: Tensor | None, dtype: torch.dtype
     ) -> Tensor:
-        """See `Backend.matmul`."""
-        from octoscale.backends import portable
+        """See `Backend.matmul`. AVX2 has no kernel for many rows: there, torch's float32 GEMM on decoded codes."""
+        a_MK, b_KN = _with_a_unit_stride(a_MK), _with_a_unit_stride(b_KN)
+        bias_N = None if bias_N is None else bias_N.contiguous()
+        out_MN = torch.empty(a_MK.shape[0], b_KN.shape[1], dtype=dtype)
+        done = _core.matmul(
+            self._number,
+            *_where(a_MK),
+            *_where(b_KN),
+            a_MK.shape[0],
+            a_MK.shape[1],
+            b_KN.shape[1],
+            int(scale_bias.item()),
+            _address(bias_N),
+            0 if bias_N is None else _DTYPES[bias_N.dtype],
+            out_MN.data_ptr(),
+            _DTYPES[dtype],
+            torch.get_num_threads(),
+        )
+        return out_MN if done else self._matmul_by_torch(a_MK, b_KN, scale_bias, bias_N, dtype)
 
-        return portable.matmul(a_MK, b_KN, scale_bias, bias_N, dtype)
+    def _matmul_by_torch(
+        self, a_MK: Tensor, b_KN: Tensor, scale_bias: Tensor, bias_N: Tensor | None, dtype: torch.dtype
+    ) -> Tensor:
+        zero = torch.zeros((), dtype=torch.int32)
+        a, b = (
+            x.float() if x.dtype == torch.bfloat16 else self.dequantize(x, zero, torch.float32) for x in (a_MK, b_KN)
+        )
+        with torch.autocast("cpu", enabled=False):
+            return unscale(torch.mm(a, b), scale_bias, bias_N, dtype)
 
     @property
     def _number(self) -> int:
@@ -150,6 +176,16 @@ def to_cast(codes: Tensor, scale_bias: Tensor, amax: Tensor, count: Tensor | Non
     saturated, flushed, nonfinite = (None, None, None) if count is None else count.unbind()
     observed = Observed(amax=amax, saturated=saturated, flushed=flushed, nonfinite=nonfinite, exponents=histogram)
     return Cast(codes=codes, scale_bias=scale_bias, observed=observed)
+
+
+def _with_a_unit_stride(x: Tensor) -> Tensor:
+    return x if 1 in x.stride() else x.contiguous()
+
+
+def _where(x: Tensor) -> tuple[int, int, int, int]:
+    """A matrix as the core reads it: address, format or -1 for bfloat16, strides, of which one is 1."""
+    row_stride, col_stride = x.stride()
+    return (x.data_ptr(), _FORMATS.get(x.dtype, -1), row_stride, col_stride)
 
 
 def _number_of(dtype: torch.dtype) -> int:

@@ -59,10 +59,17 @@ def matmul(a_MK: Tensor, b_KN: Tensor, scale_bias: Tensor, bias_N: Tensor | None
             sum_MN = torch.mm(_decode(a_MK, torch.bfloat16), _decode(b_KN, torch.bfloat16))
         else:
             sum_MN = torch.mm(_decode(a_MK, torch.float32), _decode(b_KN, torch.float32))
-        # A sum of two scale_biases may need two factors. The smaller one goes first, so that only the last one rounds.
-        last = (-scale_bias).clamp(-126, 126)
-        out_MN = sum_MN.mul_(power_of_two(-scale_bias - last)).mul_(power_of_two(last))
-        return (out_MN if bias_N is None else out_MN.add_(bias_N)).to(dtype)
+        return unscale(sum_MN, scale_bias, bias_N, dtype)
+
+
+def unscale(sum_MN: Tensor, scale_bias: Tensor, bias_N: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """`sum * 2**-scale_bias + bias` in `dtype`, in place where it can be; scale_bias is that of two operands.
+
+    It may need two factors. The smaller one goes first, so that only the last one rounds.
+    """
+    last = (-scale_bias).clamp(-126, 126)
+    out_MN = sum_MN.mul_(power_of_two(-scale_bias - last)).mul_(power_of_two(last))
+    return (out_MN if bias_N is None else out_MN.add_(bias_N)).to(dtype)
 
 
 @cache
