@@ -232,10 +232,16 @@ Pairs decode_block(const Matrix& a, int64_t first, int64_t last, int64_t num_pai
   return {out, num_pairs * panel_cols, 1, panel_cols};
 }
 
-// How many runs to cut the rows of a panel into, so that the threads have nearly equal shares.
-int64_t runs_per_panel(int64_t num_rows, int64_t num_panels, int num_threads) {
-  const int64_t wanted = (4 * num_threads + num_panels - 1) / num_panels;
-  return std::clamp<int64_t>(wanted, 1, (num_rows + group_rows - 1) / group_rows);
+// How many runs to cut the groups of rows of a panel into, so that the busiest thread has least to do. Each run packs
+// the panel anew, which takes about a tenth of the time of a group.
+int64_t runs_per_panel(int64_t num_groups, int64_t num_panels, int num_threads) {
+  int64_t best = 1, least = INT64_MAX;
+  for (int64_t num_runs = 1; num_runs <= num_groups && num_runs <= 4 * num_threads; ++num_runs) {
+    const int64_t tasks_of_busiest = (num_panels * num_runs + num_threads - 1) / num_threads;
+    const int64_t time = tasks_of_busiest * (10 * ((num_groups + num_runs - 1) / num_runs) + 1);
+    if (time < least) best = num_runs, least = time;
+  }
+  return best;
 }
 
 }  // namespace
@@ -251,8 +257,9 @@ void gemm_avx512(const Matrix& a, const Matrix& b, const Output& out, Unscale un
   for (int64_t first = 0; first < a.rows; first += block_rows) {
     const int64_t num_rows = std::min(block_rows, a.rows - first);
     const Pairs pairs = decode_block(a, first, first + num_rows, num_pairs, decoded, num_threads);
-    const int64_t num_runs = runs_per_panel(num_rows, num_panels, num_threads);
-    const int64_t groups = (num_rows + group_rows - 1) / group_rows, run = (groups + num_runs - 1) / num_runs * group_rows;
+    const int64_t num_groups = (num_rows + group_rows - 1) / group_rows;
+    const int64_t num_runs = runs_per_panel(num_groups, num_panels, num_threads);
+    const int64_t run = (num_groups + num_runs - 1) / num_runs * group_rows;
     parallel_for(static_cast<int>(num_panels * num_runs), num_threads, [&](int task) {
       const int64_t begin = task % num_runs * run;
       if (begin >= num_rows) return;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "pages.h"
 #include "scalar.h"
 
 namespace octoscale {
@@ -18,6 +19,7 @@ bool can_stream(const Matrix& a, const Matrix& b) { return a.rows <= max_stream_
 
 bool matmul(Isa isa, const Matrix& a, const Matrix& b, const Output& out, int num_threads) {
   const Unscale unscale = unscale_by(out.scale_bias);
+  prefer_huge_pages(out.data, a.rows * out.row_stride * (out.type == Float::f32 ? 4 : 2));
   if (isa == Isa::scalar) return product_scalar(a, b, out, unscale, num_threads), true;
 #if defined(OCTOSCALE_X86)
   if (isa == Isa::avx512 && !can_stream(a, b)) return gemm_avx512(a, b, out, unscale, num_threads), true;
