@@ -39,17 +39,29 @@ class Native:
     isa: str
 
     def quantize(
-        self, x: Tensor, fmt: Format, rule: Rule, history: History | None, *, counts: bool, exponents: bool
+        self,
+        x: Tensor,
+        fmt: Format,
+        rule: Rule,
+        history: History | None,
+        *,
+        counts: bool,
+        exponents: bool,
+        values: Tensor | None = None,
     ) -> Cast:
-        """See `Backend.quantize`. A constant scale takes one visit to memory, a scale that follows amax two."""
+        """See `Backend.quantize`. A constant scale takes one visit to memory, a scale that follows amax two.
+
+        values: bfloat16, contiguous, of the shape of x: filled with the values of the codes, without the scale, for a
+        GEMM that follows.
+        """
         source = Source(x, getattr(torch, fmt.torch_name))
         if isinstance(rule, Constant):
-            amax, count, histogram = self.cast(source, rule.bias, counts, exponents)
+            amax, count, histogram = self.cast(source, rule.bias, counts, exponents, values)
             scale_bias = rule.scale_bias(amax, fmt)
         else:
             amax, histogram = self.observe(source, exponents)
             scale_bias = rule.scale_bias(amax, fmt, history)
-            count = self.encode(source, amax, scale_bias, counts)
+            count = self.encode(source, amax, scale_bias, counts, values)
         return to_cast(source.result, scale_bias, amax, count, histogram)
 
     def observe(self, source: "Source", exponents: bool) -> tuple[Tensor, Tensor | None]:
@@ -58,28 +70,34 @@ class Native:
         amax = _core.observe(self._number, *source.where, _address(histogram), torch.get_num_threads())
         return torch.scalar_tensor(amax, dtype=torch.float32), histogram
 
-    def encode(self, source: "Source", amax: Tensor, scale_bias: Tensor, counts: bool) -> Tensor | None:
-        """Fill `source.result` with codes; returns saturated, flushed, nonfinite, int64 [3], if asked for."""
+    def encode(
+        self, source: "Source", amax: Tensor, scale_bias: Tensor, counts: bool, values: Tensor | None = None
+    ) -> Tensor | None:
+        """Fill `source.result` with codes, and `values`; saturated, flushed, nonfinite, int64 [3], if asked for."""
         count = _new_counts(counts)
-        to = (int(scale_bias.item()), source.result.data_ptr(), 0, _address(count))
+        to = (int(scale_bias.item()), source.result.data_ptr(), _address(values), _address(count))
         _core.encode(self._number, *source.where, amax.item(), source.result_number, *to, torch.get_num_threads())
         return count
 
     def cast(
-        self, source: "Source", scale_bias: int, counts: bool, exponents: bool
+        self, source: "Source", scale_bias: int, counts: bool, exponents: bool, values: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Both in one visit, where scale_bias is known beforehand: amax, and what `encode` and `observe` count."""
         count, histogram = _new_counts(counts), _new_histogram(exponents)
-        to = (scale_bias, source.result.data_ptr(), 0, _address(count), _address(histogram))
+        to = (scale_bias, source.result.data_ptr(), _address(values), _address(count), _address(histogram))
         amax = _core.cast(self._number, *source.where, source.result_number, *to, torch.get_num_threads())
         return torch.scalar_tensor(amax, dtype=torch.float32), count, histogram
 
     def dequantize(self, codes: Tensor, scale_bias: Tensor, dtype: torch.dtype) -> Tensor:
         """See `Backend.dequantize`."""
         source = Source(codes, dtype)
+        self.decode(source, scale_bias)
+        return source.result
+
+    def decode(self, source: "Source", scale_bias: Tensor) -> None:
+        """Fill `source.result` with the values of codes."""
         to = (int(scale_bias.item()), source.result.data_ptr(), source.result_number)
         _core.decode(self._number, *source.where, *to, torch.get_num_threads())
-        return source.result
 
     def matmul(
         self, a_MK: Tensor, b_KN: Tensor, scale_bias: Tensor, bias_N: Tensor | None, dtype: torch.dtype

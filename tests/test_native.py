@@ -1,0 +1,400 @@
+"""The C++ core: every instruction set against the scalar one and against `reference`, threads, memory, selection.
+
+What all backends share is in test_reference.py, test_ops.py and test_products.py. Here is what only the core can get
+wrong: its blocks and tails, its tables, its threads, what it reads and writes at the edge of memory.
+"""
+
+import ctypes
+import mmap
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from implementations import BACKENDS, using
+from tensors import DTYPES, normal
+from threadpoolctl import threadpool_info
+from torch import Tensor
+
+from octoscale import backends, ops, reference
+from octoscale.formats import FORMATS, Format
+from octoscale.scaling import Amax, Constant
+
+native = pytest.importorskip("octoscale.backends.native", reason="the C++ core is not built")
+
+NATIVE = [name for name in BACKENDS if name.startswith("native")]
+VECTOR = [name for name in NATIVE if name != "native[scalar]"]
+
+
+def outcome(name: str, x: Tensor, fmt: Format, rule: Amax | Constant) -> dict[str, Tensor]:
+    """All that a cast returns."""
+    with using(name):
+        q = ops.quantize(x, fmt, rule, counts=True, exponents=True)
+    return {"codes": q.codes.view(torch.uint8), "scale_bias": q.scale_bias, **vars(q.observed)}
+
+
+def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    for part, value in ours.items():
+        torch.testing.assert_close(
+            value, theirs[part], rtol=0, atol=0, equal_nan=True, msg=lambda text, p=part: f"{p}: {text}"
+        )
+
+
+# The data that csrc and the package both state
+
+
+def test_formats_are_those_of_the_package():
+    rows = [(f.name, f.exponent_bits, f.mantissa_bits, f.bias, f.max, f.nan_code) for f in FORMATS.values()]
+    assert native._core.formats() == rows
+
+
+def test_the_instruction_sets_begin_with_scalar():
+    assert native.available()[0] == "scalar"
+    assert native.available() == [isa for isa in native.ISAS if isa in native.available()]
+
+
+# All float32 values. Oracle: reference.encode, which is monotonic: its steps are found by bisection
+
+
+def magnitude_steps(fmt: Format) -> np.ndarray:
+    """For each code 1..max_code, the bits of the smallest float32 that becomes it; then those of infinity."""
+    steps = []
+    for code in range(1, fmt.max_code + 1):
+        low, high = 0, 0x7F7FFFFF  # low encodes below code, high does not
+        while high - low > 1:
+            middle = (low + high) // 2
+            value = float(np.uint32(middle).view(np.float32))
+            low, high = (middle, high) if reference.encode(value, fmt) < code else (low, middle)
+        steps.append(high)
+    return np.array([*steps, 0x7F800000], dtype=np.int64)
+
+
+CHUNK = 1 << 25
+
+
+def expected_outcome(first: int, steps: np.ndarray, fmt: Format) -> tuple[Tensor, dict[str, int]]:
+    """Codes and counts of the float32 values with the bits first .. first + CHUNK - 1."""
+    magnitude, negative = first & 0x7FFFFFFF, bool(first >> 31)
+    edges = np.clip(steps - magnitude, 0, CHUNK)
+    codes = np.repeat(np.arange(fmt.max_code + 1, dtype=np.uint8), np.diff(edges, prepend=0))
+    sign = 0x80 if negative else 0
+    codes = np.where((codes == 0) & (not fmt.has_negative_zero), 0, codes | sign).astype(np.uint8)
+    codes = np.concatenate([codes, np.full(CHUNK - len(codes), fmt.nan_code, dtype=np.uint8)])
+    largest = int(np.float32(fmt.max).view(np.uint32))
+    inside = lambda low, high: max(0, min(high, magnitude + CHUNK) - max(low, magnitude))  # noqa: E731
+    counts = {
+        "saturated": inside(largest + 1, 0x7F800000),
+        "flushed": inside(1, int(steps[0])),
+        "nonfinite": inside(0x7F800000, 1 << 31),
+    }
+    return torch.from_numpy(codes), counts
+
+
+@pytest.mark.slow
+def test_all_float32_values(fmt):
+    steps = magnitude_steps(fmt)
+    for first in range(0, 1 << 32, CHUNK):
+        codes, counts = expected_outcome(first, steps, fmt)
+        bits = torch.arange(first, first + CHUNK, dtype=torch.int64)
+        x = bits.to(torch.int32).view(torch.float32)
+        exponents = torch.bincount(bits.bitwise_right_shift(23) & 0xFF, minlength=256)
+        for name in NATIVE:
+            ours = outcome(name, x, fmt, Constant(0))
+            assert torch.equal(ours["codes"], codes), f"{name}, bits from {first:#x}"
+            assert {key: int(ours[key]) for key in counts} == counts, f"{name}, bits from {first:#x}"
+            assert torch.equal(ours["exponents"], exponents), f"{name}, bits from {first:#x}"
+            assert ours["amax"].isnan() == bool(x.isnan().any())
+
+
+# Large tensors: several blocks, several threads, sizes that nothing divides
+
+
+def spread(num: int, dtype: torch.dtype) -> Tensor:
+    """Values of all binades, with zeros and subnormals."""
+    x = normal(num, seed=3) * torch.exp2(torch.randint(-60, 60, (num,), generator=torch.Generator().manual_seed(1)))
+    x[::7] = 0
+    x[1::97] = 1e-44
+    return x.to(dtype)
+
+
+LARGE = {
+    "normal": lambda dtype: normal(300_001).to(dtype),
+    "spread": lambda dtype: spread(200_003, dtype),
+    "zeros, then normal": lambda dtype: torch.cat([torch.zeros(70_000), normal(130_000)]).to(dtype),
+    "one NaN": lambda dtype: torch.cat([normal(150_000), torch.tensor([torch.nan]), normal(9)]).to(dtype),
+    "one infinity": lambda dtype: torch.cat([torch.tensor([-torch.inf]), normal(150_000)]).to(dtype),
+    "rows with a stride": lambda dtype: normal(400, 700).to(dtype)[::2, 3:600],
+    "transposed": lambda dtype: normal(300, 400).to(dtype).t(),
+    "tiny": lambda dtype: (normal(100_000) * 1e-39).to(dtype),
+}
+
+
+@pytest.mark.parametrize("rule", [Amax(), Constant(3), Constant(-120)], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("values", LARGE)
+@pytest.mark.parametrize("name", VECTOR)
+def test_large_tensors_as_scalar(name, values, dtype, rule, fmt):
+    """Oracle: the scalar core, on one thread; test_reference.py compares it with `reference`."""
+    x, threads = LARGE[values](dtype), torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        expected = outcome("native[scalar]", x, fmt, rule)
+        for num_threads in (1, 2, 3):
+            torch.set_num_threads(num_threads)
+            assert_same(outcome(name, x, fmt, rule), expected)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("values", LARGE)
+@pytest.mark.parametrize("name", NATIVE)
+def test_the_histogram_of_large_tensors(name, values):
+    """Oracle: numpy on the bits."""
+    x = LARGE[values](torch.float32)
+    fields = (x.contiguous().view(torch.int32).numpy().astype(np.uint32) >> 23) & 0xFF
+    ours = outcome(name, x, FORMATS["e4m3fn"], Amax())["exponents"]
+    np.testing.assert_array_equal(ours.numpy(), np.bincount(fields.flatten(), minlength=256))
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_flush_denormal_does_not_change_codes(name):
+    """Oracle: the same cast without it. A subnormal times 2**126 is a normal number. (amax, a float, is flushed.)"""
+    x = torch.tensor([1e-40, -3e-39, 1e-45] * 30000)
+    expected = outcome(name, x, FORMATS["e5m2"], Constant(126))["codes"]
+    assert torch.set_flush_denormal(True)
+    try:
+        flushed = outcome(name, x, FORMATS["e5m2"], Constant(126))["codes"]
+    finally:
+        torch.set_flush_denormal(False)
+    assert torch.equal(flushed, expected)
+    assert expected.count_nonzero() > 0
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", NATIVE)
+def test_the_second_output_is_the_value_of_the_codes(name, dtype, fmt):
+    """Oracle: torch's decoding, without the scale."""
+    core = native.Native(name[7:-1])
+    for scale in (Amax(), Constant(1)):
+        x = normal(10_001).to(dtype)
+        values = torch.empty(x.shape, dtype=torch.bfloat16)
+        cast = core.quantize(x, fmt, scale, None, counts=False, exponents=False, values=values)
+        assert torch.equal(values, cast.codes.to(torch.bfloat16))
+
+
+# The edge of memory
+
+
+class Guarded:
+    """A tensor that ends where its last page does; the page behind it can be neither read nor written."""
+
+    def __init__(self, num_bytes: int) -> None:
+        page = mmap.PAGESIZE
+        size = (num_bytes + page - 1) // page * page
+        self._memory = mmap.mmap(-1, size + page)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(address + size), ctypes.c_size_t(page), 0) == 0
+        whole = torch.frombuffer(self._memory, dtype=torch.uint8, count=size)
+        self.bytes = whole[size - num_bytes :]
+
+
+KEPT: list[Guarded] = []  # a mapping that torch still looks into must not go
+
+
+def guarded(x: Tensor) -> Tensor:
+    """A copy of x at the end of memory."""
+    memory = Guarded(x.numel() * x.element_size())
+    KEPT.append(memory)
+    copy = memory.bytes.view(x.dtype).view(x.shape)
+    copy.copy_(x)
+    return copy
+
+
+@pytest.mark.parametrize("size", [1, 7, 31, 32, 33, 63, 64, 65, 127, 129, 4097])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", NATIVE)
+def test_nothing_is_read_or_written_behind_a_tensor(name, dtype, size):
+    """A page fault would kill the process. Oracle for the rest: the same tensor elsewhere."""
+    x = normal(size).to(dtype)
+    core = native.Native(name[7:-1])
+    source = native.Source(guarded(x), torch.float8_e4m3fn)
+    source.result = guarded(source.result.view(torch.uint8)).view(torch.float8_e4m3fn)
+    amax, _ = core.observe(source, exponents=True)
+    core.encode(source, amax, torch.tensor(2, dtype=torch.int32), counts=True)
+    with using(name):
+        expected = ops.quantize(x, "e4m3fn", Constant(2))
+    assert torch.equal(source.result.view(torch.uint8), expected.codes.view(torch.uint8))
+    back = native.Source(source.result, dtype)
+    back.result = guarded(back.result)
+    core.decode(back, torch.tensor(2, dtype=torch.int32))
+    assert torch.equal(back.result, expected.dequantize(dtype))
+
+
+@pytest.mark.parametrize(
+    ("m", "k", "n"), [(1, 1, 1), (1, 65, 3), (3, 130, 17), (16, 63, 5), (17, 65, 66), (70, 33, 65)]
+)
+@pytest.mark.parametrize("a_by_column", [False, True])
+@pytest.mark.parametrize("b_by_column", [False, True])
+@pytest.mark.parametrize("name", NATIVE)
+def test_products_read_only_their_operands(name, m, k, n, a_by_column, b_by_column):
+    """As above, for matrices of every layout; a as codes and as bfloat16."""
+    a, b = (ops.quantize(normal(*shape), "e4m3fn", Amax()).codes.view(torch.uint8) for shape in ((m, k), (k, n)))
+    wide = normal(m, k).bfloat16()
+    place = lambda x, by_column: guarded(x.t().contiguous()).t() if by_column else guarded(x)  # noqa: E731
+    core, zero = native.Native(name[7:-1]), torch.tensor(0, dtype=torch.int32)
+    bias = guarded(normal(n))
+    b_placed = place(b, b_by_column).view(torch.float8_e4m3fn)
+    for left in (a.view(torch.float8_e4m3fn), wide):
+        raw = left.view(torch.uint8) if left.dtype != torch.bfloat16 else left
+        left_placed = place(raw, a_by_column).view(left.dtype)
+        out = core.matmul(left_placed, b_placed, zero, bias, torch.float32)
+        expected = left.double() @ b.view(torch.float8_e4m3fn).double() + bias.double()
+        torch.testing.assert_close(out.double(), expected, rtol=1e-4, atol=1e-2)
+
+
+@given(data=st.data())
+def test_any_view_gives_the_codes_of_its_copy(data):
+    """Oracle: x.contiguous(), on the scalar core."""
+    storage = normal(200, seed=5)
+    ndim = data.draw(st.integers(0, 4))
+    shape = [data.draw(st.integers(0, 4)) for _ in range(ndim)]
+    strides = [data.draw(st.integers(0, 9)) for _ in range(ndim)]
+    x = storage.as_strided(shape, strides, data.draw(st.integers(0, 20)))
+    fmt, name = data.draw(st.sampled_from(list(FORMATS.values()))), data.draw(st.sampled_from(NATIVE))
+    expected = outcome("native[scalar]", x.contiguous(), fmt, Amax())
+    assert_same(outcome(name, x, fmt, Amax()), expected)
+
+
+# Threads
+
+
+def test_there_is_one_openmp_pool():
+    """Oracle: threadpoolctl, which lists the OpenMP runtimes of this process."""
+    outcome(NATIVE[-1], normal(500_000), FORMATS["e4m3fn"], Amax())
+    assert native.has_pool
+    assert len({info["filepath"] for info in threadpool_info() if info["user_api"] == "openmp"}) == 1
+
+
+def test_one_thread_means_one():
+    """Oracle: the threads that the system counts."""
+    script = """
+import os, torch
+from octoscale import ops
+from octoscale.scaling import Amax
+torch.set_num_threads(1)
+ops.quantize(torch.ones(4_000_000), "e4m3fn", Amax())
+before = len(os.listdir("/proc/self/task"))
+torch.set_num_threads(3)
+ops.quantize(torch.ones(4_000_000), "e4m3fn", Amax())
+print(before, len(os.listdir("/proc/self/task")))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert after - before == 2
+
+
+def test_python_runs_while_the_core_does():
+    """Oracle: a thread that counts during one long cast could not, if the interpreter were locked."""
+    x, started, ticks = normal(1 << 25), threading.Event(), []
+
+    def tick() -> None:
+        started.set()
+        while not ticks or ticks[-1] is not None:
+            ticks.append(1)
+            if len(ticks) > 10**7:
+                return
+
+    thread = threading.Thread(target=tick)
+    core = native.Native("scalar")
+    source = native.Source(x, torch.float8_e4m3fn)
+    thread.start()
+    started.wait()
+    before = len(ticks)
+    native._core.observe(0, *source.where, 0, 1)
+    after = len(ticks)
+    ticks.append(None)
+    thread.join()
+    assert core.isa == "scalar"
+    assert after - before > 100
+
+
+# Which backend
+
+
+def choice_with(**environment: str) -> str:
+    """Name and reason of the backend in a new process."""
+    script = "from octoscale.backends import choose; c = choose('cpu'); print(c.name, '|', c.reason)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or done.stderr.strip().splitlines()[-1]
+
+
+def test_the_environment_names_an_instruction_set():
+    for isa in native.available():
+        assert choice_with(OCTOSCALE_ISA=isa).startswith(f"native | the C++ core with {isa}, forced by OCTOSCALE_ISA")
+    assert (
+        choice_with(OCTOSCALE_ISA="mmx")
+        == "ValueError: OCTOSCALE_ISA=mmx: the instruction sets are scalar, avx2, avx512"
+    )
+
+
+def test_the_environment_names_a_backend():
+    assert choice_with(OCTOSCALE_BACKEND="portable").startswith("portable | OCTOSCALE_BACKEND=portable; plain torch")
+    assert (
+        choice_with(OCTOSCALE_BACKEND="cpp") == "ValueError: OCTOSCALE_BACKEND=cpp: the backends are native, portable"
+    )
+
+
+@pytest.fixture
+def fresh_choice(monkeypatch):
+    """`choose` without what it remembers, before and after."""
+    monkeypatch.delenv("OCTOSCALE_ISA", raising=False)
+    monkeypatch.delenv("OCTOSCALE_BACKEND", raising=False)
+    backends.choose.cache_clear()
+    yield
+    backends.choose.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh_choice")
+def test_an_instruction_set_that_this_cpu_lacks(monkeypatch):
+    monkeypatch.setattr(native, "available", lambda: ["scalar", "avx2"])
+    monkeypatch.setenv("OCTOSCALE_ISA", "avx512")
+    with pytest.raises(ValueError, match="OCTOSCALE_ISA=avx512: this CPU, or this build, runs only scalar, avx2"):
+        backends.choose("cpu")
+
+
+@pytest.mark.usefixtures("fresh_choice")
+def test_without_vector_instructions_plain_torch_is_faster(monkeypatch):
+    monkeypatch.setattr(native, "available", lambda: ["scalar"])
+    choice = backends.choose("cpu")
+    assert choice.name == "portable"
+    assert "no vector instructions for this CPU" in choice.reason
+    backends.choose.cache_clear()
+    monkeypatch.setenv("OCTOSCALE_ISA", "scalar")
+    assert backends.choose("cpu").name == "native"
+
+
+@pytest.mark.usefixtures("fresh_choice")
+def test_without_a_core_plain_torch_serves_and_says_so(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    choice = backends.choose("cpu")
+    assert choice.name == "portable"
+    assert choice.reason.startswith(
+        "the C++ core was not built when octoscale was installed (it needs a C++17 compiler)"
+    )
+
+
+@pytest.mark.usefixtures("fresh_choice")
+def test_a_core_that_cannot_serve_is_not_forced(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setenv("OCTOSCALE_BACKEND", "native")
+    with pytest.raises(
+        ValueError, match=r"no backend serves cpu: OCTOSCALE_BACKEND=native; the C\+\+ core was not built"
+    ):
+        backends.choose("cpu")
