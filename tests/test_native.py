@@ -356,9 +356,9 @@ def fresh_choice(monkeypatch):
     """`choose` without what it remembers, before and after."""
     monkeypatch.delenv("OCTOSCALE_ISA", raising=False)
     monkeypatch.delenv("OCTOSCALE_BACKEND", raising=False)
-    backends.choose.cache_clear()
+    backends._choices.clear()
     yield
-    backends.choose.cache_clear()
+    backends._choices.clear()
 
 
 @pytest.mark.usefixtures("fresh_choice")
@@ -375,7 +375,7 @@ def test_without_vector_instructions_plain_torch_is_faster(monkeypatch):
     choice = backends.choose("cpu")
     assert choice.name == "portable"
     assert "no vector instructions for this CPU" in choice.reason
-    backends.choose.cache_clear()
+    backends._choices.clear()
     monkeypatch.setenv("OCTOSCALE_ISA", "scalar")
     assert backends.choose("cpu").name == "native"
 

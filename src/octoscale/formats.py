@@ -50,7 +50,7 @@ class Format:
         """Whether the code 0x80 is -0 (where it is not, it is NaN)."""
         return self.special != "fnuz"
 
-    @cached_property
+    @property
     def max_code(self) -> int:
         """The code of the largest finite value."""
         return {"ieee": (1 << 7) - (1 << self.mantissa_bits) - 1, "fn": 0x7E, "fnuz": 0x7F}[self.special]
@@ -63,7 +63,7 @@ class Format:
         first = self.max_code + (2 if self.has_inf else 1)
         return frozenset(code | sign for code in range(first, 0x80) for sign in (0x00, 0x80))
 
-    @cached_property
+    @property
     def nan_code(self) -> int:
         """The one NaN code that `encode` writes: 0x80 (fnuz), else 0x7F, whatever the sign of the NaN."""
         return 0x80 if self.special == "fnuz" else 0x7F
@@ -73,7 +73,7 @@ class Format:
         """The codes of +inf and -inf; empty where the format has none."""
         return frozenset({self.max_code + 1, (self.max_code + 1) | 0x80}) if self.has_inf else frozenset()
 
-    @cached_property
+    @property
     def max(self) -> float:
         """The largest finite value."""
         exponent_field, mantissa = divmod(self.max_code, 1 << self.mantissa_bits)

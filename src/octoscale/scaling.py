@@ -122,7 +122,7 @@ def amax_to_scale_bias(amax: Tensor, fmt: Format, margin: int = 0) -> Tensor:
     Exact for every float32, subnormals included; 0, inf and NaN give 0. Does not wait for a device: only on a CPU is
     the number looked at, where that is ten times as fast as tensors of one element.
     """
-    if amax.device.type == "cpu" and amax.ndim == 0 and not torch.compiler.is_compiling():
+    if type(amax) is Tensor and amax.device.type == "cpu" and amax.ndim == 0 and not torch.compiler.is_compiling():
         return torch.scalar_tensor(_scale_bias(amax.item(), fmt, margin), dtype=torch.int32)
     max_mantissa, max_exponent = math.frexp(fmt.max)
     mantissa, exponent = torch.frexp(amax.float())

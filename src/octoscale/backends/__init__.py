@@ -4,7 +4,6 @@ import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import cast
 
 import torch
@@ -34,12 +33,17 @@ class Row:
     make: Callable[[str], tuple[Backend, str]]
 
 
-@cache
 def choose(device_type: str) -> Choice:
     """The backend for tensors on this type of device (`cpu`, `cuda`, ...): the first row of the table that can.
 
     $OCTOSCALE_BACKEND names a row to be used instead: ValueError if there is none, or if it cannot serve the device.
     """
+    if device_type not in _choices:
+        _choices[device_type] = _choose(device_type)
+    return _choices[device_type]
+
+
+def _choose(device_type: str) -> Choice:
     forced = os.environ.get(BACKEND_VARIABLE)
     if forced is not None and forced not in [row.name for row in TABLE]:
         raise ValueError(f"{BACKEND_VARIABLE}={forced}: the backends are {', '.join(row.name for row in TABLE)}")
@@ -87,3 +91,8 @@ TABLE = (
     Row(name="native", why_not=_why_not_native, make=_make_native),
     Row(name="portable", why_not=lambda _: None, make=_make_portable),
 )
+
+#: What was chosen. A plain dictionary: torch.compile follows it, functools.cache it does not. The CPU's
+#: choice is there from the start, for a compiler cannot trace the search.
+_choices: dict[str, Choice] = {}
+_choices["cpu"] = _choose("cpu")
