@@ -19,6 +19,7 @@ What is never hidden. Infinity and NaN turn the product into NaN, which a loss s
 eval mode) they raise `NonFiniteError` with the layer's name.
 """
 
+import math
 import threading
 import weakref
 from collections.abc import Callable
@@ -181,7 +182,7 @@ class LayerState:
 
     def _check_finite(self, role: Role, cast: Quantized) -> None:
         assert cast.observed is not None
-        if not cast.observed.amax.isfinite():
+        if not math.isfinite(cast.observed.amax.item()):  # many times faster than a tensor's isfinite
             raise NonFiniteError(
                 f"layer {self.name.module}: the {role} holds infinity or NaN; look at the layers before it, "
                 "or keep it out of FP8 with skip"
