@@ -17,6 +17,12 @@ bool can_stream(const Matrix& a, const Matrix& b) { return a.rows <= max_stream_
 
 }  // namespace
 
+// Below some hundred thousand multiplications, waking a thread costs more than it saves.
+int num_stream_tasks(const Matrix& a, const Matrix& b, int num_threads) {
+  constexpr int64_t least_per_task = 1 << 17;
+  return static_cast<int>(std::clamp<int64_t>(a.rows * b.rows * b.cols / least_per_task, 1, num_threads));
+}
+
 bool matmul(Isa isa, const Matrix& a, const Matrix& b, const Output& out, int num_threads) {
   const Unscale unscale = unscale_by(out.scale_bias);
   prefer_huge_pages(out.data, a.rows * out.row_stride * (out.type == Float::f32 ? 4 : 2));

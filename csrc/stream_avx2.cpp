@@ -80,9 +80,7 @@ void stream_avx2(const Matrix& a, const Matrix& b, const Output& out, Unscale un
   const int64_t padded = (a.cols + 7) / 8 * 8;
   float* x = scratch.reserve(std::max<int64_t>(1, a.rows * padded));
   for (int64_t r = 0; r < a.rows; ++r) widen_row(a, r, padded, x + r * padded);
-  // Below some hundred thousand codes, waking a thread costs more than it saves.
-  const int64_t worth = std::max<int64_t>(1, b.rows * b.cols * std::max<int64_t>(1, a.rows) / (1 << 17));
-  const int num_tasks = static_cast<int>(std::min<int64_t>(num_threads, worth));
+  const int num_tasks = num_stream_tasks(a, b, num_threads);
   const int64_t share = (b.cols + num_tasks - 1) / num_tasks;
   parallel_for(num_tasks, num_threads, [&](int task) {
     with_format(b.format, [&](auto F) {

@@ -142,9 +142,7 @@ void stream_avx512(const Matrix& a, const Matrix& b, const Output& out, Unscale 
   const int64_t num_blocks = (a.cols + 63) / 64, stride = 2 * num_blocks;
   __m512i* x = reinterpret_cast<__m512i*>(scratch.reserve(std::max<int64_t>(1, 32 * a.rows * stride)));
   for (int64_t r = 0; r < a.rows; ++r) arrange_row(a, r, num_blocks, x + r * stride);
-  // Below some hundred thousand codes, waking a thread costs more than it saves.
-  const int64_t worth = std::max<int64_t>(1, b.rows * b.cols * std::max<int64_t>(1, a.rows) / (1 << 17));
-  const int num_tasks = static_cast<int>(std::min<int64_t>(num_threads, worth));
+  const int num_tasks = num_stream_tasks(a, b, num_threads);
   const int64_t share = (b.cols + num_tasks - 1) / num_tasks;
   parallel_for(num_tasks, num_threads, [&](int task) {
     const int64_t end = std::min(b.cols, share * (task + 1));
