@@ -10,6 +10,8 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -17,13 +19,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from implementations import BACKENDS, using
-from tensors import DTYPES, normal
-from threadpoolctl import threadpool_info
+from tensors import DTYPES, normal, rounded
 from torch import Tensor
 
 from octoscale import backends, ops, reference
 from octoscale.formats import FORMATS, Format
-from octoscale.scaling import Amax, Constant
+from octoscale.scaling import MAX_SCALE_BIAS, MIN_SCALE_BIAS, Amax, Constant
 
 native = pytest.importorskip("octoscale.backends.native", reason="the C++ core is not built")
 
@@ -74,41 +75,44 @@ def magnitude_steps(fmt: Format) -> np.ndarray:
     return np.array([*steps, 0x7F800000], dtype=np.int64)
 
 
-CHUNK = 1 << 25
+BINADE = 1 << 23  # the float32 values that share an exponent field and a sign
 
 
-def expected_outcome(first: int, steps: np.ndarray, fmt: Format) -> tuple[Tensor, dict[str, int]]:
-    """Codes and counts of the float32 values with the bits first .. first + CHUNK - 1."""
-    magnitude, negative = first & 0x7FFFFFFF, bool(first >> 31)
-    edges = np.clip(steps - magnitude, 0, CHUNK)
+def expected_binade(field: int, steps: np.ndarray, fmt: Format) -> tuple[np.ndarray, dict[str, int], float]:
+    """Codes, counts and amax of the positive values with this exponent field; only codes differ for negative ones."""
+    first = field << 23
+    if field == 255:
+        return np.full(BINADE, fmt.nan_code, np.uint8), {"saturated": 0, "flushed": 0, "nonfinite": BINADE}, np.nan
+    edges = np.clip(steps - first, 0, BINADE)
     codes = np.repeat(np.arange(fmt.max_code + 1, dtype=np.uint8), np.diff(edges, prepend=0))
-    sign = 0x80 if negative else 0
-    codes = np.where((codes == 0) & (not fmt.has_negative_zero), 0, codes | sign).astype(np.uint8)
-    codes = np.concatenate([codes, np.full(CHUNK - len(codes), fmt.nan_code, dtype=np.uint8)])
     largest = int(np.float32(fmt.max).view(np.uint32))
-    inside = lambda low, high: max(0, min(high, magnitude + CHUNK) - max(low, magnitude))  # noqa: E731
-    counts = {
-        "saturated": inside(largest + 1, 0x7F800000),
-        "flushed": inside(1, int(steps[0])),
-        "nonfinite": inside(0x7F800000, 1 << 31),
-    }
-    return torch.from_numpy(codes), counts
+    inside = lambda low, high: max(0, min(high, first + BINADE) - max(low, first))  # noqa: E731
+    counts = {"saturated": inside(largest + 1, 0x7F800000), "flushed": inside(1, int(steps[0])), "nonfinite": 0}
+    return codes, counts, float(np.uint32(first + BINADE - 1).view(np.float32))
+
+
+def negated(codes: np.ndarray, fmt: Format) -> np.ndarray:
+    """The codes of the negative values; NaN has one code, zero one or two."""
+    unsigned = (codes == fmt.nan_code) | ((codes == 0) & (not fmt.has_negative_zero))
+    return np.where(unsigned, codes, codes | 0x80)
 
 
 @pytest.mark.slow
 def test_all_float32_values(fmt):
-    steps = magnitude_steps(fmt)
-    for first in range(0, 1 << 32, CHUNK):
-        codes, counts = expected_outcome(first, steps, fmt)
-        bits = torch.arange(first, first + CHUNK, dtype=torch.int64)
-        x = bits.to(torch.int32).view(torch.float32)
-        exponents = torch.bincount(bits.bitwise_right_shift(23) & 0xFF, minlength=256)
-        for name in NATIVE:
-            ours = outcome(name, x, fmt, Constant(0))
-            assert torch.equal(ours["codes"], codes), f"{name}, bits from {first:#x}"
-            assert {key: int(ours[key]) for key in counts} == counts, f"{name}, bits from {first:#x}"
-            assert torch.equal(ours["exponents"], exponents), f"{name}, bits from {first:#x}"
-            assert ours["amax"].isnan() == bool(x.isnan().any())
+    steps, offsets = magnitude_steps(fmt), torch.arange(BINADE, dtype=torch.int32)
+    for field in range(256):
+        codes, counts, amax = expected_binade(field, steps, fmt)
+        exponents = torch.zeros(256, dtype=torch.int64)
+        exponents[field] = BINADE
+        for sign in (0, -1 << 31):
+            x = (offsets | (field << 23) | sign).view(torch.float32)
+            expected = torch.from_numpy(negated(codes, fmt) if sign else codes)
+            for name in NATIVE:
+                ours, where = outcome(name, x, fmt, Constant(0)), f"{name}, exponent field {field}, sign {sign}"
+                assert torch.equal(ours["codes"], expected), where
+                assert {key: int(ours[key]) for key in counts} == counts, where
+                assert torch.equal(ours["exponents"], exponents), where
+                np.testing.assert_equal(ours["amax"].item(), amax, err_msg=where)
 
 
 # Large tensors: several blocks, several threads, sizes that nothing divides
@@ -187,6 +191,46 @@ def test_the_second_output_is_the_value_of_the_codes(name, dtype, fmt):
         assert torch.equal(values, cast.codes.to(torch.bfloat16))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", NATIVE)
+def test_every_code_at_every_scale(name, dtype, fmt):
+    """Oracle: the reference value as a float64, scaled by numpy, rounded once."""
+    codes = torch.arange(256, dtype=torch.uint8).view(getattr(torch, fmt.torch_name))
+    scale_biases = range(MIN_SCALE_BIAS, MAX_SCALE_BIAS + 1)
+    core, values = native.Native(name[7:-1]), np.array([reference.decode(code, fmt) for code in range(256)])
+    ours = torch.stack([core.dequantize(codes, torch.tensor(b, dtype=torch.int32), dtype) for b in scale_biases])
+    expected = rounded(np.ldexp(values, -np.array(scale_biases)[:, None]), dtype)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=0, equal_nan=True)
+    assert torch.equal(ours.signbit() & ~ours.isnan(), expected.signbit() & ~expected.isnan())
+
+
+LARGE_CODES = {
+    "flat": lambda codes: codes[:300_001],
+    "rows with a stride": lambda codes: codes[:300_000].view(500, 600)[::2, 5:598],
+    "transposed": lambda codes: codes[:300_000].view(500, 600).t(),
+    "every third": lambda codes: codes[::3],
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LARGE_CODES)
+@pytest.mark.parametrize("name", VECTOR)
+def test_decoding_of_large_tensors_as_scalar(name, layout, dtype, fmt):
+    """Oracle: the scalar core, on one thread; test_every_code_at_every_scale compares it with `reference`."""
+    num = torch.arange(300_007, dtype=torch.int64)
+    codes = LARGE_CODES[layout]((num * 37 % 251).to(torch.uint8).view(getattr(torch, fmt.torch_name)))
+    scale_bias, threads = torch.tensor(3, dtype=torch.int32), torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        expected = native.Native("scalar").dequantize(codes, scale_bias, dtype)
+        for num_threads in (1, 2, 3):
+            torch.set_num_threads(num_threads)
+            ours = native.Native(name[7:-1]).dequantize(codes, scale_bias, dtype)
+            torch.testing.assert_close(ours, expected, rtol=0, atol=0, equal_nan=True)
+    finally:
+        torch.set_num_threads(threads)
+
+
 # The edge of memory
 
 
@@ -257,6 +301,39 @@ def test_products_read_only_their_operands(name, m, k, n, a_by_column, b_by_colu
         torch.testing.assert_close(out.double(), expected, rtol=1e-4, atol=1e-2)
 
 
+class Fenced:
+    """Memory for a result, off a vector's alignment, with bytes on both sides that nothing may change."""
+
+    def __init__(self, num: int, dtype: torch.dtype) -> None:
+        size, self._first = num * dtype.itemsize, 64 + dtype.itemsize
+        self._whole = torch.full((self._first + size + 200,), 0xA5, dtype=torch.uint8)
+        self._last = self._first + size
+        self.result = self._whole[self._first : self._last].view(dtype)
+
+    def is_whole(self) -> bool:
+        return bool((self._whole[: self._first] == 0xA5).all() and (self._whole[self._last :] == 0xA5).all())
+
+
+@pytest.mark.parametrize("num", [1, 31, 63, 65, 4097, 70_001])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", NATIVE)
+def test_nothing_is_written_around_the_results(name, dtype, num):
+    """Oracle for what is written between the fences: `outcome`, elsewhere in memory."""
+    x, isa, kind = normal(num).to(dtype), native.ISAS.index(name[7:-1]), native._DTYPES[dtype]
+    codes, values = Fenced(num, torch.uint8), Fenced(num, torch.bfloat16)
+    counts, bins, back = Fenced(3, torch.int64), Fenced(256, torch.int64), Fenced(num, dtype)
+    addresses = [fence.result.data_ptr() for fence in (codes, values, counts, bins)]
+    native._core.cast(isa, x.data_ptr(), kind, 1, num, num, 0, 8, *addresses, 2)
+    native._core.decode(isa, addresses[0], 0, 1, num, num, 8, back.result.data_ptr(), kind, 2)
+    assert all(fence.is_whole() for fence in (codes, values, counts, bins, back))
+    expected = outcome(name, x, FORMATS["e4m3fn"], Constant(8))
+    assert torch.equal(codes.result, expected["codes"])
+    assert torch.equal(values.result, codes.result.view(torch.float8_e4m3fn).bfloat16())
+    assert counts.result.tolist() == [int(expected[part]) for part in ("saturated", "flushed", "nonfinite")]
+    assert torch.equal(bins.result, expected["exponents"])
+    assert torch.equal(back.result, rounded(values.result.double().numpy() / 256, dtype))
+
+
 @given(data=st.data())
 def test_any_view_gives_the_codes_of_its_copy(data):
     """Oracle: x.contiguous(), on the scalar core."""
@@ -270,14 +347,55 @@ def test_any_view_gives_the_codes_of_its_copy(data):
     assert_same(outcome(name, x, fmt, Amax()), expected)
 
 
+@given(data=st.data())
+def test_larger_views_give_the_codes_of_their_copy(data):
+    """As above, with rows that fill vectors and tails, in every dtype, on every instruction set."""
+    dtype = data.draw(st.sampled_from(DTYPES))
+    sizes = [data.draw(st.sampled_from([1, 2, 5])), *(data.draw(st.sampled_from([1, 3, 31, 70, 133])) for _ in "mn")]
+    strides = [data.draw(st.sampled_from([0, 1, 2, 70, 133, 140])) for _ in sizes]
+    x = normal(40_000, seed=6).to(dtype).as_strided(sizes, strides, data.draw(st.integers(0, 3)))
+    fmt = data.draw(st.sampled_from(list(FORMATS.values())))
+    expected = outcome("native[scalar]", x.contiguous(), fmt, Amax())
+    for name in NATIVE:
+        assert_same(outcome(name, x, fmt, Amax()), expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", NATIVE)
+def test_a_negated_view_is_cast_with_its_sign(name, dtype):
+    """Oracle: the same values, copied. The memory of z.conj().imag holds them with the other sign."""
+    public = torch.tensor([1 + 2j]).conj().imag
+    for x in (torch._neg_view(normal(100).to(dtype)), torch._neg_view(normal(9, 70).to(dtype))[::2, 3:], public):
+        assert x.is_neg()
+        for rule in (Amax(), Constant(2)):
+            assert_same(outcome(name, x, FORMATS["e4m3fn"], rule), outcome(name, x.clone(), FORMATS["e4m3fn"], rule))
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_negated_operands_of_a_product(name):
+    """Oracle: the product of copies."""
+    x, bias = torch._neg_view(normal(3, 70).bfloat16()), torch._neg_view(normal(5))
+    with using(name):
+        w = ops.quantize(normal(5, 70), "e4m3fn", Amax())
+        assert torch.equal(ops.linear(x, w, bias), ops.linear(x.clone(), w, bias.clone()))
+
+
 # Threads
 
 
 def test_there_is_one_openmp_pool():
-    """Oracle: threadpoolctl, which lists the OpenMP runtimes of this process."""
-    outcome(NATIVE[-1], normal(500_000), FORMATS["e4m3fn"], Amax())
-    assert native.has_pool
-    assert len({info["filepath"] for info in threadpool_info() if info["user_api"] == "openmp"}) == 1
+    """Oracle: threadpoolctl, where nothing but torch and the package is loaded: other wheels bring pools."""
+    script = """
+import torch
+from threadpoolctl import threadpool_info
+from octoscale import ops
+from octoscale.backends import native
+from octoscale.scaling import Amax
+ops.quantize(torch.ones(4_000_000), "e4m3fn", Amax())
+print(native.has_pool, len({row["filepath"] for row in threadpool_info() if row["user_api"] == "openmp"}))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "1"]
 
 
 def test_one_thread_means_one():
@@ -298,29 +416,53 @@ print(before, len(os.listdir("/proc/self/task")))
     assert after - before == 2
 
 
-def test_python_runs_while_the_core_does():
-    """Oracle: a thread that counts during one long cast could not, if the interpreter were locked."""
-    x, started, ticks = normal(1 << 25), threading.Event(), []
+def long_calls() -> dict[str, Callable[[], object]]:
+    """Calls of the core that take milliseconds, on one thread of its own."""
+    x = torch.ones(1 << 22)
+    codes, out = torch.zeros(1 << 22, dtype=torch.uint8), torch.empty(1 << 22)
+    flat, matrix = (1, x.numel(), x.numel()), (codes.data_ptr(), 0, 128, 1)
+    core = native._core
+    return {
+        "observe": lambda: core.observe(0, x.data_ptr(), 0, *flat, 0, 1),
+        "encode": lambda: core.encode(0, x.data_ptr(), 0, *flat, 1.0, 0, 0, codes.data_ptr(), 0, 0, 1),
+        "cast": lambda: core.cast(0, x.data_ptr(), 0, *flat, 0, 0, codes.data_ptr(), 0, 0, 0, 1),
+        "decode": lambda: core.decode(0, codes.data_ptr(), 0, *flat, 0, out.data_ptr(), 0, 1),
+        "matmul": lambda: core.matmul(0, *matrix, *matrix, 128, 128, 128, 0, 0, 0, out.data_ptr(), 0, 1),
+    }
+
+
+@pytest.mark.parametrize("call", ["observe", "encode", "cast", "decode", "matmul"])
+def test_python_runs_while_the_core_does(call):
+    """Oracle: another thread counts during the call, and not during one that is known to keep the interpreter's lock.
+
+    A thread that waits for the lock normally takes it after some milliseconds, and would count before and after the
+    call whatever that does. With a long switch interval it gets the lock only where it is given away.
+    """
+    ticks, counting, stop = [0], threading.Event(), threading.Event()
 
     def tick() -> None:
-        started.set()
-        while not ticks or ticks[-1] is not None:
-            ticks.append(1)
-            if len(ticks) > 10**7:
-                return
+        while not stop.is_set():
+            ticks[0] += 1
+            counting.set()
+            time.sleep(1e-5)
 
-    thread = threading.Thread(target=tick)
-    core = native.Native("scalar")
-    source = native.Source(x, torch.float8_e4m3fn)
-    thread.start()
-    started.wait()
-    before = len(ticks)
-    native._core.observe(0, *source.where, 0, 1)
-    after = len(ticks)
-    ticks.append(None)
-    thread.join()
-    assert core.isa == "scalar"
-    assert after - before > 100
+    def ticks_during(call: Callable[[], object]) -> int:
+        before = ticks[0]
+        call()
+        return ticks[0] - before
+
+    calls, keeps_the_lock = long_calls(), ctypes.PyDLL(None).usleep
+    interval, thread = sys.getswitchinterval(), threading.Thread(target=tick)
+    try:
+        sys.setswitchinterval(1000)
+        thread.start()
+        counting.wait()
+        assert ticks_during(lambda: keeps_the_lock(20_000)) == 0
+        assert any(ticks_during(calls[call]) for _ in range(200))  # a busy machine may not run the thread at once
+    finally:
+        sys.setswitchinterval(interval)
+        stop.set()
+        thread.join()
 
 
 # Which backend

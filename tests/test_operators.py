@@ -93,6 +93,21 @@ def test_fake_tensors_have_the_shapes_of_real_ones():
     assert (y.shape, y.dtype) == ((24, 9), torch.bfloat16)
 
 
+@pytest.mark.parametrize("transform", ["functionalize(cast)(x)", "grad(lambda x: (cast(x) * x).sum())(x)"])
+def test_inside_a_transform_of_torch_func(transform):
+    """Oracle: the values, which e4m3fn holds. In a process of its own: the core must not get a null address."""
+    script = f"""
+import torch
+from torch.func import functionalize, grad
+from octoscale import ops
+from octoscale.scaling import Amax
+cast, x = lambda x: ops.quantize(x, "e4m3fn", Amax()).dequantize(), torch.tensor([1.0, 2.0, 3.0, 4.0])
+print({transform}.tolist())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "[1.0, 2.0, 3.0, 4.0]\n"), done.stderr[-300:]
+
+
 def test_the_first_cast_of_a_process_may_be_a_compiled_one():
     """Nothing that eager mode would have filled in before is needed. Oracle: fullgraph raises."""
     script = """
@@ -104,3 +119,9 @@ print(compiled(torch.ones(2)).tolist())
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[1.0, 1.0]\n"
+
+
+def test_jit_trace_is_refused():
+    """It would keep the scale of the tensor that it saw."""
+    with pytest.raises(RuntimeError, match=r"use torch\.compile or export"):
+        torch.jit.trace(lambda x: ops.quantize(x, "e4m3fn", Amax()).dequantize(), normal(4))

@@ -50,8 +50,16 @@ class Operators:
 
 
 def _is_eager(x: Tensor) -> bool:
-    """Whether this is a tensor with memory of its own, outside of any tracer."""
-    return not torch.compiler.is_compiling() and type(x) in (Tensor, nn.Parameter)
+    """Whether this is a tensor with memory of its own, outside of any tracer.
+
+    The wrappers of torch.func have the type Tensor, and no memory: an address of theirs would be null. Raises
+    RuntimeError under torch.jit.trace, which would keep the scale of the one tensor that it saw.
+    """
+    if torch._C._is_tracing():
+        raise RuntimeError("torch.jit.trace cannot record a scale that follows its input: use torch.compile or export")
+    if torch.compiler.is_compiling() or type(x) not in (Tensor, nn.Parameter):
+        return False
+    return not (torch._is_functional_tensor(x) or torch._C._functorch.is_functorch_wrapped_tensor(x))
 
 
 @torch.library.custom_op("octoscale::observe", mutates_args=(), device_types="cpu")
