@@ -55,10 +55,10 @@ def _is_eager(x: Tensor) -> bool:
     The wrappers of torch.func have the type Tensor, and no memory: an address of theirs would be null. Raises
     RuntimeError under torch.jit.trace, which would keep the scale of the one tensor that it saw.
     """
-    if torch._C._is_tracing():
-        raise RuntimeError("torch.jit.trace cannot record a scale that follows its input: use torch.compile or export")
     if torch.compiler.is_compiling() or type(x) not in (Tensor, nn.Parameter):
         return False
+    if torch._C._is_tracing():
+        raise RuntimeError("torch.jit.trace cannot record a scale that follows its input: use torch.compile or export")
     return not (torch._is_functional_tensor(x) or torch._C._functorch.is_functorch_wrapped_tensor(x))
 
 
