@@ -20,6 +20,7 @@ LAYERS = {
     "reference": 0,
     "runfolder": 0,
     "validation": 0,
+    "training": 0,
     "scaling": 1,
     "recipe": 1,
     "ops": 2,

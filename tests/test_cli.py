@@ -13,7 +13,7 @@ from octoscale import cli
 from octoscale.backends import choose
 
 COMMANDS = [
-    *("info", "formats", "models", "inspect", "validate", "sweep", "demo", "report"),
+    *("info", "formats", "models", "inspect", "validate", "sweep", "demo", "train", "report"),
     *("bench quantize", "bench linear"),
 ]
 
@@ -262,3 +262,21 @@ def test_a_forced_backend_that_does_not_exist_is_one_line(variable, value, messa
         pytest.skip("the C++ core is not built")
     done = subprocess.run(command, env=os.environ | {variable: value}, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, f"octoscale: error: {message}\n")
+
+
+def test_train_prints_what_summary_json_holds(run, checkpoint, text, tmp_path):
+    args = ["train", checkpoint, "--text", text, "--window", 32, "--steps", 2, "--batch", 2]
+    code, out, err = run(*args, "--out", tmp_path / "run", "--json")
+    printed = json.loads(out)
+    assert code == 0
+    assert "step 2: loss" in err
+    assert {**json.loads((tmp_path / "run" / "summary.json").read_text()), "run": str(tmp_path / "run")} == printed
+    assert "validation loss" in run(*args, "--out", tmp_path / "again")[1]
+    assert run(*args, "--out", tmp_path / "run")[0] == 2
+
+
+def test_train_with_a_loss_that_is_not_finite_is_one_line(run, checkpoint, text, tmp_path):
+    args = ["train", checkpoint, "--text", text, "--window", 32, "--steps", 9, "--learning-rate", 1e30]
+    code, _, err = run(*args, "--out", tmp_path / "run")
+    assert code == 2
+    assert err.splitlines()[-1].startswith("octoscale: error: the loss is nan at step")

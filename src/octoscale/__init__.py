@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from octoscale.telemetry import Recorder as Recorder
     from octoscale.telemetry import read_scales as read_scales
     from octoscale.telemetry import record as record
+    from octoscale.train import TrainerCallback as TrainerCallback
 
 __version__ = "0.1.0"
 
@@ -70,6 +71,7 @@ _MODULE_OF = {
     "Recorder": "telemetry",
     "read_scales": "telemetry",
     "record": "telemetry",
+    "TrainerCallback": "train",
 }
 __all__ = sorted(_MODULE_OF)
 

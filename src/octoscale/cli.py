@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from octoscale.training import Training
 from octoscale.validation import Validation
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def main() -> None:
     """Run the command line; the entry point of the package."""
     try:
         app()
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, FloatingPointError) as error:
         if os.environ.get("OCTOSCALE_TRACEBACK"):
             raise
         _fail(error)
@@ -241,6 +242,69 @@ def demo(
         tokens=tokens if tokens is not None else 1024 if quick else _DEMO_TOKENS,
     )
     _carry_out(plan, _folder(out, "demo"), overwrite, as_json, find_range=True)
+
+
+@app.command()
+def train(
+    model: _Model,
+    scaling: Annotated[str, typer.Option(help="bf16 or fp32 (no FP8), or as in validate: one.")] = Training.scaling,
+    text: _Text = Training.text,
+    tokens: _Tokens = Training.tokens,
+    window: _Window = Training.window,
+    steps: Annotated[int, typer.Option(help="Optimizer steps.")] = Training.steps,
+    batch: Annotated[int, typer.Option(help="Windows in a micro-batch.")] = Training.batch,
+    accumulate: Annotated[int, typer.Option(help="Micro-batches in a step.")] = Training.accumulate,
+    learning_rate: Annotated[float, typer.Option(help="Constant; AdamW as in the paper.")] = Training.learning_rate,
+    validation: Annotated[
+        float, typer.Option(help="The part of the text, at its end, that is kept for validation.")
+    ] = Training.validation,
+    formats: _Formats = Training.formats,
+    skip: _Skip = None,
+    dtype: Annotated[str, typer.Option(help="bf16 (autocast on float32 weights) or fp32.")] = Training.dtype,
+    seed: Annotated[int, typer.Option(help="Of random weights and of the order of windows.")] = Training.seed,
+    every: Annotated[int, typer.Option(help="Record histograms of exponents on each N-th step; 0: never.")] = (
+        Training.every
+    ),
+    out: _Out = None,
+    overwrite: _Overwrite = False,
+    as_json: _Json = False,
+) -> None:
+    """Train or fine-tune a causal language model on a text, in FP8 or not, and record every scale and gradient."""
+    from rich.console import Console
+
+    from octoscale import terminal
+    from octoscale.train import run_training
+
+    plan = Training(
+        model=model,
+        scaling=scaling,
+        text=text,
+        tokens=tokens,
+        window=window,
+        steps=steps,
+        batch=batch,
+        accumulate=accumulate,
+        learning_rate=learning_rate,
+        validation=validation,
+        formats=formats,
+        skip=skip or (),
+        dtype=dtype,
+        seed=seed,
+        every=every,
+    )
+    folder = _folder(out, "train")
+    console = Console(stderr=True, emoji=False)
+    console.print(f"loading {plan.model}; the run goes to {folder}", highlight=False)
+    try:
+        with terminal.step_bar(console, plan.steps) as progress:
+            run = run_training(plan, folder, overwrite=overwrite, progress=progress)
+    except KeyboardInterrupt:
+        console.print(f"interrupted; what was recorded until now: {folder}", highlight=False)
+        raise typer.Exit(130) from None
+    summary = run.read_json(run.summary)
+    _print({**summary, "run": str(run.path)} if as_json else terminal.training_table(summary))
+    if not as_json:
+        _print(f"records, losses and the trained model: {run.path}")
 
 
 @app.command()

@@ -139,7 +139,9 @@ class LayerState:
         if x8 is None:
             x8 = self._cast(x, "input", self.step)
             _last_cast.put(x, self.recipe.input, self.runtime.recorder, x8)
-        if not _in_backward():  # the forward that a checkpoint recomputes has its row already
+        recorder = self.runtime.recorder
+        left_out = inference and recorder is not None and recorder.only_training
+        if not (_in_backward() or left_out):  # the forward that a checkpoint recomputes has its row already
             self._record("input", x8, self.step)
         if inference:
             self.runtime.advance_histories("input")

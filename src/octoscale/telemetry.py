@@ -67,16 +67,25 @@ class Recorder:
 
     `step` counts forward passes of the recorded model from 0; whoever drives a training may set it before each pass.
     `last_step` is that of the last pass. A gradient belongs to the step of its forward; what a reentrant checkpoint
-    recomputes, to the last one. Exponents are wanted on each `every`-th step; every=0: never. One process records to
-    a folder; several recorders of that process may.
+    recomputes, to the last one. Exponents are wanted on each `every`-th step; every=0: never. only_training: casts of
+    inference (eval mode, no gradients) are left out. One process records to a folder; several recorders of that
+    process may.
     """
 
     def __init__(
-        self, folder: Path | str, *, every: int = 1, phase: str = "", scaling: str = "", flush_seconds: float = 5.0
+        self,
+        folder: Path | str,
+        *,
+        every: int = 1,
+        phase: str = "",
+        scaling: str = "",
+        flush_seconds: float = 5.0,
+        only_training: bool = False,
     ) -> None:
         if every < 0:
             raise ValueError(f"every={every}: histograms are recorded every N steps, N >= 1, or never, 0")
         self.step = self.last_step = 0
+        self.only_training = only_training
         self._every, self._phase, self._scaling = every, phase, scaling
         self._scales = RunFolder(folder).scales
         self._scales.mkdir(parents=True, exist_ok=True)

@@ -146,6 +146,32 @@ def progress_bar(console: Console, num_scalings: int) -> Iterator[Report]:
         yield report
 
 
+@contextmanager
+def step_bar(console: Console, num_steps: int) -> Iterator[Callable[[int, float], None]]:
+    """A bar over the steps of a training; call what it yields with (steps done, loss). In a file: a line each tenth."""
+    if not console.is_terminal:
+        tenth = max(1, num_steps // 10)
+        yield lambda step, loss: console.print(f"step {step}: loss {loss:.4f}") if step % tenth == 0 else None
+        return
+    with Progress(TextColumn("{task.description:14}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
+        task = bar.add_task("starting", total=num_steps)
+        yield lambda step, loss: bar.update(task, completed=step, description=f"loss {loss:.4f}")
+
+
+def training_table(summary: Mapping[str, Any]) -> Table:
+    """What a training did: its length, and the loss on the validation windows before and after."""
+    loss = summary["validation_loss"]
+    return facts_table(
+        {
+            "model": summary["model"],
+            "scaling": summary["scaling"],
+            "steps": f"{summary['steps']:,}, {summary['tokens']:,} tokens, {summary['seconds']:.1f} s",
+            "training loss": f"{summary['training_loss']:.4f} on average",
+            "validation loss": f"{loss['before']:.4f} before, {loss['after']:.4f} after",
+        }
+    )
+
+
 def against(value: float | None, base: float | None) -> str:
     """A perplexity relative to the reference: +3.52%, or x 15.7 where that is far away."""
     if value is None or base is None or not math.isfinite(base):
