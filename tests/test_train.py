@@ -133,6 +133,7 @@ def test_the_callback_serves_any_trainer(make, tmp_path):
     ("changes", "message"),
     [
         ({"dtype": "fp16"}, "unknown dtype 'fp16' for training: one of bf16, fp32"),
+        ({"scaling": "fp32"}, "scaling fp32 is no FP8, and dtype bf16 is another precision: --dtype fp32"),
         ({"steps": 0}, "steps=0: must be at least 1"),
         ({"batch": 0}, "batch=0: must be at least 1"),
         ({"validation": 1.0}, "validation=1.0: the part of the text kept for validation"),

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from octoscale.formats import PRECISIONS
+
 #: The precisions that Trainer offers on every device -> the argument that turns its autocast on.
 TRAINING_DTYPES = {"bf16": {"bf16": True}, "fp32": {}}
 
@@ -34,6 +36,10 @@ class Training:
     def __post_init__(self) -> None:
         if self.dtype not in TRAINING_DTYPES:
             raise ValueError(f"unknown dtype {self.dtype!r} for training: one of {', '.join(TRAINING_DTYPES)}")
+        if self.scaling in PRECISIONS and self.scaling != self.dtype:
+            raise ValueError(
+                f"scaling {self.scaling} is no FP8, and dtype {self.dtype} is another precision: --dtype {self.scaling}"
+            )
         for name in ("steps", "batch", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
