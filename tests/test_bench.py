@@ -47,9 +47,9 @@ def test_every_candidate_makes_the_same_cast():
     x = torch.randn(1000)
     codes = ops.quantize(x, "e4m3fn", Amax()).codes.view(torch.uint8)
     assert torch.equal(bench._cast_by_torch(x).view(torch.uint8), codes)
-    if bench._has("ml_dtypes"):
+    if bench.has("ml_dtypes"):
         assert torch.equal(torch.from_numpy(bench._cast_by_ml_dtypes(x)().view("uint8")), codes)
-    if bench._has("torchao"):
+    if bench.has("torchao"):
         assert torch.equal(bench._cast_by_torchao(x)().view(torch.uint8), codes)
 
 

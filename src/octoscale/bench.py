@@ -46,8 +46,8 @@ def quantize(size: int = QUANTIZE_SIZE, rounds: int = ROUNDS) -> Report:
     candidates: Candidates = {
         "read bandwidth": partial(torch.sum, x),
         "torch eager": partial(_cast_by_torch, x),
-        **({"torchao": _cast_by_torchao(x)} if _has("torchao") else {}),
-        **({"ml_dtypes": _cast_by_ml_dtypes(x)} if _has("ml_dtypes") else {}),
+        **({"torchao": _cast_by_torchao(x)} if has("torchao") else {}),
+        **({"ml_dtypes": _cast_by_ml_dtypes(x)} if has("ml_dtypes") else {}),
         **ours,
         "ours, nothing counted": partial(_cast, best, x, **plain),
         "ours, counts and histogram": partial(_cast, best, x, counts=True, exponents=True),
@@ -260,5 +260,6 @@ def _cast_by_ml_dtypes(x: Tensor) -> Callable[[], object]:
     return cast
 
 
-def _has(package: str) -> bool:
+def has(package: str) -> bool:
+    """Whether a package is installed."""
     return importlib.util.find_spec(package) is not None

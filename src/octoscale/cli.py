@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from octoscale.heap import keep_freed_memory
 from octoscale.training import Training
 from octoscale.validation import Validation
 
@@ -96,6 +97,18 @@ def bench_linear(as_json: _Json = False) -> None:
     from octoscale import bench, terminal
 
     report = bench.linear()
+    _print(report if as_json else terminal.bench_table(report))
+
+
+@bench_app.command("train")
+def bench_train(
+    model: Annotated[str, typer.Option(help="A name from `octoscale models`.")] = "smollm2-135m", as_json: _Json = False
+) -> None:
+    """A training step of 4 x 256 tokens: bfloat16 autocast, ours, torchao's emulation where installed. Minutes."""
+    from octoscale import bench_train, terminal
+
+    keep_freed_memory()
+    report = bench_train.train(model)
     _print(report if as_json else terminal.bench_table(report))
 
 
@@ -275,6 +288,7 @@ def train(
     from octoscale import terminal
     from octoscale.train import run_training
 
+    keep_freed_memory()
     plan = Training(
         model=model,
         scaling=scaling,
@@ -326,6 +340,7 @@ def _carry_out(plan: Validation, folder: Path, overwrite: bool, as_json: bool, *
     from octoscale import terminal
     from octoscale.experiment import note_range, run_validation
 
+    keep_freed_memory()
     console = Console(stderr=True, emoji=False)
     console.print(f"loading {plan.model}; the run goes to {folder}", highlight=False)
     try:

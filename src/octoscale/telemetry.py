@@ -4,8 +4,9 @@
         ...                                                 # a forward pass of the model is a step
 
 Rows wait in memory and go to disk every few seconds, each time as a new part, renamed into place when it is whole: a
-process killed at any moment leaves all its parts readable. Tensors in a row are read only then, so that recording does
-not make an accelerator wait. `every` thins out the histograms of exponents, not the rows.
+process killed at any moment leaves all its parts readable. An accelerator's tensors are read only then, so that
+recording does not make it wait; a CPU's at once, for small tensors kept alive between large ones scatter the heap.
+`every` thins out the histograms of exponents, not the rows.
 """
 
 import platform
@@ -102,25 +103,25 @@ class Recorder:
         seen = cast.observed
         if seen is None or seen.saturated is None:
             raise ValueError(f"{name.module}: a cast without counts cannot be recorded; quantize with counts=True")
-        self._rows.append(
-            {
-                "step": step,
-                "phase": self._phase,
-                "scaling": self._scaling,
-                "module": name.module,
-                "layer": name.layer,
-                "kind": name.kind,
-                "role": role,
-                "format": cast.format.name,
-                "scale_bias": cast.scale_bias,
-                "amax": seen.amax,
-                "numel": cast.codes.numel(),
-                "saturated": seen.saturated,
-                "flushed": seen.flushed,
-                "nonfinite": seen.nonfinite,
-                "exponents": seen.exponents if self.wants_exponents(step) else None,
-            }
-        )
+        row = {
+            "step": step,
+            "phase": self._phase,
+            "scaling": self._scaling,
+            "module": name.module,
+            "layer": name.layer,
+            "kind": name.kind,
+            "role": role,
+            "format": cast.format.name,
+            "scale_bias": cast.scale_bias,
+            "amax": seen.amax,
+            "numel": cast.codes.numel(),
+            "saturated": seen.saturated,
+            "flushed": seen.flushed,
+            "nonfinite": seen.nonfinite,
+            "exponents": seen.exponents if self.wants_exponents(step) else None,
+        }
+        on_cpu = cast.codes.device.type == "cpu"
+        self._rows.append({key: _value(value) for key, value in row.items()} if on_cpu else row)
         if len(self._rows) >= _MAX_WAITING_ROWS or time.monotonic() - self._last_flush > self._flush_seconds:
             self.flush()
 

@@ -81,9 +81,9 @@ def facts_table(facts: Mapping[str, Any]) -> Table:
 
 
 def bench_table(report: Mapping[str, Any]) -> Table:
-    """Seconds of each candidate, then the limits and the ratios that carry over to other machines."""
+    """Seconds of each candidate, then limits, and the ratios that carry over to other machines: a section each."""
     table = facts_table({"measured": report["what"]} | report["machine"])
-    for title in ("seconds", "limits", "ratios"):
+    for title in (key for key in report if key not in ("what", "machine")):
         table.add_section()
         for name, value in flatten_names(report[title]).items():
             shown = (
