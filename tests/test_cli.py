@@ -119,10 +119,10 @@ def test_a_task_is_answered_under_each_scaling(run, checkpoint, text, tmp_path):
 def test_paper_sizes_read_bytes_and_say_so(run, text, monkeypatch):
     from octoscale import models
 
-    small = models.PaperSize(
+    small = models.Size(
         family="gpt", d_model=16, num_layers=1, num_heads=2, num_kv_heads=2, d_ffn=32, max_positions=64
     )
-    monkeypatch.setitem(models.PAPER_SIZES, "gpt-111m", small)
+    monkeypatch.setitem(models.SIZES, "gpt-111m", small)
     code, out, _ = run("validate", "gpt-111m", "--text", text, "--window", 32, "--tokens", 64)
     assert code == 0
     assert "random weights" in out
@@ -279,4 +279,4 @@ def test_train_with_a_loss_that_is_not_finite_is_one_line(run, checkpoint, text,
     args = ["train", checkpoint, "--text", text, "--window", 32, "--steps", 9, "--learning-rate", 1e30]
     code, _, err = run(*args, "--out", tmp_path / "run")
     assert code == 2
-    assert err.splitlines()[-1].startswith("octoscale: error: the loss is nan at step")
+    assert err.splitlines()[-1].startswith("octoscale: error: step 2: the gradient that reaches")

@@ -13,7 +13,7 @@ from checkpoints import save_tiny_llama
 
 from octoscale import models
 from octoscale.convert import plan
-from octoscale.models import ALIASES, PAPER_SIZES, Alias, ModelError, check_sha256, load, named_models, skeleton
+from octoscale.models import ALIASES, SIZES, Alias, ModelError, check_sha256, load, named_models, skeleton
 from octoscale.recipe import Recipe
 
 
@@ -30,8 +30,8 @@ def test_a_folder_is_loaded_in_the_dtype_that_was_asked_for(tmp_path):
     assert len(loaded.encode("abc")) == 3
 
 
-@pytest.mark.parametrize("size", PAPER_SIZES)
-def test_the_papers_sizes_have_the_weights_that_the_table_says(size):
+@pytest.mark.parametrize("size", SIZES)
+def test_the_sizes_have_the_weights_that_the_table_says(size):
     report = plan(skeleton(size), Recipe.amax())
     listed = next(row["linear_weights"] for row in named_models() if row["name"] == size)
     assert sum(row.shape[0] * row.shape[1] for row in report.converted) == listed

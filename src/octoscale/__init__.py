@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from octoscale.callback import TrainerCallback as TrainerCallback
     from octoscale.convert import ConversionReport as ConversionReport
     from octoscale.convert import convert as convert
     from octoscale.convert import forget_casts as forget_casts
@@ -37,16 +38,18 @@ if TYPE_CHECKING:
     from octoscale.scaling import Amax as Amax
     from octoscale.scaling import Constant as Constant
     from octoscale.scaling import Delayed as Delayed
+    from octoscale.state import fp8_state as fp8_state
+    from octoscale.state import load_fp8_state as load_fp8_state
     from octoscale.tasks import read_text as read_text
     from octoscale.tasks import token_windows as token_windows
     from octoscale.telemetry import Recorder as Recorder
     from octoscale.telemetry import read_scales as read_scales
     from octoscale.telemetry import record as record
-    from octoscale.train import TrainerCallback as TrainerCallback
 
 __version__ = "0.1.0"
 
 _MODULE_OF = {
+    "TrainerCallback": "callback",
     "ConversionReport": "convert",
     "convert": "convert",
     "forget_casts": "convert",
@@ -66,12 +69,13 @@ _MODULE_OF = {
     "Amax": "scaling",
     "Constant": "scaling",
     "Delayed": "scaling",
+    "fp8_state": "state",
+    "load_fp8_state": "state",
     "read_text": "tasks",
     "token_windows": "tasks",
     "Recorder": "telemetry",
     "read_scales": "telemetry",
     "record": "telemetry",
-    "TrainerCallback": "train",
 }
 __all__ = sorted(_MODULE_OF)
 

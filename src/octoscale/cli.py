@@ -9,13 +9,14 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from octoscale.heap import keep_freed_memory
-from octoscale.training import Training
+from octoscale.training import Training, named_preset
 from octoscale.validation import Validation
 
 if TYPE_CHECKING:
@@ -259,59 +260,118 @@ def demo(
 
 @app.command()
 def train(
+    context: typer.Context,
     model: _Model,
-    scaling: Annotated[str, typer.Option(help="bf16 or fp32 (no FP8), or as in validate: one.")] = Training.scaling,
-    text: _Text = Training.text,
+    scaling: Annotated[
+        str, typer.Option(help="bf16, fp16, fp32 (no FP8, and --dtype of that name), or as in validate: one.")
+    ] = Training.scaling,
+    text: Annotated[
+        str, typer.Option(help="A UTF-8 text file, pydoc, or a data set of the hub, hf:NAME[:CONFIGURATION[:SPLIT]].")
+    ] = Training.text,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="Train a classifier instead: sst2, mnli, qqp (from the hub), or a file .tsv or .jsonl with a column "
+            "label, and one or two of text."
+        ),
+    ] = Training.task,
+    eval_task: Annotated[
+        Path | None, typer.Option(help="The labeled file for validation; else the hub's, or the last part of --task.")
+    ] = Training.eval_task,
     tokens: _Tokens = Training.tokens,
-    window: _Window = Training.window,
+    examples: Annotated[int | None, typer.Option(help="How many examples of --task to read. All, if not given.")] = (
+        Training.examples
+    ),
+    window: Annotated[int, typer.Option(help="Tokens in a window of text; examples are cut off there.")] = (
+        Training.window
+    ),
     steps: Annotated[int, typer.Option(help="Optimizer steps.")] = Training.steps,
-    batch: Annotated[int, typer.Option(help="Windows in a micro-batch.")] = Training.batch,
+    batch: Annotated[int, typer.Option(help="Windows, or examples, in a micro-batch.")] = Training.batch,
     accumulate: Annotated[int, typer.Option(help="Micro-batches in a step.")] = Training.accumulate,
     learning_rate: Annotated[float, typer.Option(help="Constant; AdamW as in the paper.")] = Training.learning_rate,
+    weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = Training.weight_decay,
+    loss_scale: Annotated[
+        str | None,
+        typer.Option(help="The loss is multiplied by: a number, dynamic, or none.  [default: dynamic for fp16]"),
+    ] = Training.loss_scale,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="paper: the paper's hyper-parameters for a size of its GPT, where no option says otherwise."),
+    ] = None,
     validation: Annotated[
-        float, typer.Option(help="The part of the text, at its end, that is kept for validation.")
+        float, typer.Option(help="The part of the text or task, at its end, that is kept for validation.")
     ] = Training.validation,
     formats: _Formats = Training.formats,
     skip: _Skip = None,
-    dtype: Annotated[str, typer.Option(help="bf16 (autocast on float32 weights) or fp32.")] = Training.dtype,
-    seed: Annotated[int, typer.Option(help="Of random weights and of the order of windows.")] = Training.seed,
+    dtype: Annotated[str, typer.Option(help="bf16 or fp16 (autocast on float32 weights), or fp32.")] = Training.dtype,
+    seed: Annotated[int, typer.Option(help="Of random weights and of the order of the data.")] = Training.seed,
     every: Annotated[int, typer.Option(help="Record histograms of exponents on each N-th step; 0: never.")] = (
         Training.every
     ),
+    save_every: Annotated[int, typer.Option(help="Write a checkpoint after each N-th step; 0: never.")] = (
+        Training.save_every
+    ),
+    report_to: Annotated[
+        list[str] | None, typer.Option(help="Also send losses and scales to tensorboard, wandb, ... Repeatable.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint of --out, if it holds one.")
+    ] = False,
     out: _Out = None,
     overwrite: _Overwrite = False,
     as_json: _Json = False,
 ) -> None:
-    """Train or fine-tune a causal language model on a text, in FP8 or not, and record every scale and gradient."""
-    from rich.console import Console
-
-    from octoscale import terminal
-    from octoscale.train import run_training
-
-    keep_freed_memory()
+    """Train or fine-tune a language model or a classifier, in FP8 or not, and record every scale and gradient."""
+    if resume and (out is None or overwrite):
+        raise ValueError("--resume goes on with the run that --out names" + (", not --overwrite" if overwrite else ""))
     plan = Training(
         model=model,
         scaling=scaling,
         text=text,
+        task=task,
+        eval_task=eval_task,
         tokens=tokens,
+        examples=examples,
         window=window,
         steps=steps,
         batch=batch,
         accumulate=accumulate,
         learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        loss_scale=loss_scale,
         validation=validation,
         formats=formats,
         skip=skip or (),
         dtype=dtype,
         seed=seed,
         every=every,
+        save_every=save_every,
+        report_to=report_to or (),
     )
-    folder = _folder(out, "train")
+    if preset is not None:
+        plan = replace(plan, **_not_given(context, named_preset(preset, model, batch)))
+    _train(plan, _folder(out, "train"), overwrite, resume, as_json)
+
+
+def _not_given(context: typer.Context, preset: dict[str, Any]) -> dict[str, Any]:
+    """The part of a preset that no option on the command line contradicts."""
+    sources = {name: context.get_parameter_source(name) for name in preset}
+    return {name: preset[name] for name, source in sources.items() if source is None or source.name == "DEFAULT"}
+
+
+def _train(plan: Training, folder: Path, overwrite: bool, resume: bool, as_json: bool) -> None:
+    """Run a training with a bar of its steps, then show what was reached."""
+    from rich.console import Console
+
+    from octoscale import terminal
+    from octoscale.train import run_training
+
+    keep_freed_memory()
     console = Console(stderr=True, emoji=False)
     console.print(f"loading {plan.model}; the run goes to {folder}", highlight=False)
     try:
         with terminal.step_bar(console, plan.steps) as progress:
-            run = run_training(plan, folder, overwrite=overwrite, progress=progress)
+            run = run_training(plan, folder, overwrite=overwrite, go_on=resume, progress=progress)
     except KeyboardInterrupt:
         console.print(f"interrupted; what was recorded until now: {folder}", highlight=False)
         raise typer.Exit(130) from None

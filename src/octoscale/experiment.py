@@ -29,7 +29,7 @@ def run_validation(plan: Validation, folder: Path, *, overwrite: bool, progress:
     loaded = models.load(plan.model, getattr(torch, PRECISIONS[plan.dtype]))
     if loaded.encode is None:
         raise ValueError(f"{loaded.note}; without it, {plan.model} cannot read a text")
-    _check_window(loaded.model, plan.window)
+    tasks.check_window(plan.window, loaded.model)
     for scaling in scalings:
         if isinstance(scaling, Recipe):
             plan_conversion(loaded.model, scaling)
@@ -64,12 +64,6 @@ def note_range(run: RunFolder) -> None:
     summary = run.read_json(run.summary)
     found = bias_range(summary)
     write_json(run.summary, {**summary, "cscale_range": {**asdict(found), "text": str(found)}})
-
-
-def _check_window(model: Any, window: int) -> None:
-    limit = getattr(model.config, "max_position_embeddings", None)
-    if limit is not None and window > limit:
-        raise ValueError(f"a window of {window} tokens is longer than the model's {limit} positions: lower --window")
 
 
 def _plain(plan: Validation) -> dict[str, Any]:

@@ -217,6 +217,15 @@ class Runtime:
             if not roles or role in roles:
                 history.advance()
 
+    def save_histories(self) -> dict[str, list[float]]:
+        """The amax of the closed steps of each role, as numbers; closes the current step before."""
+        self.advance_histories()
+        return {role: history.save() for role, history in self._histories.items()}
+
+    def load_histories(self, saved: dict[Role, list[float]], lengths: dict[Role, int], device: torch.device) -> None:
+        """Put back what `save_histories` gave."""
+        self._histories = {role: History(lengths[role], past, device) for role, past in saved.items()}
+
 
 class _Products(torch.autograd.Function):
     """The three products of the table at the top."""

@@ -3,7 +3,7 @@
 A MODEL argument is, in this order:
 
     smollm2-135m      a real pretrained model that needs no account and no hub (see ALIASES)
-    gpt-111m          a size of the paper, with random weights (see PAPER_SIZES)
+    gpt-111m          a size of the paper, with random weights (see SIZES)
     ./folder          a transformers checkpoint
     file.gguf         a GGUF file, dequantized
     org/name          an id on the Hugging Face Hub
@@ -69,8 +69,8 @@ class Alias:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PaperSize:
-    """A model of the paper's Table 1; the models have their family's usual vocabulary."""
+class Size:
+    """A model to be built with random weights; it has its family's usual vocabulary, unless it names one."""
 
     family: Family
     d_model: int
@@ -79,11 +79,12 @@ class PaperSize:
     num_kv_heads: int
     d_ffn: int
     max_positions: int
+    vocabulary: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """A causal language model in eval mode, its tokenizer (a callable from text to ids), and what it is called."""
+    """A language model in eval mode, its tokenizer (a callable from text to ids), and what it is called."""
 
     name: str
     model: Any
@@ -113,8 +114,8 @@ _TABLE_1: tuple[tuple[str, Family, int, int, int, int, int, int], ...] = (
     ("llama2-70b", "llama", 8192, 80, 64, 8, 28672, 4096),
 )
 
-PAPER_SIZES: dict[str, PaperSize] = {
-    name: PaperSize(
+PAPER_SIZES: dict[str, Size] = {
+    name: Size(
         family=family,
         d_model=d_model,
         num_layers=num_layers,
@@ -127,15 +128,36 @@ PAPER_SIZES: dict[str, PaperSize] = {
 }
 _VOCABULARY: dict[Family, int] = {"gpt": 50257, "llama": 32000}
 
+#: gpt-10m is ours: as a GPT of the paper, of a size that learns bytes from scratch within minutes on a CPU.
+SIZES = PAPER_SIZES | {
+    "gpt-10m": Size(
+        family="gpt",
+        d_model=320,
+        num_layers=8,
+        num_heads=5,
+        num_kv_heads=5,
+        d_ffn=1280,
+        max_positions=1024,
+        vocabulary=256,
+    )
+}
 
-def load(spec: str, dtype: torch.dtype = torch.bfloat16) -> LoadedModel:
-    """The model that `spec` means, on the CPU in `dtype`, in eval mode. ModelError if it cannot be had."""
-    if spec in PAPER_SIZES:
+
+def load(
+    spec: str, dtype: torch.dtype = torch.bfloat16, *, num_labels: int | None = None, seed: int = 0
+) -> LoadedModel:
+    """The model that `spec` means, on the CPU in `dtype`, in eval mode. ModelError if it cannot be had.
+
+    num_labels: a classifier of so many classes, in place of a causal language model. seed: of all weights that the
+    checkpoint does not hold: those of a size, and a classifier's head.
+    """
+    torch.manual_seed(seed)
+    if spec in SIZES:
         note = f"{spec} has random weights and no tokenizer: texts are read as bytes"
-        return LoadedModel(name=spec, model=_random(spec, dtype), encode=_bytes_of, note=note)
+        return LoadedModel(name=spec, model=_random(spec, dtype, num_labels), encode=_bytes_of, note=note)
     folder, options = _resolve(spec)
     try:
-        return _load_pretrained(spec, folder, dtype, options)
+        return _load_pretrained(spec, folder, dtype, options, num_labels)
     except _READ_ERRORS as error:
         raise ModelError(_explain(spec, error)) from error
 
@@ -145,8 +167,8 @@ def skeleton(spec: str) -> Any:
     import transformers
 
     try:
-        if spec in PAPER_SIZES:
-            config = paper_config(spec)
+        if spec in SIZES:
+            config = config_of_size(spec)
         else:
             folder, options = _resolve(spec)
             options.pop("quantization_config", None)
@@ -157,22 +179,24 @@ def skeleton(spec: str) -> Any:
         raise error if isinstance(error, ModelError) else ModelError(_explain(spec, error)) from error
 
 
-def paper_config(size: str) -> Any:
-    """The transformers config of a size of the paper. KeyError for an unknown one."""
+def config_of_size(size: str) -> Any:
+    """The transformers config of one of `SIZES`. KeyError for an unknown one."""
     import transformers
 
-    row = PAPER_SIZES[size]
+    row = SIZES[size]
+    vocabulary = row.vocabulary or _VOCABULARY[row.family]
     if row.family == "gpt":
         return transformers.GPT2Config(
-            vocab_size=_VOCABULARY["gpt"],
+            vocab_size=vocabulary,
             n_positions=row.max_positions,
             n_embd=row.d_model,
             n_layer=row.num_layers,
             n_head=row.num_heads,
             n_inner=row.d_ffn,
+            **({} if row.vocabulary is None else {"bos_token_id": None, "eos_token_id": None}),
         )
     return transformers.LlamaConfig(
-        vocab_size=_VOCABULARY["llama"],
+        vocab_size=vocabulary,
         max_position_embeddings=row.max_positions,
         hidden_size=row.d_model,
         num_hidden_layers=row.num_layers,
@@ -188,14 +212,15 @@ def named_models() -> list[dict[str, Any]]:
         {"name": name, "linear_weights": alias.linear_weights, "description": alias.description}
         for name, alias in ALIASES.items()
     ]
-    for name, size in PAPER_SIZES.items():
+    for name, size in SIZES.items():
         shape = f"{size.num_layers} layers, d_model {size.d_model}, d_ffn {size.d_ffn}"
-        description = f"{shape}, {size.num_heads} heads; random weights (the paper's Table 1)"
+        source = "the paper's Table 1" if name in PAPER_SIZES else "small enough to train on a CPU"
+        description = f"{shape}, {size.num_heads} heads; random weights ({source})"
         rows.append({"name": name, "linear_weights": _linear_weights(size), "description": description})
     return rows
 
 
-def _linear_weights(row: PaperSize) -> int:
+def _linear_weights(row: Size) -> int:
     kv = row.d_model * row.num_kv_heads // row.num_heads
     ffn_products = 2 if row.family == "gpt" else 3
     return row.num_layers * row.d_model * (2 * row.d_model + 2 * kv + ffn_products * row.d_ffn)
@@ -222,16 +247,19 @@ def _resolve(spec: str) -> tuple[str, dict[str, Any]]:
     if path.exists() or spec.count("/") > 1 or spec.startswith((".", "/", "~")):
         raise ModelError(f"{spec} is neither a checkpoint folder nor a .gguf file")
     if "/" not in spec:
-        known = ", ".join([*ALIASES, *PAPER_SIZES])
+        known = ", ".join([*ALIASES, *SIZES])
         raise ModelError(f"unknown model {spec!r}: name one of {known}, a folder, a .gguf file, or a hub id org/name")
     return spec, {}
 
 
-def _load_pretrained(spec: str, folder: str, dtype: torch.dtype, options: dict[str, Any]) -> LoadedModel:
+def _load_pretrained(
+    spec: str, folder: str, dtype: torch.dtype, options: dict[str, Any], num_labels: int | None
+) -> LoadedModel:
     import transformers
 
     _quiet(transformers)
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options).eval()
+    auto, more = _auto_class(num_labels)
+    model = auto.from_pretrained(folder, dtype=dtype, **options, **more).eval()
     options.pop("quantization_config", None)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
@@ -251,11 +279,20 @@ def _gguf_options(path: Path) -> dict[str, Any]:
     return {"gguf_file": path.name, "quantization_config": transformers.GgufConfig(dequantize=True)}
 
 
-def _random(size: str, dtype: torch.dtype) -> Any:
+def _random(size: str, dtype: torch.dtype, num_labels: int | None) -> Any:
+    auto, more = _auto_class(num_labels)
+    config = config_of_size(size)
+    config.update(more)
+    return auto.from_config(config, dtype=dtype).eval()
+
+
+def _auto_class(num_labels: int | None) -> tuple[Any, dict[str, Any]]:
+    """The class of transformers that builds the model, and options for its config."""
     import transformers
 
-    torch.manual_seed(0)
-    return transformers.AutoModelForCausalLM.from_config(paper_config(size), dtype=dtype).eval()
+    if num_labels is None:
+        return transformers.AutoModelForCausalLM, {}
+    return transformers.AutoModelForSequenceClassification, {"num_labels": num_labels}
 
 
 def _bytes_of(text: str) -> list[int]:

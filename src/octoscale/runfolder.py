@@ -5,6 +5,8 @@
     summary.json    the results so far, rewritten whole
     scales/         part-000000.parquet, ...: one row a tensor a step (telemetry.py)
     figures/        PNG and SVG
+    checkpoints/    of a training: the newest state to go on from (trainer.py)
+    model/          of a training that ended: the model, as transformers saves it
 
 A file is written under a temporary name in the same folder and then renamed: a reader, or a crash, sees the old
 file or the new one. Only metrics.jsonl is appended to; a line cut short by a crash is left out when it is read.
@@ -13,8 +15,8 @@ file or the new one. Only metrics.jsonl is appended to; a line cut short by a cr
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +31,21 @@ class RunFolder:
         self.summary = self.path / "summary.json"
         self.scales = self.path / "scales"
         self.figures = self.path / "figures"
+        self.checkpoints = self.path / "checkpoints"
+        self.model = self.path / "model"
 
     @classmethod
     def create(cls, path: Path | str, header: dict[str, Any], *, overwrite: bool = False) -> "RunFolder":
         """Make a new run. FileExistsError if the folder holds something, unless that is a run and `overwrite`."""
         run = cls(path)
-        if run.path.is_dir() and any(run.path.iterdir()):
+        if run.path.is_dir() and any(not _is_temporary(file) for file in run.path.iterdir()):
             if not run.header.exists():
                 raise FileExistsError(f"{run.path} holds files that are not a run: choose another folder")
             if not overwrite:
                 raise FileExistsError(f"{run.path} already holds a run: choose another folder, or --overwrite")
             shutil.rmtree(run.path)
-        run.scales.mkdir(parents=True, exist_ok=True)
         write_json(run.header, header)
+        run.scales.mkdir(exist_ok=True)
         return run
 
     @classmethod
@@ -60,12 +64,31 @@ class RunFolder:
             cut_short = file.read() not in (b"", b"\n")
             file.write((("\n" if cut_short else "") + line + "\n").encode())
 
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The measurements in their order; a line that a crash cut short is left out."""
+        rows = []
+        for line in self.metrics.read_bytes().split(b"\n") if self.metrics.exists() else ():
+            with suppress(ValueError):
+                rows.append(json.loads(line))
+        return rows
+
+    def keep_metrics(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
+        """Rewrite metrics.jsonl with only the wanted measurements."""
+        with replacing(self.metrics) as temporary:
+            lines = [json.dumps(row, allow_nan=False) + "\n" for row in self.read_metrics() if wanted(row)]
+            temporary.write_text("".join(lines), encoding="utf-8")
+
     def read_json(self, path: Path) -> dict[str, Any]:
         """One of the run's JSON files. FileNotFoundError, naming it, if the run has none."""
         if not path.exists():
             raise FileNotFoundError(f"{self.path} has no {path.name}: the run ended before it was written")
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return content
+
+
+def _is_temporary(path: Path) -> bool:
+    """Whether a process that was killed left this behind while it wrote something else."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
 @contextmanager

@@ -14,6 +14,7 @@ stays in [-126, 126], so that 2**scale_bias is a normal float32. An amax that is
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -96,9 +97,9 @@ class History:
     forward uses the scale of the first one.
     """
 
-    def __init__(self, length: int) -> None:
+    def __init__(self, length: int, past: Sequence[float] = (), device: torch.device | str = "cpu") -> None:
         self._length = length
-        self._past: list[Tensor] = []
+        self._past = [torch.tensor(amax, dtype=torch.float32, device=device) for amax in past][-length:]
         self._pending: Tensor | None = None
 
     def observe(self, amax: Tensor) -> None:
@@ -110,6 +111,10 @@ class History:
         if self._pending is not None and bool(self._pending.isfinite() & (self._pending > 0)):
             self._past = [*self._past, self._pending][-self._length :]
         self._pending = None
+
+    def save(self) -> list[float]:
+        """The amax of the closed steps in memory, oldest first: the `past` of another History."""
+        return [amax.item() for amax in self._past]
 
     def max(self) -> Tensor | None:
         """The largest amax of the closed steps in memory; None if there is none."""

@@ -1,7 +1,7 @@
 """What a model is asked: windows of a text, or multiple-choice questions from a local file.
 
 Perplexity reads a text in windows that do not overlap, without special tokens. `pydoc` is a text that every machine
-has: the topics of CPython's own help system, in sorted order.
+has: the topics of CPython's own help system, in sorted order. `hf:NAME` is a data set of the hub (hub_data.py).
 
 A task file holds one question a line, as JSON: {"query": "...", "choices": ["...", "..."], "gold": 0}. A question is
 answered by the choice whose text is likeliest after the query, per byte of its text, as the paper's length-normalized
@@ -12,9 +12,12 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from octoscale.hub_data import PREFIX, read_hub_text
 
 Encode = Callable[[str], list[int]]
 
@@ -37,11 +40,13 @@ class Task:
 
 
 def read_text(source: str) -> str:
-    """The text of a file, or of `pydoc`. FileNotFoundError or ValueError (not UTF-8), naming the file."""
+    """The text of a file, of `pydoc`, or of a data set hf:NAME. FileNotFoundError or ValueError, naming the source."""
     if source == "pydoc":
         from pydoc_data.topics import topics
 
         return "\n\n".join(topics[key] for key in sorted(topics))
+    if source.startswith(PREFIX):
+        return read_hub_text(source)
     path = Path(source)
     if not path.is_file():
         raise FileNotFoundError(f"no such text file: {source} (or write pydoc for Python's own help texts)")
@@ -64,6 +69,13 @@ def token_windows(text: str, encode: Encode, *, window: int, num_tokens: int | N
     if ids.numel() < window:
         raise ValueError(f"the text has {ids.numel()} tokens, which do not fill a window of {window}")
     return ids[: ids.numel() // window * window].view(-1, window)
+
+
+def check_window(window: int, model: Any) -> None:
+    """ValueError if a window is longer than what a transformers model was made for."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if limit is not None and window > limit:
+        raise ValueError(f"a window of {window} tokens is longer than the model's {limit} positions: lower --window")
 
 
 def read_questions(source: Path | str, limit: int | None = None) -> list[Question]:

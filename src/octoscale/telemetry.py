@@ -137,6 +137,23 @@ class Recorder:
             self._rows.clear()
         self._last_flush = time.monotonic()
 
+    def scalars(self) -> dict[str, float]:
+        """Of the last step, for a tracker: by role and kind the mean scale_bias, and the shares in % that were clipped.
+
+        Names as `scale_bias/input/ffn_out`. Only rows that wait to be written are looked at.
+        """
+        groups: dict[str, list[dict[str, Any]]] = {}
+        for row in self._rows:
+            if row["step"] == self.last_step:
+                groups.setdefault(f"{row['role']}/{row['kind']}", []).append(row)
+        found: dict[str, float] = {}
+        for name, rows in groups.items():
+            count = sum(row["numel"] for row in rows) or 1
+            found[f"scale_bias/{name}"] = sum(_value(row["scale_bias"]) for row in rows) / len(rows)
+            found[f"saturated/{name}"] = 100 * sum(_value(row["saturated"]) for row in rows) / count
+            found[f"flushed/{name}"] = 100 * sum(_value(row["flushed"]) for row in rows) / count
+        return found
+
     def _next_part(self) -> Path:
         """The first part whose number is above all that are there, whoever wrote them."""
         written = [int(part.stem.split("-")[1]) for part in self._scales.glob("part-*.parquet")]
@@ -201,6 +218,18 @@ def read_scales(folder: Path | str) -> pl.DataFrame:
     if not parts:
         raise FileNotFoundError(f"{folder} holds no scales: nothing was recorded there")
     return pl.concat([pl.read_parquet(part) for part in parts])
+
+
+def drop_scales(folder: Path | str, step: int) -> None:
+    """Forget the rows from `step` on: a training goes on from there, and will record them again."""
+    for part in sorted(RunFolder(folder).scales.glob("part-*.parquet")):
+        rows = pl.read_parquet(part)
+        kept = rows.filter(pl.col("step") < step)
+        if kept.is_empty():
+            part.unlink()
+        elif kept.height < rows.height:
+            with replacing(part) as temporary:
+                kept.write_parquet(temporary)
 
 
 def run_header(device: torch.device, **more: Any) -> dict[str, Any]:

@@ -159,17 +159,26 @@ def step_bar(console: Console, num_steps: int) -> Iterator[Callable[[int, float]
 
 
 def training_table(summary: Mapping[str, Any]) -> Table:
-    """What a training did: its length, and the loss on the validation windows before and after."""
-    loss = summary["validation_loss"]
-    return facts_table(
-        {
-            "model": summary["model"],
-            "scaling": summary["scaling"],
-            "steps": f"{summary['steps']:,}, {summary['tokens']:,} tokens, {summary['seconds']:.1f} s",
-            "training loss": f"{summary['training_loss']:.4f} on average",
-            "validation loss": f"{loss['before']:.4f} before, {loss['after']:.4f} after",
-        }
-    )
+    """What a training did: its length, and the validation before and after."""
+    unit = "tokens" if "tokens" in summary else "examples"
+    facts = {
+        "model": summary["model"],
+        "scaling": summary["scaling"],
+        "steps": f"{summary['steps']:,}, {summary[unit]:,} {unit}, {summary['seconds']:.1f} s",
+    }
+    if summary.get("skipped_steps"):
+        facts["skipped"] = f"{summary['skipped_steps']:,} steps, whose gradients held infinity or NaN"
+    facts["training loss"] = f"{summary['training_loss']:.4f} on average"
+    for name in ("loss", "accuracy"):
+        values = summary.get(f"validation_{name}")
+        if values is not None:
+            facts[f"validation {name}"] = f"{_number(values['before'])} before, {_number(values['after'])} after"
+    return facts_table(facts)
+
+
+def _number(value: float | None) -> str:
+    """Four digits; a loss that was not finite is null in a summary."""
+    return "not finite" if value is None else f"{value:.4f}"
 
 
 def against(value: float | None, base: float | None) -> str:

@@ -1,179 +1,158 @@
-"""Train a causal language model in FP8. The loop is transformers' Trainer; here it gets a model, data and a recorder.
+"""Train a causal language model or a classifier in FP8. The loop is transformers' Trainer; here it gets its parts.
 
     run_training(Training(model="gpt-111m", scaling="amax"), Path("runs/mine"))
 
-Parameters are float32, the master weights; activations are bfloat16 under Trainer's autocast, unless dtype is fp32.
+Parameters are float32, the master weights; activations are bfloat16 or float16 under autocast, unless dtype is fp32.
 Each FP8 layer casts its weight once per optimizer step, and keeps FP8 codes for backward (linear.py). In a script of
 your own, `convert` the model and give Trainer an `octoscale.TrainerCallback(folder)`: nothing else changes.
 """
 
-import math
-from collections.abc import Callable
-from dataclasses import asdict
+import statistics
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from torch import Tensor, nn
 
-from octoscale import models, tasks
+from octoscale import models, resume, tasks
+from octoscale.callback import Progress, TrainerCallback
 from octoscale.convert import convert
 from octoscale.convert import plan as plan_conversion
+from octoscale.models import LoadedModel
 from octoscale.recipe import Recipe, parse_scaling
 from octoscale.runfolder import RunFolder, write_json
-from octoscale.telemetry import Recorder, fp8_layers, run_header
-from octoscale.training import TRAINING_DTYPES, Training
-
-#: Called with the steps done and the loss of the last one.
-Progress = Callable[[int, float], None]
-
-
-class TrainerCallback(transformers.TrainerCallback):  # type: ignore[misc]
-    """Records a training that transformers' Trainer runs: every cast of all three roles, and the loss of each log.
-
-    folder: a run's folder; run.json is written if it has none. every: histograms of exponents on each N-th step. Rows
-    carry Trainer's step; with several micro-batches a step has several rows. What is evaluated in between is not
-    recorded. A model without FP8 layers gets its losses logged, and no rows.
-    """
-
-    def __init__(
-        self, folder: Path | str, *, every: int = 10, scaling: str = "", progress: Progress | None = None
-    ) -> None:
-        self._run = RunFolder(folder)
-        self._every, self._scaling, self._progress = every, scaling, progress
-        self._recorder: Recorder | None = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, model: nn.Module, **_: Any) -> None:
-        """Attach a recorder to the FP8 layers."""
-        if not self._run.header.exists():
-            RunFolder.create(self._run.path, run_header(next(model.parameters()).device, scaling=self._scaling))
-        if not _has_fp8(model):
-            return
-        self._recorder = Recorder(
-            self._run.path, every=self._every, phase="train", scaling=self._scaling, only_training=True
-        )
-        for layer in fp8_layers(model):
-            layer.fp8.runtime.attach(self._recorder)
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Rows from now on belong to this step."""
-        if self._recorder is not None:
-            self._recorder.step = self._recorder.last_step = state.global_step
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        """Append what Trainer logs to metrics.jsonl; a loss that is not finite is null there."""
-        row = {key: value if math.isfinite(value) else None for key, value in (logs or {}).items()}
-        self._run.append_metrics({"phase": "train", "scaling": self._scaling, "step": state.global_step, **row})
-        if self._progress is not None and "loss" in row:
-            self._progress(state.global_step, (logs or {})["loss"])
-
-    def on_train_end(self, args: Any, state: Any, control: Any, model: nn.Module, **_: Any) -> None:
-        """Close the record."""
-        self.close(model)
-
-    def close(self, model: nn.Module) -> None:
-        """Write the last rows and let go of the model; Trainer calls it, unless the training ends with an error."""
-        if self._recorder is not None:
-            for layer in fp8_layers(model):
-                layer.fp8.runtime.attach(None)
-            self._recorder.flush()
-            self._recorder = None
+from octoscale.state import load_fp8_state
+from octoscale.telemetry import run_header
+from octoscale.train_data import Data, labeled_data, read_labeled_texts, text_data
+from octoscale.trainer import Trainer, checkpoint_step, save_model_whole
+from octoscale.training import Training
 
 
 def run_training(
-    plan: Training, folder: Path, *, overwrite: bool = False, progress: Progress | None = None
+    plan: Training,
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    go_on: bool = False,
+    progress: Progress | None = None,
 ) -> RunFolder:
-    """Carry out `plan` and write its run to `folder`: records, losses, summary.json and the trained model.
+    """Carry out `plan` and write its run to `folder`: records, losses, checkpoints, summary.json, the trained model.
 
-    All input is checked before the folder is made. Raises ValueError or OSError, naming the remedy, for anything in the
-    plan that cannot be had, and FloatingPointError if the loss stops being finite: the run keeps what was until then.
+    go_on: from the newest checkpoint in `folder`, whose plan must be the same but for the number of steps; from the
+    beginning if it holds none. All input is checked before the folder is made or changed. Raises ValueError or OSError,
+    naming the remedy, for anything in the plan that cannot be had, and FloatingPointError for gradients that are not
+    finite: the run keeps what was until then.
     """
-    scaling = parse_scaling(plan.scaling, plan.formats, plan.skip)
-    text = tasks.read_text(plan.text)
-    transformers.set_seed(plan.seed)
-    loaded = models.load(plan.model, torch.float32)
-    if loaded.encode is None:
-        raise ValueError(f"{loaded.note}; without it, {plan.model} cannot read a text")
-    train, validation = _split(
-        tasks.token_windows(text, loaded.encode, window=plan.window, num_tokens=plan.tokens), plan
-    )
-    if isinstance(scaling, Recipe):
-        plan_conversion(loaded.model, scaling)
-        convert(loaded.model, scaling)
-    run = RunFolder.create(
-        folder, run_header(loaded.model.device, plan=asdict(plan), note=loaded.note), overwrite=overwrite
-    )
-    callback = TrainerCallback(folder, every=plan.every, scaling=plan.scaling, progress=progress)
-    trainer = transformers.Trainer(
-        model=loaded.model,
-        args=_arguments(plan, run),
-        train_dataset=_Windows(train),
-        eval_dataset=_Windows(validation),
-        callbacks=[callback, _StopAtNonFinite()],
-    )
-    trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
-    before = trainer.evaluate()["eval_loss"]
-    try:
-        result = trainer.train()
-    finally:
-        callback.close(loaded.model)
-    after = trainer.evaluate()["eval_loss"]
-    trainer.save_model(str(run.path / "model"))
-    write_json(
-        run.summary,
-        {
-            "model": plan.model,
-            "scaling": plan.scaling,
-            "steps": result.global_step,
-            "tokens": result.global_step * plan.accumulate * plan.batch * plan.window,
-            "training_loss": result.training_loss,
-            "validation_loss": {"before": before, "after": after},
-            "seconds": result.metrics["train_runtime"],
-        },
-    )
+    run = RunFolder(folder)
+    go_on = go_on and run.header.exists()
+    if go_on:
+        resume.check_same_plan(run, plan)
+        if resume.is_finished(run, plan):
+            return run
+    parts = _prepare(plan)
+    checkpoint = resume.take_back(run) if go_on else None
+    if checkpoint is None:
+        header = run_header(parts.loaded.model.device, plan=resume.plan_to_json(plan), note=parts.loaded.note)
+        run = RunFolder.create(folder, header, overwrite=overwrite or go_on)
+    _train(plan, parts, run, checkpoint, progress)
     return run
 
 
-class _Windows(torch.utils.data.Dataset[dict[str, Tensor]]):
-    """Windows of tokens as Trainer takes them; the labels are the tokens, which the model shifts."""
+@dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """The model, in FP8 if the plan says so, and its data."""
 
-    def __init__(self, windows: Tensor) -> None:
-        self._windows = windows
-
-    def __len__(self) -> int:
-        return len(self._windows)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {"input_ids": self._windows[index], "labels": self._windows[index]}
+    loaded: LoadedModel
+    data: Data
 
 
-class _StopAtNonFinite(transformers.TrainerCallback):  # type: ignore[misc]
-    """Ends a training whose loss is infinite or NaN: without loss scaling, it will not come back."""
+def _prepare(plan: Training) -> _Parts:
+    """Read what the plan names, the cheap things first; nothing is written."""
+    scaling = parse_scaling(plan.scaling, plan.formats, plan.skip)
+    _check_trackers(plan)
+    transformers.set_seed(plan.seed)
+    if plan.task is None:
+        text = tasks.read_text(plan.text)
+        loaded = models.load(plan.model, torch.float32, seed=plan.seed)
+        tasks.check_window(plan.window, loaded.model)
+        data = text_data(plan, text, loaded)
+    else:
+        train, validation = read_labeled_texts(plan)
+        loaded = models.load(plan.model, torch.float32, num_labels=len(train.classes), seed=plan.seed)
+        tasks.check_window(plan.window, loaded.model)
+        data = labeled_data(plan, train, validation, loaded)
+    if isinstance(scaling, Recipe):
+        plan_conversion(loaded.model, scaling)
+        convert(loaded.model, scaling)
+    return _Parts(loaded=loaded, data=data)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        loss = (logs or {}).get("loss", 0.0)
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is {loss} at step {state.global_step}: octoscale report shows which scale"
-            )
+
+def _train(plan: Training, parts: _Parts, run: RunFolder, checkpoint: Path | None, progress: Progress | None) -> None:
+    model = parts.loaded.model
+    callback = TrainerCallback(run.path, every=plan.every, scaling=plan.scaling, progress=progress)
+    trainer = Trainer(
+        model=model,
+        args=_arguments(plan, run),
+        train_dataset=parts.data.train,
+        eval_dataset=parts.data.validation,
+        data_collator=parts.data.collate,
+        compute_metrics=parts.data.metrics,
+        loss_scale=plan.constant_loss_scale,
+        fp16=plan.dtype == "fp16",
+    )
+    callback.put_first(trainer)
+    trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
+    started = time.monotonic()
+    if checkpoint is None:
+        trainer.evaluate()
+    else:
+        load_fp8_state(model, resume.read_state(checkpoint))
+    if checkpoint is None or checkpoint_step(checkpoint) < plan.steps:
+        try:
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        finally:
+            callback.close(model)
+    else:  # it was stopped after its last step
+        trainer._load_from_checkpoint(str(checkpoint))
+        trainer.state = transformers.TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    trainer.evaluate()
+    save_model_whole(trainer, run.model)
+    write_json(run.summary, _summary(plan, run, checkpoint, time.monotonic() - started))
 
 
-def _split(windows: Tensor, plan: Training) -> tuple[Tensor, Tensor]:
-    """Windows for training, and the last ones for validation."""
-    num_validation = max(1, round(len(windows) * plan.validation))
-    if len(windows) - num_validation < 1:
-        raise ValueError(
-            f"the text fills {len(windows)} window of {plan.window} tokens; training needs one and validation another: "
-            "give a longer text or a smaller --window"
-        )
-    return windows[:-num_validation], windows[-num_validation:]
+def _summary(plan: Training, run: RunFolder, checkpoint: Path | None, seconds: float) -> dict[str, Any]:
+    """The results, from the lines that the training wrote."""
+    rows = run.read_metrics()
+    losses = [row["loss"] for row in rows if row.get("loss") is not None]
+    evaluations = [row for row in rows if "eval_loss" in row]
+    summary = {
+        "model": plan.model,
+        "scaling": plan.scaling,
+        "steps": plan.steps,
+        "skipped_steps": sum(row.get("skipped", False) for row in rows),
+        "training_loss": statistics.fmean(losses) if losses else None,
+        "validation_loss": {"before": evaluations[0]["eval_loss"], "after": evaluations[-1]["eval_loss"]},
+        "seconds": seconds,
+    }
+    if plan.task is None:
+        summary["tokens"] = plan.steps * plan.accumulate * plan.batch * plan.window
+    else:
+        summary["examples"] = plan.steps * plan.accumulate * plan.batch
+        summary["validation_accuracy"] = {
+            "before": evaluations[0]["eval_accuracy"],
+            "after": evaluations[-1]["eval_accuracy"],
+        }
+    if checkpoint is not None:
+        summary["resumed_after_step"] = checkpoint_step(checkpoint)
+    return summary
 
 
 def _arguments(plan: Training, run: RunFolder) -> Any:
     """Trainer's arguments: the paper's AdamW and constant learning rate."""
     return transformers.TrainingArguments(
-        output_dir=str(run.path / "checkpoints"),
+        output_dir=str(run.checkpoints),
         max_steps=plan.steps,
         per_device_train_batch_size=plan.batch,
         per_device_eval_batch_size=plan.batch,
@@ -183,18 +162,24 @@ def _arguments(plan: Training, run: RunFolder) -> Any:
         adam_beta1=0.9,
         adam_beta2=0.999,
         adam_epsilon=1e-5,
-        weight_decay=0.01,
+        weight_decay=plan.weight_decay,
         seed=plan.seed,
+        data_seed=plan.seed,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        save_strategy="no",
-        report_to=[],
+        save_strategy="steps" if plan.save_every else "no",
+        save_steps=plan.save_every or 1,
+        report_to=list(plan.report_to),
         disable_tqdm=True,
         dataloader_pin_memory=False,
         use_cpu=not torch.accelerator.is_available(),
-        **TRAINING_DTYPES[plan.dtype],
+        bf16=plan.dtype == "bf16",
     )
 
 
-def _has_fp8(model: nn.Module) -> bool:
-    return any(hasattr(module, "fp8") for module in model.modules())
+def _check_trackers(plan: Training) -> None:
+    """ValueError for a tracker whose package is missing; Trainer would say so after the model is loaded."""
+    installed = transformers.integrations.get_available_reporting_integrations()
+    for name in plan.report_to:
+        if name not in installed:
+            raise ValueError(f"cannot report to {name}: install its package; there is {', '.join(installed) or 'none'}")

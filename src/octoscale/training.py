@@ -1,37 +1,48 @@
-"""What to train: one place for the words, and the defaults, of the command train."""
+"""What to train: one place for the words, and the defaults, of the command train; and the paper's own words by size."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from octoscale.formats import PRECISIONS
 
-#: The precisions that Trainer offers on every device -> the argument that turns its autocast on.
-TRAINING_DTYPES = {"bf16": {"bf16": True}, "fp32": {}}
+#: The precisions of a training: products outside the FP8 layers, and activations, under autocast; parameters float32.
+TRAINING_DTYPES = ("bf16", "fp16", "fp32")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
     """What to train. Texts as on the command line; see `octoscale train --help`.
 
-    A step is `accumulate` micro-batches of `batch` windows of `window` tokens. The last `validation` part of the text's
-    windows is kept for validation. every: histograms of exponents on each N-th step; 0 for never.
+    A step is `accumulate` micro-batches of `batch` windows of `window` tokens, or of `batch` examples of a `task`,
+    which `window` tokens cut off. Validation: the file `eval_task`, or the last part `validation` of what is read.
+    loss_scale: a number, `dynamic`, `none`; None: dynamic for fp16, else none. every: histograms of exponents on each
+    N-th step; 0 for never. save_every: a checkpoint to go on from after each N-th step; 0 for never.
     """
 
     model: str
     scaling: str = "amax"
     text: str = "pydoc"
+    task: str | None = None
+    eval_task: Path | None = None
     tokens: int | None = None
+    examples: int | None = None
     window: int = 256
     steps: int = 200
     batch: int = 4
     accumulate: int = 1
     learning_rate: float = 4e-5
+    weight_decay: float = 0.01
+    loss_scale: str | None = None
     validation: float = 0.1
     formats: str = "ocp"
     skip: Sequence[str] = ()
     dtype: str = "bf16"
     seed: int = 0
     every: int = 10
+    save_every: int = 100
+    report_to: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if self.dtype not in TRAINING_DTYPES:
@@ -43,9 +54,98 @@ class Training:
         for name in ("steps", "batch", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        self._check_rates()
+        for name, what in (("every", "histograms are recorded"), ("save_every", "checkpoints are written")):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: {what} every N steps, N >= 1, or never, 0")
+        if self.eval_task is not None and self.task is None:
+            raise ValueError(
+                f"{self.eval_task} holds labeled examples for validation: give --task the ones to train on"
+            )
+        self.constant_loss_scale  # noqa: B018  raises if the text is none
+
+    def _check_rates(self) -> None:
         if not 0 < self.validation < 1:
-            raise ValueError(f"validation={self.validation}: the part of the text kept for validation, between 0 and 1")
+            raise ValueError(f"validation={self.validation}: the part of the data kept for validation, between 0 and 1")
         if not self.learning_rate > 0:
             raise ValueError(f"learning rate {self.learning_rate}: must be above 0")
-        if self.every < 0:
-            raise ValueError(f"every={self.every}: histograms are recorded every N steps, N >= 1, or never, 0")
+        if self.weight_decay < 0:
+            raise ValueError(f"weight decay {self.weight_decay}: must be at least 0")
+
+    @property
+    def is_loss_scale_dynamic(self) -> bool:
+        """Whether the loss scale follows what the gradients bear."""
+        return self.loss_scale == "dynamic" or (self.loss_scale is None and self.dtype == "fp16")
+
+    @property
+    def constant_loss_scale(self) -> float | None:
+        """The loss scale, if it is one number; 1 stands for none. ValueError for another text."""
+        if self.is_loss_scale_dynamic:
+            return None
+        if self.loss_scale in (None, "none"):
+            return 1.0
+        try:
+            scale = float(str(self.loss_scale))
+        except ValueError:
+            scale = 0.0
+        if not 0 < scale < float("inf"):
+            raise ValueError(f"loss scale {self.loss_scale!r}: a number above 0, dynamic, or none")
+        return scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperRow:
+    """Hyper-parameters of one model of the paper (its Tables 1 and 8)."""
+
+    size: str
+    window: int
+    learning_rate: float
+    loss_scale: int
+    weight_decay: float
+
+
+#: Size, sequence length, learning rate, loss scale, weight decay: the paper's Tables 1 and 8.
+PAPER_ROWS = tuple(
+    PaperRow(size=size, window=window, learning_rate=rate, loss_scale=scale, weight_decay=decay)
+    for size, window, rate, scale, decay in (
+        ("gpt-111m", 120, 4e-5, 512, 0.01),
+        ("gpt-590m", 264, 6e-5, 4096, 0.01),
+        ("gpt-1.3b", 528, 3e-5, 4096, 0.0),
+        ("gpt-6.7b", 1040, 8e-6, 32768, 0.0),
+        ("gpt-13b", 1080, 7e-6, 32768, 0.0),
+    )
+)
+PAPER_BATCH = 512
+
+
+def named_preset(name: str, model: str, batch: int) -> dict[str, Any]:
+    """The fields of a preset, by name. ValueError for an unknown one."""
+    if name != "paper":
+        raise ValueError(f"unknown preset {name!r}: there is paper")
+    return paper_preset(model, batch)
+
+
+def paper_preset(model: str, batch: int) -> dict[str, Any]:
+    """The paper's training of a model whose name holds a size of the paper: fields of `Training` and their values.
+
+    fp16 with a constant loss scale, FP8-AMAX in fnuz formats with margin 3, a constant learning rate, 512 sequences a
+    step in micro-batches of `batch`. ValueError for another model, and if `batch` does not divide 512.
+    """
+    rows = [row for row in PAPER_ROWS if row.size in model.lower()]
+    if not rows:
+        raise ValueError(
+            f"--preset paper has no row for {model}: its sizes are {', '.join(r.size for r in PAPER_ROWS)}"
+        )
+    if batch < 1 or PAPER_BATCH % batch:
+        raise ValueError(f"--preset paper takes {PAPER_BATCH} sequences a step, which --batch {batch} does not divide")
+    row = rows[0]
+    return {
+        "scaling": "amax:margin=3",
+        "formats": "fnuz",
+        "dtype": "fp16",
+        "window": row.window,
+        "accumulate": PAPER_BATCH // batch,
+        "learning_rate": row.learning_rate,
+        "weight_decay": row.weight_decay,
+        "loss_scale": str(row.loss_scale),
+    }

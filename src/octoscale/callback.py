@@ -1,0 +1,120 @@
+"""TrainerCallback: records a training that transformers' Trainer runs, whoever wrote the script.
+
+    octoscale.convert(model, octoscale.Recipe.amax())
+    trainer = Trainer(model=model, ..., callbacks=[octoscale.TrainerCallback("runs/mine")])
+
+Each step it notes the casts of all three roles (telemetry.py), and with each log of Trainer the loss and what became of
+the loss scale. Before Trainer writes a checkpoint, the rows until then are on disk.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import transformers
+from torch import nn
+
+from octoscale.linear import Fp8Linear
+from octoscale.runfolder import RunFolder
+from octoscale.telemetry import Recorder, fp8_layers, read_scales, run_header
+
+#: Called with the steps done and the loss of the last one.
+Progress = Callable[[int, float], None]
+
+
+class TrainerCallback(transformers.TrainerCallback):  # type: ignore[misc]
+    """Records every cast of all three roles, and the loss of each log.
+
+    folder: a run's folder; run.json is written if it has none. every: histograms of exponents on each N-th step. Rows
+    carry Trainer's step; with several micro-batches a step has several rows. What is evaluated in between is not
+    recorded. A model without FP8 layers gets its losses logged, and no rows.
+
+    Trackers (`report_to`) get the scales as scalars too if this callback comes before theirs: `put_first(trainer)`.
+    """
+
+    def __init__(
+        self, folder: Path | str, *, every: int = 10, scaling: str = "", progress: Progress | None = None
+    ) -> None:
+        self._run = RunFolder(folder)
+        self._every, self._scaling, self._progress = every, scaling, progress
+        self._recorder: Recorder | None = None
+        self.skipped = 0
+
+    def put_first(self, trainer: Any) -> None:
+        """Add this callback to a Trainer, before all others: so that what it adds to a log reaches the trackers."""
+        trainer.callback_handler.callbacks.insert(0, self)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: nn.Module, **_: Any) -> None:
+        """Attach a recorder to the FP8 layers."""
+        if not self._run.header.exists():
+            RunFolder.create(self._run.path, run_header(next(model.parameters()).device, scaling=self._scaling))
+        if not any(isinstance(module, Fp8Linear) for module in model.modules()):
+            return
+        self._recorder = Recorder(
+            self._run.path, every=self._every, phase="train", scaling=self._scaling, only_training=True
+        )
+        for layer in fp8_layers(model):
+            layer.fp8.runtime.attach(self._recorder)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Rows from now on belong to this step."""
+        if self._recorder is not None:
+            self._recorder.step = self._recorder.last_step = state.global_step
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
+        """Count the steps that dynamic loss scaling skips; each gets a line in metrics.jsonl."""
+        if getattr(optimizer, "step_was_skipped", False):
+            self.skipped += 1
+            row = {"step": state.global_step + 1, "skipped": True, "loss_scale": optimizer.scaler.get_scale()}
+            self._run.append_metrics({"phase": "train", "scaling": self._scaling, **row})
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """A checkpoint of this step follows: its rows go to disk before."""
+        if self._recorder is not None and (control.should_save or self._steps_to_save(args, state)):
+            self._recorder.flush()
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, float], optimizer: Any = None, **_: Any
+    ) -> None:
+        """Append what Trainer logs to metrics.jsonl, where a loss that is not finite is null; scales go to `logs`."""
+        scaler = getattr(optimizer, "scaler", None)
+        if scaler is not None and "loss" in logs:
+            logs["loss_scale"] = scaler.get_scale()
+        row = {key: value if math.isfinite(value) else None for key, value in logs.items()}
+        self._run.append_metrics({"phase": "train", "scaling": self._scaling, "step": state.global_step, **row})
+        if "loss" in logs:
+            if self._recorder is not None and args.report_to:
+                logs |= self._recorder.scalars()
+            if self._progress is not None:
+                self._progress(state.global_step, logs["loss"])
+
+    def on_train_end(self, args: Any, state: Any, control: Any, model: nn.Module, **_: Any) -> None:
+        """Close the record."""
+        self.close(model)
+
+    def close(self, model: nn.Module) -> None:
+        """Write the last rows and let go of the model; Trainer calls it, unless the training ends with an error."""
+        if self._recorder is not None:
+            for layer in fp8_layers(model):
+                layer.fp8.runtime.attach(None)
+            self._recorder.flush()
+            self._recorder = None
+
+    def first_nonfinite(self, step: int) -> str | None:
+        """Where infinity or NaN was first met in a step; None if no cast has met it."""
+        if self._recorder is None:
+            return None
+        self._recorder.flush()
+        rows = read_scales(self._run.path).filter((pl.col("step") == step) & (pl.col("nonfinite") > 0))
+        if rows.is_empty():
+            return None
+        role, module = rows.select("role", "module").row(0)
+        return {"grad_output": f"the gradient that reaches {module}"}.get(role, f"the {role} of {module}")
+
+    @staticmethod
+    def _steps_to_save(args: Any, state: Any) -> bool:
+        """Whether Trainer will save after this step; its own decision comes after the callback that is first."""
+        due = state.save_steps > 0 and state.global_step % state.save_steps == 0
+        return bool(args.save_strategy == "steps" and (due or state.global_step >= state.max_steps))

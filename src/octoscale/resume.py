@@ -1,0 +1,65 @@
+"""Go on with a training that was stopped, or killed, at any moment.
+
+A run is as far as its newest checkpoint. What it recorded after that is taken back, so that the steps which are done
+again are recorded once; the same machine, threads and seed give the same bits as a run that was never stopped.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from octoscale.runfolder import RunFolder
+from octoscale.telemetry import drop_scales
+from octoscale.trainer import FP8_STATE, checkpoint_step, newest_checkpoint
+from octoscale.training import Training
+
+#: What may differ from the run that is resumed: how long it goes on, and what is written about it.
+FREE_FIELDS = ("steps", "save_every", "report_to")
+
+
+def plan_to_json(plan: Training) -> dict[str, Any]:
+    """A plan as run.json holds it."""
+    content: dict[str, Any] = json.loads(json.dumps(asdict(plan), default=str))
+    return content
+
+
+def check_same_plan(run: RunFolder, plan: Training) -> None:
+    """ValueError, naming the field, if the run is of another plan, or no training."""
+    header = run.read_json(run.header)
+    if "plan" not in header or "learning_rate" not in header["plan"]:
+        raise ValueError(f"{run.path} is no training that octoscale train began: it cannot be resumed")
+    for name, value in plan_to_json(plan).items():
+        before = header["plan"].get(name)
+        if name not in FREE_FIELDS and value != before:
+            raise ValueError(f"{run.path} was trained with {name} {before}, not {value}: resume it with the same")
+
+
+def is_finished(run: RunFolder, plan: Training) -> bool:
+    """Whether the run has its summary, after at least the steps of the plan."""
+    return run.summary.exists() and int(run.read_json(run.summary).get("steps", 0)) >= plan.steps
+
+
+def take_back(run: RunFolder) -> Path | None:
+    """Undo what was recorded after the newest checkpoint, and return that; None, and nothing done, without one."""
+    checkpoint = newest_checkpoint(run.checkpoints)
+    if checkpoint is not None:
+        step = checkpoint_step(checkpoint)
+        run.keep_metrics(lambda row: _is_before(row, step))
+        drop_scales(run.path, step)
+    return checkpoint
+
+
+def _is_before(row: dict[str, Any], step: int) -> bool:
+    """Whether a measurement comes before a checkpoint: no total of a training, no validation at its end."""
+    is_of_an_end = "train_runtime" in row or ("eval_loss" in row and row["step"] > 0)
+    return bool(row.get("step", 0) <= step) and not is_of_an_end
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """The FP8 state in a checkpoint. ValueError if it holds none."""
+    path = checkpoint / FP8_STATE
+    if not path.exists():
+        raise ValueError(f"{checkpoint} holds no {FP8_STATE}: octoscale train did not write it")
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content

@@ -1,0 +1,160 @@
+"""transformers' Trainer, with what a training in FP8 needs beyond it.
+
+loss scale    a constant, as in the paper, or one that follows the gradients, in any precision (torch's GradScaler)
+inf and NaN   a step with such gradients is skipped while the loss scale is sought; else the training stops there
+checkpoints   written aside and renamed when whole, the one before is deleted after that; FP8 state is in them
+"""
+
+import contextlib
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from octoscale.callback import TrainerCallback
+from octoscale.runfolder import write_json
+from octoscale.state import fp8_state
+
+#: In a checkpoint: the FP8 state of the model (state.py).
+FP8_STATE = "fp8.json"
+
+#: So many steps skipped one after the other are no search for a loss scale any more: each halves it.
+MAX_SKIPPED = 25
+
+
+class ConstantScaler(torch.amp.GradScaler):
+    """Multiplies the loss by one number and divides the gradients by it: what small gradients need in FP16 and FP8."""
+
+    def __init__(self, device: str, scale: float) -> None:
+        super().__init__(device, init_scale=scale)
+
+    def update(self, new_scale: float | Tensor | None = None) -> None:  # noqa: ARG002  GradScaler's signature
+        """Forget what the last step saw, and keep the scale."""
+        super().update(self.get_scale())
+
+
+class Trainer(transformers.Trainer):  # type: ignore[misc]
+    """Trainer with a loss scale: a number, or None for a dynamic one; 1 is none. fp16: autocast to float16."""
+
+    def __init__(self, *args: Any, loss_scale: float | None = 1.0, fp16: bool = False, **options: Any) -> None:
+        self._loss_scale, self._fp16 = loss_scale, fp16
+        self._skipped_in_a_row = 0
+        self._checkpoint_parent: Path | None = None
+        super().__init__(*args, **options)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Give the accelerator the scaler; all that uses one finds it there."""
+        super().create_accelerator_and_postprocess()
+        device = self.args.device.type
+        if self._loss_scale is None:
+            self.accelerator.scaler = torch.amp.GradScaler(device)
+        elif self._loss_scale != 1:
+            self.accelerator.scaler = ConstantScaler(device, self._loss_scale)
+
+    def autocast_smart_context_manager(self, cache_enabled: bool | None = True) -> Any:
+        """Accelerate's autocast, which knows float16 on a GPU only; or torch's."""
+        if self._fp16:
+            return torch.autocast(self.args.device.type, torch.float16)
+        return super().autocast_smart_context_manager(cache_enabled)
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        scaler = self.accelerator.scaler
+        if scaler is not None:
+            scaler.unscale_(self.optimizer.optimizer)
+        norm = super()._clip_grad_norm(model)
+        if math.isfinite(float(norm)):
+            self._skipped_in_a_row = 0
+            return norm
+        self._skipped_in_a_row += 1
+        if self._loss_scale is not None or self._skipped_in_a_row > MAX_SKIPPED:
+            raise FloatingPointError(self._explain_stop(model))
+        return norm
+
+    def _explain_stop(self, model: nn.Module) -> str:
+        step, loss = self.state.global_step + 1, float(self._tr_loss)
+        skipped = f" after {MAX_SKIPPED} skipped steps" if self._loss_scale is None else ""
+        remedy = "" if self._loss_scale is None else ", --loss-scale dynamic"
+        return (
+            f"step {step}: {self._where_not_finite(model)} holds infinity or NaN{skipped}, the loss is {loss:.4g}; "
+            f"try a smaller learning rate, another --scaling{remedy}. {self._last_good()}"
+        )
+
+    def _where_not_finite(self, model: nn.Module) -> str:
+        """The first cast that met infinity or NaN; without records, the parameter that backward reached first."""
+        for callback in self.callback_handler.callbacks:
+            where = callback.first_nonfinite(self.state.global_step) if isinstance(callback, TrainerCallback) else None
+            if where is not None:
+                return where
+        bad = [name for name, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+        return f"the gradient of {bad[-1]}" if bad else "the norm of the gradients"
+
+    def _last_good(self) -> str:
+        good = newest_checkpoint(Path(self.args.output_dir))
+        return "No checkpoint was written before" if good is None else f"The last good checkpoint is {good}"
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._checkpoint_parent or super()._get_output_dir(trial))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        name = f"checkpoint-{self.state.global_step}"
+        parent = Path(self.args.output_dir)
+        with _aside(parent / name) as temporary, self._explaining(name):
+            self._checkpoint_parent = temporary.parent
+            try:
+                super()._save_checkpoint(model, trial)
+                write_json(temporary / FP8_STATE, fp8_state(self.model))
+            finally:
+                self._checkpoint_parent = None
+        for other in checkpoints(parent)[:-1]:
+            shutil.rmtree(other, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _explaining(self, name: str) -> Iterator[None]:
+        """Say in one line what a full disk does to a checkpoint: torch and safetensors say it in their own words."""
+        try:
+            yield
+        except (OSError, RuntimeError, SafetensorError) as error:
+            why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise OSError(f"cannot write {name}: {why}. {self._last_good()}") from error
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The whole checkpoints in a folder, by step."""
+    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+    return sorted(found, key=checkpoint_step)
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint of the latest step; None if there is none."""
+    return next(reversed(checkpoints(folder)), None)
+
+
+def checkpoint_step(checkpoint: Path) -> int:
+    """The steps that were done when a checkpoint was written."""
+    return int(checkpoint.name.removeprefix("checkpoint-"))
+
+
+def save_model_whole(trainer: Trainer, folder: Path) -> None:
+    """Write the model's checkpoint to `folder`, which is never there half."""
+    with _aside(folder) as temporary, trainer._explaining(folder.name):
+        trainer.save_model(str(temporary))
+
+
+@contextlib.contextmanager
+def _aside(folder: Path) -> Iterator[Path]:
+    """A folder of the same name inside a hidden one; it takes the place of `folder` when the block ends well."""
+    hidden = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(hidden, ignore_errors=True)
+    (hidden / folder.name).mkdir(parents=True)
+    try:
+        yield hidden / folder.name
+        shutil.rmtree(folder, ignore_errors=True)
+        (hidden / folder.name).rename(folder)
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
