@@ -127,6 +127,26 @@ def test_the_callback_serves_any_trainer(make, tmp_path):
     assert all(layer.fp8.runtime.recorder is None for layer in model.modules() if hasattr(layer, "fp8"))
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_trackers_get_losses_and_scales(checkpoint, text, tmp_path):
+    """Oracle: the rows of the run; tensorboard reads its own events."""
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run = run_training(plan(checkpoint, text, steps=2, report_to=["tensorboard"]), tmp_path / "run")
+    events = reader.EventAccumulator(str(run.path / "tensorboard"))
+    events.Reload()
+    sent = {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    assert sent["train/loss"] == pytest.approx(losses(run))
+    rows = read_scales(run.path).filter(role="grad_output", kind="ffn_out")
+    mean = rows.group_by("step", maintain_order=True).agg(pl.col("scale_bias").mean())["scale_bias"].to_list()
+    assert sent["train/scale_bias/grad_output/ffn_out"] == pytest.approx(mean)
+    assert not any("scale_bias" in key for row in run.read_metrics() for key in row)
+
+
+def test_a_tracker_that_is_not_installed(checkpoint, text, tmp_path):
+    with pytest.raises(ValueError, match="cannot report to nowhere: install its package; there is "):
+        run_training(plan(checkpoint, text, report_to=["nowhere"]), tmp_path / "run")
+
+
 # What the user got wrong
 
 

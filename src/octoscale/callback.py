@@ -40,6 +40,7 @@ class TrainerCallback(transformers.TrainerCallback):  # type: ignore[misc]
         self._run = RunFolder(folder)
         self._every, self._scaling, self._progress = every, scaling, progress
         self._recorder: Recorder | None = None
+        self._loss_scale: float | None = None
         self.skipped = 0
 
     def put_first(self, trainer: Any) -> None:
@@ -63,11 +64,16 @@ class TrainerCallback(transformers.TrainerCallback):  # type: ignore[misc]
         if self._recorder is not None:
             self._recorder.step = self._recorder.last_step = state.global_step
 
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
+        """Remember the loss scale."""
+        self._loss_scale = _loss_scale(optimizer)
+
     def on_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
-        """Count the steps that dynamic loss scaling skips; each gets a line in metrics.jsonl."""
-        if getattr(optimizer, "step_was_skipped", False):
+        """Count the steps that dynamic loss scaling skips: they lower the scale. Each gets a line in metrics.jsonl."""
+        scale = _loss_scale(optimizer)
+        if scale is not None and self._loss_scale is not None and scale < self._loss_scale:
             self.skipped += 1
-            row = {"step": state.global_step + 1, "skipped": True, "loss_scale": optimizer.scaler.get_scale()}
+            row = {"step": state.global_step + 1, "skipped": True, "loss_scale": scale}
             self._run.append_metrics({"phase": "train", "scaling": self._scaling, **row})
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -79,9 +85,9 @@ class TrainerCallback(transformers.TrainerCallback):  # type: ignore[misc]
         self, args: Any, state: Any, control: Any, logs: dict[str, float], optimizer: Any = None, **_: Any
     ) -> None:
         """Append what Trainer logs to metrics.jsonl, where a loss that is not finite is null; scales go to `logs`."""
-        scaler = getattr(optimizer, "scaler", None)
-        if scaler is not None and "loss" in logs:
-            logs["loss_scale"] = scaler.get_scale()
+        scale = _loss_scale(optimizer)
+        if scale is not None and "loss" in logs:
+            logs["loss_scale"] = scale
         row = {key: value if math.isfinite(value) else None for key, value in logs.items()}
         self._run.append_metrics({"phase": "train", "scaling": self._scaling, "step": state.global_step, **row})
         if "loss" in logs:
@@ -118,3 +124,9 @@ class TrainerCallback(transformers.TrainerCallback):  # type: ignore[misc]
         """Whether Trainer will save after this step; its own decision comes after the callback that is first."""
         due = state.save_steps > 0 and state.global_step % state.save_steps == 0
         return bool(args.save_strategy == "steps" and (due or state.global_step >= state.max_steps))
+
+
+def _loss_scale(optimizer: Any) -> float | None:
+    """The scale of the gradient scaler that Trainer's optimizer has; None if it has none."""
+    scaler = getattr(optimizer, "scaler", None)
+    return None if scaler is None else float(scaler.get_scale())

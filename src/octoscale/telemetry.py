@@ -92,6 +92,7 @@ class Recorder:
         self._scales.mkdir(parents=True, exist_ok=True)
         self._flush_seconds, self._last_flush = flush_seconds, time.monotonic()
         self._rows: list[dict[str, Any]] = []
+        self._latest: list[dict[str, Any]] = []
 
     def wants_exponents(self, step: int) -> bool:
         """Whether the rows of a step get histograms."""
@@ -120,8 +121,12 @@ class Recorder:
             "nonfinite": seen.nonfinite,
             "exponents": seen.exponents if self.wants_exponents(step) else None,
         }
-        on_cpu = cast.codes.device.type == "cpu"
-        self._rows.append({key: _value(value) for key, value in row.items()} if on_cpu else row)
+        if cast.codes.device.type == "cpu":
+            row = {key: _value(value) for key, value in row.items()}
+        self._rows.append(row)
+        if self._latest and self._latest[0]["step"] != step:
+            self._latest = []
+        self._latest.append(row)
         if len(self._rows) >= _MAX_WAITING_ROWS or time.monotonic() - self._last_flush > self._flush_seconds:
             self.flush()
 
@@ -138,20 +143,19 @@ class Recorder:
         self._last_flush = time.monotonic()
 
     def scalars(self) -> dict[str, float]:
-        """Of the last step, for a tracker: by role and kind the mean scale_bias, and the shares in % that were clipped.
+        """Of the last step that has rows, for a tracker: by role and kind the mean scale_bias, and the clipped shares.
 
-        Names as `scale_bias/input/ffn_out`. Only rows that wait to be written are looked at.
+        Names as `scale_bias/input/ffn_out`; `saturated` and `flushed` in % of the values.
         """
         groups: dict[str, list[dict[str, Any]]] = {}
-        for row in self._rows:
-            if row["step"] == self.last_step:
-                groups.setdefault(f"{row['role']}/{row['kind']}", []).append(row)
+        for row in self._latest:
+            groups.setdefault(f"{row['role']}/{row['kind']}", []).append(row)
         found: dict[str, float] = {}
         for name, rows in groups.items():
             count = sum(row["numel"] for row in rows) or 1
             found[f"scale_bias/{name}"] = sum(_value(row["scale_bias"]) for row in rows) / len(rows)
-            found[f"saturated/{name}"] = 100 * sum(_value(row["saturated"]) for row in rows) / count
-            found[f"flushed/{name}"] = 100 * sum(_value(row["flushed"]) for row in rows) / count
+            for what in ("saturated", "flushed"):
+                found[f"{what}/{name}"] = 100 * sum(_value(row[what]) for row in rows) / count
         return found
 
     def _next_part(self) -> Path:

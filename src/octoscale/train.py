@@ -8,7 +8,6 @@ your own, `convert` the model and give Trainer an `octoscale.TrainerCallback(fol
 """
 
 import statistics
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,8 +102,8 @@ def _train(plan: Training, parts: _Parts, run: RunFolder, checkpoint: Path | Non
         fp16=plan.dtype == "fp16",
     )
     callback.put_first(trainer)
+    _report_below(trainer, run)
     trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
-    started = time.monotonic()
     if checkpoint is None:
         trainer.evaluate()
     else:
@@ -119,10 +118,10 @@ def _train(plan: Training, parts: _Parts, run: RunFolder, checkpoint: Path | Non
         trainer.state = transformers.TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
     trainer.evaluate()
     save_model_whole(trainer, run.model)
-    write_json(run.summary, _summary(plan, run, checkpoint, time.monotonic() - started))
+    write_json(run.summary, _summary(plan, run, checkpoint))
 
 
-def _summary(plan: Training, run: RunFolder, checkpoint: Path | None, seconds: float) -> dict[str, Any]:
+def _summary(plan: Training, run: RunFolder, checkpoint: Path | None) -> dict[str, Any]:
     """The results, from the lines that the training wrote."""
     rows = run.read_metrics()
     losses = [row["loss"] for row in rows if row.get("loss") is not None]
@@ -134,7 +133,7 @@ def _summary(plan: Training, run: RunFolder, checkpoint: Path | None, seconds: f
         "skipped_steps": sum(row.get("skipped", False) for row in rows),
         "training_loss": statistics.fmean(losses) if losses else None,
         "validation_loss": {"before": evaluations[0]["eval_loss"], "after": evaluations[-1]["eval_loss"]},
-        "seconds": seconds,
+        "seconds": sum(row.get("train_runtime", 0.0) for row in rows),
     }
     if plan.task is None:
         summary["tokens"] = plan.steps * plan.accumulate * plan.batch * plan.window
@@ -175,6 +174,13 @@ def _arguments(plan: Training, run: RunFolder) -> Any:
         use_cpu=not torch.accelerator.is_available(),
         bf16=plan.dtype == "bf16",
     )
+
+
+def _report_below(trainer: Trainer, run: RunFolder) -> None:
+    """TensorBoard's events go to the run's folder, unless its environment variable says otherwise."""
+    for callback in trainer.callback_handler.callbacks:
+        if getattr(callback, "logging_dir", "") is None:
+            callback.logging_dir = str(run.path / "tensorboard")
 
 
 def _check_trackers(plan: Training) -> None:

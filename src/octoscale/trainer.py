@@ -6,7 +6,6 @@ checkpoints   written aside and renamed when whole, the one before is deleted af
 """
 
 import contextlib
-import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,9 @@ from octoscale.state import fp8_state
 
 #: In a checkpoint: the FP8 state of the model (state.py).
 FP8_STATE = "fp8.json"
+
+#: Where a dynamic loss scale begins.
+INITIAL_SCALE = 2.0**16
 
 #: So many steps skipped one after the other are no search for a loss scale any more: each halves it.
 MAX_SKIPPED = 25
@@ -53,7 +55,7 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
         super().create_accelerator_and_postprocess()
         device = self.args.device.type
         if self._loss_scale is None:
-            self.accelerator.scaler = torch.amp.GradScaler(device)
+            self.accelerator.scaler = torch.amp.GradScaler(device, init_scale=INITIAL_SCALE)
         elif self._loss_scale != 1:
             self.accelerator.scaler = ConstantScaler(device, self._loss_scale)
 
@@ -64,12 +66,12 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
         return super().autocast_smart_context_manager(cache_enabled)
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
-        scaler = self.accelerator.scaler
-        if scaler is not None:
-            scaler.unscale_(self.optimizer.optimizer)
-        norm = super()._clip_grad_norm(model)
-        if math.isfinite(float(norm)):
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.unscale_(self.optimizer.optimizer)
+        norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+        if bool(norm.isfinite()):
             self._skipped_in_a_row = 0
+            nn.utils.clip_grads_with_norm_(model.parameters(), self.args.max_grad_norm, norm)
             return norm
         self._skipped_in_a_row += 1
         if self._loss_scale is not None or self._skipped_in_a_row > MAX_SKIPPED:
@@ -86,7 +88,7 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
         )
 
     def _where_not_finite(self, model: nn.Module) -> str:
-        """The first cast that met infinity or NaN; without records, the parameter that backward reached first."""
+        """The first cast that met infinity or NaN; without records, the last parameter: backward comes there first."""
         for callback in self.callback_handler.callbacks:
             where = callback.first_nonfinite(self.state.global_step) if isinstance(callback, TrainerCallback) else None
             if where is not None:

@@ -1,0 +1,120 @@
+"""Fine-tuning of classifiers. Oracle: the loss and accuracy that transformers' own model gives on the same texts."""
+
+import json
+
+import pytest
+import torch
+from checkpoints import save_tiny_llama
+
+from octoscale import models
+from octoscale.convert import plan as plan_conversion
+from octoscale.labeled import read_labeled
+from octoscale.recipe import Recipe
+from octoscale.telemetry import read_scales
+from octoscale.train import run_training
+from octoscale.train_data import fill_up, labeled_data
+from octoscale.training import Training
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # Trainer's own
+
+GOOD, BAD = ("good film", "what a good time", "good"), ("a bad film", "bad", "it is so bad")
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    lines = [f"{text}\t{label}" for good, bad in zip(GOOD, BAD, strict=True) for text, label in ((good, 1), (bad, 0))]
+    (folder / "train.tsv").write_text("sentence\tlabel\n" + "\n".join(lines * 4) + "\n")
+    return {
+        "model": str(save_tiny_llama(folder / "llama")),
+        "task": str(folder / "train.tsv"),
+        "eval_task": folder / "train.tsv",
+        "window": 16,
+        "steps": 30,
+        "batch": 8,
+        "learning_rate": 3e-3,
+        "every": 0,
+        "save_every": 0,
+    }
+
+
+@pytest.fixture
+def small_gpt(monkeypatch):
+    small = models.Size(family="gpt", d_model=16, num_layers=1, num_heads=2, num_kv_heads=2, d_ffn=32, max_positions=64)
+    monkeypatch.setitem(models.SIZES, "gpt-111m", small)
+
+
+def test_a_classifier_learns_in_fp8(words, tmp_path):
+    run = run_training(Training(**words, scaling="amax"), tmp_path / "run")
+    summary = run.read_json(run.summary)
+    assert summary["validation_accuracy"]["after"] == 1.0
+    assert summary["validation_accuracy"]["before"] < 0.9
+    assert summary["examples"] == 30 * 8
+    rows = read_scales(run.path)
+    assert set(rows["role"]) == {"weight", "input", "grad_output"}
+    assert "score" not in set(rows["module"])
+
+
+def test_the_measured_accuracy_is_that_of_the_saved_model(words, tmp_path):
+    """Oracle: transformers loads the trained classifier and answers each text alone, without any filling up."""
+    from transformers import AutoModelForSequenceClassification
+
+    run = run_training(Training(**{**words, "steps": 4}, scaling="fp32", dtype="fp32"), tmp_path / "run")
+    model = AutoModelForSequenceClassification.from_pretrained(run.model)
+    encode = models.load(words["model"]).encode
+    texts = read_labeled(words["task"])
+    with torch.no_grad():
+        answers = [int(model(torch.tensor([encode(text)[:16]])).logits.argmax()) for text in texts.texts]
+    right = [answer == label for answer, label in zip(answers, texts.labels, strict=True)]
+    measured = run.read_json(run.summary)["validation_accuracy"]["after"]
+    assert measured == pytest.approx(sum(right) / len(right))
+    assert model.config.num_labels == 2
+
+
+def test_a_gpt_of_the_paper_becomes_a_classifier(words, small_gpt, tmp_path):
+    plan = Training(**{**words, "model": "gpt-111m", "steps": 2, "eval_task": None}, scaling="cscale:0")
+    run = run_training(plan, tmp_path / "run")
+    assert run.read_json(run.summary)["validation_accuracy"]["after"] >= 0
+    assert json.loads((run.model / "config.json").read_text())["architectures"] == ["GPT2ForSequenceClassification"]
+
+
+def test_the_head_stays_out_of_fp8(words):
+    model = models.load(words["model"], num_labels=3).model
+    kept = [row.module for row in plan_conversion(model, Recipe.amax()).skipped]
+    assert "score" in kept
+    assert model.score.weight.shape[0] == 3
+
+
+def test_the_seed_decides_the_head(words):
+    first, same, other = (models.load(words["model"], num_labels=2, seed=seed).model for seed in (0, 0, 1))
+    assert torch.equal(first.score.weight, same.score.weight)
+    assert not torch.equal(first.score.weight, other.score.weight)
+
+
+def test_a_batch_is_filled_up_on_the_right():
+    rows = [
+        {"input_ids": torch.tensor(ids), "labels": torch.tensor(label)} for ids, label in (([5, 6, 7], 1), ([8], 0))
+    ]
+    batch = fill_up(rows, pad=9)
+    assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert batch["labels"].tolist() == [1, 0]
+
+
+def test_long_texts_are_cut_off(words):
+    loaded = models.load(words["model"], num_labels=2)
+    texts = read_labeled(words["task"])
+    data = labeled_data(Training(**{**words, "window": 5}), texts, texts, loaded)
+    assert max(len(data.train[index]["input_ids"]) for index in range(len(data.train))) == 5
+
+
+def test_a_label_outside_the_classes_makes_no_run(words, tmp_path):
+    (tmp_path / "dev.tsv").write_text("sentence\tlabel\nwhat\t7\n")
+    with pytest.raises(ValueError, match=r"dev.tsv line 2: the label '7' is none of the classes 0, 1"):
+        run_training(Training(**{**words, "eval_task": tmp_path / "dev.tsv"}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_validation_examples_need_a_task():
+    with pytest.raises(ValueError, match=r"dev.tsv holds labeled examples for validation: give --task"):
+        Training(model="gpt-111m", eval_task="dev.tsv")
