@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from octoscale import bench, ops, terminal
+from octoscale import bench, bench_train, models, ops, terminal
 from octoscale.scaling import Amax
 
 
@@ -65,3 +65,29 @@ def test_alternate_takes_turns_and_gives_medians():
     medians = bench.alternate({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=2)
     assert calls == ["a", "b"] * 3
     assert set(medians) == {"a", "b"}
+
+
+def test_a_training_step_is_measured_with_the_ratios_that_are_promised(monkeypatch):
+    """Oracle: FP8 keeps one byte where bfloat16 keeps two, of the inputs and of the weights."""
+    small = models.Size(
+        family="gpt", d_model=64, num_layers=2, num_heads=2, num_kv_heads=2, d_ffn=256, max_positions=64
+    )
+    monkeypatch.setitem(models.SIZES, "gpt-111m", small)
+    report = bench_train.train("gpt-111m", batch=2, window=32, rounds=1)
+    assert set(report["ratios"]) == {
+        "step_time_over_bf16",
+        "cscale_step_time_over_bf16",
+        "speedup_over_torchao",
+        "saved_bytes_over_bf16",
+        "recorder_time_over_none",
+    }
+    assert report["ratios"]["saved_bytes_over_bf16"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_torchao_gets_linear_layers_that_compute_what_conv1d_does():
+    """Oracle: transformers' Conv1D; the sums have another order."""
+    from transformers.pytorch_utils import Conv1D
+
+    conv1d = Conv1D(6, 4)
+    x = torch.randn(3, 4)
+    torch.testing.assert_close(bench_train._linear_of(conv1d)(x), conv1d(x))

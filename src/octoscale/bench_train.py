@@ -16,6 +16,7 @@ from octoscale import models
 from octoscale.bench import Report, alternate, has, machine
 from octoscale.convert import convert
 from octoscale.convert import plan as plan_conversion
+from octoscale.linear import is_conv1d
 from octoscale.recipe import Recipe
 from octoscale.telemetry import record
 
@@ -123,8 +124,23 @@ def _noting(model: nn.Module, names: list[str], kept: dict[int, int]) -> Iterato
 
 
 def _emulate_by_torchao(model: nn.Module, names: set[str]) -> None:
-    """Put the layers into torchao's tensorwise float8 training, which a CPU can only emulate."""
+    """Put the layers into torchao's tensorwise float8 training, which a CPU can only emulate.
+
+    It knows nn.Linear only, so GPT-2's Conv1D layers become such before.
+    """
     from torchao.float8 import Float8LinearConfig, convert_to_float8_training
 
+    for name in names:
+        if is_conv1d(model.get_submodule(name)):
+            model.set_submodule(name, _linear_of(model.get_submodule(name)))
     config = Float8LinearConfig(emulate=True)
     convert_to_float8_training(model, config=config, module_filter_fn=lambda _, name: name in names)
+
+
+def _linear_of(conv1d: Any) -> nn.Linear:
+    """The linear layer that computes what a Conv1D does."""
+    linear = nn.Linear(*conv1d.weight.shape)
+    with torch.no_grad():
+        linear.weight.copy_(conv1d.weight.t())
+        linear.bias.copy_(conv1d.bias)
+    return linear
