@@ -119,9 +119,7 @@ def test_a_task_is_answered_under_each_scaling(run, checkpoint, text, tmp_path):
 def test_paper_sizes_read_bytes_and_say_so(run, text, monkeypatch):
     from octoscale import models
 
-    small = models.Size(
-        family="gpt", d_model=16, num_layers=1, num_heads=2, num_kv_heads=2, d_ffn=32, max_positions=64
-    )
+    small = models.Size(family="gpt", d_model=16, num_layers=1, num_heads=2, num_kv_heads=2, d_ffn=32, max_positions=64)
     monkeypatch.setitem(models.SIZES, "gpt-111m", small)
     code, out, _ = run("validate", "gpt-111m", "--text", text, "--window", 32, "--tokens", 64)
     assert code == 0
@@ -280,3 +278,62 @@ def test_train_with_a_loss_that_is_not_finite_is_one_line(run, checkpoint, text,
     code, _, err = run(*args, "--out", tmp_path / "run")
     assert code == 2
     assert err.splitlines()[-1].startswith("octoscale: error: step 2: the gradient that reaches")
+
+
+def test_train_resumes_with_the_same_plan_only(run, checkpoint, text, tmp_path):
+    args = ["train", checkpoint, "--text", text, "--window", 32, "--batch", 2, "--out", tmp_path / "run"]
+    assert run(*args, "--steps", 2)[0] == 0
+    code, out, _ = run(*args, "--steps", 3, "--resume", "--json")
+    assert code == 0
+    assert json.loads(out)["resumed_after_step"] == 2
+    code, _, err = run(*args, "--steps", 4, "--resume", "--scaling", "cscale:1")
+    assert code == 2
+    assert err.splitlines()[-1].endswith("was trained with scaling amax, not cscale:1: resume it with the same")
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 3
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--resume"], "--resume goes on with the run that --out names"),
+        (["--resume", "--out", "run", "--overwrite"], "that --out names, not --overwrite"),
+        (["--task", "nowhere.tsv"], "no such task file: nowhere.tsv"),
+        (["--task", "cola"], "unknown task 'cola': name one of sst2, mnli, qqp"),
+        (["--eval-task", "TEXT"], "give --task the ones to train on"),
+        (["--loss-scale", "often"], "loss scale 'often': a number above 0, dynamic, or none"),
+        (["--preset", "paper"], "--preset paper has no row for"),
+        (["--window", 512], "a window of 512 tokens is longer than the model's 64 positions"),
+        (["--text", "EMPTY"], "the text has 0 tokens, which do not fill a window of 64"),
+        (["--text", "hf:"], "cannot read 'hf:': a data set is hf:NAME"),
+        (["--report-to", "nowhere"], "cannot report to nowhere: install its package"),
+    ],
+)
+def test_train_with_bad_input_is_one_line_and_leaves_nothing(run, checkpoint, text, tmp_path, args, message):
+    (tmp_path / "empty.txt").write_text("")
+    places = {"TEXT": text, "EMPTY": tmp_path / "empty.txt"}
+    before = sorted(tmp_path.iterdir())
+    code, out, err = run("train", checkpoint, "--window", 64, *[places.get(arg, arg) for arg in args])
+    assert (code, out) == (2, "")
+    assert message in next(line for line in err.splitlines() if line.startswith("octoscale: error: "))
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_preset_gives_way_to_options(run, text, tmp_path, monkeypatch):
+    """Oracle: the plan in run.json: the paper's row for 111M, but for the two options that were given."""
+    from octoscale import models
+
+    small = models.Size(
+        family="gpt", d_model=16, num_layers=1, num_heads=2, num_kv_heads=2, d_ffn=32, max_positions=128
+    )
+    monkeypatch.setitem(models.SIZES, "gpt-111m", small)
+    args = ["--preset", "paper", "--accumulate", 1, "--dtype", "fp32", "--steps", 1, "--text", text]
+    code, _, err = run("train", "gpt-111m", *args, "--out", tmp_path / "run")
+    assert code == 0, err
+    plan = json.loads((tmp_path / "run" / "run.json").read_text())["plan"]
+    assert (plan["scaling"], plan["formats"], plan["window"], plan["loss_scale"]) == (
+        "amax:margin=3",
+        "fnuz",
+        120,
+        "512",
+    )
+    assert (plan["accumulate"], plan["dtype"]) == (1, "fp32")
