@@ -383,14 +383,36 @@ def _train(plan: Training, folder: Path, overwrite: bool, resume: bool, as_json:
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="The folder of a run, or of several trainings.")],
     module: Annotated[str | None, typer.Option(help="The layer whose exponents are drawn.")] = None,
     as_json: _Json = False,
 ) -> None:
-    """Draw the figures of a run again, and print its table."""
+    """Draw the figures of a run again, and print its table; of several trainings, compare the losses."""
     from octoscale.runfolder import RunFolder
 
-    _show(RunFolder.open(run), as_json, module)
+    opened = [RunFolder.open(run) for run in runs]
+    if len(opened) == 1:
+        _show(opened[0], as_json, module)
+    elif module is not None:
+        raise ValueError("--module is for the figures of one run")
+    else:
+        _compare(opened, as_json)
+
+
+def _compare(runs: "list[RunFolder]", as_json: bool) -> None:
+    """Draw the losses of several trainings over each other, and print what they reached."""
+    from octoscale import figures, terminal
+    from octoscale.training_figure_data import loss_curves
+
+    labels = [curve.label for curve in loss_curves(runs)]
+    summaries = [run.read_json(run.summary) for run in runs]
+    drawn = figures.draw_losses([run.path for run in runs])
+    if as_json:
+        paired = [{**summary, "run": str(run.path)} for run, summary in zip(runs, summaries, strict=True)]
+        _print({"runs": paired, "figures": [str(drawn)]})
+        return
+    _print(terminal.runs_table(labels, summaries))
+    _print(f"the losses over each other: {drawn}")
 
 
 def _carry_out(plan: Validation, folder: Path, overwrite: bool, as_json: bool, *, find_range: bool = False) -> None:
@@ -427,6 +449,8 @@ def _show(run: "RunFolder", as_json: bool, module: str | None = None) -> None:
         return
     if summary.get("perplexity"):
         _print(terminal.scores_table(summary))
+    if "validation_loss" in summary:
+        _print(terminal.training_table(summary))
     lines = [header.get("note", ""), summary.get("cscale_range", {}).get("text", "")]
     lines += [f"{scaling}: {failure}" for scaling, failure in summary.get("failures", {}).items()]
     lines += [f"backend: {header['backend']} ({header['reason']})", f"records and {len(drawn)} figures: {run.path}"]

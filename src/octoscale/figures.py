@@ -6,6 +6,7 @@
     scale_bias               which scale each layer wants, by depth and kind                        (its Fig. 6)
     exponents-<scaling>      the values of one module against what the format holds at its scale
     clipping                 where values saturate or are flushed: layers by kinds
+    scale_bias_steps, loss   of a training: see training_figures.py
 
 figure_data.py computes the numbers that are shown; here they are drawn, and nothing is computed. What the files do not
 allow is left out: an interrupted run has few scalings, a plain validation has no sweep. The same run draws the same
@@ -17,9 +18,8 @@ import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
 from matplotlib import colormaps, style
@@ -30,7 +30,7 @@ from matplotlib.colors import Colormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from octoscale.convert import KINDS
 from octoscale.figure_data import (
@@ -53,66 +53,29 @@ from octoscale.figure_data import (
     split_scores,
     with_histograms,
 )
+from octoscale.figure_style import (
+    CURVE,
+    KIND_STYLES,
+    LINE_STYLES,
+    ROLE_LABELS,
+    SHADE,
+    STYLE,
+    WIDTH,
+    KindStyle,
+    integers,
+    join,
+    save,
+    with_footer,
+)
 from octoscale.formats import ROLES, get_format
-from octoscale.runfolder import RunFolder, replacing
+from octoscale.runfolder import RunFolder
 from octoscale.sweep import PERPLEXITY_TOLERANCE
 from octoscale.telemetry import SCHEMA, read_scales
-
-LineStyle = Literal["-", "--", "-.", ":"]
+from octoscale.training_figure_data import has_losses, loss_curves, scale_bias_by_step
+from octoscale.training_figures import loss_figure, scale_bias_steps_figure
 
 #: The zoom of the perplexity figure ends here: % above the reference.
 MAX_EXCESS = 10.0
-
-ROLE_LABELS = {"weight": "weights", "input": "activations", "grad_output": "gradients"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class KindStyle:
-    """How a kind of layer is called, after the paper's plots, and drawn: no two alike in grey print."""
-
-    label: str
-    color: str
-    marker: str
-    line: LineStyle
-
-
-#: Colors of Okabe and Ito, which all readers can tell apart.
-KIND_STYLES: dict[str, KindStyle] = dict(
-    zip(
-        KINDS,
-        (
-            KindStyle(label="attn qkv", color="#0072B2", marker="o", line="-"),
-            KindStyle(label="attn out", color="#D55E00", marker="s", line="--"),
-            KindStyle(label="ff intermediate", color="#009E73", marker="^", line="-."),
-            KindStyle(label="ff output", color="#CC79A7", marker="D", line=":"),
-            KindStyle(label="other", color="#000000", marker="v", line="-"),
-        ),
-        strict=True,
-    )
-)
-CURVE, SHADE = "#0072B2", "0.91"
-LINE_STYLES = (("#000000", "--"), ("#D55E00", "-"), ("#009E73", "-."), ("#CC79A7", ":"), ("#E69F00", (0, (5, 1, 1, 1))))
-
-STYLE: dict[str, Any] = {
-    "font.size": 8.5,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.7,
-    "axes.axisbelow": True,
-    "grid.color": "0.88",
-    "grid.linewidth": 0.5,
-    "hatch.linewidth": 0.5,
-    "legend.frameon": False,
-    "lines.linewidth": 1.1,
-    "lines.markersize": 4,
-    "figure.constrained_layout.use": True,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "octoscale",
-}
-WIDTH = 7.2  # inches: the text width of a page
-METADATA: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
 
 
 def draw(folder: Path | str, *, module: str | None = None) -> list[Path]:
@@ -128,7 +91,29 @@ def draw(folder: Path | str, *, module: str | None = None) -> list[Path]:
     if module is not None:
         _check_module(rows, module)
     with style.context(STYLE, after_reset=True):
-        return [_save(figure, run.figures, stem) for stem, figure in dict(_figures(summary, rows, module)).items()]
+        drawn = {**dict(_figures(summary, rows, module)), **dict(_training_figures(run, rows))}
+        return [save(figure, run.figures, stem) for stem, figure in drawn.items()]
+
+
+def draw_losses(folders: Sequence[Path | str]) -> Path:
+    """Draw the losses of several trainings over each other, into the first one's figures; returns the PNG's path.
+
+    Raises FileNotFoundError for a folder that is no run, ValueError for one that is no training.
+    """
+    runs = [RunFolder.open(folder) for folder in folders]
+    with style.context(STYLE, after_reset=True):
+        return save(loss_figure(loss_curves(runs), ""), runs[0].figures, "losses")
+
+
+def _training_figures(run: RunFolder, rows: pl.DataFrame) -> Iterator[tuple[str, Figure]]:
+    """The figures of one training, as far as there are data for them."""
+    plan = run.read_json(run.header).get("plan", {})
+    footer = ", ".join(str(plan[key]) for key in ("model", "scaling", "formats", "dtype") if key in plan)
+    biases = scale_bias_by_step(rows)
+    if not biases.is_empty():
+        yield "scale_bias_steps", scale_bias_steps_figure(biases, join("mode over modules and micro-batches", footer))
+    if has_losses(run):
+        yield "loss", loss_figure(loss_curves([run]), footer)
 
 
 def _figures(summary: Mapping[str, Any], rows: pl.DataFrame, module: str | None) -> Iterator[tuple[str, Figure]]:
@@ -140,12 +125,12 @@ def _figures(summary: Mapping[str, Any], rows: pl.DataFrame, module: str | None)
     main = main_scaling(scalings_of(rows))
     biases = scale_bias_by_layer(rows.filter(scaling=main or ""))
     if not biases.is_empty():
-        yield "scale_bias", _scale_bias_figure(biases, _join(f"mode over steps and modules, scaling {main}", footer))
+        yield "scale_bias", _scale_bias_figure(biases, join(f"mode over steps and modules, scaling {main}", footer))
     module = module or default_module(rows) or ""
     of_module = with_histograms(rows.filter(module=module))
     for scaling in exponent_scalings(of_module, perplexity):
         stem = f"exponents-{re.sub(r'[^A-Za-z0-9.=-]+', '_', scaling)}"
-        yield stem, _exponents_figure(of_module.filter(scaling=scaling), _join(f"{module}, scaling {scaling}", footer))
+        yield stem, _exponents_figure(of_module.filter(scaling=scaling), join(f"{module}, scaling {scaling}", footer))
     shares = clipped_shares(rows)
     if not shares.is_empty():
         yield "clipping", _clipping_figure(shares, clipping_scalings(scalings_of(rows)), footer)
@@ -162,7 +147,7 @@ def _perplexity_figure(
     for axes in panels:
         if passing:
             axes.axvspan(min(passing) - 0.5, max(passing) + 0.5, color=SHADE, linewidth=0, zorder=0)
-        axes.xaxis.set_major_locator(_integers())
+        axes.xaxis.set_major_locator(integers())
         axes.set_xlabel("constant scale_bias")
         axes.grid(axis="y")
     _draw_lines(panels[0], lines, {name: name if x is None else f"{name}: {x:#.4g}" for name, x in lines.items()})
@@ -175,7 +160,7 @@ def _perplexity_figure(
     figure.legend(handles, labels, loc="outside upper left", ncols=4 if len(labels) <= 4 else 3)
     if near:
         _draw_zoom(panels[1], lines, points, str(reference), near)
-    return _with_footer(figure, footer)
+    return with_footer(figure, footer)
 
 
 def _draw_zoom(
@@ -229,11 +214,11 @@ def _scale_bias_figure(biases: pl.DataFrame, footer: str) -> Figure:
         for index, kind in enumerate(kinds):
             place = index - (len(kinds) - 1) / 2  # series on the same integer are moved apart, so that each is seen
             _draw_series(axes, biases.filter(role=role, kind=kind), KIND_STYLES[kind], place)
-        axes.yaxis.set_major_locator(_integers())
+        axes.yaxis.set_major_locator(integers())
         axes.set(ylabel="scale_bias", ylim=limits[role], title=ROLE_LABELS[role])
         axes.grid(axis="y")
     panels[-1].set_xlabel("decoder layer")
-    panels[-1].xaxis.set_major_locator(_integers(16))
+    panels[-1].xaxis.set_major_locator(integers(16))
     panels[-1].set_xlim(_layers(biases).start - 0.7, _layers(biases).stop - 0.3)
     looks = [KIND_STYLES[kind] for kind in kinds]
     handles: list[Artist] = [
@@ -241,7 +226,7 @@ def _scale_bias_figure(biases: pl.DataFrame, footer: str) -> Figure:
     ]
     handles.append(Line2D([], [], color="0.5", alpha=0.4, linewidth=3, label="smallest to largest"))
     figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
-    return _with_footer(figure, footer)
+    return with_footer(figure, footer)
 
 
 def _draw_series(axes: Axes, series: pl.DataFrame, look: KindStyle, place: float) -> None:
@@ -263,7 +248,7 @@ def _exponents_figure(rows: pl.DataFrame, footer: str) -> Figure:
         middle = (left + right) / 2
         _draw_reach(axes, rows.filter(role=role), middle - span / 2, middle + span / 2)
     panels[-1].set_xlabel("exponent of the value, log2|x|")
-    return _with_footer(figure, footer)
+    return with_footer(figure, footer)
 
 
 def _draw_exponents(axes: Axes, rows: pl.DataFrame) -> tuple[float, float]:
@@ -326,12 +311,12 @@ def _clipping_figure(shares: pl.DataFrame, scalings: Sequence[str], footer: str)
     panels[0, 0].set(yticks=range(len(lines)), yticklabels=labels, ylim=(len(lines) - 0.5, -0.5))
     for axes in panels[-1]:
         axes.set_xlabel("decoder layer")
-        axes.xaxis.set_major_locator(_integers())
+        axes.xaxis.set_major_locator(integers())
     bar = figure.colorbar(ScalarMappable(norm, colors), ax=panels, label="share of the values, %", aspect=40)
     bar.minorticks_off()
     bar.ax.yaxis.set_major_formatter(_decimal)
     complete = len(shares) == len(lines) * len(layers) * len(scalings)
-    return _with_footer(figure, _join("white: none" if complete else "white: none, hatched: not recorded", footer))
+    return with_footer(figure, join("white: none" if complete else "white: none, hatched: not recorded", footer))
 
 
 def _draw_cells(
@@ -364,11 +349,6 @@ def _decimal(value: float, _: float) -> str:
     return f"{value:.12f}".rstrip("0").rstrip(".")
 
 
-def _integers(at_most: int = 9) -> MaxNLocator:
-    """Ticks at integers only, be it a single one."""
-    return MaxNLocator(at_most, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10])
-
-
 def _reach(rows: pl.DataFrame) -> Reach:
     return reach(get_format(rows["format"][0]), mode_of(rows["scale_bias"]))
 
@@ -379,31 +359,12 @@ def _lost_share(rows: pl.DataFrame, count: str) -> str:
     return f"{share:.2g} %" if share < 10 else f"{share:.0f} %"
 
 
-def _with_footer(figure: Figure, footer: str) -> Figure:
-    """Small print below the axes."""
-    if footer:
-        figure.supxlabel(footer, x=0.01, ha="left", fontsize=7, color="0.35")
-    return figure
-
-
 def _footer(summary: Mapping[str, Any]) -> str:
     """The model and the text, as far as the summary names them."""
     tokens = f"{summary['tokens']:,} tokens" if "tokens" in summary else ""
     window = f"windows of {summary['window']:,}" if "window" in summary else ""
     formats = f"{summary['formats']} formats" if "formats" in summary else ""
     return ", ".join(part for part in (summary.get("model"), tokens, window, formats) if part)
-
-
-def _join(what: str, footer: str) -> str:
-    return f"{what}; {footer}" if footer else what
-
-
-def _save(figure: Figure, folder: Path, stem: str) -> Path:
-    """Write the picture in both formats; returns the PNG's path."""
-    for suffix, metadata in METADATA.items():
-        with replacing(folder / f"{stem}.{suffix}") as temporary:
-            figure.savefig(temporary, format=suffix, dpi=200, metadata=metadata)
-    return folder / f"{stem}.png"
 
 
 def _check_module(rows: pl.DataFrame, module: str) -> None:

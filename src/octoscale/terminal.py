@@ -176,6 +176,22 @@ def training_table(summary: Mapping[str, Any]) -> Table:
     return facts_table(facts)
 
 
+def runs_table(labels: Sequence[str], summaries: Sequence[Mapping[str, Any]]) -> Table:
+    """What several trainings reached; validation losses against the first one's."""
+    with_accuracy = any("validation_accuracy" in summary for summary in summaries)
+    table = Table(box=None, header_style="bold")
+    table.add_column("run")
+    for name in ("steps", "training loss", "validation loss", "against the first", *["accuracy"] * with_accuracy):
+        table.add_column(name, justify="right")
+    first = summaries[0]["validation_loss"]["after"]
+    for label, summary in zip(labels, summaries, strict=True):
+        after = summary["validation_loss"]["after"]
+        accuracy = summary.get("validation_accuracy", {}).get("after")
+        row = [label, f"{summary['steps']:,}", _number(summary["training_loss"]), _number(after), against(after, first)]
+        table.add_row(*row, *([_number(accuracy)] if with_accuracy else []))
+    return table
+
+
 def _number(value: float | None) -> str:
     """Four digits; a loss that was not finite is null in a summary."""
     return "not finite" if value is None else f"{value:.4f}"

@@ -26,6 +26,8 @@ FP8_STATE = "fp8.json"
 #: Where a dynamic loss scale begins.
 INITIAL_SCALE = 2.0**16
 
+_FULL = 1 << 16  # bytes that are free on a disk on which nothing can be written
+
 #: So many steps skipped one after the other are no search for a loss scale any more: each halves it.
 MAX_SKIPPED = 25
 
@@ -122,7 +124,8 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
         try:
             yield
         except (OSError, RuntimeError, SafetensorError) as error:
-            why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            is_full = shutil.disk_usage(self.args.output_dir).free < _FULL
+            why = "the disk is full" if is_full else (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise OSError(f"cannot write {name}: {why}. {self._last_good()}") from error
 
 

@@ -1,0 +1,132 @@
+"""The numbers that the figures of trainings show: scales and losses by step, and what tells runs apart. No drawing."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from octoscale.figure_data import REFERENCES, constant_bias
+from octoscale.runfolder import RunFolder
+
+#: What may tell two runs apart beside the scaling, in this order.
+_FIELDS = (
+    "model",
+    "formats",
+    "dtype",
+    "loss_scale",
+    "learning_rate",
+    "seed",
+    "text",
+    "task",
+    "steps",
+    "batch",
+    "window",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossCurve:
+    """The losses of one training: after which steps, NaN where not finite; the steps that were skipped."""
+
+    label: str
+    scaling: str
+    steps: Sequence[int]
+    losses: Sequence[float]
+    skipped: Sequence[int]
+    validation: dict[int, float]
+
+    @property
+    def mean(self) -> list[float]:
+        """The running mean that the figure draws."""
+        return running_mean(self.losses, mean_width(len(self.losses)))
+
+
+def scale_bias_by_step(rows: pl.DataFrame) -> pl.DataFrame:
+    """role, kind, layer, step -> mode of scale_bias over modules and micro-batches, the smallest of equal modes.
+
+    Of the drawn layers of an adaptive scaling in training. Tensors without a scale of their own, amax 0 or not finite,
+    are left out; so are modules outside a stack of layers.
+    """
+    adaptive = [scaling for scaling in rows["scaling"].unique() if constant_bias(scaling) is None]
+    has_scale = pl.col("amax").is_finite() & (pl.col("amax") > 0) & pl.col("layer").is_not_null()
+    rows = rows.filter(has_scale & (pl.col("phase") == "train") & pl.col("scaling").is_in(adaptive))
+    layers = drawn_layers(rows["layer"].unique().to_list())
+    groups = rows.filter(pl.col("layer").is_in(layers)).group_by("role", "kind", "layer", "step")
+    return groups.agg(mode=pl.col("scale_bias").mode().min()).sort("role", "kind", "layer", "step")
+
+
+def drawn_layers(layers: Sequence[int]) -> list[int]:
+    """The first, the two middle ones and the last, as in the paper; all, if there are fewer."""
+    ordered = sorted(layers)
+    places = {0, (len(ordered) - 1) // 2, len(ordered) // 2, len(ordered) - 1}
+    return [ordered[place] for place in sorted(places)] if ordered else []
+
+
+def loss_curves(runs: Sequence[RunFolder]) -> list[LossCurve]:
+    """The curves of some runs, each with a label of its own. ValueError for a run that logged no loss."""
+    plans = [run.read_json(run.header).get("plan", {}) for run in runs]
+    labels = distinct_labels(plans, [run.path.name for run in runs])
+    return [_curve(run, label) for run, label in zip(runs, labels, strict=True)]
+
+
+def has_losses(run: RunFolder) -> bool:
+    """Whether a run is a training that logged a loss."""
+    return any("loss" in row and row.get("phase") == "train" for row in run.read_metrics())
+
+
+def distinct_labels(plans: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
+    """The scaling of each run, and as much of its plan as tells them apart; at last the name of its folder."""
+    labels = [str(plan.get("scaling", name)) for plan, name in zip(plans, names, strict=True)]
+    for field in _FIELDS:
+        values = [plan.get(field) for plan in plans]
+        if _has_twins(labels) and len(set(map(str, values))) > 1:
+            shown = [f"{value}" if isinstance(value, str) else f"{field} {value}" for value in values]
+            labels = [f"{label}, {value}" for label, value in zip(labels, shown, strict=True)]
+    if _has_twins(labels):
+        labels = [f"{label} ({name})" for label, name in zip(labels, names, strict=True)]
+    return labels
+
+
+def running_mean(values: Sequence[float], width: int) -> list[float]:
+    """The mean of each value and the `width - 1` before it, or as many as there are."""
+    parts = [values[max(0, end - width) : end] for end in range(1, len(values) + 1)]
+    return [sum(part) / len(part) for part in parts]
+
+
+def mean_width(length: int) -> int:
+    """A twenty-fifth of a curve: enough to still the noise of batches."""
+    return max(1, length // 25)
+
+
+def reference_curve(curves: Sequence[LossCurve]) -> LossCurve:
+    """The first curve in high precision, or the first of all: what the others are compared with."""
+    return next((curve for name in REFERENCES for curve in curves if curve.scaling == name), curves[0])
+
+
+def excess_by_step(curve: LossCurve, reference: LossCurve) -> tuple[list[int], list[float]]:
+    """How far the running mean lies above the reference's, in %, at the steps that both have."""
+    base = dict(zip(reference.steps, reference.mean, strict=True))
+    pairs = [(step, value) for step, value in zip(curve.steps, curve.mean, strict=True) if step in base]
+    return [step for step, _ in pairs], [100 * (value / base[step] - 1) for step, value in pairs]
+
+
+def _curve(run: RunFolder, label: str) -> LossCurve:
+    rows = [row for row in run.read_metrics() if row.get("phase") == "train"]
+    logged = [row for row in rows if "loss" in row]
+    if not logged:
+        raise ValueError(f"{run.path} is no training: it logged no loss")
+    evaluations = {row["step"]: row["eval_loss"] for row in rows if row.get("eval_loss") is not None}
+    return LossCurve(
+        label=label,
+        scaling=logged[0].get("scaling", ""),
+        steps=[row["step"] for row in logged],
+        losses=[math.nan if row["loss"] is None else row["loss"] for row in logged],
+        skipped=[row["step"] for row in rows if row.get("skipped")],
+        validation=evaluations,
+    )
+
+
+def _has_twins(labels: Sequence[str]) -> bool:
+    return len(set(labels)) < len(labels)

@@ -1,0 +1,182 @@
+"""Figures of trainings. Oracle: small tables worked out by hand; of drawing, that it is the same each time."""
+
+import json
+import math
+import sys
+
+import polars as pl
+import pytest
+
+from octoscale import cli, figures
+from octoscale.runfolder import RunFolder, write_json
+from octoscale.telemetry import SCHEMA
+from octoscale.training_figure_data import (
+    LossCurve,
+    distinct_labels,
+    drawn_layers,
+    excess_by_step,
+    loss_curves,
+    mean_width,
+    reference_curve,
+    running_mean,
+    scale_bias_by_step,
+)
+
+
+def row(**changes) -> dict:
+    usual = {"step": 0, "phase": "train", "scaling": "amax", "module": "m", "layer": 0, "kind": "attn_qkv"}
+    more = {"role": "input", "format": "e4m3fn", "scale_bias": 3, "amax": 1.0, "numel": 8}
+    return {**usual, **more, "saturated": 0, "flushed": 0, "nonfinite": 0, "exponents": None, **changes}
+
+
+def table(*rows: dict) -> pl.DataFrame:
+    return pl.DataFrame(list(rows), schema=SCHEMA)
+
+
+def training(folder, losses, plan=None, scales=(), **summary) -> RunFolder:
+    """A run as octoscale train leaves it."""
+    plan = {"model": "tiny", "scaling": "amax", "formats": "ocp", "dtype": "bf16", "learning_rate": 0.1, **(plan or {})}
+    head = {"plan": plan, "backend": "native", "reason": "a test"}
+    run = RunFolder.create(folder, head)
+    line = {"phase": "train", "scaling": plan["scaling"]}
+    run.append_metrics({**line, "step": 0, "eval_loss": 5.0})
+    for step, loss in enumerate(losses, start=1):
+        run.append_metrics({**line, "step": step, "loss": loss})
+    ends = {"validation_loss": {"before": 5.0, "after": losses[-1]}, "training_loss": 4.0, "seconds": 1.0, "tokens": 64}
+    write_json(run.summary, {"model": "tiny", "scaling": plan["scaling"], "steps": len(losses), **ends, **summary})
+    if scales:
+        table(*scales).write_parquet(run.scales / "part-000000.parquet")
+    return run
+
+
+# The numbers
+
+
+@pytest.mark.parametrize(
+    ("number", "layers"),
+    [(30, [0, 14, 15, 29]), (10, [0, 4, 5, 9]), (5, [0, 2, 4]), (4, [0, 1, 2, 3]), (3, [0, 1, 2]), (1, [0]), (0, [])],
+)
+def test_the_first_two_middle_and_the_last_layers_are_drawn(number, layers):
+    assert drawn_layers(range(number)) == layers
+
+
+def test_the_mode_over_modules_and_micro_batches_is_drawn():
+    rows = table(*[row(scale_bias=bias) for bias in (3, 4, 4)], *[row(step=1, scale_bias=bias) for bias in (7, 5)])
+    assert scale_bias_by_step(rows)["mode"].to_list() == [4, 5]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"amax": 0.0}, {"amax": math.inf}, {"layer": None}, {"phase": "validate"}, {"scaling": "cscale:1"}],
+)
+def test_what_has_no_scale_that_moves_is_left_out(changes):
+    assert scale_bias_by_step(table(row(), row(step=1, **changes)))["step"].to_list() == [0]
+
+
+def test_a_running_mean_begins_with_what_there_is():
+    assert running_mean([4.0, 2.0, 3.0, 7.0], 2) == [4.0, 3.0, 2.5, 5.0]
+    assert (mean_width(10), mean_width(1000)) == (1, 40)
+
+
+@pytest.mark.parametrize(
+    ("plans", "labels"),
+    [
+        ([{"scaling": "bf16"}, {"scaling": "amax"}], ["bf16", "amax"]),
+        ([{"scaling": "amax", "formats": "ocp"}, {"scaling": "amax", "formats": "fnuz"}], ["amax, ocp", "amax, fnuz"]),
+        ([{"scaling": "amax", "seed": 0}, {"scaling": "amax", "seed": 1}], ["amax, seed 0", "amax, seed 1"]),
+        ([{"scaling": "amax"}, {"scaling": "amax"}], ["amax (a)", "amax (b)"]),
+        ([{}, {"scaling": "amax"}], ["a", "amax"]),
+    ],
+)
+def test_labels_tell_runs_apart(plans, labels):
+    assert distinct_labels(plans, ["a", "b"]) == labels
+
+
+def test_losses_are_compared_with_high_precision_at_common_steps(tmp_path):
+    runs = [training(tmp_path / "amax", [2.2, 3.3, 9.0]), training(tmp_path / "bf16", [2.0, 3.0], {"scaling": "bf16"})]
+    curves = loss_curves(runs)
+    assert reference_curve(curves).label == "bf16"
+    steps, above = excess_by_step(curves[0], curves[1])
+    assert steps == [1, 2]
+    assert above == pytest.approx([10.0, 10.0])
+    assert curves[0].validation == {0: 5.0}
+
+
+def test_a_loss_that_is_not_finite_and_a_skipped_step_are_kept(tmp_path):
+    run = training(tmp_path / "run", [2.0, None])
+    run.append_metrics({"phase": "train", "scaling": "amax", "step": 2, "skipped": True})
+    curve = loss_curves([run])[0]
+    assert curve.losses[0] == 2.0
+    assert math.isnan(curve.losses[1])
+    assert curve.skipped == [2]
+
+
+def test_the_reference_is_the_first_run_without_high_precision():
+    first, second = (
+        LossCurve(label=name, scaling=name, steps=[1], losses=[1.0], skipped=[], validation={}) for name in ("a", "b")
+    )
+    assert reference_curve([first, second]) is first
+
+
+# The pictures
+
+
+def scales():
+    roles, kinds = ("weight", "input", "grad_output"), ("attn_qkv", "ffn_out")
+    return [
+        row(step=step, layer=layer, role=role, kind=kind, scale_bias=step % 3 + layer)
+        for step in range(4)
+        for layer in range(5)
+        for role in roles
+        for kind in kinds
+    ]
+
+
+def test_a_training_has_its_figures_and_the_same_bytes_each_time(tmp_path):
+    run = training(tmp_path / "run", [3.0, 2.0, None], scales=scales())
+    first = {path: path.read_bytes() for path in figures.draw(run.path)}
+    assert {"scale_bias_steps.png", "loss.png"} <= {path.name for path in first}
+    assert {path: path.read_bytes() for path in figures.draw(run.path)} == first
+
+
+def test_constant_scales_do_not_move(tmp_path):
+    run = training(tmp_path / "run", [3.0], {"scaling": "cscale:1"}, [row(scaling="cscale:1")])
+    assert "scale_bias_steps.png" not in {path.name for path in figures.draw(run.path)}
+
+
+@pytest.fixture
+def report(monkeypatch, capsys):
+    """Run `octoscale report ARGS`: (exit code, stdout, stderr)."""
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["octoscale", "report", *map(str, args)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return stop.value.code or 0, *capsys.readouterr()
+
+    return call
+
+
+def test_a_report_compares_trainings(report, tmp_path):
+    runs = [training(tmp_path / name, [3.0, loss], {"scaling": name}) for name, loss in (("bf16", 2.0), ("amax", 2.1))]
+    code, out, _ = report(*(run.path for run in runs))
+    assert code == 0
+    assert "+5.00%" in out
+    printed = json.loads(report("--json", *(run.path for run in runs))[1])
+    assert [summary["scaling"] for summary in printed["runs"]] == ["bf16", "amax"]
+    assert printed["figures"] == [str(tmp_path / "bf16" / "figures" / "losses.png")]
+
+
+def test_a_report_of_one_training_prints_its_table(report, tmp_path):
+    code, out, _ = report(training(tmp_path / "run", [3.0, 2.0]).path)
+    assert code == 0
+    assert "5.0000 before, 2.0000 after" in out
+
+
+def test_only_trainings_are_compared(report, tmp_path):
+    train = training(tmp_path / "train", [3.0])
+    other = RunFolder.create(tmp_path / "other", {"backend": "native", "reason": "a test"})
+    code, out, err = report(train.path, other.path)
+    assert (code, out) == (2, "")
+    assert err == f"octoscale: error: {other.path} is no training: it logged no loss\n"
+    assert report(train.path, train.path, "--module", "m")[0] == 2
