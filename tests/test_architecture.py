@@ -29,6 +29,7 @@ LAYERS = {
     "bf16_gemm": 2,
     "telemetry": 3,
     "linear": 3,
+    "compiled": 3,
     "convert": 4,
     "state": 4,
     "checkpoint": 4,

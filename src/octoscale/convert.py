@@ -7,6 +7,8 @@ What is converted: in a transformers model, the linear layers of the stack of de
 other model, every linear layer but the head. Not: the LM head, embeddings, whatever `recipe.skip` matches. A pattern
 is a module name or a part of it with shell wildcards: `down_proj`, `layers.0.*`, `*.self_attn.?_proj`. A pattern that
 matches nothing is an error, for a stale name would put a layer into FP8 that was meant to stay out.
+
+Adapters (peft's LoRA) stay as they are: a layer that they wrap, `q_proj.base_layer`, counts as `q_proj`.
 """
 
 import difflib
@@ -34,6 +36,9 @@ KIND_OF_NAME: tuple[tuple[str, str], ...] = (
     (r"(mlp\.c_proj|down_proj|fc2|fc_out|dense_4h_to_h|w2|output\.dense)", "ffn_out"),
 )
 KINDS = ("attn_qkv", "attn_out", "ffn_in", "ffn_out", "other")
+
+#: Under this name an adapter's wrapper keeps the layer that it wraps.
+_WRAPPED = ".base_layer"
 
 #: The last part of the names under which models keep their head.
 HEAD_NAMES = frozenset({"lm_head", "head", "score", "classifier", "embed_out", "qa_outputs", "output", "output_layer"})
@@ -166,7 +171,7 @@ def plan(model: nn.Module, recipe: Recipe) -> ConversionReport:
 def kind_of(name: str) -> str:
     """The kind of a linear layer by its name; `other` if the name says nothing."""
     for pattern, kind in KIND_OF_NAME:
-        if re.search(rf"(^|\.){pattern}$", name):
+        if re.search(rf"(^|\.){pattern}$", name.removesuffix(_WRAPPED)):
             return kind
     return "other"
 
@@ -175,6 +180,7 @@ def _reasons_to_keep(model: nn.Module, recipe: Recipe, stacks: list[str]) -> dic
     """The modules that stay as they are, each with the first reason that any of its names gives."""
     head = _head(model, has_stacks=bool(stacks))
     fused = [name for name, module in model.named_modules() if isinstance(module, nn.TransformerEncoderLayer)]
+    adapted = [name.removesuffix(_WRAPPED) for name, _ in model.named_modules() if name.endswith(_WRAPPED)]
     reasons: dict[nn.Module, str] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         reason = _why_not_itself(module)
@@ -182,6 +188,8 @@ def _reasons_to_keep(model: nn.Module, recipe: Recipe, stacks: list[str]) -> dic
             reason = "head"
         elif stacks and not _is_below(name, stacks):
             reason = reason or "outside the decoder layers"
+        elif _is_below(name, adapted) and not name.endswith(_WRAPPED):
+            reason = reason or "adapter"
         elif _is_below(name, fused):
             reason = reason or "torch's TransformerEncoderLayer reads its weight without calling it"
         pattern = next((pattern for pattern in recipe.skip if _matches(pattern, name)), None)
@@ -217,8 +225,11 @@ def _is_linear(module: nn.Module) -> bool:
 
 
 def _decoder_stacks(model: nn.Module) -> list[str]:
-    """The names of a transformers model's outermost ModuleLists that hold linear layers; none for another model."""
-    if not any(cls.__name__ == "PreTrainedModel" for cls in type(model).__mro__):
+    """The names of a transformers model's outermost ModuleLists that hold linear layers; none for another model.
+
+    peft's model around a transformers model counts as that one.
+    """
+    if not any(cls.__name__ in {"PreTrainedModel", "PeftModel"} for cls in type(model).__mro__):
         return []
     stacks: list[str] = []
     for name, module in model.named_modules():
@@ -244,7 +255,8 @@ def _head(model: nn.Module, *, has_stacks: bool) -> str | None:
 
 
 def _matches(pattern: str, name: str) -> bool:
-    return fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")
+    names = {name, name.removesuffix(_WRAPPED)}
+    return any(fnmatchcase(each, pattern) or fnmatchcase(each, f"*.{pattern}") for each in names)
 
 
 def _check_patterns(patterns: tuple[str, ...], names: list[str]) -> None:

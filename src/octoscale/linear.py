@@ -33,7 +33,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from octoscale import ops
-from octoscale.formats import Role
+from octoscale.compiled import SEPARATOR, fp8_linear
+from octoscale.formats import ROLES, Role
 from octoscale.ops import Quantized
 from octoscale.recipe import Operand, Recipe
 from octoscale.scaling import Delayed, History
@@ -44,12 +45,16 @@ class NonFiniteError(FloatingPointError):
     """An operand of an FP8 layer holds infinity or NaN during inference."""
 
 
+_WHY_EAGER = "octoscale records this layer, or its scaling is delayed: what it notes is not in a graph"
+
+
 class Fp8Linear(nn.Linear):
     """A linear layer in FP8, made from an `nn.Linear` or a transformers `Conv1D` by `convert`.
 
     Input float32, bfloat16 or float16 [..., K]; output [..., N] in the input's dtype, or autocast's where that is on.
     The weight keeps the layout of its origin: [N, K], or Conv1D's [K, N]. `fp8` holds the recipe and all other state.
-    After a write to `weight.data` in place, which leaves no trace, call `octoscale.forget_casts(model)`.
+    After a write to `weight.data` in place, which leaves no trace, call `octoscale.forget_casts(model)`. torch.compile
+    takes a layer whole (compiled.py), unless it is being recorded or its scaling is delayed: then it stays eager.
     """
 
     fp8: "LayerState"
@@ -58,12 +63,23 @@ class Fp8Linear(nn.Linear):
         """`x @ w + bias` with FP8 operands; see the top of this file."""
         if x.shape[-1:] != (self.in_features,):
             raise ValueError(f"{self.fp8.name.module}: takes inputs [..., {self.in_features}], not {list(x.shape)}")
-        w8 = self.fp8.cast_weight(self.weight, inference=self._is_inference())
-        x8 = self.fp8.cast_input(x, inference=self._is_inference())
         dtype = x.dtype
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
+        if torch.compiler.is_compiling():
+            if self.fp8.is_stateless:
+                return fp8_linear(x, self.weight, self.bias, self.fp8.terms, self.fp8.is_conv1d, dtype)
+            return self._forward_eager(x, dtype)  # type: ignore[no-any-return]
+        return self._forward(x, dtype)
+
+    def _forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        w8 = self.fp8.cast_weight(self.weight, inference=self._is_inference())
+        x8 = self.fp8.cast_input(x, inference=self._is_inference())
         return _Products.apply(x, self.weight, self.bias, x8, w8, self.fp8, dtype)  # type: ignore[no-any-return,no-untyped-call]
+
+    @torch.compiler.disable(reason=_WHY_EAGER)  # type: ignore[untyped-decorator,no-untyped-call]
+    def _forward_eager(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        return self._forward(x, dtype)
 
     def extra_repr(self) -> str:
         """Shapes as of any linear layer, then the recipe of each role."""
@@ -113,10 +129,20 @@ class LayerState:
     original_type: type[nn.Module]
     runtime: "Runtime" = field(default_factory=lambda: Runtime(), repr=False)
 
+    def __post_init__(self) -> None:
+        operands = [self.recipe.operand(role) for role in ROLES]
+        self.is_delayed = any(isinstance(operand.rule, Delayed) for operand in operands)
+        self.terms = SEPARATOR.join(map(str, operands))
+
     @property
     def is_conv1d(self) -> bool:
         """Whether the weight is [in, out]."""
         return self.original_type is not nn.Linear
+
+    @property
+    def is_stateless(self) -> bool:
+        """Whether nothing but the product comes out of a call: no row of a record, no history of amax."""
+        return self.runtime.recorder is None and not self.is_delayed
 
     def cast_weight(self, weight: Tensor, inference: bool) -> Quantized:
         """The weight's cast, made anew only if the weight changed, or an optimizer stepped, since the last one."""

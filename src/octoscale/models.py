@@ -151,6 +151,9 @@ def load(
     num_labels: a classifier of so many classes, in place of a causal language model. seed: of all weights that the
     checkpoint does not hold: those of a size, and a classifier's head.
     """
+    import transformers
+
+    _quiet(transformers)
     torch.manual_seed(seed)
     if spec in SIZES:
         note = f"{spec} has random weights and no tokenizer: texts are read as bytes"
@@ -257,7 +260,6 @@ def _load_pretrained(
 ) -> LoadedModel:
     import transformers
 
-    _quiet(transformers)
     auto, more = _auto_class(num_labels)
     model = auto.from_pretrained(folder, dtype=dtype, **options, **more).eval()
     options.pop("quantization_config", None)
