@@ -11,7 +11,8 @@ torch.manual_seed(0)
 loaded = octoscale.load(model_name, torch.float32)  # float32 master weights
 model = loaded.model.train()
 print(octoscale.convert(model, octoscale.Recipe.amax()).summary())
-windows = octoscale.token_windows(octoscale.read_text(text), loaded.encode, window=min(256, model.config.max_position_embeddings))
+length = min(256, model.config.max_position_embeddings)
+windows = octoscale.token_windows(octoscale.read_text(text), loaded.encode, window=length)
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, eps=1e-5)
 
 with octoscale.record(model, run, every=10):  # each forward pass is a step; histograms on every tenth

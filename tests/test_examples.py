@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def test_a_training_loop_of_25_lines(tmp_path):
     """The loss falls, every step of the loop has its rows of all roles, and transformers loads the model again."""
     script = ROOT / "examples" / "train_plain.py"
-    (tmp_path / "text.txt").write_text("The quick brown fox jumps over the lazy dog. " * 90)
+    (tmp_path / "text.txt").write_text("The quick brown fox jumps over the lazy dog. " * 200)
     checkpoint = save_tiny_llama(tmp_path / "llama")
     environment = {**os.environ, "PYTHONPATH": str(Path(octoscale.__file__).parents[1])}
     command = [sys.executable, script, checkpoint, tmp_path / "text.txt", tmp_path / "run"]
