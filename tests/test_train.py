@@ -147,6 +147,13 @@ def test_a_tracker_that_is_not_installed(checkpoint, text, tmp_path):
         run_training(plan(checkpoint, text, report_to=["nowhere"]), tmp_path / "run")
 
 
+def test_the_learning_rate_rises_and_is_constant_then(checkpoint, text, tmp_path):
+    """Oracle: by hand; the rate that a step is taken with."""
+    run = run_training(plan(checkpoint, text, steps=5, warmup=3), tmp_path / "run")
+    rates = [row["learning_rate"] for row in run.read_metrics() if "learning_rate" in row]
+    assert rates == pytest.approx([0.0, 1e-2 / 3, 2e-2 / 3, 1e-2, 1e-2])
+
+
 # What the user got wrong
 
 
@@ -160,6 +167,9 @@ def test_a_tracker_that_is_not_installed(checkpoint, text, tmp_path):
         ({"validation": 1.0}, "validation=1.0: the part of the data kept for validation"),
         ({"learning_rate": 0.0}, "learning rate 0.0: must be above 0"),
         ({"every": -1}, "every=-1: histograms"),
+        ({"save_every": -1}, "save_every=-1: checkpoints"),
+        ({"warmup": -1}, "warmup=-1: the steps"),
+        ({"weight_decay": -0.1}, "weight decay -0.1: must be at least 0"),
     ],
 )
 def test_a_plan_that_cannot_be(changes, message):

@@ -289,6 +289,7 @@ def train(
     batch: Annotated[int, typer.Option(help="Windows, or examples, in a micro-batch.")] = Training.batch,
     accumulate: Annotated[int, typer.Option(help="Micro-batches in a step.")] = Training.accumulate,
     learning_rate: Annotated[float, typer.Option(help="Constant; AdamW as in the paper.")] = Training.learning_rate,
+    warmup: Annotated[int, typer.Option(help="Steps in which the learning rate rises to that.")] = Training.warmup,
     weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = Training.weight_decay,
     loss_scale: Annotated[
         str | None,
@@ -337,6 +338,7 @@ def train(
         batch=batch,
         accumulate=accumulate,
         learning_rate=learning_rate,
+        warmup=warmup,
         weight_decay=weight_decay,
         loss_scale=loss_scale,
         validation=validation,

@@ -30,7 +30,7 @@ def check_same_plan(run: RunFolder, plan: Training) -> None:
     if "plan" not in header or "learning_rate" not in header["plan"]:
         raise ValueError(f"{run.path} is no training that octoscale train began: it cannot be resumed")
     for name, value in plan_to_json(plan).items():
-        before = header["plan"].get(name)
+        before = header["plan"].get(name, getattr(Training, name, None))  # a run of an older version lacks newer fields
         if name not in FREE_FIELDS and value != before:
             raise ValueError(f"{run.path} was trained with {name} {before}, not {value}: resume it with the same")
 

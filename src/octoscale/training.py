@@ -17,8 +17,9 @@ class Training:
 
     A step is `accumulate` micro-batches of `batch` windows of `window` tokens, or of `batch` examples of a `task`,
     which `window` tokens cut off. Validation: the file `eval_task`, or the last part `validation` of what is read.
-    loss_scale: a number, `dynamic`, `none`; None: dynamic for fp16, else none. every: histograms of exponents on each
-    N-th step; 0 for never. save_every: a checkpoint to go on from after each N-th step; 0 for never.
+    The learning rate rises over the first `warmup` steps, and is constant then. loss_scale: a number, `dynamic`, `none`;
+    None: dynamic for fp16, else none. every: histograms of exponents on each N-th step; 0 for never. save_every: a
+    checkpoint to go on from after each N-th step; 0 for never.
     """
 
     model: str
@@ -33,6 +34,7 @@ class Training:
     batch: int = 4
     accumulate: int = 1
     learning_rate: float = 4e-5
+    warmup: int = 0
     weight_decay: float = 0.01
     loss_scale: str | None = None
     validation: float = 0.1
@@ -69,6 +71,8 @@ class Training:
             raise ValueError(f"validation={self.validation}: the part of the data kept for validation, between 0 and 1")
         if not self.learning_rate > 0:
             raise ValueError(f"learning rate {self.learning_rate}: must be above 0")
+        if self.warmup < 0:
+            raise ValueError(f"warmup={self.warmup}: the steps in which the learning rate rises, at least 0")
         if self.weight_decay < 0:
             raise ValueError(f"weight decay {self.weight_decay}: must be at least 0")
 
