@@ -17,7 +17,7 @@ class Training:
 
     A step is `accumulate` micro-batches of `batch` windows of `window` tokens, or of `batch` examples of a `task`,
     which `window` tokens cut off. Validation: the file `eval_task`, or the last part `validation` of what is read.
-    The learning rate rises over the first `warmup` steps, and is constant then. loss_scale: a number, `dynamic`, `none`;
+    The learning rate rises over the first `warmup` steps, then is constant. loss_scale: a number, `dynamic`, `none`;
     None: dynamic for fp16, else none. every: histograms of exponents on each N-th step; 0 for never. save_every: a
     checkpoint to go on from after each N-th step; 0 for never.
     """
