@@ -72,6 +72,7 @@ def test_the_measured_accuracy_is_that_of_the_saved_model(words, tmp_path):
 
 
 def test_a_gpt_of_the_paper_becomes_a_classifier(words, small_gpt, tmp_path):
+    assert models.load("gpt-111m", num_labels=3).model.score.weight.shape == (3, 16)
     plan = Training(**{**words, "model": "gpt-111m", "steps": 2, "eval_task": None}, scaling="cscale:0")
     run = run_training(plan, tmp_path / "run")
     assert run.read_json(run.summary)["validation_accuracy"]["after"] >= 0

@@ -23,7 +23,7 @@ from octoscale import Recipe, Recorder, convert, ops, read_scales, record, refer
 from octoscale.formats import ROLES, get_format
 from octoscale.runfolder import RunFolder
 from octoscale.scaling import Amax
-from octoscale.telemetry import SCHEMA, LayerName
+from octoscale.telemetry import SCHEMA, LayerName, drop_scales
 
 K, N = 6, 5
 FLOAT32_BIAS, NONFINITE_BIN = 127, 255
@@ -333,6 +333,38 @@ def test_a_cast_without_counts_is_refused(tmp_path):
     for without in (cast, cast.flatten_rows()):
         with pytest.raises(ValueError, match=r"a\.b: a cast without counts cannot be recorded"):
             recorder.add(name, "input", without)
+
+
+def of_steps(recorder: Recorder, *values: float) -> None:
+    """Note one cast of a single value in each step."""
+    name = LayerName(module="a.b", layer=0, kind="ffn_in")
+    for step, value in enumerate(values):
+        recorder.add(name, "input", ops.quantize(torch.tensor([value, 0.0]), "e4m3fn", Amax(), counts=True), step)
+
+
+def test_a_tracker_gets_the_scales_of_the_last_step_even_if_they_are_written(tmp_path):
+    """Oracle: by hand: 448 / 1 is 2**8 and more, 448 / 4 is 2**6 and more."""
+    recorder = Recorder(tmp_path)
+    assert recorder.scalars() == {}
+    of_steps(recorder, 1.0, 4.0)
+    recorder.flush()
+    zeros = {"saturated/input/ffn_in": 0.0, "flushed/input/ffn_in": 0.0}
+    assert recorder.scalars() == {"scale_bias/input/ffn_in": 6.0, **zeros}
+
+
+def test_steps_that_will_be_done_again_are_dropped(tmp_path):
+    """Oracle: three parts: before the step, across it, after it."""
+    recorder = Recorder(tmp_path)
+    of_steps(recorder, 1.0)
+    recorder.flush()
+    of_steps(recorder, 1.0, 1.0, 1.0)
+    recorder.flush()
+    cast = ops.quantize(normal(3), "e5m2", Amax(), counts=True)
+    recorder.add(LayerName(module="c", layer=0, kind="other"), "input", cast, step=2)
+    recorder.flush()
+    drop_scales(tmp_path, 2)
+    assert read_scales(tmp_path)["step"].to_list() == [0, 0, 1]
+    assert parts(tmp_path) == ["part-000000.parquet", "part-000001.parquet"]
 
 
 def test_the_header_says_how_the_run_was_made(tmp_path):
