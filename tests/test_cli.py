@@ -337,3 +337,14 @@ def test_a_preset_gives_way_to_options(run, text, tmp_path, monkeypatch):
         "512",
     )
     assert (plan["accumulate"], plan["dtype"]) == (1, "fp32")
+
+
+def test_quantize_writes_a_checkpoint_and_says_what_it_did(run, checkpoint, tmp_path):
+    code, out, _ = run("quantize", checkpoint, tmp_path / "fp8", "--scaling", "cscale:2", "--json")
+    done = json.loads(out)
+    assert code == 0
+    assert (done["layers"], done["layout"]) == (14, "compressed-tensors")
+    assert done["bytes_after"] < done["bytes_before"]
+    code, out, err = run("quantize", checkpoint, tmp_path / "fp8")
+    assert (code, out) == (2, "")
+    assert err == f"octoscale: error: {tmp_path / 'fp8'} exists already: choose another folder\n"

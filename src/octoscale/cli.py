@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from octoscale.heap import keep_freed_memory
+from octoscale.quantization import Quantization
 from octoscale.training import Training, named_preset
 from octoscale.validation import Validation
 
@@ -381,6 +382,53 @@ def _train(plan: Training, folder: Path, overwrite: bool, resume: bool, as_json:
     _print({**summary, "run": str(run.path)} if as_json else terminal.training_table(summary))
     if not as_json:
         _print(f"records, losses and the trained model: {run.path}")
+
+
+@app.command()
+def quantize(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint folder of safetensors, or a hub id.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The new checkpoint's folder.")],
+    scaling: Annotated[str, typer.Option(help="amax, amax:margin=1, cscale:-1.")] = Quantization.scaling,
+    activations: Annotated[
+        str, typer.Option(help="dynamic (scaled by their own amax), static (by one scale a layer), or none.")
+    ] = Quantization.activations,
+    calibrate: Annotated[
+        str, typer.Option(help="The text that static scales are taken from, as --text of validate.")
+    ] = Quantization.calibrate,
+    tokens: Annotated[int, typer.Option(help="Tokens of that text.")] = Quantization.tokens,
+    window: Annotated[int, typer.Option(help="Tokens in a window of it.")] = Quantization.window,
+    layout: Annotated[str, typer.Option(help="compressed-tensors, vllm-fp8 or hf-fp8.")] = Quantization.layout,
+    tie_fused: Annotated[
+        bool, typer.Option("--tie-fused", help="One scale for q, k, v and one for gate, up: vLLM fuses them.")
+    ] = Quantization.tie_fused,
+    skip: _Skip = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what a stopped run left.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Write a model's checkpoint with FP8 weights, tensor by tensor, in a layout that others load."""
+    from rich.console import Console
+
+    from octoscale import terminal
+    from octoscale.export import run_quantization
+
+    plan = Quantization(
+        model=model,
+        scaling=scaling,
+        activations=activations,
+        calibrate=calibrate,
+        tokens=tokens,
+        window=window,
+        layout=layout,
+        tie_fused=tie_fused,
+        skip=skip or (),
+    )
+    try:
+        with terminal.bytes_bar(Console(stderr=True, emoji=False)) as progress:
+            done = run_quantization(plan, out, resume=resume, progress=progress)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; --resume goes on\n")
+        raise typer.Exit(130) from None
+    _print(done if as_json else terminal.facts_table(done))
 
 
 @app.command()

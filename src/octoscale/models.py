@@ -182,6 +182,22 @@ def skeleton(spec: str) -> Any:
         raise error if isinstance(error, ModelError) else ModelError(_explain(spec, error)) from error
 
 
+def checkpoint_folder(spec: str) -> Path:
+    """The folder with the safetensors checkpoint that `spec` means, fetched if need be. ModelError if it has none."""
+    if spec in SIZES or spec.endswith(".gguf"):
+        raise ModelError(f"{spec} is no checkpoint of safetensors: save_pretrained one, or name a folder or hub id")
+    folder, _ = _resolve(spec)
+    if Path(folder).is_dir():
+        return Path(folder)
+    try:
+        from huggingface_hub import snapshot_download
+
+        patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+        return Path(snapshot_download(folder, allow_patterns=patterns))
+    except _READ_ERRORS as error:
+        raise ModelError(_explain(spec, error)) from error
+
+
 def config_of_size(size: str) -> Any:
     """The transformers config of one of `SIZES`. KeyError for an unknown one."""
     import transformers

@@ -6,7 +6,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 from octoscale.formats import FORMATS
@@ -156,6 +164,15 @@ def step_bar(console: Console, num_steps: int) -> Iterator[Callable[[int, float]
     with Progress(TextColumn("{task.description:14}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
         task = bar.add_task("starting", total=num_steps)
         yield lambda step, loss: bar.update(task, completed=step, description=f"loss {loss:.4f}")
+
+
+@contextmanager
+def bytes_bar(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """A bar of bytes, for `checkpoint.Progress`."""
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def training_table(summary: Mapping[str, Any]) -> Table:

@@ -1,0 +1,232 @@
+"""Quantize a checkpoint on disk: weights of linear layers to FP8 codes and a scale, all else as it is.
+
+    quantize_checkpoint(Path("llama"), Path("llama-fp8"), Recipe.amax())
+
+It goes shard by shard and tensor by tensor, so that memory holds one tensor, whatever the size of the model. Shards are
+written into a hidden folder beside `out`, which takes its name when all is there; a run that was stopped can go on.
+Which weights become FP8 is what `convert` would do with the model; the codes and scales are the same, bit for bit.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from octoscale import ops
+from octoscale.convert import ConversionReport
+from octoscale.layouts import Layout
+from octoscale.recipe import Operand, Recipe
+from octoscale.runfolder import replacing, write_json
+from octoscale.safetensors_file import Entry, writing
+from octoscale.scaling import Constant
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+
+#: The only format that serving systems load weights in.
+WEIGHT_FORMAT = "e4m3fn"
+
+#: Layers that others fuse into one product, by the last part of their names: with one scale, that loses nothing.
+FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+
+#: Called with the bytes done and the bytes in all.
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """How to write a checkpoint: scaling, layout, what becomes of activations, their static scale_bias by module."""
+
+    recipe: Recipe
+    layout: Layout
+    activations: str = "dynamic"
+    input_bias: Mapping[str, int] | None = None
+    tie_fused: bool = False
+
+    def __post_init__(self) -> None:
+        if self.recipe.weight.format != WEIGHT_FORMAT:
+            raise ValueError(f"weights in {self.recipe.weight.format}: checkpoints hold {WEIGHT_FORMAT}, --formats ocp")
+        if (self.activations == "static") != (self.input_bias is not None):
+            raise ValueError("static activations, and only those, need a scale_bias for each layer's input")
+
+
+def quantize_checkpoint(
+    source: Path,
+    out: Path,
+    report: ConversionReport,
+    export: Export,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> None:
+    """Write the checkpoint in folder `source` to the new folder `out`, in FP8 where `report` converts.
+
+    Memory: one tensor and its codes. FileExistsError if `out` exists; FileNotFoundError if `source` holds no
+    safetensors; ValueError if it is in FP8 already, or lacks a weight that is to be converted.
+    """
+    if out.exists():
+        raise FileExistsError(f"{out} exists already: choose another folder")
+    shards = find_shards(source)
+    weights = _weights(report, shards)
+    hidden = out.with_name(f".{out.name}.tmp")
+    terms = {"report": report.to_json(), "layout": export.layout.name, "activations": export.activations}
+    _begin(hidden, {**terms, "source": str(source.resolve()), "tie_fused": export.tie_fused}, resume=resume)
+    biases = _tied_biases(weights, shards, export.recipe.weight) if export.tie_fused else {}
+    total, done = sum(path.stat().st_size for path in shards), 0
+    for shard in shards:
+        if not (hidden / shard.name).exists():
+            with replacing(hidden / shard.name) as temporary:
+                _write_shard(shard, temporary, weights, biases, export)
+        done += shard.stat().st_size
+        if progress is not None:
+            progress(done, total)
+    _write_rest(source, hidden, report, export)
+    (hidden / _TERMS).unlink()
+    hidden.rename(out)
+
+
+def find_shards(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint. FileNotFoundError if one is missing, ValueError for a bad index."""
+    if not (folder / INDEX).exists():
+        if not (folder / SINGLE).exists():
+            raise FileNotFoundError(f"{folder} holds no {SINGLE} and no {INDEX}")
+        return [folder / SINGLE]
+    try:
+        names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"{folder / INDEX} is no index of shards: {type(error).__name__}: {error}") from error
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+            raise ValueError(f"{folder / INDEX} names {name!r}: a shard is a .safetensors file in the same folder")
+        if not (folder / name).exists():
+            raise FileNotFoundError(f"{folder / INDEX} names {name}, which is missing")
+    return [folder / name for name in names]
+
+
+_TERMS = "terms.json"
+
+
+def _begin(hidden: Path, terms: dict[str, Any], *, resume: bool) -> None:
+    """Make the hidden folder, or go on in the one that a stopped run left with the same terms."""
+    path = hidden / _TERMS
+    if resume and path.exists():
+        if json.loads(path.read_text(encoding="utf-8")) != json.loads(json.dumps(terms)):
+            raise ValueError(f"what {hidden} holds was begun with other options: delete it, or leave out --resume")
+        return
+    shutil.rmtree(hidden, ignore_errors=True)
+    hidden.mkdir(parents=True)
+    write_json(path, terms)
+
+
+def _weights(report: ConversionReport, shards: list[Path]) -> dict[str, str]:
+    """Name of a tensor in the files -> its module. A checkpoint of a base model leaves out the first part of a name."""
+    present = {name for shard in shards for name in _entries(shard)}
+    found: dict[str, str] = {}
+    for row in report.converted:
+        full = f"{row.module}.weight"
+        name = full if full in present else full.partition(".")[2]
+        if name not in present:
+            raise ValueError(f"the checkpoint has no tensor {full}: it is of another model, or was fused when saved")
+        found[name] = row.module
+    return found
+
+
+def _write_shard(
+    shard: Path, path: Path, weights: Mapping[str, str], biases: Mapping[str, int], export: Export
+) -> None:
+    entries: dict[str, Entry] = {}
+    before = _entries(shard)
+    for name, entry in before.items():
+        entries |= _planned(name, entry, name in weights, export)
+    with safe_open(shard, framework="pt") as file, writing(path, entries) as add:
+        for name in before:
+            tensor = file.get_tensor(name)
+            if name not in weights:
+                add(name, tensor)
+                continue
+            for key, value in _quantized(name, tensor, weights[name], biases, export):
+                add(key, value)
+
+
+def _planned(name: str, entry: Entry, is_weight: bool, export: Export) -> dict[str, Entry]:
+    """The tensors that one tensor becomes."""
+    if not is_weight:
+        return {name: entry}
+    module, scale = name.removesuffix(".weight"), Entry(dtype="F32", shape=export.layout.scale_shape)
+    made = {name: Entry(dtype="F8_E4M3", shape=entry.shape), f"{module}.{export.layout.weight_scale}": scale}
+    if export.activations == "static":
+        made[f"{module}.{export.layout.input_scale}"] = scale
+    return made
+
+
+def _quantized(
+    name: str, tensor: Tensor, module: str, biases: Mapping[str, int], export: Export
+) -> Iterator[tuple[str, Tensor]]:
+    """Codes, scale of the weight, and the scale of the input if it is static, with their names."""
+    if tensor.dtype not in ops.DTYPES:
+        raise ValueError(f"{name} is {tensor.dtype}: only float32, bfloat16 and float16 weights can be quantized")
+    rule = Constant(biases[name]) if name in biases else export.recipe.weight.rule
+    cast = ops.quantize(tensor, WEIGHT_FORMAT, rule)
+    stem = name.removesuffix(".weight")
+    yield name, cast.codes
+    yield f"{stem}.{export.layout.weight_scale}", _scale(int(cast.scale_bias), export.layout)
+    if export.input_bias is not None:
+        yield f"{stem}.{export.layout.input_scale}", _scale(export.input_bias[module], export.layout)
+
+
+def _scale(scale_bias: int, layout: Layout) -> Tensor:
+    """What codes are multiplied with."""
+    return torch.full(layout.scale_shape, 2.0**-scale_bias, dtype=torch.float32)
+
+
+def _tied_biases(weights: Mapping[str, str], shards: list[Path], operand: Operand) -> dict[str, int]:
+    """For each weight, the smallest scale_bias of those that others fuse with it: the one that saturates none."""
+    own: dict[str, int] = {}
+    for shard in shards:
+        with safe_open(shard, framework="pt") as file:
+            for name in set(weights) & set(file.keys()):
+                own[name] = int(ops.quantize(file.get_tensor(name), WEIGHT_FORMAT, operand.rule).scale_bias)
+    return {name: min(own[other] for other in _fused_with(name) if other in own) for name in own}
+
+
+def _fused_with(name: str) -> list[str]:
+    """The names of the weights that become one product with this one, itself included."""
+    module = name.removesuffix(".weight")
+    parent, _, leaf = module.rpartition(".")
+    group = next((group for group in FUSED if leaf in group), (leaf,))
+    return [f"{parent}.{other}.weight" for other in group]
+
+
+def _write_rest(source: Path, hidden: Path, report: ConversionReport, export: Export) -> None:
+    """Config, index and the small files: tokenizer, generation config, templates."""
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    kept = [row.module for row in report.skipped if row.type in ("Linear", "Conv1D")]
+    config["quantization_config"] = export.layout.config(kept, export.activations)
+    config["octoscale"] = {
+        "scaling": export.recipe.name,
+        "activations": export.activations,
+        "layout": export.layout.name,
+        "tie_fused": export.tie_fused,
+    }
+    for path in source.iterdir():
+        if path.is_file() and path.suffix in (".json", ".model", ".txt", ".jinja", ".md") and path.name != INDEX:
+            shutil.copyfile(path, hidden / path.name)
+    write_json(hidden / "config.json", config)
+    if (source / INDEX).exists():
+        entries = {shard: _entries(hidden / shard.name) for shard in find_shards(source)}
+        size = sum(entry.num_bytes for of_shard in entries.values() for entry in of_shard.values())
+        names = {name: shard.name for shard, of_shard in entries.items() for name in of_shard}
+        write_json(hidden / INDEX, {"metadata": {"total_size": size}, "weight_map": names})
+
+
+def _entries(shard: Path) -> dict[str, Entry]:
+    """Dtypes and shapes of a file, in the order of its bytes; no tensor is read."""
+    with safe_open(shard, framework="pt") as file:
+        slices = {name: file.get_slice(name) for name in file.offset_keys()}
+        return {name: Entry(dtype=part.get_dtype(), shape=tuple(part.get_shape())) for name, part in slices.items()}

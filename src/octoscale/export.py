@@ -1,0 +1,64 @@
+"""Carry out the command quantize: find the model, choose the scales of activations, write the checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+from octoscale import models, tasks
+from octoscale.calibrate import calibrate
+from octoscale.checkpoint import Export, Progress, quantize_checkpoint
+from octoscale.convert import plan
+from octoscale.layouts import get_layout
+from octoscale.quantization import Quantization
+from octoscale.recipe import Recipe, parse_scaling
+from octoscale.scaling import Constant
+
+
+def run_quantization(
+    words: Quantization, out: Path, *, resume: bool = False, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Write the FP8 checkpoint to `out`; returns what was done: layers, bytes before and after.
+
+    Raises ValueError or OSError, naming the remedy, for anything that cannot be had; then there is no `out`.
+    """
+    recipe = parse_scaling(words.scaling, skip=words.skip)
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"scaling {words.scaling} is no FP8: there is nothing to quantize")
+    layout = get_layout(words.layout)
+    source = models.checkpoint_folder(words.model)
+    report = plan(models.skeleton(words.model), recipe)
+    export = Export(
+        recipe=recipe,
+        layout=layout,
+        activations=words.activations,
+        input_bias=_input_bias(words, recipe) if words.activations == "static" else None,
+        tie_fused=words.tie_fused,
+    )
+    quantize_checkpoint(source, out, report, export, resume=resume, progress=progress)
+    return {
+        "model": words.model,
+        "scaling": recipe.name,
+        "layout": layout.name,
+        "activations": words.activations,
+        "layers": len(report.converted),
+        "bytes_before": _size(source),
+        "bytes_after": _size(out),
+        "folder": str(out),
+    }
+
+
+def _input_bias(words: Quantization, recipe: Recipe) -> dict[str, int]:
+    """A static scale for each layer: the constant, or what a text calls for."""
+    if isinstance(recipe.input.rule, Constant):
+        report = plan(models.skeleton(words.model), recipe)
+        return {row.module: recipe.input.rule.bias for row in report.converted}
+    text = tasks.read_text(words.calibrate)
+    loaded = models.load(words.model)
+    if loaded.encode is None:
+        raise ValueError(f"{loaded.note}; without it, {words.model} cannot read a calibration text")
+    tasks.check_window(words.window, loaded.model)
+    windows = tasks.token_windows(text, loaded.encode, window=words.window, num_tokens=words.tokens)
+    return calibrate(loaded.model, windows, recipe)
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))

@@ -1,0 +1,100 @@
+"""How others want FP8 checkpoints: names, shapes and config of three layouts, as data.
+
+    compressed-tensors   vLLM, SGLang and transformers read it; the default
+    vllm-fp8             vLLM's own
+    hf-fp8               transformers' own, per tensor
+
+All hold weights in e4m3fn as they lie in the model, and beside each a scale that the values are multiplied with: ours
+are powers of two, 2**-scale_bias. Static layouts also hold such a scale for the input of each layer.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+#: How a layer's input is cast: each time by its own amax, always by one scale, or not at all (weights only).
+ACTIVATIONS = ("dynamic", "static", "none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Names of the scales beside `<module>.weight`, their shape, and what config.json says."""
+
+    name: str
+    weight_scale: str
+    input_scale: str
+    scale_shape: tuple[int, ...]
+    config: Callable[[Sequence[str], str], dict[str, Any]]
+
+
+def _compressed_tensors(kept: Sequence[str], activations: str) -> dict[str, Any]:
+    # Linear means torch's nn.Linear there: a module that is none, as GPT-2's Conv1D in transformers, is not found.
+    base = {"num_bits": 8, "type": "float", "symmetric": True, "strategy": "tensor", "group_size": None}
+    base |= {"block_structure": None, "actorder": None, "observer_kwargs": {}}
+    weights = {**base, "dynamic": False, "observer": "minmax"}
+    static = {**base, "dynamic": False, "observer": "static_minmax"}
+    dynamic = {**base, "dynamic": True, "observer": None}
+    inputs = {"dynamic": dynamic, "static": static, "none": None}[activations]
+    group = {"targets": ["Linear"], "weights": weights, "input_activations": inputs, "output_activations": None}
+    return {
+        "quant_method": "compressed-tensors",
+        "format": "float-quantized",
+        "quantization_status": "compressed",
+        "global_compression_ratio": None,
+        "kv_cache_scheme": None,
+        "ignore": list(kept),
+        "config_groups": {"group_0": group},
+    }
+
+
+def _vllm_fp8(kept: Sequence[str], activations: str) -> dict[str, Any]:
+    scheme = _scheme("vllm-fp8", activations)
+    return {"quant_method": "fp8", "activation_scheme": scheme, "ignored_layers": list(kept), "weight_block_size": None}
+
+
+def _hf_fp8(kept: Sequence[str], activations: str) -> dict[str, Any]:
+    return {
+        "quant_method": "fp8",
+        "activation_scheme": _scheme("hf-fp8", activations),
+        "weight_block_size": None,
+        "modules_to_not_convert": list(kept),
+        "dequantize": False,
+        "scale_fmt": "float",
+    }
+
+
+def _scheme(layout: str, activations: str) -> str:
+    if activations == "none":
+        raise ValueError(f"the layout {layout} has no weight-only form: --activations dynamic or static")
+    return activations
+
+
+LAYOUTS: Mapping[str, Layout] = {
+    layout.name: layout
+    for layout in (
+        Layout(
+            name="compressed-tensors",
+            weight_scale="weight_scale",
+            input_scale="input_scale",
+            scale_shape=(1,),
+            config=_compressed_tensors,
+        ),
+        Layout(
+            name="vllm-fp8", weight_scale="weight_scale", input_scale="input_scale", scale_shape=(), config=_vllm_fp8
+        ),
+        Layout(
+            name="hf-fp8",
+            weight_scale="weight_scale_inv",
+            input_scale="activation_scale",
+            scale_shape=(),
+            config=_hf_fp8,
+        ),
+    )
+}
+
+
+def get_layout(name: str) -> Layout:
+    """The layout of that name. ValueError for an unknown one."""
+    if name not in LAYOUTS:
+        raise ValueError(f"unknown layout {name!r}: one of {', '.join(LAYOUTS)}")
+    return LAYOUTS[name]
