@@ -168,7 +168,10 @@ def step_bar(console: Console, num_steps: int) -> Iterator[Callable[[int, float]
 
 @contextmanager
 def bytes_bar(console: Console) -> Iterator[Callable[[int, int], None]]:
-    """A bar of bytes, for `checkpoint.Progress`."""
+    """A bar of bytes, for `checkpoint.Progress`; in a file: nothing."""
+    if not console.is_terminal:
+        yield lambda _done, _total: None
+        return
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=None)
