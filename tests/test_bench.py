@@ -67,6 +67,18 @@ def test_alternate_takes_turns_and_gives_medians():
     assert set(medians) == {"a", "b"}
 
 
+def test_neighbours_are_compared_in_both_orders(monkeypatch):
+    now, calls = [0.0], []
+
+    def take(name, seconds):
+        calls.append(name)
+        now[0] += seconds * (1 if len(calls) <= 4 else 10)  # then the host slows down
+
+    monkeypatch.setattr(bench.time, "perf_counter", lambda: now[0])
+    assert bench.time_over(lambda: take("a", 2), lambda: take("b", 3), rounds=2) == pytest.approx(1.5)
+    assert calls == ["b", "a", "a", "b"] * 2
+
+
 def test_a_training_step_is_measured_with_the_ratios_that_are_promised(monkeypatch):
     """Oracle: FP8 keeps one byte where bfloat16 keeps two, of the inputs and of the weights."""
     small = models.Size(
