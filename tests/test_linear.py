@@ -23,7 +23,7 @@ from transformers.pytorch_utils import Conv1D
 
 from octoscale import NonFiniteError, Recipe, ops, reference
 from octoscale.formats import get_format
-from octoscale.linear import Fp8Linear, from_fp8, to_fp8
+from octoscale.linear import Fp8Linear, to_fp8
 from octoscale.recipe import Operand
 from octoscale.scaling import Amax, Constant
 from octoscale.telemetry import LayerName
@@ -366,7 +366,7 @@ def test_a_changed_weight_is_cast_again(change, casts):
     change(layer)
     casts.clear()
     y = layer(x)
-    assert torch.equal(y, fp8(from_fp8(layer))(x))  # a layer that never saw the old weight
+    assert torch.equal(y, fp8(layer.original())(x))  # a layer that never saw the old weight
     assert count(casts)["weight"] == 2  # once by each of the two
     layer(x)
     assert count(casts)["weight"] == 2
@@ -390,9 +390,9 @@ def test_data_assigned_with_other_strides_is_cast():
     layer, x = fp8(original(n=K)), normal(K, K)
     layer(x)
     layer.weight.data = layer.weight.data.t()
-    assert torch.equal(layer(x), fp8(from_fp8(layer))(x))
+    assert torch.equal(layer(x), fp8(layer.original())(x))
     x.data = x.data.t()
-    assert torch.equal(layer(x), fp8(from_fp8(layer))(x.clone()))
+    assert torch.equal(layer(x), fp8(layer.original())(x.clone()))
 
 
 def test_a_weight_made_in_inference_mode_is_never_stale():
@@ -400,7 +400,7 @@ def test_a_weight_made_in_inference_mode_is_never_stale():
         layer, x = fp8().eval(), normal(4, K)
         layer(x)
         layer.weight.mul_(-2)
-        assert torch.equal(layer(x), fp8(from_fp8(layer)).eval()(x))
+        assert torch.equal(layer(x), fp8(layer.original()).eval()(x))
 
 
 # Siblings share the cast of their input
@@ -444,7 +444,7 @@ def test_a_change_between_siblings_is_noticed(change, made_in_mode, mode):
         if made_in_mode:
             x = normal(4, K)
         for layer in siblings(2):
-            assert torch.equal(layer(x), fp8(from_fp8(layer))(x.clone()))
+            assert torch.equal(layer(x), fp8(layer.original())(x.clone()))
             change(x)
 
 
@@ -659,9 +659,9 @@ def test_a_copy_is_equal_and_independent(kind, duplicate):
     assert_identical(output_and_gradients(twin, x, g), before)
     with torch.no_grad():
         twin.weight.mul_(-2)
-    assert torch.equal(twin(x), fp8(from_fp8(twin))(x))
+    assert torch.equal(twin(x), fp8(twin.original())(x))
     assert_identical(output_and_gradients(layer, x, g), before)
-    assert type(from_fp8(twin)) is type(original(kind))
+    assert type(twin.original()) is type(original(kind))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -677,7 +677,7 @@ def test_parameters_buffers_hooks_and_mode_stay(kind):
     assert all(a is b for a, b in zip(layer.parameters(), high.parameters(), strict=True))
     assert not layer.training
     layer(normal(2, K))
-    back = from_fp8(layer)
+    back = layer.original()
     assert type(back) is type(high)
     assert set(back.__dict__) == set(attributes)
     assert torch.equal(back(normal(2, K)), high(normal(2, K)))

@@ -19,7 +19,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from octoscale import ops
-from octoscale.convert import ConversionReport
+from octoscale.convert import ConversionReport, kept_linears
+from octoscale.fp8_files import read_entries
 from octoscale.layouts import Layout
 from octoscale.recipe import Operand, Recipe
 from octoscale.runfolder import replacing, write_json
@@ -126,7 +127,7 @@ def _begin(hidden: Path, terms: dict[str, Any], *, resume: bool) -> None:
 
 def _weights(report: ConversionReport, shards: list[Path]) -> dict[str, str]:
     """Name of a tensor in the files -> its module. A checkpoint of a base model leaves out the first part of a name."""
-    present = {name for shard in shards for name in _entries(shard)}
+    present = {name for shard in shards for name in read_entries(shard)}
     found: dict[str, str] = {}
     for row in report.converted:
         full = f"{row.module}.weight"
@@ -141,7 +142,7 @@ def _write_shard(
     shard: Path, path: Path, weights: Mapping[str, str], biases: Mapping[str, int], export: Export
 ) -> None:
     entries: dict[str, Entry] = {}
-    before = _entries(shard)
+    before = read_entries(shard)
     for name, entry in before.items():
         entries |= _planned(name, entry, name in weights, export)
     with safe_open(shard, framework="pt") as file, writing(path, entries) as add:
@@ -206,8 +207,7 @@ def _fused_with(name: str) -> list[str]:
 def _write_rest(source: Path, hidden: Path, report: ConversionReport, export: Export) -> None:
     """Config, index and the small files: tokenizer, generation config, templates."""
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    kept = [row.module for row in report.skipped if row.type in ("Linear", "Conv1D")]
-    config["quantization_config"] = export.layout.config(kept, export.activations)
+    config["quantization_config"] = export.layout.config(kept_linears(report), export.activations)
     config["octoscale"] = {
         "scaling": export.recipe.name,
         "activations": export.activations,
@@ -219,14 +219,7 @@ def _write_rest(source: Path, hidden: Path, report: ConversionReport, export: Ex
             shutil.copyfile(path, hidden / path.name)
     write_json(hidden / "config.json", config)
     if (source / INDEX).exists():
-        entries = {shard: _entries(hidden / shard.name) for shard in find_shards(source)}
+        entries = {shard: read_entries(hidden / shard.name) for shard in find_shards(source)}
         size = sum(entry.num_bytes for of_shard in entries.values() for entry in of_shard.values())
         names = {name: shard.name for shard, of_shard in entries.items() for name in of_shard}
         write_json(hidden / INDEX, {"metadata": {"total_size": size}, "weight_map": names})
-
-
-def _entries(shard: Path) -> dict[str, Entry]:
-    """Dtypes and shapes of a file, in the order of its bytes; no tensor is read."""
-    with safe_open(shard, framework="pt") as file:
-        slices = {name: file.get_slice(name) for name in file.offset_keys()}
-        return {name: Entry(dtype=part.get_dtype(), shape=tuple(part.get_shape())) for name, part in slices.items()}

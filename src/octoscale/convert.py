@@ -21,7 +21,7 @@ from typing import Any
 from torch import nn
 
 from octoscale.formats import ROLES
-from octoscale.linear import Fp8Linear, from_fp8, is_conv1d, to_fp8
+from octoscale.linear import Fp8Linear, is_conv1d, is_linear, to_fp8
 from octoscale.recipe import Recipe
 from octoscale.telemetry import LayerName, fp8_layers
 
@@ -111,7 +111,7 @@ def convert(model: nn.Module, recipe: Recipe) -> ConversionReport:
         if module not in replaced:
             name = LayerName(module=row.module, layer=row.layer, kind=row.kind)
             replaced[module] = to_fp8(module, name, recipe)
-        _set_submodule(model, row.module, replaced[module])
+        replace_module(model, row.module, replaced[module])
     return report
 
 
@@ -120,8 +120,8 @@ def revert(model: nn.Module) -> int:
     originals: dict[nn.Module, nn.Module] = {}
     places = [(name, m) for name, m in model.named_modules(remove_duplicate=False) if isinstance(m, Fp8Linear)]
     for name, module in places:
-        originals.setdefault(module, from_fp8(module))
-        _set_submodule(model, name, originals[module])
+        originals.setdefault(module, module.original())
+        replace_module(model, name, originals[module])
     return len(originals)
 
 
@@ -136,16 +136,16 @@ def plan(model: nn.Module, recipe: Recipe) -> ConversionReport:
     modules = dict(model.named_modules(remove_duplicate=False))
     if any(isinstance(module, Fp8Linear) for module in modules.values()):
         raise ValueError("this model is in FP8 already: octoscale.revert(model) first")
-    if _is_linear(model):
+    if is_linear(model):
         raise ValueError(
             f"a {type(model).__name__} cannot be replaced in itself: put it into a model, nn.Sequential(it)"
         )
-    _check_patterns(recipe.skip, [name for name, module in modules.items() if _is_linear(module)])
+    _check_patterns(recipe.skip, [name for name, module in modules.items() if is_linear(module)])
     stacks = _decoder_stacks(model)
     reasons = _reasons_to_keep(model, recipe, stacks)
     rows = []
     for name, module in modules.items():
-        matrix = module.weight if _is_linear(module) else _own_matrix(module)
+        matrix = module.weight if is_linear(module) else _own_matrix(module)
         if matrix is None:
             continue
         stack = next((stack for stack in stacks if name.startswith(f"{stack}.")), None)
@@ -166,6 +166,11 @@ def plan(model: nn.Module, recipe: Recipe) -> ConversionReport:
         why = "; ".join(sorted({row.reason for row in rows})) or "it has no linear layer"
         raise ValueError(f"nothing to convert in this {type(model).__name__}: {why}")
     return report
+
+
+def kept_linears(report: ConversionReport) -> list[str]:
+    """The linear layers that stay in high precision, for the list that other systems want of them."""
+    return [row.module for row in report.skipped if row.type in ("Linear", "Conv1D")]
 
 
 def kind_of(name: str) -> str:
@@ -220,10 +225,6 @@ def _own_matrix(module: nn.Module) -> Any:
     return next((parameter for parameter in module.parameters(recurse=False) if parameter.ndim >= 2), None)
 
 
-def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) or is_conv1d(module)
-
-
 def _decoder_stacks(model: nn.Module) -> list[str]:
     """The names of a transformers model's outermost ModuleLists that hold linear layers; none for another model.
 
@@ -236,7 +237,7 @@ def _decoder_stacks(model: nn.Module) -> list[str]:
         if (
             isinstance(module, nn.ModuleList)
             and not _is_below(name, stacks)
-            and any(_is_linear(m) for m in module.modules())
+            and any(is_linear(m) for m in module.modules())
         ):
             stacks.append(name)
     return stacks
@@ -244,7 +245,7 @@ def _decoder_stacks(model: nn.Module) -> list[str]:
 
 def _head(model: nn.Module, *, has_stacks: bool) -> str | None:
     """The name of the output layer: what transformers says, else a name that heads have, else the last linear layer."""
-    linears: list[str] = [name for name, module in model.named_modules() if _is_linear(module)]
+    linears: list[str] = [name for name, module in model.named_modules() if is_linear(module)]
     get_output = getattr(model, "get_output_embeddings", None)
     output = get_output() if callable(get_output) else None
     named = [name for name in linears if model.get_submodule(name) is output]
@@ -271,6 +272,7 @@ def _leaves(names: list[str]) -> Iterator[str]:
     return (name.rsplit(".", 1)[-1] for name in names)
 
 
-def _set_submodule(model: nn.Module, name: str, module: nn.Module) -> None:
+def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put `module` in the place that `name` means."""
     parent, _, leaf = name.rpartition(".")
     setattr(model.get_submodule(parent), leaf, module)

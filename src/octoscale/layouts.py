@@ -98,3 +98,37 @@ def get_layout(name: str) -> Layout:
     if name not in LAYOUTS:
         raise ValueError(f"unknown layout {name!r}: one of {', '.join(LAYOUTS)}")
     return LAYOUTS[name]
+
+
+def scheme_of(content: Mapping[str, Any]) -> str | None:
+    """What a `quantization_config` says about activations; None if its weights have not one e4m3fn scale a tensor."""
+    if content.get("quant_method") == "compressed-tensors":
+        groups = list((content.get("config_groups") or {}).values())
+        schemes = {_compressed_scheme(group) for group in groups} if content.get("format") in _FLOAT_FORMATS else set()
+        return schemes.pop() if len(schemes) == 1 else None
+    if content.get("quant_method") == "fp8" and not content.get("weight_block_size"):
+        scheme = content.get("activation_scheme")
+        return str(scheme) if scheme in ("dynamic", "static") else None
+    return None
+
+
+#: `naive-quantized` files differ in nothing that concerns FP8.
+_FLOAT_FORMATS = ("float-quantized", "naive-quantized")
+
+
+def _compressed_scheme(group: Any) -> str | None:
+    """The same of one group; `format` in the group, where it stands, overrides that of the whole."""
+    weights, inputs = group.get("weights") or {}, group.get("input_activations")
+    if group.get("format") not in (None, *_FLOAT_FORMATS) or not _is_one_scale(weights) or weights.get("dynamic"):
+        return None
+    if not inputs:
+        return "none"
+    if not _is_one_scale(inputs):
+        return None
+    return "dynamic" if inputs.get("dynamic") else "static"
+
+
+def _is_one_scale(args: Mapping[str, Any]) -> bool:
+    """Whether these arguments of a quantization mean one symmetric FP8 scale a tensor."""
+    wanted = {"num_bits": 8, "type": "float", "strategy": "tensor"}
+    return all(args.get(key) == value for key, value in wanted.items()) and args.get("symmetric", True)

@@ -75,11 +75,20 @@ class Fp8Linear(nn.Linear):
     def _forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         w8 = self.fp8.cast_weight(self.weight, inference=self._is_inference())
         x8 = self.fp8.cast_input(x, inference=self._is_inference())
-        return _Products.apply(x, self.weight, self.bias, x8, w8, self.fp8, dtype)  # type: ignore[no-any-return,no-untyped-call]
+        return Products.apply(x, self.weight, self.bias, x8, w8, self.fp8, dtype)  # type: ignore[no-any-return,no-untyped-call]
 
     @torch.compiler.disable(reason=_WHY_EAGER)  # type: ignore[untyped-decorator,no-untyped-call]
     def _forward_eager(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         return self._forward(x, dtype)
+
+    def original(self) -> nn.Module:
+        """The module that `to_fp8` was given, with the parameters as they are now."""
+        module = self.fp8.original_type.__new__(self.fp8.original_type)
+        module.__dict__.update(self.__dict__)
+        del module.__dict__["fp8"]
+        if is_conv1d(module):
+            del module.__dict__["in_features"], module.__dict__["out_features"]
+        return module
 
     def extra_repr(self) -> str:
         """Shapes as of any linear layer, then the recipe of each role."""
@@ -100,6 +109,11 @@ def is_conv1d(module: nn.Module) -> bool:
     return cls.__name__ == "Conv1D" and cls.__module__ == "transformers.pytorch_utils"
 
 
+def is_linear(module: nn.Module) -> bool:
+    """Whether this is a linear layer, of torch or of GPT-2."""
+    return isinstance(module, nn.Linear) or is_conv1d(module)
+
+
 def to_fp8(module: nn.Module, name: LayerName, recipe: Recipe) -> Fp8Linear:
     """An Fp8Linear with the parameters, buffers, hooks and mode of `module`, which is left as it was."""
     fp8 = Fp8Linear.__new__(Fp8Linear)
@@ -108,16 +122,6 @@ def to_fp8(module: nn.Module, name: LayerName, recipe: Recipe) -> Fp8Linear:
         fp8.in_features, fp8.out_features = fp8.weight.shape
     fp8.fp8 = LayerState(name=name, recipe=recipe, original_type=type(module))
     return fp8
-
-
-def from_fp8(fp8: Fp8Linear) -> nn.Module:
-    """The module that `to_fp8` was given, with the parameters as they are now."""
-    module = fp8.fp8.original_type.__new__(fp8.fp8.original_type)
-    module.__dict__.update(fp8.__dict__)
-    del module.__dict__["fp8"]
-    if is_conv1d(module):
-        del module.__dict__["in_features"], module.__dict__["out_features"]
-    return module
 
 
 @dataclass(kw_only=True)
@@ -153,7 +157,7 @@ class LayerState:
             self.runtime.optimizer_step = _optimizer_steps.count
         if changed or w8 is None:
             w8 = self._cast(weight, "weight", self.step)
-            self.runtime.weight = (_Seen(weight), w8)
+            self.runtime.weight = (Seen(weight), w8)
             self._record("weight", w8, self.step)
         if inference:
             self._check_finite("weight", w8)
@@ -222,7 +226,7 @@ class Runtime:
 
     def __init__(self) -> None:
         self.recorder: Recorder | None = None
-        self.weight: tuple[_Seen | None, Quantized | None] = (None, None)
+        self.weight: tuple[Seen | None, Quantized | None] = (None, None)
         self.optimizer_step = 0
         self._histories: dict[Role, History] = {}
 
@@ -253,7 +257,7 @@ class Runtime:
         self._histories = {role: History(lengths[role], past, device) for role, past in saved.items()}
 
 
-class _Products(torch.autograd.Function):
+class Products(torch.autograd.Function):
     """The three products of the table at the top."""
 
     @staticmethod
@@ -267,6 +271,7 @@ class _Products(torch.autograd.Function):
         layer: LayerState,
         dtype: torch.dtype,
     ) -> Tensor:
+        """The product of x8 and w8, and what backward needs of them."""
         _save(ctx, x8 if ctx.needs_input_grad[1] else None, w8 if ctx.needs_input_grad[0] else None)
         ctx.layer, ctx.step = layer, layer.step
         ctx.x_shape, ctx.x_dtype, ctx.w_dtype = x.shape, x.dtype, weight.dtype
@@ -277,6 +282,7 @@ class _Products(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of x, weight and bias, as far as they are wanted."""
         x8, w8 = _saved(ctx)
         layer: LayerState = ctx.layer
         dx = dw = db = None
@@ -309,7 +315,7 @@ def _saved(ctx: Any) -> list[Quantized | None]:
     ]
 
 
-class _Seen:
+class Seen:
     """A tensor at one moment, held weakly: tells whether another look finds the same tensor, unchanged.
 
     Unchanged means: the same object, the same memory, no write that autograd counts, and no optimizer step in between
@@ -352,7 +358,7 @@ _optimizer_steps = _OptimizerSteps()
 class _LastCast(threading.local):
     """The last input that was cast, so that the siblings that take the same tensor share its codes."""
 
-    _seen: _Seen | None = None
+    _seen: Seen | None = None
     _terms: tuple[Operand, Recorder | None] | None = None
     _cast: Quantized | None = None
 
@@ -362,7 +368,7 @@ class _LastCast(threading.local):
 
     def put(self, x: Tensor, operand: Operand, recorder: Recorder | None, cast: Quantized) -> None:
         if not isinstance(operand.rule, Delayed):  # there, each layer has its own history
-            self._seen, self._terms, self._cast = _Seen(x, self._forget), (operand, recorder), cast
+            self._seen, self._terms, self._cast = Seen(x, self._forget), (operand, recorder), cast
 
     def _forget(self, _: object = None) -> None:
         self._seen = self._terms = self._cast = None

@@ -153,6 +153,8 @@ def load(
     """
     import transformers
 
+    import octoscale.hf  # noqa: F401  (registers what reads FP8 checkpoints)
+
     _quiet(transformers)
     torch.manual_seed(seed)
     if spec in SIZES:
@@ -277,6 +279,8 @@ def _load_pretrained(
     import transformers
 
     auto, more = _auto_class(num_labels)
+    if "gguf_file" not in options:
+        more["use_safetensors"] = True  # pickled weights can run code
     model = auto.from_pretrained(folder, dtype=dtype, **options, **more).eval()
     options.pop("quantization_config", None)
     try:

@@ -1,0 +1,88 @@
+"""Which weights a checkpoint holds in FP8, and where their scales are: read from the headers of its files.
+
+    found = find_stored(files, {"model.layers.0.mlp.up_proj": (256, 64), ...})
+
+Files come from anywhere: whatever does not fit together is a ValueError that names the tensor. Pickles are never read.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from octoscale.layouts import LAYOUTS, Layout
+from octoscale.safetensors_file import Entry
+
+_CODES = "F8_E4M3"
+_SCALE_DTYPES = ("F32", "BF16", "F16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """A weight in FP8: the layout that its names follow, the shape of its scales, whether its input has one too."""
+
+    layout: Layout
+    scale_shape: tuple[int, ...]
+    has_input_scale: bool
+
+
+def find_stored(files: Sequence[Path], modules: Mapping[str, tuple[int, ...]]) -> dict[str, Stored]:
+    """Module -> how its weight is stored, for those of `modules`, name -> shape of weight, that are in FP8.
+
+    A checkpoint of a base model leaves out the first part of a name. ValueError for codes without a scale, of another
+    format, of a shape that is not the module's, or of no module; for files that are no safetensors.
+    """
+    entries: dict[str, Entry] = {}
+    for path in files:
+        entries |= read_entries(path)
+    found: dict[str, Stored] = {}
+    unknown = {name for name, entry in entries.items() if entry.dtype.startswith("F8")}
+    for module, shape in modules.items():
+        name = next((n for n in (f"{module}.weight", f"{module}.weight".partition(".")[2]) if n in unknown), None)
+        if name is not None:
+            unknown.remove(name)
+            found[module] = _stored(name, shape, entries)
+    if unknown:
+        raise ValueError(f"{min(unknown)} is in FP8, and the weight of no linear layer of this model")
+    return found
+
+
+def read_entries(path: Path) -> dict[str, Entry]:
+    """Dtypes and shapes of a file, in the order of its bytes; no tensor is read. ValueError if it is no safetensors."""
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path.name} is no safetensors file: pickled weights can run code, and are never read here")
+    try:
+        with safe_open(path, framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.offset_keys()}
+            return {name: Entry(dtype=part.get_dtype(), shape=tuple(part.get_shape())) for name, part in slices.items()}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged, or no safetensors file: {error}") from error
+
+
+def _stored(name: str, shape: tuple[int, ...], entries: Mapping[str, Entry]) -> Stored:
+    """How one weight is stored."""
+    entry, stem = entries[name], name.removesuffix(".weight")
+    if entry.dtype != _CODES:
+        raise ValueError(f"{name} is {entry.dtype}: weights are read in {_CODES} only")
+    if entry.shape != shape:
+        raise ValueError(f"{name} has shape {list(entry.shape)}, the model's {list(shape)}")
+    layout = next((layout for layout in LAYOUTS.values() if f"{stem}.{layout.weight_scale}" in entries), None)
+    if layout is None:
+        names = " or ".join(sorted({layout.weight_scale for layout in LAYOUTS.values()}))
+        raise ValueError(f"{name} is in FP8, and no {names} beside it: its values are not known")
+    scale_shape = _check_scale(f"{stem}.{layout.weight_scale}", entries)
+    has_input_scale = f"{stem}.{layout.input_scale}" in entries
+    if has_input_scale and _check_scale(f"{stem}.{layout.input_scale}", entries) != scale_shape:
+        raise ValueError(f"{stem}: the shapes of its two scales differ")
+    return Stored(layout=layout, scale_shape=scale_shape, has_input_scale=has_input_scale)
+
+
+def _check_scale(name: str, entries: Mapping[str, Entry]) -> tuple[int, ...]:
+    """The shape of a scale: () or (1,)."""
+    entry = entries[name]
+    if entry.shape not in ((), (1,)):
+        raise ValueError(f"{name} has shape {list(entry.shape)}: one scale for a tensor can be read, no rows or blocks")
+    if entry.dtype not in _SCALE_DTYPES:
+        raise ValueError(f"{name} is {entry.dtype}: a scale is one of {', '.join(_SCALE_DTYPES)}")
+    return entry.shape

@@ -1,0 +1,264 @@
+"""transformers: quantize while loading, load FP8 checkpoints and keep them FP8, save them.
+
+    import octoscale.hf
+    from octoscale.hf import OctoscaleConfig
+
+    model = AutoModelForCausalLM.from_pretrained("my-llama", quantization_config=OctoscaleConfig("amax"))
+    model.save_pretrained("my-llama-fp8")                           # in a layout that vLLM and transformers read
+    model = AutoModelForCausalLM.from_pretrained("my-llama-fp8")    # as `octoscale quantize` and others write it
+
+Once this module is imported, checkpoints whose weights have one scale a tensor are loaded by it, with the weights in
+FP8 and in the file's own memory: compressed-tensors' float-quantized, vLLM's fp8 and transformers' fp8. Others, with
+rows or blocks of scales, stay transformers' matter.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.core_model_loading import ConversionOps
+from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
+from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from octoscale.convert import ModuleReport, kept_linears, plan, replace_module
+from octoscale.fp8_files import Stored, find_stored
+from octoscale.layouts import ACTIVATIONS, LAYOUTS, get_layout, scheme_of
+from octoscale.linear import is_linear
+from octoscale.recipe import Recipe, parse_scaling
+from octoscale.scaling import Constant
+from octoscale.stored import StoredLinear, scale_parameter, to_stored
+from octoscale.telemetry import LayerName
+
+METHOD = "octoscale"
+
+#: Under this key of config.json stands what the layouts of others have no word for.
+OWN_KEY = "octoscale"
+
+
+@register_quantization_config(METHOD)
+class OctoscaleConfig(QuantizationConfigMixin):  # type: ignore[misc]
+    """What to quantize, or how a checkpoint was.
+
+    scaling: `amax`, `amax:margin=1`, `cscale:-1`. activations: `dynamic`; `static`, with `cscale` or a checkpoint that
+    holds scales; `none`, weights only. layout: of the files that save_pretrained writes. skip: patterns of layers that
+    stay as they are.
+    """
+
+    def __init__(
+        self,
+        scaling: str = "amax",
+        activations: str = "dynamic",
+        layout: str = "compressed-tensors",
+        skip: Iterable[str] = (),
+        kept: Iterable[str] = (),
+        **_: Any,
+    ) -> None:
+        self.quant_method = METHOD
+        self.scaling, self.activations, self.layout = scaling, activations, layout
+        self.skip, self.kept = list(skip), list(kept)
+        if activations not in ACTIVATIONS:
+            raise ValueError(f"unknown activations {activations!r}: one of {', '.join(ACTIVATIONS)}")
+        get_layout(layout).config([], activations)
+        self.recipe()
+
+    def recipe(self) -> Recipe:
+        """The recipe that the words mean. ValueError for a scaling that is no FP8."""
+        recipe = parse_scaling(self.scaling, skip=self.skip)
+        if not isinstance(recipe, Recipe):
+            raise ValueError(f"scaling {self.scaling} is no FP8: there is nothing to quantize")
+        return recipe
+
+    def to_dict(self) -> dict[str, Any]:
+        """What config.json says under `quantization_config`: the layout's words, which others understand."""
+        return get_layout(self.layout).config(self.kept, self.activations)
+
+    def own(self) -> dict[str, Any]:
+        """What config.json says under `octoscale`."""
+        return {"scaling": self.scaling, "activations": self.activations, "layout": self.layout}
+
+    def to_json_string(self, use_diff: bool = True) -> str:  # noqa: ARG002
+        """What makes up this config, for people."""
+        return json.dumps({**self.own(), "skip": self.skip}, indent=2) + "\n"
+
+
+@register_quantizer(METHOD)
+class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
+    """Puts StoredLinear layers into a model that transformers is about to load."""
+
+    quantization_config: OctoscaleConfig
+    requires_calibration = False
+
+    def validate_environment(self, *_: Any, **__: Any) -> None:
+        """Static scales must come from somewhere."""
+        config = self.quantization_config
+        known = config.activations != "static" or isinstance(config.recipe().input.rule, Constant)
+        if not (self.pre_quantized or known):
+            raise ValueError("static scales need a text to be found on: octoscale quantize --activations static")
+
+    def _process_model_before_weight_loading(
+        self, model: PreTrainedModel, checkpoint_files: list[str] | None = None, **_: Any
+    ) -> None:
+        if self.pre_quantized:
+            self._expect_stored(model, [Path(path) for path in checkpoint_files or []])
+        else:
+            self._expect_originals(model)
+
+    def _expect_stored(self, model: PreTrainedModel, files: list[Path]) -> None:
+        """Layers for the codes that the files hold."""
+        config = self.quantization_config
+        linears = {n: m for n, m in model.named_modules(remove_duplicate=False) if is_linear(m)}
+        found = find_stored(files, {name: tuple(module.weight.shape) for name, module in linears.items()})
+        if not found:
+            raise ValueError("config.json says that the weights are FP8, and no file holds FP8 weights")
+        _adopt(config, getattr(model.config, OWN_KEY, None))
+        if config.layout not in (layouts := _layouts(found)):
+            config.layout = layouts[0]
+        for module, stored in found.items():
+            if config.activations == "static" and not stored.has_input_scale:
+                raise ValueError(f"{module}: config.json says that inputs have static scales, and this layer has none")
+        rows = [row for row in plan(model, Recipe.amax()).modules if row.module in found]
+        self._place(model, {row: found[row.module].scale_shape for row in rows})
+        config.kept = [name for name in linears if name not in found]
+
+    def _expect_originals(self, model: PreTrainedModel) -> None:
+        """Layers for what is to be quantized when it comes."""
+        config = self.quantization_config
+        report = plan(model, config.recipe())
+        self._place(model, dict.fromkeys(report.converted, get_layout(config.layout).scale_shape))
+        config.kept = kept_linears(report)
+
+    def _place(self, model: PreTrainedModel, shapes: Mapping[ModuleReport, tuple[int, ...]]) -> None:
+        """A StoredLinear for each of these modules, with scales of that shape."""
+        config = self.quantization_config
+        layout, recipe = get_layout(config.layout), config.recipe()
+        for row, shape in shapes.items():
+            name = LayerName(module=row.module, layer=row.layer, kind=row.kind)
+            module = model.get_submodule(row.module)
+            replace_module(model, row.module, to_stored(module, name, recipe, layout, config.activations, shape))
+
+    def _process_model_after_weight_loading(self, model: PreTrainedModel, **_: Any) -> None:
+        """Check every scale now, not at the first use; freeze what transformers may have thawed."""
+        for module in model.modules():
+            if isinstance(module, StoredLinear):
+                for name in ("weight", *_scales_of(module)):
+                    module.get_parameter(name).requires_grad_(False)
+                module.quantized_weight()
+        setattr(model.config, OWN_KEY, self.quantization_config.own())
+
+    def param_needs_quantization(self, model: PreTrainedModel, param_name: str, **_: Any) -> bool:
+        """Whether this is the weight of a layer that is quantized while it is loaded."""
+        if self.pre_quantized or not param_name.endswith(".weight"):
+            return False
+        return isinstance(model.get_submodule(param_name.removesuffix(".weight")), StoredLinear)
+
+    def get_quantize_ops(self) -> ConversionOps:
+        """What casts a weight on its way in."""
+        return _Quantize(self)
+
+    def _dequantize(self, model: PreTrainedModel, dtype: torch.dtype | None = None) -> PreTrainedModel:
+        """Put plain layers back, with the values of the codes."""
+        for name, module in list(model.named_modules()):
+            if isinstance(module, StoredLinear):
+                original = module.original()
+                replace_module(model, name, original if dtype is None else original.to(dtype))
+        return model
+
+    def is_serializable(self) -> bool:
+        """save_pretrained writes the layout of the config."""
+        return True
+
+    @property
+    def is_trainable(self) -> bool:
+        """Adapters can be trained on the frozen weights."""
+        return True
+
+
+class _Quantize(ConversionOps):  # type: ignore[misc]
+    """From a weight to codes and scales, in the layer that waits for them."""
+
+    def __init__(self, quantizer: OctoscaleQuantizer) -> None:
+        self._config = quantizer.quantization_config
+
+    def convert(
+        self,
+        input_dict: dict[str, Any],
+        *_: Any,
+        model: PreTrainedModel | None = None,
+        missing_keys: set[str] | None = None,
+        **__: Any,
+    ) -> dict[str, Tensor]:
+        """All that the layer is to hold but the bias; see `ConversionOps`."""
+        assert model is not None
+        ((key, values),) = input_dict.items()
+        values = values[0] if isinstance(values, list) else values
+        name = key.rpartition(".")[0]
+        layer = model.get_submodule(name)
+        assert isinstance(layer, StoredLinear)
+        operand, layout = self._config.recipe().weight, layer.fp8.layout
+        if not values.is_floating_point():
+            raise ValueError(f"{key} is {values.dtype}: only floating point weights can be quantized")
+        layer.set_weight(values, operand)
+        made: dict[str, Tensor] = {key: layer.weight}
+        made[f"{name}.{layout.weight_scale}"] = layer.get_parameter(layout.weight_scale)
+        rule = self._config.recipe().input.rule
+        if layer.fp8.activations == "static" and isinstance(rule, Constant):
+            made[f"{name}.{layout.input_scale}"] = scale_parameter(2.0**-rule.bias, layout)
+        if missing_keys is not None:
+            missing_keys.difference_update(made)
+        return made
+
+
+def _scales_of(module: StoredLinear) -> list[str]:
+    layout = module.fp8.layout
+    return [name for name in (layout.weight_scale, layout.input_scale) if name in module._parameters]
+
+
+def _layouts(found: Mapping[str, Stored]) -> list[str]:
+    """The layouts whose names all stored weights follow."""
+    names = {stored.layout.weight_scale for stored in found.values()}
+    if len(names) > 1:
+        raise ValueError(f"the checkpoint mixes scales called {' and '.join(sorted(names))}")
+    return [layout.name for layout in LAYOUTS.values() if layout.weight_scale in names]
+
+
+def _adopt(config: OctoscaleConfig, words: Any) -> None:
+    """Take over what config.json of a file of ours says about itself, where it agrees with what others read."""
+    if isinstance(words, dict) and words.get("activations") == config.activations:
+        config.scaling = str(words.get("scaling", config.scaling))
+        config.recipe()
+
+
+def _understood(content: dict[str, Any]) -> OctoscaleConfig | None:
+    """Our config for a `quantization_config` of others; None if it is not one scale a tensor."""
+    activations = scheme_of(content)
+    if activations is None:
+        return None
+    layout = {"fp8": "vllm-fp8"}.get(str(content["quant_method"]), "compressed-tensors")
+    return OctoscaleConfig(activations=activations, layout=layout)
+
+
+def _take_over(method: str) -> None:
+    """Have transformers ask us first about checkpoints of this method."""
+    theirs = AUTO_QUANTIZATION_CONFIG_MAPPING[method]
+
+    class Chooser(theirs):  # type: ignore[misc,valid-type]
+        """Our config where we can read the checkpoint, else transformers' own."""
+
+        @classmethod
+        def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
+            ours = _understood(config_dict)
+            if ours is None:
+                return theirs.from_dict(config_dict, return_unused_kwargs=return_unused_kwargs, **kwargs)
+            return (ours, kwargs) if return_unused_kwargs else ours
+
+    Chooser.__name__ = theirs.__name__
+    AUTO_QUANTIZATION_CONFIG_MAPPING[method] = Chooser
+
+
+for _method in ("compressed-tensors", "fp8"):
+    _take_over(_method)

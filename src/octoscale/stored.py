@@ -1,0 +1,160 @@
+"""StoredLinear: an FP8 layer whose weight is codes already, as a checkpoint on disk holds them.
+
+It casts inputs and multiplies as Fp8Linear does, so that a model gives the same bits before it is saved and after it is
+loaded. The weight is frozen: one byte a value, and its memory may be a file's. Gradients flow through it to the input.
+
+    values = codes * weight_scale          our files: weight_scale = 2**-scale_bias; files of others: any positive float
+
+A scale that is no power of two is split: scale = factor * 2**-scale_bias, 1 <= factor < 2. The power of two goes the
+usual way, and the float32 result is multiplied with the factor, then biased and rounded. An input is divided by its
+factor in float32 before the cast. So what others wrote is computed as they meant it.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from octoscale import ops
+from octoscale.formats import get_format
+from octoscale.layouts import Layout
+from octoscale.linear import Fp8Linear, LayerState, Products, Seen, is_conv1d
+from octoscale.ops import Quantized
+from octoscale.recipe import Operand, Recipe
+from octoscale.scaling import MAX_SCALE_BIAS, MIN_SCALE_BIAS, Constant
+from octoscale.telemetry import LayerName
+
+
+class StoredLinear(Fp8Linear):
+    """A linear layer with an FP8 weight in place of a high-precision one; made by `to_stored`.
+
+    Parameters: `weight`, e4m3fn, [N, K] or Conv1D's [K, N]; the scales, float32, one value each, under the names of
+    the layout; `bias`. ValueError, with the layer's name, for a scale that is not a positive, finite number.
+    """
+
+    fp8: "StoredState"
+
+    def original(self) -> nn.Module:
+        """A layer as the model had it, with the values of the codes in the dtype that it had."""
+        module = super().original()
+        module._parameters = {name: self._parameters[name] for name in ("weight", "bias") if name in self._parameters}
+        weight = self.quantized_weight()
+        values = weight.dequantize(torch.float32) * self.fp8.weight_factor
+        module.weight = nn.Parameter(values.to(self.fp8.dtype))
+        return module
+
+    def quantized_weight(self) -> Quantized:
+        """Codes and scale_bias of the weight; its factor, 1 for a power of two, is `fp8.weight_factor`."""
+        scale = self.get_parameter(self.fp8.layout.weight_scale)
+        seen, w8 = self.fp8.runtime.weight
+        if w8 is None or seen is None or not seen.is_still(scale):
+            w8 = self._read_scales(scale)
+            self.fp8.runtime.weight = (Seen(scale), w8)
+        return w8
+
+    def set_weight(self, values: Tensor, operand: Operand) -> None:
+        """Cast a weight into this layer."""
+        cast = ops.quantize(values, operand.format, operand.rule)
+        self.weight = nn.Parameter(cast.codes, requires_grad=False)
+        self._parameters[self.fp8.layout.weight_scale] = scale_parameter(2.0 ** -int(cast.scale_bias), self.fp8.layout)
+
+    def _forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        w8 = self.quantized_weight()
+        if self.fp8.activations == "none":
+            return self._weight_only(x, w8, dtype)
+        factor = self.fp8.weight_factor * self.fp8.input_factor
+        x = x if self.fp8.input_factor == 1 else x.float() / self.fp8.input_factor
+        x8 = self.fp8.cast_input(x, inference=self._is_inference())
+        if factor == 1:
+            return Products.apply(x, self.weight, self.bias, x8, w8, self.fp8, dtype)  # type: ignore[no-any-return,no-untyped-call]
+        y = Products.apply(x, self.weight, None, x8, w8, self.fp8, torch.float32) * factor  # type: ignore[no-untyped-call]
+        return (y if self.bias is None else y + self.bias).to(dtype)  # type: ignore[no-any-return]
+
+    def _weight_only(self, x: Tensor, w8: Quantized, dtype: torch.dtype) -> Tensor:
+        """The input stays what it is; bfloat16 of no gradients has a kernel of its own."""
+        factor = self.fp8.weight_factor
+        w_NK = w8.t() if self.fp8.is_conv1d else w8
+        if x.dtype == torch.bfloat16 and factor == 1 and not torch.is_grad_enabled():
+            return ops.linear(x, w_NK, bias=self.bias, dtype=dtype)
+        weight = w_NK.dequantize(torch.float32) * factor
+        bias = None if self.bias is None else self.bias.float()
+        return functional.linear(x.float(), weight, bias).to(dtype)
+
+    def _read_scales(self, scale: Tensor) -> Quantized:
+        """Check the scales, note what they are, and record the weight."""
+        state, layout = self.fp8, self.fp8.layout
+        bias, state.weight_factor = split_scale(scale, f"{state.name.module}.{layout.weight_scale}")
+        if state.activations == "static":
+            values = self.get_parameter(layout.input_scale)
+            input_bias, state.input_factor = split_scale(values, f"{state.name.module}.{layout.input_scale}")
+            rule = Operand(format=state.recipe.input.format, rule=Constant(input_bias))
+            state.recipe = replace(state.recipe, input=rule)
+        fmt = get_format(state.recipe.weight.format)
+        scale_bias = torch.full((), bias, dtype=torch.int32, device=self.weight.device)
+        w8 = Quantized(codes=self.weight.detach(), scale_bias=scale_bias, format=fmt)
+        if state.runtime.recorder is not None:  # the values of the codes: what was clipped once is not known any more
+            again = ops.quantize(w8.dequantize(torch.float32), fmt, Constant(bias), counts=True)
+            state.runtime.recorder.add(state.name, "weight", again, state.step)
+        return w8
+
+
+@dataclass(kw_only=True)
+class StoredState(LayerState):
+    """What a stored layer also knows: names of its scales, what becomes of its input, the dtype that its weight had."""
+
+    layout: Layout
+    activations: str
+    dtype: torch.dtype
+    weight_factor: float = 1.0
+    input_factor: float = 1.0
+
+    @property
+    def is_stateless(self) -> bool:
+        """The operators of torch.compile cast a weight; here there is none to cast."""
+        return False
+
+
+def to_stored(
+    module: nn.Module, name: LayerName, recipe: Recipe, layout: Layout, activations: str, scale_shape: tuple[int, ...]
+) -> StoredLinear:
+    """A StoredLinear in place of `module`, with a weight and scales that are yet to be filled."""
+    stored = StoredLinear.__new__(StoredLinear)
+    stored.__dict__.update(module.__dict__)
+    stored._parameters = dict(module._parameters)
+    weight: Any = module.weight
+    if is_conv1d(module):
+        stored.in_features, stored.out_features = weight.shape
+    dtype = getattr(torch, get_format(recipe.weight.format).torch_name)
+    stored.weight = nn.Parameter(torch.empty_like(weight, dtype=dtype), requires_grad=False)
+    names = [layout.weight_scale] + [layout.input_scale] * (activations == "static")
+    for scale in names:
+        stored.register_parameter(scale, scale_parameter(1.0, layout, scale_shape, weight.device))
+    stored.fp8 = StoredState(
+        name=name, recipe=recipe, original_type=type(module), layout=layout, activations=activations, dtype=weight.dtype
+    )
+    return stored
+
+
+def scale_parameter(
+    value: float, layout: Layout, shape: tuple[int, ...] | None = None, device: torch.device | str = "cpu"
+) -> nn.Parameter:
+    """A frozen scale in the shape that the layout wants, or in another."""
+    values = torch.full(layout.scale_shape if shape is None else shape, value, dtype=torch.float32, device=device)
+    return nn.Parameter(values, requires_grad=False)
+
+
+def split_scale(scale: Tensor, what: str) -> tuple[int, float]:
+    """scale_bias and factor of a scale of one value. ValueError naming `what` unless it is positive and finite."""
+    if scale.numel() != 1:
+        raise ValueError(f"{what} has shape {list(scale.shape)}: one scale for a tensor can be read, no rows or blocks")
+    value = float(scale.item())
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{what} is {value}: a scale is a positive, finite number; the checkpoint is damaged")
+    mantissa, exponent = math.frexp(value)
+    bias = 1 - exponent
+    if not MIN_SCALE_BIAS <= bias <= MAX_SCALE_BIAS:
+        raise ValueError(f"{what} is {value}: outside of 2**{-MAX_SCALE_BIAS}..2**{-MIN_SCALE_BIAS}")
+    return bias, 2 * mantissa
