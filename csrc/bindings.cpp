@@ -9,6 +9,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <stdexcept>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -19,6 +20,7 @@
 #include "product.h"
 #include "quantize.h"
 #include "scalar.h"
+#include "token.h"
 
 namespace nb = nanobind;
 using namespace octoscale;
@@ -99,6 +101,39 @@ bool multiply(int isa, uintptr_t a, int a_kind, int64_t a_row_stride, int64_t a_
                 matrix(b, b_kind, k, n, b_row_stride, b_col_stride), output, num_threads);
 }
 
+// (epsilon, address of the weight), and so on: tuples of numbers, in the order of the structs' members.
+using NormFacts = std::tuple<uintptr_t, float>;
+using LinearFacts = std::tuple<uintptr_t, int, int, int64_t, int64_t, int, int, int>;
+
+Norm norm(const NormFacts& facts) { return {output<const uint16_t>(std::get<0>(facts)), std::get<1>(facts)}; }
+
+Linear linear(const LinearFacts& facts) {
+  const auto& [codes, format, scale_bias, num_in, num_out, rule, rule_format, rule_value] = facts;
+  return {output<const uint8_t>(codes), static_cast<Fp8>(format), scale_bias, num_in, num_out,
+          {static_cast<InputRule::Kind>(rule), static_cast<Fp8>(rule_format), rule_value}};
+}
+
+void make_layer(DecoderLayer* self, std::tuple<int64_t, int64_t, int64_t> heads, float attention_scale,
+                const NormFacts& norm1, const NormFacts& norm2, const std::vector<LinearFacts>& linears) {
+  if (linears.size() != DecoderLayer::num_linears) throw std::invalid_argument("a decoder layer has 7 linear layers");
+  const auto [num_heads, num_kv_heads, head_dim] = heads;
+  new (self) DecoderLayer{num_heads,         num_kv_heads,       head_dim,           attention_scale,
+                          norm(norm1),       norm(norm2),        linear(linears[0]), linear(linears[1]),
+                          linear(linears[2]), linear(linears[3]), linear(linears[4]), linear(linears[5]),
+                          linear(linears[6])};
+}
+
+int step(const DecoderLayer& layer, int isa, uintptr_t x, uintptr_t cosines, uintptr_t sines, uintptr_t keys,
+         uintptr_t values, int64_t head_stride, int64_t length, uintptr_t out, int num_threads) {
+  const Cached cache = {output<uint16_t>(keys), output<uint16_t>(values), head_stride, length};
+  return decode_token(static_cast<Isa>(isa), layer, output<const uint16_t>(x), output<const uint16_t>(cosines),
+                      output<const uint16_t>(sines), cache, output<uint16_t>(out), num_threads);
+}
+
+int scale_bias_of(float amax, int format, int margin) {
+  return amax_to_scale_bias(to_bits(amax), static_cast<Fp8>(format), margin);
+}
+
 std::vector<std::string> available_isas() {
   std::vector<std::string> names;
   for (int isa = 0; isa < num_isas; ++isa)
@@ -128,4 +163,6 @@ NB_MODULE(_core, module) {
   module.def("cast", &cast_tensor, release_gil());
   module.def("decode", &decode_tensor, release_gil());
   module.def("matmul", &multiply, release_gil());
+  module.def("scale_bias", &scale_bias_of);
+  nb::class_<DecoderLayer>(module, "DecoderLayer").def("__init__", &make_layer).def("step", &step, release_gil());
 }

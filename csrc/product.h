@@ -26,20 +26,31 @@ struct Output {
   int scale_bias;  // of a and b together, in [-252, 252]
 };
 
-// b holds codes; a codes or bfloat16. False if this instruction set has no kernel for the case: nothing was written.
+// a and b hold codes or bfloat16. False if this instruction set has no kernel for the case, as none but AVX-512 has for
+// a weight in bfloat16, and that for few rows: then nothing was written.
 bool matmul(Isa isa, const Matrix& a, const Matrix& b, const Output& out, int num_threads);
+
+// One of several products of the same a.
+struct Part {
+  Matrix b;
+  Output out;
+};
+
+// Few rows against several weights, each of them [N, K] and transposed, by one call of the threads.
+void stream(Isa isa, const Matrix& a, const Part* parts, int num_parts, int num_threads);
 
 // 2**-scale_bias as two factors, for it may leave float32's range. The smaller goes first, so that only the last rounds.
 struct Unscale {
   float first, last;
 };
+Unscale unscale_by(int scale_bias);
 
 // The kernels. stream: a has at most max_stream_rows, b's columns are contiguous (a weight [N, K], transposed).
 constexpr int max_stream_rows = 16;
-int num_stream_tasks(const Matrix& a, const Matrix& b, int num_threads);
+int num_stream_tasks(const Matrix& a, const Part* parts, int num_parts, int num_threads);
 void product_scalar(const Matrix& a, const Matrix& b, const Output& out, Unscale unscale, int num_threads);
-void stream_avx2(const Matrix& a, const Matrix& b, const Output& out, Unscale unscale, int num_threads);
-void stream_avx512(const Matrix& a, const Matrix& b, const Output& out, Unscale unscale, int num_threads);
+void stream_avx2(const Matrix& a, const Part* parts, int num_parts, int num_threads);
+void stream_avx512(const Matrix& a, const Part* parts, int num_parts, int num_threads);
 void gemm_avx512(const Matrix& a, const Matrix& b, const Output& out, Unscale unscale, int num_threads);
 
 }  // namespace octoscale

@@ -73,26 +73,33 @@ void finish_one(const Output& out, Unscale unscale, int64_t r, int64_t c, float 
   with_float(out.type, [&](auto T) { store<T.value>(out.data, r * out.row_stride + c, value); });
 }
 
+// The columns of one part that are this task's.
+void stream_share(int64_t num_rows, const Part& part, const float* x, int64_t padded, int task, int num_tasks) {
+  const Matrix& b = part.b;
+  const Unscale unscale = unscale_by(part.out.scale_bias);
+  const int64_t share = (b.cols + num_tasks - 1) / num_tasks;
+  with_format(b.format, [&](auto F) {
+    for (int64_t c = share * task; c < std::min(b.cols, share * (task + 1)); ++c)
+      for (int64_t r = 0; r < num_rows; r += 4) {
+        float sums[4];
+        const int64_t n = std::min<int64_t>(4, num_rows - r);
+        const uint8_t* codes = static_cast<const uint8_t*>(b.data) + c * b.col_stride;
+        dot_row_any<F.value>(n, codes, b.rows, x + r * padded, padded, sums);
+        for (int64_t m = 0; m < n; ++m) finish_one(part.out, unscale, r + m, c, sums[m]);
+      }
+  });
+}
+
 }  // namespace
 
-void stream_avx2(const Matrix& a, const Matrix& b, const Output& out, Unscale unscale, int num_threads) {
+void stream_avx2(const Matrix& a, const Part* parts, int num_parts, int num_threads) {
   static thread_local Scratch<float> scratch;
   const int64_t padded = (a.cols + 7) / 8 * 8;
   float* x = scratch.reserve(std::max<int64_t>(1, a.rows * padded));
   for (int64_t r = 0; r < a.rows; ++r) widen_row(a, r, padded, x + r * padded);
-  const int num_tasks = num_stream_tasks(a, b, num_threads);
-  const int64_t share = (b.cols + num_tasks - 1) / num_tasks;
+  const int num_tasks = num_stream_tasks(a, parts, num_parts, num_threads);
   parallel_for(num_tasks, num_threads, [&](int task) {
-    with_format(b.format, [&](auto F) {
-      for (int64_t c = share * task; c < std::min(b.cols, share * (task + 1)); ++c)
-        for (int64_t r = 0; r < a.rows; r += 4) {
-          float sums[4];
-          const int64_t num_rows = std::min<int64_t>(4, a.rows - r);
-          const uint8_t* codes = static_cast<const uint8_t*>(b.data) + c * b.col_stride;
-          dot_row_any<F.value>(num_rows, codes, b.rows, x + r * padded, padded, sums);
-          for (int64_t m = 0; m < num_rows; ++m) finish_one(out, unscale, r + m, c, sums[m]);
-        }
-    });
+    for (int i = 0; i < num_parts; ++i) stream_share(a.rows, parts[i], x, padded, task, num_tasks);
   });
 }
 

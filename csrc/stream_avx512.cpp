@@ -25,28 +25,35 @@ inline __m512 dot(__m512 sum, __m512i a, __m512i b) {
   return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
 }
 
-// 64 bfloat16 values in order -> the order of DecodeTable16::decode.
-inline void reorder(__m512i low, __m512i high, __m512i* out) {
-  out[0] = _mm512_shuffle_i64x2(low, high, 0x88);
-  out[1] = _mm512_shuffle_i64x2(low, high, 0xDD);
+// 64 bfloat16 values, in order or in the order of DecodeTable16::decode.
+inline void store_pair(__m512i low, __m512i high, bool in_order, __m512i* out) {
+  out[0] = in_order ? low : _mm512_shuffle_i64x2(low, high, 0x88);
+  out[1] = in_order ? high : _mm512_shuffle_i64x2(low, high, 0xDD);
 }
 
-// Row r of a, padded with zeros to whole blocks of 64.
-void arrange_row(const Matrix& a, int64_t r, int64_t num_blocks, __m512i* out) {
+// Row r of a, padded with zeros to whole blocks of 64; in the order of decoding, unless the weight is bfloat16 as it is.
+void arrange_row(const Matrix& a, int64_t r, int64_t num_blocks, bool in_order, __m512i* out) {
   alignas(64) uint16_t values[64];
   with_table(a.format, 1.0f, Float::bf16, [&](const auto& table) {
     for (int64_t block = 0; block < num_blocks; ++block) {
       const int64_t n = std::min<int64_t>(64, a.cols - 64 * block);
       const int64_t first = r * a.row_stride + 64 * block * a.col_stride;
+      const __mmask64 mask = n < 64 ? (1ull << n) - 1 : ~0ull;
       if (a.is_bf16) {
         const uint16_t* from = static_cast<const uint16_t*>(a.data) + first;
+        if (a.col_stride == 1) {
+          const __m512i low = _mm512_maskz_loadu_epi16(static_cast<__mmask32>(mask), from);
+          store_pair(low, _mm512_maskz_loadu_epi16(static_cast<__mmask32>(mask >> 32), from + 32), in_order, out + 2 * block);
+          continue;
+        }
         for (int64_t i = 0; i < 64; ++i) values[i] = i < n ? from[i * a.col_stride] : 0;
-        reorder(_mm512_load_si512(values), _mm512_load_si512(values + 32), out + 2 * block);
+        store_pair(_mm512_load_si512(values), _mm512_load_si512(values + 32), in_order, out + 2 * block);
       } else {
         alignas(64) uint8_t codes[64];
         const uint8_t* from = static_cast<const uint8_t*>(a.data) + first;
-        for (int64_t i = 0; i < 64; ++i) codes[i] = i < n ? from[i * a.col_stride] : 0;
-        table.decode(_mm512_load_si512(codes), out[2 * block], out[2 * block + 1]);
+        if (a.col_stride != 1)
+          for (int64_t i = 0; i < n; ++i) codes[i] = from[i * a.col_stride];
+        table.decode(_mm512_maskz_loadu_epi8(mask, a.col_stride == 1 ? from : codes), out[2 * block], out[2 * block + 1]);
       }
     }
   });
@@ -134,24 +141,63 @@ void stream_any(const Table& table, const Matrix& b, int64_t r, int64_t num_rows
   }
 }
 
+// The dot product of a weight in bfloat16 with a row of values in order.
+inline float dot_bf16(const uint16_t* weight, int64_t k, Values x) {
+  __m512 sums[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
+  int64_t i = 0;
+  for (; i + 128 <= k; i += 128) {
+#pragma GCC unroll 4
+    for (int part = 0; part < 4; ++part) {
+      const uint16_t* from = weight + i + 32 * part;
+      _mm_prefetch(reinterpret_cast<const char*>(from) + prefetch_distance(1), _MM_HINT_T0);
+      sums[part] = dot(sums[part], _mm512_loadu_si512(from), x[i / 32 + part]);
+    }
+  }
+  for (; i < k; i += 32) {
+    const __mmask32 mask = k - i >= 32 ? ~0u : (1u << (k - i)) - 1;
+    sums[0] = dot(sums[0], _mm512_maskz_loadu_epi16(mask, weight + i), x[i / 32]);
+  }
+  return _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3])));
+}
+
+// Columns [first, last) of the output, for a weight in bfloat16.
+void stream_bf16(const Matrix& b, int64_t num_rows, int64_t first, int64_t last, Values x, int64_t x_stride,
+                 const Output& out, Unscale unscale) {
+  alignas(64) float sums[max_stream_rows][16] = {};
+  for (int64_t c = first; c < last; c += 16) {
+    const int64_t n = std::min<int64_t>(16, last - c);
+    for (int64_t i = 0; i < n; ++i)
+      for (int64_t r = 0; r < num_rows; ++r)
+        sums[r][i] = dot_bf16(static_cast<const uint16_t*>(b.data) + (c + i) * b.col_stride, b.rows, x + r * x_stride);
+    for (int64_t r = 0; r < num_rows; ++r) finish(out, unscale, r, c, _mm512_load_ps(sums[r]), first_lanes(n));
+  }
+}
+
+// The columns of one part that are this task's.
+void stream_share(int64_t num_rows, const Part& part, Values x, int64_t x_stride, int task, int num_tasks) {
+  constexpr int64_t run = 64;  // weights: small, so that several groups of rows find them in cache
+  const int64_t share = (part.b.cols + num_tasks - 1) / num_tasks;
+  const int64_t end = std::min(part.b.cols, share * (task + 1));
+  const Unscale unscale = unscale_by(part.out.scale_bias);
+  if (part.b.is_bf16) return stream_bf16(part.b, num_rows, share * task, end, x, x_stride, part.out, unscale);
+  with_table(part.b.format, 1.0f, Float::bf16, [&](const auto& table) {
+    for (int64_t first = share * task; first < end; first += run)
+      for (int64_t r = 0; r < num_rows; r += 8)
+        stream_any(table, part.b, r, std::min<int64_t>(8, num_rows - r), first, std::min(end, first + run),
+                   x + r * x_stride, x_stride, part.out, unscale);
+  });
+}
+
 }  // namespace
 
-void stream_avx512(const Matrix& a, const Matrix& b, const Output& out, Unscale unscale, int num_threads) {
-  constexpr int64_t run = 64;  // weights: small, so that several groups of rows find them in cache
+void stream_avx512(const Matrix& a, const Part* parts, int num_parts, int num_threads) {
   static thread_local Scratch<uint16_t> scratch;
   const int64_t num_blocks = (a.cols + 63) / 64, stride = 2 * num_blocks;
   __m512i* x = reinterpret_cast<__m512i*>(scratch.reserve(std::max<int64_t>(1, 32 * a.rows * stride)));
-  for (int64_t r = 0; r < a.rows; ++r) arrange_row(a, r, num_blocks, x + r * stride);
-  const int num_tasks = num_stream_tasks(a, b, num_threads);
-  const int64_t share = (b.cols + num_tasks - 1) / num_tasks;
+  for (int64_t r = 0; r < a.rows; ++r) arrange_row(a, r, num_blocks, parts[0].b.is_bf16, x + r * stride);
+  const int num_tasks = num_stream_tasks(a, parts, num_parts, num_threads);
   parallel_for(num_tasks, num_threads, [&](int task) {
-    const int64_t end = std::min(b.cols, share * (task + 1));
-    with_table(b.format, 1.0f, Float::bf16, [&](const auto& table) {
-      for (int64_t first = share * task; first < end; first += run)
-        for (int64_t r = 0; r < a.rows; r += 8)
-          stream_any(table, b, r, std::min<int64_t>(8, a.rows - r), first, std::min(end, first + run), x + r * stride,
-                     stride, out, unscale);
-    });
+    for (int i = 0; i < num_parts; ++i) stream_share(a.rows, parts[i], x, stride, task, num_tasks);
   });
 }
 

@@ -32,6 +32,7 @@ LAYERS = {
     "bf16_gemm": 2,
     "telemetry": 3,
     "linear": 3,
+    "decoding": 4,
     "stored": 3,
     "compiled": 3,
     "convert": 4,

@@ -215,10 +215,15 @@ class LayerState:
     def _check_finite(self, role: Role, cast: Quantized) -> None:
         assert cast.observed is not None
         if not math.isfinite(cast.observed.amax.item()):  # many times faster than a tensor's isfinite
-            raise NonFiniteError(
-                f"layer {self.name.module}: the {role} holds infinity or NaN; look at the layers before it, "
-                "or keep it out of FP8 with skip"
-            )
+            raise nonfinite_error(self.name.module, role)
+
+
+def nonfinite_error(module: str, role: Role) -> NonFiniteError:
+    """What to raise when an operand of this module is not finite."""
+    return NonFiniteError(
+        f"layer {module}: the {role} holds infinity or NaN; look at the layers before it, "
+        "or keep it out of FP8 with skip"
+    )
 
 
 class Runtime:

@@ -80,3 +80,29 @@ def matmul(
     num_threads: int,
     /,
 ) -> bool: ...
+def scale_bias(amax: float, format: int, margin: int, /) -> int: ...
+
+class DecoderLayer:
+    def __init__(
+        self,
+        heads: tuple[int, int, int],
+        attention_scale: float,
+        norm1: tuple[int, float],
+        norm2: tuple[int, float],
+        linears: list[tuple[int, ...]],
+        /,
+    ) -> None: ...
+    def step(
+        self,
+        isa: int,
+        x: int,
+        cosines: int,
+        sines: int,
+        keys: int,
+        values: int,
+        head_stride: int,
+        length: int,
+        out: int,
+        num_threads: int,
+        /,
+    ) -> int: ...

@@ -67,7 +67,7 @@ class Native:
     def observe(self, source: "Source", exponents: bool) -> tuple[Tensor, Tensor | None]:
         """Amax, float32 without dimensions, and the histogram of exponents if asked for."""
         histogram = _new_histogram(exponents)
-        amax = _core.observe(self._number, *source.where, _address(histogram), torch.get_num_threads())
+        amax = _core.observe(self.number, *source.where, _address(histogram), torch.get_num_threads())
         return torch.scalar_tensor(amax, dtype=torch.float32), histogram
 
     def encode(
@@ -76,7 +76,7 @@ class Native:
         """Fill `source.result` with codes, and `values`; saturated, flushed, nonfinite, int64 [3], if asked for."""
         count = _new_counts(counts)
         to = (int(scale_bias.item()), source.result.data_ptr(), _address(values), _address(count))
-        _core.encode(self._number, *source.where, amax.item(), source.result_number, *to, torch.get_num_threads())
+        _core.encode(self.number, *source.where, amax.item(), source.result_number, *to, torch.get_num_threads())
         return count
 
     def cast(
@@ -85,7 +85,7 @@ class Native:
         """Both in one visit, where scale_bias is known beforehand: amax, and what `encode` and `observe` count."""
         count, histogram = _new_counts(counts), _new_histogram(exponents)
         to = (scale_bias, source.result.data_ptr(), _address(values), _address(count), _address(histogram))
-        amax = _core.cast(self._number, *source.where, source.result_number, *to, torch.get_num_threads())
+        amax = _core.cast(self.number, *source.where, source.result_number, *to, torch.get_num_threads())
         return torch.scalar_tensor(amax, dtype=torch.float32), count, histogram
 
     def dequantize(self, codes: Tensor, scale_bias: Tensor, dtype: torch.dtype) -> Tensor:
@@ -97,7 +97,7 @@ class Native:
     def decode(self, source: "Source", scale_bias: Tensor) -> None:
         """Fill `source.result` with the values of codes."""
         to = (int(scale_bias.item()), source.result.data_ptr(), source.result_number)
-        _core.decode(self._number, *source.where, *to, torch.get_num_threads())
+        _core.decode(self.number, *source.where, *to, torch.get_num_threads())
 
     def matmul(
         self, a_MK: Tensor, b_KN: Tensor, scale_bias: Tensor, bias_N: Tensor | None, dtype: torch.dtype
@@ -107,7 +107,7 @@ class Native:
         bias_N = None if bias_N is None else bias_N.resolve_neg().contiguous()
         out_MN = torch.empty(a_MK.shape[0], b_KN.shape[1], dtype=dtype)
         done = _core.matmul(
-            self._number,
+            self.number,
             *_where(a_MK),
             *_where(b_KN),
             a_MK.shape[0],
@@ -133,7 +133,8 @@ class Native:
             return unscale(torch.mm(a, b), scale_bias, bias_N, dtype)
 
     @property
-    def _number(self) -> int:
+    def number(self) -> int:
+        """By which the core knows the instruction set."""
         return ISAS.index(self.isa)
 
 

@@ -1,0 +1,82 @@
+// One token through one decoder layer of the Llama family, as one call: what is left to do is reading the weights.
+//
+//     x + o(attention(rope(q(n)), rope(k(n)), v(n)))            n = norm1(x)
+//     x + down(silu(gate(n)) * up(n))                           n = norm2(x)
+//
+// Values between two operations are rounded to bfloat16 wherever the model in torch rounds them; sums are in float32.
+#pragma once
+
+#include "dispatch.h"
+#include "product.h"
+
+namespace octoscale {
+
+// How an input is cast: not at all, by a constant scale, or by its own amax less `value` binades of headroom.
+struct InputRule {
+  enum class Kind : int { none, constant, amax } kind;
+  Fp8 format;
+  int value;  // scale_bias, or the margin
+};
+
+inline bool operator==(const InputRule& a, const InputRule& b) {
+  return a.kind == b.kind && a.format == b.format && a.value == b.value;
+}
+
+// A linear layer without gradients: codes [num_out, num_in], rows contiguous.
+struct Linear {
+  const uint8_t* codes;
+  Fp8 format;
+  int scale_bias;
+  int64_t num_in, num_out;
+  InputRule rule;
+};
+
+struct Norm {
+  const uint16_t* weight;  // bfloat16
+  float epsilon;
+};
+
+struct DecoderLayer {
+  int64_t num_heads, num_kv_heads, head_dim;
+  float attention_scale;
+  Norm norm1, norm2;
+  Linear q, k, v, o, gate, up, down;
+
+  static constexpr int num_linears = 7;  // in this order
+};
+
+// Keys and values of one layer: position t of head h begins at [h * head_stride + t * head_dim], bfloat16.
+struct Cached {
+  uint16_t *keys, *values;
+  int64_t head_stride;
+  int64_t length;  // positions there are; the token becomes the next
+};
+
+// x, out: [hidden], bfloat16. cosines, sines: [head_dim], bfloat16. The number of the first linear layer whose input
+// holds infinity or NaN, or -1; then the output is that of NaN.
+int decode_token(Isa isa, const DecoderLayer& layer, const uint16_t* x, const uint16_t* cosines, const uint16_t* sines,
+                 const Cached& cache, uint16_t* out, int num_threads);
+
+// The largest b with amax * 2**b <= the format's largest value, less margin: the twin of scaling.py.
+int amax_to_scale_bias(uint32_t amax_bits, Fp8 format, int margin);
+
+// The loops between the products, for one thread. Lengths are multiples of 16.
+struct TokenKernels {
+  // out = x / sqrt(mean(x**2) + epsilon), rounded, times weight.
+  void (*norm)(const uint16_t* x, Norm norm, int64_t n, uint16_t* out);
+  // Turn one head in place.
+  void (*rotate)(uint16_t* head, const uint16_t* cosines, const uint16_t* sines, int64_t head_dim);
+  // softmax(queries @ keys^T * scale) @ values, for the heads that share keys and values; scores: [num_queries, length].
+  void (*attend)(const uint16_t* queries, const uint16_t* keys, const uint16_t* values, int64_t num_queries,
+                 int64_t head_dim, int64_t length, float scale, float* scores, uint16_t* out);
+  // out = silu(gate) * up.
+  void (*gated)(const uint16_t* gate, const uint16_t* up, int64_t n, uint16_t* out);
+  // x += y.
+  void (*add)(uint16_t* x, const uint16_t* y, int64_t n);
+};
+
+extern const TokenKernels token_scalar;
+extern const TokenKernels token_avx2;
+extern const TokenKernels token_avx512;
+
+}  // namespace octoscale

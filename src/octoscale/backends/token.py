@@ -1,0 +1,104 @@
+"""One token through a decoder layer in one call of the C++ core (csrc/token.h): facts about the layer go in once.
+
+    layer = TokenLayer(facts)                                   addresses of weights that stay alive and where they are
+    failed = layer.step(x, cosines, sines, keys, values, 17, out)
+
+Everything is bfloat16, contiguous and on the CPU; the callers have checked it. Without the core there is none of this.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from octoscale import backends
+from octoscale.backends.operators import Operators
+from octoscale.formats import FORMATS
+from octoscale.recipe import Operand
+from octoscale.scaling import Amax, Constant
+
+#: Loops run in steps of this many values; heads are at most this wide.
+STEP, MAX_HEAD_DIM = 16, 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearFacts:
+    """A linear layer: e4m3fn codes [out, in], its scale_bias, and the cast of its input; None: it stays bfloat16."""
+
+    codes: Tensor
+    scale_bias: int
+    input: Operand | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerFacts:
+    """A decoder layer of the Llama family. norms: weight and epsilon of each. linears: q, k, v, o, gate, up, down."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    attention_scale: float
+    norms: tuple[tuple[Tensor, float], tuple[Tensor, float]]
+    linears: tuple[LinearFacts, ...]
+
+
+def why_not() -> str | None:
+    """Why this machine has no fast single token, or None."""
+    choice = backends.choose("cpu")
+    return None if choice.name == "native" else f"the backend is {choice.name}: {choice.reason}"
+
+
+class TokenLayer:
+    """The core's picture of a decoder layer."""
+
+    def __init__(self, facts: LayerFacts) -> None:
+        from octoscale.backends import _core
+
+        self._isa = _isa()
+        heads = (facts.num_heads, facts.num_kv_heads, facts.head_dim)
+        norm1, norm2 = ((weight.data_ptr(), epsilon) for weight, epsilon in facts.norms)
+        linears = [_numbers(row) for row in facts.linears]
+        self._layer = _core.DecoderLayer(heads, facts.attention_scale, norm1, norm2, linears)
+
+    def step(
+        self, x: Tensor, cosines: Tensor, sines: Tensor, keys: Tensor, values: Tensor, length: int, out: Tensor
+    ) -> int:
+        """Fill `out`, and position `length` of keys and values [1, kv_heads, capacity, head_dim].
+
+        The number of the first linear layer whose input holds infinity or NaN; -1 if none does.
+        """
+        caches = (keys.data_ptr(), values.data_ptr(), keys.stride(1), length)
+        to = (out.data_ptr(), torch.get_num_threads())
+        return self._layer.step(self._isa, x.data_ptr(), cosines.data_ptr(), sines.data_ptr(), *caches, *to)
+
+
+def linear_bf16(x_MK: Tensor, weight_NK: Tensor, out_MN: Tensor) -> bool:
+    """Fill `out` with x @ weight^T, all bfloat16 and contiguous, for few rows. False if no kernel here does it."""
+    from octoscale.backends import _core
+
+    (m, k), n = x_MK.shape, weight_NK.shape[0]
+    operands = (x_MK.data_ptr(), -1, k, 1, weight_NK.data_ptr(), -1, 1, k, m, k, n)
+    return _core.matmul(_isa(), *operands, 0, 0, 0, out_MN.data_ptr(), 1, torch.get_num_threads())
+
+
+def _isa() -> int:
+    operators = backends.choose("cpu").backend
+    assert isinstance(operators, Operators)
+    return operators.native.number
+
+
+def _numbers(facts: LinearFacts) -> tuple[int, ...]:
+    """As csrc/bindings.cpp wants it."""
+    num_out, num_in = facts.codes.shape
+    weight = (facts.codes.data_ptr(), _number_of("e4m3fn"), facts.scale_bias, num_in, num_out)
+    if facts.input is None:
+        return (*weight, 0, 0, 0)
+    rule, number = facts.input.rule, _number_of(facts.input.format)
+    if isinstance(rule, Constant):
+        return (*weight, 1, number, rule.bias)
+    assert isinstance(rule, Amax)
+    return (*weight, 2, number, rule.margin)
+
+
+def _number_of(fmt: str) -> int:
+    return list(FORMATS).index(fmt)
