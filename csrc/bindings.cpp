@@ -123,12 +123,14 @@ void make_layer(DecoderLayer* self, std::tuple<int64_t, int64_t, int64_t> heads,
                           linear(linears[6])};
 }
 
-int step(const DecoderLayer& layer, int isa, uintptr_t x, uintptr_t cosines, uintptr_t sines, uintptr_t keys,
-         uintptr_t values, int64_t head_stride, int64_t length, uintptr_t out, int num_threads) {
+int step(const DecoderLayer& layer, int isa, uintptr_t x, int64_t num_rows, uintptr_t cosines, uintptr_t sines,
+         uintptr_t keys, uintptr_t values, int64_t head_stride, int64_t length, uintptr_t out, int num_threads) {
   const Cached cache = {output<uint16_t>(keys), output<uint16_t>(values), head_stride, length};
-  return decode_token(static_cast<Isa>(isa), layer, output<const uint16_t>(x), output<const uint16_t>(cosines),
-                      output<const uint16_t>(sines), cache, output<uint16_t>(out), num_threads);
+  return decode_rows(static_cast<Isa>(isa), layer, output<const uint16_t>(x), num_rows, output<const uint16_t>(cosines),
+                     output<const uint16_t>(sines), cache, output<uint16_t>(out), num_threads);
 }
+
+bool isa_serves_rows(int isa) { return serves_rows(static_cast<Isa>(isa)); }
 
 int scale_bias_of(float amax, int format, int margin) {
   return amax_to_scale_bias(to_bits(amax), static_cast<Fp8>(format), margin);
@@ -164,5 +166,6 @@ NB_MODULE(_core, module) {
   module.def("decode", &decode_tensor, release_gil());
   module.def("matmul", &multiply, release_gil());
   module.def("scale_bias", &scale_bias_of);
+  module.def("serves_rows", &isa_serves_rows);
   nb::class_<DecoderLayer>(module, "DecoderLayer").def("__init__", &make_layer).def("step", &step, release_gil());
 }

@@ -18,20 +18,13 @@
 #include "finish_avx512.h"
 #include "pool.h"
 #include "scratch.h"
+#include "tile_avx512.h"
 
 namespace octoscale {
 namespace {
 
-constexpr int64_t panel_cols = 64, tile_rows = 6;
 constexpr int64_t block_k = 1024;                 // a packed block of b takes 128 KiB
 constexpr int64_t block_values = int64_t{1} << 21;  // a decoded block of a takes at most 4 MiB, or 64 rows
-
-// Decoded rows of a, in groups of 64: pair p of row r is data[r / 64 * group_stride + r % 64 * row_stride + p * pair_stride].
-struct Pairs {
-  const uint32_t* data;
-  int64_t group_stride, row_stride, pair_stride;
-};
-constexpr int64_t group_rows = 64;
 
 // 64 bytes from an address of which only the first n bytes may be read; zeros stand for the rest.
 inline __m512i load_some(const uint8_t* from, int64_t n) {
@@ -121,45 +114,6 @@ void pack(const Matrix& m, int64_t c, int64_t k, int64_t num_pairs, uint32_t* ou
     if (m.col_stride == 1) pack_by_rows(table, m, c, k, num_pairs, out);
     else pack_by_columns(table, m, c, k, num_pairs, out);
   });
-}
-
-// sums[R][64] += R rows of pairs times the packed block. `fresh`: the sums begin at zero.
-template <int R>
-void multiply_tile(Pairs a, const uint32_t* b, int64_t num_pairs, float* sums, bool fresh) {
-  __m512 sum[R][4];
-  for (int r = 0; r < R; ++r)
-    for (int c = 0; c < 4; ++c) sum[r][c] = fresh ? _mm512_setzero_ps() : _mm512_load_ps(sums + r * panel_cols + 16 * c);
-  const uint32_t* row[R];
-  for (int r = 0; r < R; ++r) row[r] = a.data + r * a.row_stride;
-  for (int64_t p = 0; p < num_pairs; ++p) {
-    __m512i columns[4];
-    for (int c = 0; c < 4; ++c) columns[c] = _mm512_load_si512(b + p * panel_cols + 16 * c);
-    for (int r = 0; r < R; ++r) {
-      const __m512bh pair = reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(row[r][p * a.pair_stride])));
-      for (int c = 0; c < 4; ++c) sum[r][c] = _mm512_dpbf16_ps(sum[r][c], pair, reinterpret_cast<__m512bh>(columns[c]));
-    }
-  }
-  for (int r = 0; r < R; ++r)
-    for (int c = 0; c < 4; ++c) _mm512_store_ps(sums + r * panel_cols + 16 * c, sum[r][c]);
-}
-
-void multiply_rows(int64_t num_rows, Pairs a, const uint32_t* b, int64_t num_pairs, float* sums, bool fresh) {
-  switch (num_rows) {
-    case 1: return multiply_tile<1>(a, b, num_pairs, sums, fresh);
-    case 2: return multiply_tile<2>(a, b, num_pairs, sums, fresh);
-    case 3: return multiply_tile<3>(a, b, num_pairs, sums, fresh);
-    case 4: return multiply_tile<4>(a, b, num_pairs, sums, fresh);
-    case 5: return multiply_tile<5>(a, b, num_pairs, sums, fresh);
-    default: return multiply_tile<6>(a, b, num_pairs, sums, fresh);
-  }
-}
-
-// sums[row][64] += the rows of one group times the packed block.
-void multiply_group(int64_t num_rows, Pairs a, const uint32_t* b, int64_t num_pairs, float* sums, bool fresh) {
-  for (int64_t r = 0; r < num_rows; r += tile_rows) {
-    const Pairs rows = {a.data + r * a.row_stride, 0, a.row_stride, a.pair_stride};
-    multiply_rows(std::min(tile_rows, num_rows - r), rows, b, num_pairs, sums + r * panel_cols, fresh);
-  }
 }
 
 // num_rows rows of the product from `first` on, for the 64 columns from c on; `a` begins with these rows.

@@ -1,4 +1,5 @@
-// One token through one decoder layer of the Llama family, as one call: what is left to do is reading the weights.
+// New tokens through one decoder layer of the Llama family, as one call: what is left to do is reading the weights if
+// it is one token, and products of matrices if it is many.
 //
 //     x + o(attention(rope(q(n)), rope(k(n)), v(n)))            n = norm1(x)
 //     x + down(silu(gate(n)) * up(n))                           n = norm2(x)
@@ -49,13 +50,15 @@ struct DecoderLayer {
 struct Cached {
   uint16_t *keys, *values;
   int64_t head_stride;
-  int64_t length;  // positions there are; the token becomes the next
+  int64_t length;  // positions there are; the tokens become the next
 };
 
-// x, out: [hidden], bfloat16. cosines, sines: [head_dim], bfloat16. The number of the first linear layer whose input
-// holds infinity or NaN, or -1; then the output is that of NaN.
-int decode_token(Isa isa, const DecoderLayer& layer, const uint16_t* x, const uint16_t* cosines, const uint16_t* sines,
-                 const Cached& cache, uint16_t* out, int num_threads);
+// x, out: [num_rows, hidden], bfloat16. cosines, sines: [num_rows, head_dim], bfloat16. More than one row: only for an
+// empty cache, and where `serves_rows`. The number of the first linear layer whose input holds infinity or NaN, or -1;
+// then the output is that of NaN.
+int decode_rows(Isa isa, const DecoderLayer& layer, const uint16_t* x, int64_t num_rows, const uint16_t* cosines,
+                const uint16_t* sines, const Cached& cache, uint16_t* out, int num_threads);
+bool serves_rows(Isa isa);
 
 // The largest b with amax * 2**b <= the format's largest value, less margin: the twin of scaling.py.
 int amax_to_scale_bias(uint32_t amax_bits, Fp8 format, int margin);
@@ -73,7 +76,16 @@ struct TokenKernels {
   void (*gated)(const uint16_t* gate, const uint16_t* up, int64_t n, uint16_t* out);
   // x += y.
   void (*add)(uint16_t* x, const uint16_t* y, int64_t n);
+
+  // Attention of many new tokens, the first of their sequence; null where there is none. How many numbers the keys and
+  // values of a head take when packed; pack them; then queries [first, first + num_rows), at most 64, of one head:
+  // a query sees the positions up to its own.
+  int64_t (*packed_size)(int64_t length, int64_t head_dim);
+  void (*pack_head)(const uint16_t* keys, const uint16_t* values, int64_t length, int64_t head_dim, uint32_t* packed);
+  void (*attend_block)(const uint16_t* queries, int64_t row_stride, int64_t first, int64_t num_rows,
+                       const uint32_t* packed, int64_t length, int64_t head_dim, float scale, uint16_t* out);
 };
+constexpr int64_t attend_rows = 64;
 
 extern const TokenKernels token_scalar;
 extern const TokenKernels token_avx2;

@@ -112,7 +112,5 @@ void add_loop(uint16_t* x, const uint16_t* y, int64_t n) {
   for (int64_t i = 0; i < n; ++i) x[i] = round_bf16(bf16_to_float(x[i]) + bf16_to_float(y[i]));
 }
 
-constexpr TokenKernels token_loops = {norm_loop, rotate_loop, attend_loop, gated_loop, add_loop};
-
 }  // namespace
 }  // namespace octoscale

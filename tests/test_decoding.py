@@ -86,6 +86,22 @@ def test_a_fused_layer_computes_what_the_layer_computes(name, scaling, activatio
     assert difference.norm() < 0.02 * expected.float().norm()
 
 
+@pytest.mark.usefixtures("float32_attention")
+@pytest.mark.parametrize(("length", "head_dim"), [(2, 16), (16, 16), (63, 16), (65, 96), (200, 32)])
+def test_the_first_tokens_go_through_a_fused_layer_together(length, head_dim, tmp_path):
+    """Their weights of attention are rounded to bfloat16, as in torch's own attention."""
+    tiny_llama(**SIZES, head_dim=head_dim, max_position_embeddings=256).to(torch.bfloat16).save_pretrained(tmp_path)
+    model = load(tmp_path)
+    ids = tokens(batch=1, length=length + 3)
+    with torch.no_grad():
+        expected = torch.cat([model(ids[:, :length]).logits, decode(model, ids, prefill=length)[:, 1:]], dim=1)
+        fuse(model)
+        found = torch.cat([model(ids[:, :length]).logits, decode(model, ids, prefill=length)[:, 1:]], dim=1)
+        alone = model(ids[:, :length], use_cache=False).logits
+    assert torch.equal(alone, found[:, :length])
+    assert (found - expected).float().norm() < 0.03 * expected.float().norm()
+
+
 @pytest.mark.parametrize("name", NATIVES)
 def test_the_core_and_scaling_py_choose_the_same_scale(name):
     from octoscale.backends import _core

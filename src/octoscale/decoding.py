@@ -1,4 +1,4 @@
-"""Fast decoding: while text is generated, each new token passes a decoder layer in one call of the C++ core.
+"""Fast decoding: while text is generated, new tokens pass a decoder layer in one call of the C++ core.
 
     model = AutoModelForCausalLM.from_pretrained("my-llama-fp8").eval()
     print(fuse(model))                  # 22 of 22 decoder layers fused, and the head
@@ -6,8 +6,9 @@
 
 A single token reads every weight once and computes next to nothing: what costs time besides are some thirty calls of
 Python and torch for each layer. `fuse` gives each decoder layer of the Llama family a `forward` that makes one call
-where it may: one sequence, one token, bfloat16, no gradients, nothing padded, recorded or hooked. All else goes the
-usual way. The fused step rounds to bfloat16 wherever the model does, and differs from it by the order of sums only.
+where it may: one sequence, its next token or its first ones (on AVX-512), bfloat16, no gradients, nothing padded,
+recorded or hooked. All else goes the usual way. The fused step rounds to bfloat16 wherever the model does, and differs
+from it by the order of sums only.
 """
 
 import weakref
@@ -113,7 +114,7 @@ class _FusedLayer:
     def __init__(self, name: str, layer: nn.Module) -> None:
         self._name, self._layer = name, layer
         self._parts: _Parts | None = None
-        self._caches: weakref.WeakKeyDictionary[DynamicLayer, _Grown] = weakref.WeakKeyDictionary()
+        self._caches: weakref.WeakKeyDictionary[DynamicLayer, _Room] = weakref.WeakKeyDictionary()
         self._seen: list[int] = []
         self._token_layer: TokenLayer | None = None
 
@@ -126,41 +127,51 @@ class _FusedLayer:
 
     def __call__(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """As the decoder layer's own forward."""
-        cache = None if args else self._cache_for(hidden_states, kwargs)
-        if cache is None:
+        past = kwargs.get("past_key_values")
+        if args or not self._serves(hidden_states, kwargs):
             return type(self._layer).forward(self._layer, hidden_states, *args, **kwargs)  # type: ignore[no-any-return]
-        return self._step(hidden_states, cache, *kwargs["position_embeddings"])
+        return self._step(hidden_states, past and past.layers[self._known_parts.index], *kwargs["position_embeddings"])
 
-    def _cache_for(self, x: Tensor, kwargs: dict[str, Any]) -> DynamicLayer | None:
-        """The keys and values to go on with; None if the fused step does not serve this call."""
-        if x.dtype != torch.bfloat16 or x.numel() != x.shape[-1] or x.device.type != "cpu" or not x.is_contiguous():
-            return None
+    @property
+    def _known_parts(self) -> "_Parts":
+        self._parts = self._parts or _Parts(self._layer)
+        return self._parts
+
+    def _serves(self, x: Tensor, kwargs: dict[str, Any]) -> bool:
+        """Whether the fused step may do what the usual forward would."""
+        if x.dtype != torch.bfloat16 or x.device.type != "cpu" or x.shape[0] != 1 or not x.is_contiguous():
+            return False
         if torch.is_grad_enabled() or self._layer.training or torch.compiler.is_compiling():
-            return None
-        past: Cache | None = kwargs.get("past_key_values")
-        if kwargs.get("attention_mask") is not None or past is None:
-            return None
-        parts = self._parts = self._parts or _Parts(self._layer)
+            return False
+        if kwargs.get("attention_mask") is not None or any(
+            turn.dtype != x.dtype for turn in kwargs["position_embeddings"]
+        ):
+            return False
+        parts = self._known_parts
         if any(m._forward_hooks or m._forward_pre_hooks for m in parts.modules):
-            return None
+            return False
         if any(linear.fp8.runtime.recorder is not None for linear in parts.linears):
-            return None
-        layer: Any = past.layers[parts.index] if len(past.layers) > parts.index else None
-        if type(layer) is not DynamicLayer or layer.get_seq_length() == 0:
-            return None
-        return layer if layer.keys.dtype == torch.bfloat16 and layer.keys.shape[0] == 1 else None
+            return False
+        length = _length_of(kwargs.get("past_key_values"), parts.index)
+        if length is None:
+            return False
+        return x.shape[1] == 1 or (x.shape[1] > 1 and length == 0 and self._core(parts).serves_rows)
 
-    def _step(self, x: Tensor, cache: DynamicLayer, cosines: Tensor, sines: Tensor) -> Tensor:
-        length = cache.get_seq_length()
-        room = self._caches.get(cache)
+    def _step(self, x: Tensor, cache: DynamicLayer | None, cosines: Tensor, sines: Tensor) -> Tensor:
+        parts, length = self._known_parts, 0 if cache is None else cache.get_seq_length()
+        room = self._caches.get(cache) if cache is not None else None
         if room is None or not room.has_next(cache):
-            room = self._caches[cache] = _Grown(cache)
+            room = _Room(parts.heads_of_cache, parts.head_dim, length + x.shape[1], cache)
+            if cache is not None:
+                self._caches[cache] = room
         out = torch.empty_like(x)
-        assert self._parts is not None
-        failed = self._core(self._parts).step(x, cosines, sines, room.keys, room.values, length, out)
+        failed = self._core(parts).step(
+            x, cosines.contiguous(), sines.contiguous(), room.keys, room.values, length, out
+        )
         if failed >= 0:
-            raise nonfinite_error(self._parts.linears[failed].fp8.name.module, "input")
-        room.extend(cache)
+            raise nonfinite_error(parts.linears[failed].fp8.name.module, "input")
+        if cache is not None:
+            room.show(cache, length + x.shape[1])
         return out
 
     def _core(self, parts: "_Parts") -> TokenLayer:
@@ -184,7 +195,8 @@ class _Parts:
         self.linears: list[StoredLinear] = [layer.get_submodule(name) for name in _LINEARS]  # type: ignore[misc]
         self._norms: list[Any] = [layer.get_submodule(name) for name in _NORMS]
         self._parameters = [module._parameters for module in (*self.linears, *self._norms)]
-        self._head_dim, self._scale = attention.head_dim, attention.scaling
+        self.head_dim, self._scale = attention.head_dim, attention.scaling
+        self.heads_of_cache = self.linears[1].out_features // self.head_dim
 
     def state(self) -> list[int]:
         """Where all tensors are, and how often they were written to."""
@@ -194,37 +206,48 @@ class _Parts:
     def facts(self) -> LayerFacts:
         """What the core has to know."""
         return LayerFacts(
-            num_heads=self.linears[0].out_features // self._head_dim,
-            num_kv_heads=self.linears[1].out_features // self._head_dim,
-            head_dim=self._head_dim,
+            num_heads=self.linears[0].out_features // self.head_dim,
+            num_kv_heads=self.heads_of_cache,
+            head_dim=self.head_dim,
             attention_scale=self._scale,
             norms=tuple((norm.weight, norm.variance_epsilon) for norm in self._norms),  # type: ignore[arg-type]
             linears=tuple(map(_linear_facts, self.linears)),
         )
 
 
-class _Grown:
+class _Room:
     """Room for more keys and values behind those of a cache, so that a token is written and nothing is copied."""
 
-    def __init__(self, cache: DynamicLayer) -> None:
-        batch, heads, length, dim = cache.keys.shape
-        self._capacity = max(256, 2 * length)
-        self.keys, self.values = (torch.empty(batch, heads, self._capacity, dim, dtype=torch.bfloat16) for _ in "kv")
-        self.keys[:, :, :length], self.values[:, :, :length] = cache.keys, cache.values
-        self._show(cache, length)
+    def __init__(self, heads: int, dim: int, length: int, cache: DynamicLayer | None) -> None:
+        self._capacity = length if cache is None else max(256, 2 * length)
+        self.keys, self.values = (torch.empty(1, heads, self._capacity, dim, dtype=torch.bfloat16) for _ in "kv")
+        self._shown = (self.keys, self.values)
+        if cache is not None and not cache.is_initialized:
+            cache.lazy_initialization(self.keys, self.values)
+        elif cache is not None and (there := cache.get_seq_length()):
+            self.keys[:, :, :there], self.values[:, :, :there] = cache.keys, cache.values
 
-    def has_next(self, cache: DynamicLayer) -> bool:
+    def has_next(self, cache: DynamicLayer | None) -> bool:
         """Whether the cache is as we left it, and one more position fits."""
-        mine = cache.keys is self._shown[0] and cache.values is self._shown[1]
-        return mine and cache.keys.shape[-2] < self._capacity
+        mine = cache is not None and cache.keys is self._shown[0] and cache.values is self._shown[1]
+        return mine and self._shown[0].shape[-2] < self._capacity
 
-    def extend(self, cache: DynamicLayer) -> None:
-        """Let the cache see one more position."""
-        self._show(cache, cache.keys.shape[-2] + 1)
-
-    def _show(self, cache: DynamicLayer, length: int) -> None:
+    def show(self, cache: DynamicLayer, length: int) -> None:
+        """Let the cache see this many positions."""
         self._shown = (self.keys[:, :, :length], self.values[:, :, :length])
         cache.keys, cache.values = self._shown
+
+
+def _length_of(past: Cache | None, index: int) -> int | None:
+    """How many positions a decoder layer's cache holds, 0 if there is no cache; None if it is not one we can extend."""
+    if past is None:
+        return 0
+    layer: Any = past.layers[index] if len(past.layers) > index else None
+    if type(layer) is not DynamicLayer:
+        return None
+    length: int = layer.get_seq_length()
+    plain = length == 0 or (layer.keys.dtype == torch.bfloat16 and layer.keys.shape[0] == 1)
+    return length if plain else None
 
 
 class _FusedHead:

@@ -81,6 +81,7 @@ def matmul(
     /,
 ) -> bool: ...
 def scale_bias(amax: float, format: int, margin: int, /) -> int: ...
+def serves_rows(isa: int, /) -> bool: ...
 
 class DecoderLayer:
     def __init__(
@@ -96,6 +97,7 @@ class DecoderLayer:
         self,
         isa: int,
         x: int,
+        num_rows: int,
         cosines: int,
         sines: int,
         keys: int,

@@ -1,4 +1,4 @@
-"""One token through a decoder layer in one call of the C++ core (csrc/token.h): facts about the layer go in once.
+"""New tokens through a decoder layer in one call of the C++ core (csrc/token.h): facts about the layer go in once.
 
     layer = TokenLayer(facts)                                   addresses of weights that stay alive and where they are
     failed = layer.step(x, cosines, sines, keys, values, 17, out)
@@ -60,16 +60,25 @@ class TokenLayer:
         linears = [_numbers(row) for row in facts.linears]
         self._layer = _core.DecoderLayer(heads, facts.attention_scale, norm1, norm2, linears)
 
+    @property
+    def serves_rows(self) -> bool:
+        """Whether a step takes many tokens, the first of their sequence."""
+        from octoscale.backends import _core
+
+        return _core.serves_rows(self._isa)
+
     def step(
         self, x: Tensor, cosines: Tensor, sines: Tensor, keys: Tensor, values: Tensor, length: int, out: Tensor
     ) -> int:
-        """Fill `out`, and position `length` of keys and values [1, kv_heads, capacity, head_dim].
+        """Fill `out`, and the positions from `length` on of keys and values [1, kv_heads, capacity, head_dim].
 
-        The number of the first linear layer whose input holds infinity or NaN; -1 if none does.
+        x [..., hidden], cosines and sines [..., head_dim]: a row for each token. The number of the first linear layer
+        whose input holds infinity or NaN; -1 if none does.
         """
         caches = (keys.data_ptr(), values.data_ptr(), keys.stride(1), length)
+        turns = (cosines.data_ptr(), sines.data_ptr())
         to = (out.data_ptr(), torch.get_num_threads())
-        return self._layer.step(self._isa, x.data_ptr(), cosines.data_ptr(), sines.data_ptr(), *caches, *to)
+        return self._layer.step(self._isa, x.data_ptr(), x.numel() // x.shape[-1], *turns, *caches, *to)
 
 
 def linear_bf16(x_MK: Tensor, weight_NK: Tensor, out_MN: Tensor) -> bool:
