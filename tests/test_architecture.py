@@ -49,6 +49,8 @@ LAYERS = {
     "sweep": 6,
     "bench": 6,
     "bench_train": 6,
+    "bench_generate": 6,
+    "gguf_shape": 6,
     "experiment": 6,
     "export": 6,
     "train": 6,

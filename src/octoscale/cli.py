@@ -114,6 +114,23 @@ def bench_train(
     _print(report if as_json else terminal.bench_table(report))
 
 
+@bench_app.command("generate")
+def bench_generate(
+    model: Annotated[
+        str, typer.Option(help="A Llama: llama-1b (random weights), smollm2-135m, a folder.")
+    ] = "llama-1b",
+    llama_bench: Annotated[
+        Path | None, typer.Option("--llama-bench", help="llama.cpp's llama-bench, to be measured too.")
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """64 tokens after 16, and a prompt of 512: ours, bfloat16, torchao, quanto, llama.cpp. Minutes."""
+    from octoscale import bench_generate, terminal
+
+    report = bench_generate.generate(model, llama_bench)
+    _print(report if as_json else terminal.bench_table(report))
+
+
 @app.command()
 def info(as_json: _Json = False) -> None:
     """Say which backend this machine uses, with which instructions and threads, and why."""
@@ -429,6 +446,101 @@ def quantize(
         sys.stderr.write("interrupted; --resume goes on\n")
         raise typer.Exit(130) from None
     _print(done if as_json else terminal.facts_table(done))
+
+
+_Prompt = Annotated[str, typer.Option(help="What the model is to go on with.")]
+_NewTokens = Annotated[int, typer.Option("--max-new-tokens", help="Stop after so many tokens.")]
+_Temperature = Annotated[float, typer.Option(help="0: always the likeliest token. 1: as likely as the model says.")]
+_TopP = Annotated[float, typer.Option(help="Choose among the likeliest tokens that make up this much probability.")]
+_WriterScaling = Annotated[
+    str | None,
+    typer.Option(
+        "--scaling", help="amax (unless given), cscale:-1, bf16, ... For a checkpoint of FP8 weights: leave it out."
+    ),
+]
+_Activations = Annotated[str, typer.Option(help="dynamic, static (with cscale), or none (weights only).")]
+_NEW_TOKENS, _TEMPERATURE, _TOP_P, _SEED = 128, 0.0, 1.0, 0
+
+
+@app.command()
+def generate(
+    model: _Model,
+    prompt: _Prompt,
+    max_new_tokens: _NewTokens = _NEW_TOKENS,
+    temperature: _Temperature = _TEMPERATURE,
+    top_p: _TopP = _TOP_P,
+    seed: Annotated[int, typer.Option(help="Of the random choices.")] = _SEED,
+    scaling: _WriterScaling = None,
+    activations: _Activations = "dynamic",
+    as_json: _Json = False,
+) -> None:
+    """Go on with a text, in FP8: each token is printed when it comes."""
+    from octoscale.generate import Sampling, Writer
+
+    sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
+    writer = Writer(model, scaling, activations)
+    ids = writer.encode(prompt)
+    sys.stderr.write(f"{writer.describe}\n")
+    start = time.perf_counter()
+    try:
+        new = writer.write(ids, sampling, _nothing if as_json else _emit)
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted\n")
+        raise typer.Exit(130) from None
+    seconds = time.perf_counter() - start
+    if as_json:
+        facts = {"model": model, "scaling": writer.scaling, "prompt": prompt, "text": new.text}
+        _print({**facts, "new_tokens": len(new.ids), "seconds": seconds, "fusion": str(writer.fusion)})
+        return
+    sys.stdout.write("\n")
+    sys.stderr.write(
+        f"{len(new.ids)} tokens, {len(new.ids) / seconds:.1f} a second, the prompt's {len(ids)} included\n"
+    )
+
+
+@app.command()
+def chat(
+    model: _Model,
+    max_new_tokens: _NewTokens = 512,
+    temperature: _Temperature = _TEMPERATURE,
+    top_p: _TopP = _TOP_P,
+    seed: Annotated[int, typer.Option(help="Of the random choices.")] = _SEED,
+    scaling: _WriterScaling = None,
+    activations: _Activations = "dynamic",
+) -> None:
+    """Talk with a model, in FP8: a line is a turn; an empty line or Ctrl-D ends."""
+    from octoscale.generate import Sampling, Writer
+
+    sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
+    writer = Writer(model, scaling, activations)
+    turns: list[dict[str, str]] = []
+    writer.encode_chat([{"role": "user", "content": "?"}])
+    sys.stderr.write(f"{writer.describe}\n")
+    try:
+        while line := _ask():
+            turns.append({"role": "user", "content": line})
+            reply = writer.write(writer.encode_chat(turns), sampling, _emit)
+            turns.append({"role": "assistant", "content": reply.text})
+            sys.stdout.write("\n")
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted\n")
+        raise typer.Exit(130) from None
+
+
+def _ask() -> str:
+    """A line from the user; empty at the end."""
+    sys.stderr.write("> ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip()
+
+
+def _nothing(_: str) -> None:
+    pass
+
+
+def _emit(piece: str) -> None:
+    sys.stdout.write(piece)
+    sys.stdout.flush()
 
 
 @app.command()

@@ -178,6 +178,26 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
         return True
 
 
+def quantize_model(model: PreTrainedModel, config: OctoscaleConfig) -> None:
+    """Quantize a model that is in memory already, in place: what from_pretrained does with `config` while it loads."""
+    layout, recipe = get_layout(config.layout), config.recipe()
+    for row in (report := plan(model, recipe)).converted:
+        module: Any = model.get_submodule(row.module)
+        name = LayerName(module=row.module, layer=row.layer, kind=row.kind)
+        stored = to_stored(module, name, recipe, layout, config.activations, layout.scale_shape)
+        _fill(stored, module.weight.detach(), config)
+        replace_module(model, row.module, stored)
+    config.kept = kept_linears(report)
+
+
+def _fill(layer: StoredLinear, values: Tensor, config: OctoscaleConfig) -> None:
+    """Cast a weight into a layer, and set the constant scale of its input, if it has one."""
+    layer.set_weight(values, config.recipe().weight)
+    rule = config.recipe().input.rule
+    if config.activations == "static" and isinstance(rule, Constant):
+        layer._parameters[layer.fp8.layout.input_scale] = scale_parameter(2.0**-rule.bias, layer.fp8.layout)
+
+
 class _Quantize(ConversionOps):  # type: ignore[misc]
     """From a weight to codes and scales, in the layer that waits for them."""
 
@@ -199,15 +219,12 @@ class _Quantize(ConversionOps):  # type: ignore[misc]
         name = key.rpartition(".")[0]
         layer = model.get_submodule(name)
         assert isinstance(layer, StoredLinear)
-        operand, layout = self._config.recipe().weight, layer.fp8.layout
         if not values.is_floating_point():
             raise ValueError(f"{key} is {values.dtype}: only floating point weights can be quantized")
-        layer.set_weight(values, operand)
-        made: dict[str, Tensor] = {key: layer.weight}
-        made[f"{name}.{layout.weight_scale}"] = layer.get_parameter(layout.weight_scale)
-        rule = self._config.recipe().input.rule
-        if layer.fp8.activations == "static" and isinstance(rule, Constant):
-            made[f"{name}.{layout.input_scale}"] = scale_parameter(2.0**-rule.bias, layout)
+        _fill(layer, values, self._config)
+        made: dict[str, Tensor] = {
+            f"{name}.{part}": layer.get_parameter(part) for part in ("weight", *_scales_of(layer))
+        }
         if missing_keys is not None:
             missing_keys.difference_update(made)
         return made

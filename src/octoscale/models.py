@@ -84,12 +84,13 @@ class Size:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """A language model in eval mode, its tokenizer (a callable from text to ids), and what it is called."""
+    """A language model in eval mode, what turns texts into ids, transformers' tokenizer if it has one, and its name."""
 
     name: str
     model: Any
     encode: Callable[[str], list[int]] | None
     note: str = ""
+    tokenizer: Any = None
 
 
 ALIASES: dict[str, Alias] = {
@@ -128,7 +129,8 @@ PAPER_SIZES: dict[str, Size] = {
 }
 _VOCABULARY: dict[Family, int] = {"gpt": 50257, "llama": 32000}
 
-#: gpt-10m is ours: as a GPT of the paper, of a size that learns bytes from scratch within minutes on a CPU.
+#: Ours: gpt-10m, as a GPT of the paper, of a size that learns bytes from scratch within minutes on a CPU; llama-1b, as
+#: small Llamas of today are (grouped queries, 1.17B weights with embeddings), to measure speed on.
 SIZES = PAPER_SIZES | {
     "gpt-10m": Size(
         family="gpt",
@@ -139,30 +141,51 @@ SIZES = PAPER_SIZES | {
         d_ffn=1280,
         max_positions=1024,
         vocabulary=256,
-    )
+    ),
+    "llama-1b": Size(
+        family="llama",
+        d_model=2048,
+        num_layers=22,
+        num_heads=32,
+        num_kv_heads=4,
+        d_ffn=5632,
+        max_positions=4096,
+        vocabulary=49152,
+    ),
 }
+
+_OWN_SIZES = {"gpt-10m": "small enough to train on a CPU", "llama-1b": "a small Llama of today"}
 
 
 def load(
-    spec: str, dtype: torch.dtype = torch.bfloat16, *, num_labels: int | None = None, seed: int = 0
+    spec: str, dtype: torch.dtype = torch.bfloat16, *, num_labels: int | None = None, seed: int = 0, fp8: Any = None
 ) -> LoadedModel:
     """The model that `spec` means, on the CPU in `dtype`, in eval mode. ModelError if it cannot be had.
 
     num_labels: a classifier of so many classes, in place of a causal language model. seed: of all weights that the
-    checkpoint does not hold: those of a size, and a classifier's head.
+    checkpoint does not hold: those of a size, and a classifier's head. fp8: an OctoscaleConfig, for
+    weights in FP8 alone.
     """
     import transformers
 
-    import octoscale.hf  # noqa: F401  (registers what reads FP8 checkpoints)
+    import octoscale.hf  # registers what reads FP8 checkpoints
 
     _quiet(transformers)
     torch.manual_seed(seed)
     if spec in SIZES:
         note = f"{spec} has random weights and no tokenizer: texts are read as bytes"
-        return LoadedModel(name=spec, model=_random(spec, dtype, num_labels), encode=_bytes_of, note=note)
+        model = _random(spec, dtype, num_labels)
+        if fp8 is not None:
+            octoscale.hf.quantize_model(model, fp8)
+        return LoadedModel(name=spec, model=model, encode=_bytes_of, note=note)
     folder, options = _resolve(spec)
+    if fp8 is not None and "gguf_file" not in options:
+        options["quantization_config"] = fp8
     try:
-        return _load_pretrained(spec, folder, dtype, options, num_labels)
+        loaded = _load_pretrained(spec, folder, dtype, options, num_labels)
+        if fp8 is not None and "gguf_file" in options:
+            octoscale.hf.quantize_model(loaded.model, fp8)
+        return loaded
     except _READ_ERRORS as error:
         raise ModelError(_explain(spec, error)) from error
 
@@ -171,17 +194,26 @@ def skeleton(spec: str) -> Any:
     """The model that `spec` means without its weights (device meta), to look at. ModelError as `load`."""
     import transformers
 
+    config = config_of(spec)
     try:
-        if spec in SIZES:
-            config = config_of_size(spec)
-        else:
-            folder, options = _resolve(spec)
-            options.pop("quantization_config", None)
-            config = transformers.AutoConfig.from_pretrained(folder, **options)
         with torch.device("meta"):
             return transformers.AutoModelForCausalLM.from_config(config)
     except _READ_ERRORS as error:
-        raise error if isinstance(error, ModelError) else ModelError(_explain(spec, error)) from error
+        raise ModelError(_explain(spec, error)) from error
+
+
+def config_of(spec: str) -> Any:
+    """The transformers config of the model that `spec` means. ModelError as `load`."""
+    import transformers
+
+    if spec in SIZES:
+        return config_of_size(spec)
+    folder, options = _resolve(spec)
+    options.pop("quantization_config", None)
+    try:
+        return transformers.AutoConfig.from_pretrained(folder, **options)
+    except _READ_ERRORS as error:
+        raise ModelError(_explain(spec, error)) from error
 
 
 def checkpoint_folder(spec: str) -> Path:
@@ -235,7 +267,7 @@ def named_models() -> list[dict[str, Any]]:
     ]
     for name, size in SIZES.items():
         shape = f"{size.num_layers} layers, d_model {size.d_model}, d_ffn {size.d_ffn}"
-        source = "the paper's Table 1" if name in PAPER_SIZES else "small enough to train on a CPU"
+        source = "the paper's Table 1" if name in PAPER_SIZES else _OWN_SIZES[name]
         description = f"{shape}, {size.num_heads} heads; random weights ({source})"
         rows.append({"name": name, "linear_weights": _linear_weights(size), "description": description})
     return rows
@@ -292,7 +324,7 @@ def _load_pretrained(
     def encode(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
-    return LoadedModel(name=spec, model=model, encode=encode)
+    return LoadedModel(name=spec, model=model, encode=encode, tokenizer=tokenizer)
 
 
 def _gguf_options(path: Path) -> dict[str, Any]:

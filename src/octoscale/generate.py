@@ -1,0 +1,172 @@
+"""Text from a model in FP8: load it, let it decode fast, and hand out the text as it comes.
+
+    writer = Writer("my-llama-fp8")
+    writer.write(writer.encode("Once"), Sampling(max_new_tokens=64), emit=print)
+
+The checkpoint's own scales are used where its weights are FP8 already. Other models are quantized while they are
+loaded, by any scaling of `octoscale validate`, or run as they are (bf16). transformers' `generate` does the rest.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.generation.streamers import BaseStreamer
+
+from octoscale import models
+from octoscale.decoding import fuse
+from octoscale.formats import PRECISIONS
+from octoscale.hf import OctoscaleConfig
+from octoscale.layouts import scheme_of
+
+#: The scaling of a model whose weights are FP8 already, in the words of the command line.
+STORED = "stored"
+DEFAULT_SCALING = "amax"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How the next token is chosen: the likeliest at temperature 0, else at random among the likeliest."""
+
+    max_new_tokens: int = 128
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ValueError(f"{self.max_new_tokens} new tokens: at least 1")
+        if self.temperature < 0 or not 0 < self.top_p <= 1:
+            raise ValueError(f"temperature {self.temperature}, top_p {self.top_p}: at least 0, and within 0..1")
+
+    def options(self) -> dict[str, Any]:
+        """In the words of transformers' generate."""
+        words: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, "do_sample": self.temperature > 0}
+        if self.temperature > 0:
+            words |= {"temperature": self.temperature, "top_p": self.top_p, "top_k": 0}
+        return words
+
+
+@dataclass(frozen=True, kw_only=True)
+class Continuation:
+    """What a model wrote: the new ids, the end token included, and their text."""
+
+    ids: list[int]
+    text: str
+
+
+class Writer:
+    """A model that writes. `describe` says what it is and how fast it can be."""
+
+    def __init__(self, spec: str, scaling: str | None = None, activations: str = "dynamic") -> None:
+        self.scaling = choose_scaling(spec, scaling)
+        fp8 = None
+        if self.scaling not in (STORED, *PRECISIONS):
+            fp8 = OctoscaleConfig(self.scaling, activations=activations)
+        dtype = getattr(torch, PRECISIONS.get(self.scaling, "bfloat16"))
+        self._loaded = models.load(spec, dtype, fp8=fp8)
+        self._model = self._loaded.model
+        if self._loaded.encode is None:
+            raise ValueError(f"{self._loaded.note}; without it, {spec} cannot read a prompt")
+        self.fusion = fuse(self._model)
+
+    @property
+    def describe(self) -> str:
+        """Model, scaling, and how many of its layers decode in one call."""
+        note = f"; {self._loaded.note}" if self._loaded.note else ""
+        return f"{self._loaded.name} in {self.scaling}: {self.fusion}{note}"
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a prompt. ValueError if there is none, or one that the model has no embedding for."""
+        tokenizer, encode = self._loaded.tokenizer, self._loaded.encode
+        assert encode is not None
+        ids = encode(text) if tokenizer is None else list(tokenizer(text).input_ids)
+        if not ids:
+            raise ValueError("the prompt is empty")
+        vocabulary = self._model.config.vocab_size
+        if max(ids) >= vocabulary:
+            raise ValueError(
+                f"the prompt holds token {max(ids)}, and {self._loaded.name} knows {vocabulary} tokens only"
+            )
+        return ids
+
+    def encode_chat(self, turns: list[dict[str, str]]) -> list[int]:
+        """The ids of a conversation, [{"role": "user", "content": ...}, ...], as the model was taught to read one."""
+        tokenizer = self._loaded.tokenizer
+        if tokenizer is None or tokenizer.chat_template is None:
+            raise ValueError(
+                f"{self._loaded.name} has no chat template: it was not taught to chat; use octoscale generate"
+            )
+        return list(tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False))
+
+    def write(self, ids: list[int], sampling: Sampling, emit: Callable[[str], object]) -> Continuation:
+        """What follows `ids`; `emit` gets their text, piece by piece, as soon as it stands."""
+        room = getattr(self._model.config, "max_position_embeddings", None)
+        if room is not None and len(ids) + sampling.max_new_tokens > room:
+            raise ValueError(
+                f"{len(ids)} tokens and {sampling.max_new_tokens} new ones: {self._loaded.name} reads {room}"
+            )
+        torch.manual_seed(sampling.seed)
+        stop = self._model.generation_config.eos_token_id
+        padding = self._model.generation_config.pad_token_id
+        padding = padding if padding is not None else stop[0] if isinstance(stop, list) else stop
+        with torch.no_grad():
+            out = self._model.generate(
+                torch.tensor([ids]),
+                attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+                streamer=_Streamer(len(ids), self._decode, emit),
+                pad_token_id=0 if padding is None else padding,
+                **sampling.options(),
+            )
+        new = out[0, len(ids) :].tolist()
+        return Continuation(ids=new, text=self._decode(new))
+
+    def _decode(self, ids: list[int]) -> str:
+        if self._loaded.tokenizer is None:
+            return bytes(i for i in ids if i < 256).decode(errors="replace")
+        return self._loaded.tokenizer.decode(ids, skip_special_tokens=True)  # type: ignore[no-any-return]
+
+
+class _Streamer(BaseStreamer):  # type: ignore[misc]
+    """Emits the text of new tokens as soon as later ones cannot change it."""
+
+    def __init__(self, num_prompt: int, decode: Callable[[list[int]], str], emit: Callable[[str], object]) -> None:
+        self._left, self._decode, self._emit = num_prompt, decode, emit
+        self._ids: list[int] = []
+        self._shown = 0
+
+    def put(self, value: Tensor) -> None:
+        """Take in the prompt, then a token at a time."""
+        ids = value.flatten().tolist()
+        self._ids += ids[self._left :]
+        self._left = max(0, self._left - len(ids))
+        text = self._decode(self._ids)
+        if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # the first bytes of a character
+            self._show(text)
+
+    def end(self) -> None:
+        """Emit what is left."""
+        self._show(self._decode(self._ids))
+
+    def _show(self, text: str) -> None:
+        if len(text) > self._shown:
+            self._emit(text[self._shown :])
+            self._shown = len(text)
+
+
+def choose_scaling(spec: str, scaling: str | None) -> str:
+    """The scaling to use: `stored` if the checkpoint is FP8, else the one asked for. ValueError if both is wanted."""
+    if not is_stored(spec):
+        return DEFAULT_SCALING if scaling is None else scaling
+    if scaling not in (None, STORED):
+        raise ValueError(f"{spec} holds FP8 weights with their scales already: leave --scaling out")
+    return STORED
+
+
+def is_stored(spec: str) -> bool:
+    """Whether a checkpoint's own config says that its weights are FP8 with one scale a tensor."""
+    config = models.config_of(spec)
+    content = getattr(config, "quantization_config", None)
+    return isinstance(content, dict) and scheme_of(content) is not None
