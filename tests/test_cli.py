@@ -14,7 +14,7 @@ from octoscale.backends import choose
 
 COMMANDS = [
     *("info", "formats", "models", "inspect", "validate", "sweep", "demo", "train", "report"),
-    *("bench quantize", "bench linear", "bench train"),
+    *("bench quantize", "bench linear", "bench train", "bench generate", "quantize", "generate"),
 ]
 
 

@@ -480,6 +480,7 @@ def generate(
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
     writer = Writer(model, scaling, activations)
     ids = writer.encode(prompt)
+    writer.check_room(ids, sampling)
     sys.stderr.write(f"{writer.describe}\n")
     start = time.perf_counter()
     try:

@@ -201,7 +201,7 @@ class _Parts:
     def state(self) -> list[int]:
         """Where all tensors are, and how often they were written to."""
         tensors = [p for parameters in self._parameters for p in parameters.values() if p is not None]
-        return [p.data_ptr() for p in tensors] + [p._version for p in tensors]
+        return [*map(Tensor.data_ptr, tensors), *(p._version for p in tensors)]
 
     def facts(self) -> LayerFacts:
         """What the core has to know."""

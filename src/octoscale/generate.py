@@ -101,13 +101,16 @@ class Writer:
             )
         return list(tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False))
 
-    def write(self, ids: list[int], sampling: Sampling, emit: Callable[[str], object]) -> Continuation:
-        """What follows `ids`; `emit` gets their text, piece by piece, as soon as it stands."""
+    def check_room(self, ids: list[int], sampling: Sampling) -> None:
+        """ValueError if the prompt and what is asked for are longer than what the model can read."""
         room = getattr(self._model.config, "max_position_embeddings", None)
         if room is not None and len(ids) + sampling.max_new_tokens > room:
-            raise ValueError(
-                f"{len(ids)} tokens and {sampling.max_new_tokens} new ones: {self._loaded.name} reads {room}"
-            )
+            wanted = f"{len(ids)} tokens and {sampling.max_new_tokens} new ones"
+            raise ValueError(f"{wanted} are more than the {room} that {self._loaded.name} can read")
+
+    def write(self, ids: list[int], sampling: Sampling, emit: Callable[[str], object]) -> Continuation:
+        """What follows `ids`; `emit` gets their text, piece by piece, as soon as it stands."""
+        self.check_room(ids, sampling)
         torch.manual_seed(sampling.seed)
         stop = self._model.generation_config.eos_token_id
         padding = self._model.generation_config.pad_token_id
