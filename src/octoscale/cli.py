@@ -48,6 +48,14 @@ _Scalings = Annotated[
         help="bf16, fp16, fp32 (no FP8), amax, amax:margin=3, cscale:-1, delayed:history=16. Repeat it to compare.",
     ),
 ]
+_MaybeScalings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--scaling",
+        help="bf16, fp16, fp32 (no FP8), amax, amax:margin=3, cscale:-1, delayed:history=16. Repeat it to compare. "
+        "Unless given: bf16 and amax; a checkpoint of FP8 weights has one only, its own.",
+    ),
+]
 _Formats = Annotated[str, typer.Option(help="ocp (e4m3fn, e5m2) or fnuz (e4m3fnuz, e5m2fnuz).")]
 _Skip = Annotated[
     list[str] | None,
@@ -185,7 +193,7 @@ def inspect(
 @app.command()
 def validate(
     model: _Model,
-    scaling: _Scalings = list(Validation.scalings),  # noqa: B006
+    scaling: _MaybeScalings = None,
     text: _Text = Validation.text,
     window: _Window = Validation.window,
     tokens: _Tokens = None,
@@ -195,14 +203,20 @@ def validate(
     every: _Every = Validation.every,
     task: _Task = None,
     limit: _Limit = None,
+    batch: Annotated[
+        bool,
+        typer.Option("--batch", help="Layer by layer over all windows: each weight is read once. Larger than memory."),
+    ] = False,
     out: _Out = None,
     overwrite: _Overwrite = False,
     as_json: _Json = False,
 ) -> None:
     """Measure a model's perplexity on a text under one or several scalings, and record every scale."""
+    from octoscale.experiment import scalings_for
+
     plan = Validation(
         model=model,
-        scalings=scaling,
+        scalings=scalings_for(model, scaling or ()),
         text=text,
         window=window,
         tokens=tokens,
@@ -212,6 +226,7 @@ def validate(
         every=every,
         task=task,
         limit=limit,
+        by_layer=batch,
     )
     _carry_out(plan, _folder(out, "validate"), overwrite, as_json)
 
@@ -589,7 +604,8 @@ def _carry_out(plan: Validation, folder: Path, overwrite: bool, as_json: bool, *
     console = Console(stderr=True, emoji=False)
     console.print(f"loading {plan.model}; the run goes to {folder}", highlight=False)
     try:
-        with terminal.progress_bar(console, len(plan.scalings)) as progress:
+        unit = "layers" if plan.by_layer else "windows"
+        with terminal.progress_bar(console, len(plan.scalings), unit) as progress:
             run = run_validation(plan, folder, overwrite=overwrite, progress=progress)
     except KeyboardInterrupt:
         there = f"; what was measured until now: octoscale report {folder}" if (folder / "run.json").exists() else ""

@@ -10,7 +10,7 @@ results so far are in summary.json after each scaling, so that an interrupted ru
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +23,17 @@ from torch.nn import functional
 from octoscale.bf16_gemm import bf16_through_float32
 from octoscale.convert import convert, revert
 from octoscale.formats import PRECISIONS
+from octoscale.layerwise import losses_by_layer
 from octoscale.linear import Fp8Linear, NonFiniteError
 from octoscale.recipe import Recipe, check_names, parse_scaling
 from octoscale.runfolder import RunFolder, write_json
 from octoscale.scaling import Constant
+from octoscale.stored import StoredLinear
 from octoscale.tasks import Encode, Task
-from octoscale.telemetry import record, run_header
+from octoscale.telemetry import Recorder, record, run_header
+from octoscale.validation import STORED
 
-#: Called with the scaling, windows done, windows in all.
+#: Called with the scaling, windows (or layers) done, and in all.
 Progress = Callable[[str, int, int], None]
 
 
@@ -53,20 +56,26 @@ class _Context:
     task: Task | None
     run: RunFolder | None
     every: int
+    by_layer: bool
 
 
-def perplexity(model: nn.Module, windows: Tensor, on_window: Callable[[int, float], None] | None = None) -> float:
+def perplexity(
+    model: nn.Module,
+    windows: Tensor,
+    on_window: Callable[[int, float], None] | None = None,
+    losses: Iterable[Tensor] | None = None,
+) -> float:
     """The exponential of the mean negative log likelihood of each window's tokens but its first; windows int64 [W, T].
 
     One window is one forward pass, so one micro-batch for just-in-time scaling. Losses are summed in float64 from
-    float32 log likelihoods. `on_window` gets each window's index and mean loss. Raises NonFiniteError as
+    float32 log likelihoods. `on_window` gets each window's index and mean loss. losses: of each window, where they are
+    computed in another way. Raises NonFiniteError as
     Fp8Linear, ValueError for a model in training mode.
     """
     _check_mode(model)
     total, count = 0.0, 0
     with torch.no_grad():
-        for index, window in enumerate(windows):
-            loss = _window_loss(model, window)
+        for index, loss in enumerate(losses or (_window_loss(model, window) for window in windows)):
             total += float(loss.double().sum())
             count += loss.numel()
             if on_window is not None:
@@ -95,26 +104,31 @@ def validate(
     task: Task | None = None,
     head: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    by_layer: bool = False,
 ) -> list[Score]:
     """Evaluate the model under each scaling, a recipe or a text such as "amax"; the model is left as it was.
 
     windows: int64 [W, T], see `tasks.token_windows`. folder: the run to record to, made if need be; None records
     nothing. every: histograms of exponents on each N-th window, under the first adaptive recipe only (they show the
     values before scaling, which constant scalings share). head: what stands before the results in summary.json.
+    by_layer: all windows pass a layer before the next one is read, for checkpoints larger than memory (layerwise.py);
+    progress then counts layers. A model that was loaded with FP8 weights has one scaling: "stored".
     Raises ValueError for a scaling that cannot be read, two of one name, a model in training mode or in FP8 already;
     FileExistsError if the run holds records; and whatever `convert` raises.
     """
-    chosen = [parse_scaling(scaling) if isinstance(scaling, str) else scaling for scaling in scalings]
+    chosen = [_parse(scaling) if isinstance(scaling, str) else scaling for scaling in scalings]
     check_names(chosen)
-    if any(isinstance(module, Fp8Linear) for module in model.modules()):
-        raise ValueError("this model is in FP8 already: octoscale.revert(model) first")
+    _check_state(model, chosen)
+    if by_layer and task is not None:
+        raise ValueError("questions are asked one by one, not layer by layer: leave the task out")
     run = None if folder is None else _fresh_run(folder, model)
     head = {"tokens": windows.numel(), "window": windows.shape[-1], **(head or {})}
     histograms = _recipe_with_histograms(chosen)
     scores: list[Score] = []
     _write_summary(run, head, scores)
     for scaling in chosen:
-        context = _Context(windows=windows, task=task, run=run, every=every if scaling is histograms else 0)
+        shown = every if scaling is histograms or scaling == STORED else 0
+        context = _Context(windows=windows, task=task, run=run, every=shown, by_layer=by_layer)
         scores.append(_score(model, scaling, context, progress))
         _write_summary(run, head, scores)
     return scores
@@ -176,25 +190,58 @@ def _score(model: nn.Module, scaling: Recipe | str, context: _Context, progress:
     def on_window(index: int, loss: float) -> None:
         if run is not None:
             run.append_metrics({"scaling": name, "window": index, "loss": loss if math.isfinite(loss) else None})
-        if progress is not None:
+        if progress is not None and not context.by_layer:
             progress(name, index + 1, len(windows))
 
+    recorder = None
     with ExitStack() as stack:
         if isinstance(scaling, Recipe):
             stack.callback(revert, model)
             convert(model, scaling)
-            if run is not None:
-                stack.enter_context(record(model, run.path, every=context.every, phase="validate"))
-        else:
+        elif scaling != STORED:
             model = _in_precision(model, scaling)
+        if run is not None and (isinstance(scaling, Recipe) or scaling == STORED):
+            recording = record(model, run.path, every=context.every, phase="validate", scaling=name)
+            recorder = stack.enter_context(recording)
         stack.enter_context(bf16_through_float32(model))
+        losses = _by_layer(model, windows, name, recorder, progress) if context.by_layer else None
         try:
-            value = perplexity(model, windows, on_window)
+            value = perplexity(model, windows, on_window, losses)
             right = None if task is None else accuracy(model, task)
         except NonFiniteError as error:
             failure = str(error)
     seconds = time.perf_counter() - started
     return Score(scaling=name, perplexity=value, seconds=seconds, accuracy=right, failure=failure)
+
+
+def _by_layer(
+    model: nn.Module, windows: Tensor, name: str, recorder: Recorder | None, progress: Progress | None
+) -> Iterator[Tensor]:
+    """The losses of each window, layer by layer; records and progress as they should be."""
+
+    def at_window(index: int) -> None:
+        if recorder is not None:
+            recorder.step = index
+
+    report = None if progress is None else (lambda done, total: progress(name, done, total))
+    return losses_by_layer(model, windows, _window_loss, on_window=at_window, on_layer=report)
+
+
+def _parse(scaling: str) -> Recipe | str:
+    return STORED if scaling == STORED else parse_scaling(scaling)
+
+
+def _check_state(model: nn.Module, scalings: Sequence[Recipe | str]) -> None:
+    """ValueError unless the model is in high precision, or holds FP8 weights and is asked about its own scales."""
+    layers = [module for module in model.modules() if isinstance(module, Fp8Linear)]
+    stored = [layer for layer in layers if isinstance(layer, StoredLinear)]
+    if stored and len(stored) == len(layers):
+        if scalings != [STORED]:
+            raise ValueError(f"this model holds FP8 weights with their scales: the only scaling it has is {STORED}")
+    elif layers:
+        raise ValueError("this model is in FP8 already: octoscale.revert(model) first")
+    elif STORED in scalings:
+        raise ValueError(f"this model holds no FP8 weights: {STORED} is for checkpoints of octoscale quantize")
 
 
 def _recipe_with_histograms(scalings: Sequence[Recipe | str]) -> Recipe | None:

@@ -1,5 +1,6 @@
 """A validation from its words to its run folder: load the model, read the text, evaluate each scaling, record all."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from octoscale.recipe import Recipe, check_names, parse_scaling
 from octoscale.runfolder import RunFolder, write_json
 from octoscale.sweep import bias_range
 from octoscale.telemetry import run_header
-from octoscale.validation import Validation
+from octoscale.validation import DEFAULT_SCALINGS, STORED, Validation
 
 
 def run_validation(plan: Validation, folder: Path, *, overwrite: bool, progress: Progress | None = None) -> RunFolder:
@@ -22,7 +23,10 @@ def run_validation(plan: Validation, folder: Path, *, overwrite: bool, progress:
 
     Raises ValueError or OSError, naming the remedy, for anything in the plan that cannot be had.
     """
-    scalings = [parse_scaling(text, plan.formats, plan.skip) for text in plan.scalings]
+    stored = models.is_stored(plan.model)
+    if stored and list(plan.scalings) != [STORED]:
+        raise ValueError(f"{plan.model} holds FP8 weights with their scales already: leave --scaling out")
+    scalings = [text if text == STORED else parse_scaling(text, plan.formats, plan.skip) for text in plan.scalings]
     check_names(scalings)
     text = tasks.read_text(plan.text)
     questions = tasks.read_questions(plan.task, plan.limit) if plan.task is not None else []
@@ -34,6 +38,7 @@ def run_validation(plan: Validation, folder: Path, *, overwrite: bool, progress:
         if isinstance(scaling, Recipe):
             plan_conversion(loaded.model, scaling)
     windows = tasks.token_windows(text, loaded.encode, window=plan.window, num_tokens=plan.tokens)
+    tasks.check_ids(windows, loaded.model)
     header = run_header(loaded.model.device, plan=_plain(plan), note=loaded.note)
     run = RunFolder.create(folder, header, overwrite=overwrite)
     head = {
@@ -55,8 +60,14 @@ def run_validation(plan: Validation, folder: Path, *, overwrite: bool, progress:
         task=task,
         head=head,
         progress=progress,
+        by_layer=plan.by_layer,
     )
     return run
+
+
+def scalings_for(model: str, wanted: Sequence[str]) -> Sequence[str]:
+    """The scalings to validate: those that are wanted; else a checkpoint's own, or the defaults."""
+    return wanted or ((STORED,) if models.is_stored(model) else DEFAULT_SCALINGS)
 
 
 def note_range(run: RunFolder) -> None:

@@ -19,10 +19,8 @@ from octoscale import models
 from octoscale.decoding import fuse
 from octoscale.formats import PRECISIONS
 from octoscale.hf import OctoscaleConfig
-from octoscale.layouts import scheme_of
+from octoscale.validation import STORED
 
-#: The scaling of a model whose weights are FP8 already, in the words of the command line.
-STORED = "stored"
 DEFAULT_SCALING = "amax"
 
 
@@ -161,15 +159,8 @@ class _Streamer(BaseStreamer):  # type: ignore[misc]
 
 def choose_scaling(spec: str, scaling: str | None) -> str:
     """The scaling to use: `stored` if the checkpoint is FP8, else the one asked for. ValueError if both is wanted."""
-    if not is_stored(spec):
+    if not models.is_stored(spec):
         return DEFAULT_SCALING if scaling is None else scaling
     if scaling not in (None, STORED):
         raise ValueError(f"{spec} holds FP8 weights with their scales already: leave --scaling out")
     return STORED
-
-
-def is_stored(spec: str) -> bool:
-    """Whether a checkpoint's own config says that its weights are FP8 with one scale a tensor."""
-    config = models.config_of(spec)
-    content = getattr(config, "quantization_config", None)
-    return isinstance(content, dict) and scheme_of(content) is not None

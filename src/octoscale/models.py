@@ -32,6 +32,8 @@ import platformdirs
 import torch
 from safetensors import SafetensorError
 
+from octoscale.layouts import scheme_of
+
 #: What reading a broken or foreign checkpoint raises, in torch, transformers, gguf and safetensors.
 _READ_ERRORS = (
     OSError,
@@ -200,6 +202,14 @@ def skeleton(spec: str) -> Any:
             return transformers.AutoModelForCausalLM.from_config(config)
     except _READ_ERRORS as error:
         raise ModelError(_explain(spec, error)) from error
+
+
+def is_stored(spec: str) -> bool:
+    """Whether a checkpoint's own config says that its weights are FP8 with one scale a tensor."""
+    if spec in SIZES or spec in ALIASES or spec.endswith(".gguf"):
+        return False
+    content = getattr(config_of(spec), "quantization_config", None)
+    return isinstance(content, dict) and scheme_of(content) is not None
 
 
 def config_of(spec: str) -> Any:

@@ -78,6 +78,13 @@ def check_window(window: int, model: Any) -> None:
         raise ValueError(f"a window of {window} tokens is longer than the model's {limit} positions: lower --window")
 
 
+def check_ids(windows: Tensor, model: Any) -> None:
+    """ValueError if a text holds a token for which the model has no embedding."""
+    largest, size = int(windows.max()), model.get_input_embeddings().num_embeddings
+    if largest >= size:
+        raise ValueError(f"the text holds token {largest}, and the model has {size}: the tokenizer is another model's")
+
+
 def read_questions(source: Path | str, limit: int | None = None) -> list[Question]:
     """The first `limit` questions of a task file. FileNotFoundError; ValueError with the number of a broken line."""
     path = Path(source)

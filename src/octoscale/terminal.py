@@ -1,6 +1,7 @@
 """Tables and progress bars for the terminal: what a run wrote, and the library's own data, as a reader sees it."""
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -131,18 +132,17 @@ def perplexity_text(value: float | None) -> str:
 
 
 @contextmanager
-def progress_bar(console: Console, num_scalings: int) -> Iterator[Report]:
-    """One bar over all scalings; call what it yields with (scaling, windows done, windows in all).
+def progress_bar(console: Console, num_scalings: int, unit: str = "windows") -> Iterator[Report]:
+    """One bar over all scalings; call what it yields with (scaling, units done, units in all).
 
-    Where the console is a file, the bar becomes one line for each scaling that is done.
+    Where the console is a file, the bar becomes one line for each scaling that is done, and one when its first unit is,
+    with the expected time, if that is more than a few seconds.
     """
     if not console.is_terminal:
-        yield lambda scaling, done, total: console.print(f"{scaling}: {done} windows") if done == total else None
+        yield _progress_lines(console, unit)
         return
     text = TextColumn("{task.description:24}")
-    bar = Progress(
-        text, BarColumn(), MofNCompleteColumn(), TextColumn("windows"), TimeRemainingColumn(), console=console
-    )
+    bar = Progress(text, BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn(), console=console)
     with bar:
         task = bar.add_task("starting", total=None)
         seen: dict[str, int] = {}
@@ -152,6 +152,20 @@ def progress_bar(console: Console, num_scalings: int) -> Iterator[Report]:
             bar.update(task, description=scaling, completed=sum(seen.values()), total=total * num_scalings)
 
         yield report
+
+
+def _progress_lines(console: Console, unit: str) -> Report:
+    started = {"": time.monotonic()}
+
+    def report(scaling: str, done: int, total: int) -> None:
+        expected = (total - done) * (time.monotonic() - started[""])
+        if done == total:
+            console.print(f"{scaling}: {done} {unit}")
+            started[""] = time.monotonic()
+        elif done == 1 and expected > 5:
+            console.print(f"{scaling}: 1 of {total} {unit}; {expected:.0f} s to go, about", highlight=False)
+
+    return report
 
 
 @contextmanager

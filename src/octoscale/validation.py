@@ -6,13 +6,17 @@ from pathlib import Path
 
 from octoscale.formats import PRECISIONS
 
+#: The scaling of a checkpoint whose weights are in FP8 already: its own.
+STORED = "stored"
+DEFAULT_SCALINGS = ("bf16", "amax")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
     """What to validate. Texts as on the command line; see `octoscale validate --help`."""
 
     model: str
-    scalings: Sequence[str] = ("bf16", "amax")
+    scalings: Sequence[str] = DEFAULT_SCALINGS
     text: str = "pydoc"
     window: int = 512
     tokens: int | None = None
@@ -22,6 +26,7 @@ class Validation:
     every: int = 16
     task: Path | None = None
     limit: int | None = None
+    by_layer: bool = False
 
     def __post_init__(self) -> None:
         if self.dtype not in PRECISIONS:
