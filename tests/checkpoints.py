@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from octoscale.materialize import byte_tokenizer
 
 
 def save_tiny_llama(folder: Path) -> Path:
@@ -24,12 +25,3 @@ def save_tiny_llama(folder: Path) -> Path:
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
     return folder
-
-
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a byte, through the byte-level alphabet of GPT-2."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)

@@ -47,6 +47,7 @@ LAYERS = {
     "tasks": 5,
     "evaluate": 6,
     "sweep": 6,
+    "materialize": 6,
     "layerwise": 6,
     "bench": 6,
     "bench_train": 6,

@@ -162,12 +162,39 @@ def formats(as_json: _Json = False) -> None:
 
 
 @app.command()
-def models(as_json: _Json = False) -> None:
-    """List the models that have a name: a pretrained one, and the paper's sizes with random weights."""
+def models(
+    out: Annotated[Path | None, typer.Argument(metavar="[OUT]", help="The folder that --materialize writes.")] = None,
+    materialize: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Write a checkpoint of random FP8 weights of this size to OUT.")
+    ] = None,
+    layers: Annotated[int | None, typer.Option(help="Cut it to so many decoder layers.")] = None,
+    seed: Annotated[int, typer.Option(help="Of its weights.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what OUT holds.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """List the models that have a name: a pretrained one, and the paper's sizes with random weights. Or write one."""
     from octoscale import terminal
     from octoscale.models import named_models
 
+    if (out is None) != (materialize is None):
+        raise ValueError("OUT and --materialize NAME go together: which size, and where to")
+    if out is not None and materialize is not None:
+        _materialize(materialize, out, layers, seed, overwrite, as_json)
+        return
+    if layers is not None:
+        raise ValueError("--layers is for --materialize")
     _print(named_models() if as_json else terminal.models_table(named_models()))
+
+
+def _materialize(size: str, out: Path, layers: int | None, seed: int, overwrite: bool, as_json: bool) -> None:
+    from rich.console import Console
+
+    from octoscale import terminal
+    from octoscale.materialize import materialize
+
+    with terminal.bytes_bar(Console(stderr=True, emoji=False)) as progress:
+        done = materialize(size, out, num_layers=layers, seed=seed, overwrite=overwrite, progress=progress)
+    _print(done if as_json else terminal.facts_table(done))
 
 
 @app.command()
