@@ -28,6 +28,10 @@ from octoscale.scaling import MAX_SCALE_BIAS, MIN_SCALE_BIAS, Constant
 from octoscale.telemetry import LayerName
 
 
+#: Values of codes with a smaller scale_bias are exactly bfloat16, in half of float32's memory.
+_SAFE_BIAS = 100
+
+
 class StoredLinear(Fp8Linear):
     """A linear layer with an FP8 weight in place of a high-precision one; made by `to_stored`.
 
@@ -96,7 +100,8 @@ class StoredLinear(Fp8Linear):
         scale_bias = torch.full((), bias, dtype=torch.int32, device=self.weight.device)
         w8 = Quantized(codes=self.weight.detach(), scale_bias=scale_bias, format=fmt)
         if state.runtime.recorder is not None:  # the values of the codes: what was clipped once is not known any more
-            again = ops.quantize(w8.dequantize(torch.float32), fmt, Constant(bias), counts=True)
+            dtype = torch.bfloat16 if abs(bias) < _SAFE_BIAS else torch.float32
+            again = ops.quantize(w8.dequantize(dtype), fmt, Constant(bias), counts=True)
             state.runtime.recorder.add(state.name, "weight", again, state.step)
         return w8
 
