@@ -32,6 +32,7 @@ import platformdirs
 import torch
 from safetensors import SafetensorError
 
+from octoscale.checkpoint import find_shards
 from octoscale.layouts import scheme_of
 
 #: What reading a broken or foreign checkpoint raises, in torch, transformers, gguf and safetensors.
@@ -323,6 +324,8 @@ def _load_pretrained(
     auto, more = _auto_class(num_labels)
     if "gguf_file" not in options:
         more["use_safetensors"] = True  # pickled weights can run code
+        if Path(folder).is_dir():
+            find_shards(Path(folder))  # an index may name any file of the machine
     model = auto.from_pretrained(folder, dtype=dtype, **options, **more).eval()
     options.pop("quantization_config", None)
     try:

@@ -27,7 +27,6 @@ from octoscale.recipe import Operand, Recipe
 from octoscale.scaling import MAX_SCALE_BIAS, MIN_SCALE_BIAS, Constant
 from octoscale.telemetry import LayerName
 
-
 #: Values of codes with a smaller scale_bias are exactly bfloat16, in half of float32's memory.
 _SAFE_BIAS = 100
 
