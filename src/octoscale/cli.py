@@ -481,6 +481,7 @@ def quantize(
         tie_fused=tie_fused,
         skip=skip or (),
     )
+    keep_freed_memory()
     try:
         with terminal.bytes_bar(Console(stderr=True, emoji=False)) as progress:
             done = run_quantization(plan, out, resume=resume, progress=progress)

@@ -9,6 +9,7 @@ import json
 import math
 import struct
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,19 +53,26 @@ class Entry:
 def writing(path: Path, entries: Mapping[str, Entry]) -> Iterator[Callable[[str, Tensor], None]]:
     """Write a file of the tensors that `entries` promises: the block calls `add(name, tensor)` in their order.
 
+    A tensor is written while the block makes the next one, and must not change any more.
     ValueError for a tensor that is not the next one that was promised, and if some are missing in the end.
     """
     waiting = list(entries.items())
-    with path.open("wb") as file:
+    written: Future[int] | None = None
+    with path.open("wb") as file, ThreadPoolExecutor(1) as writer:
         file.write(_header(entries))
 
         def add(name: str, tensor: Tensor) -> None:
+            nonlocal written
             expected, entry = waiting.pop(0) if waiting else ("no more", None)
             if (name, Entry(dtype=DTYPE_NAMES.get(tensor.dtype, "?"), shape=tuple(tensor.shape))) != (expected, entry):
                 raise ValueError(f"{path}: {name}, {tensor.dtype} {list(tensor.shape)}, but promised was {expected}")
-            file.write(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data)
+            if written is not None:
+                written.result()
+            written = writer.submit(file.write, tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data)
 
         yield add
+        if written is not None:
+            written.result()
     if waiting:
         raise ValueError(f"{path}: {len(waiting)} tensors were promised and not written, the first {waiting[0][0]}")
 
