@@ -245,6 +245,24 @@ def test_a_scale_of_no_power_of_two_is_no_longer_fused(saved):
     assert str(fuse(model)).startswith("1 of 2 decoder layers fused, and the head; model.layers.0: mlp.up_proj has")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda weight: weight[:32], "do not fit together"),
+        (lambda weight: weight.view(torch.uint8).t().contiguous().t().view(weight.dtype), "are contiguous"),
+    ],
+)
+def test_weights_that_would_be_read_out_of_bounds_are_refused(change, message, saved):
+    model = load(saved)
+    fuse(model)
+    cache = DynamicCache()
+    decode(model, tokens(batch=1, length=6), cache)
+    layer = model.model.layers[1].mlp.up_proj
+    layer.weight = torch.nn.Parameter(change(layer.weight.detach()), requires_grad=False)
+    with pytest.raises(ValueError, match=message):
+        decode(model, tokens(batch=1, length=1), cache, prefill=0)
+
+
 def test_infinity_names_the_layer(saved):
     model = load(saved)
     fuse(model)

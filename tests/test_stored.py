@@ -126,6 +126,18 @@ def test_a_new_scale_is_noticed():
         assert torch.equal(layer(x), before / 2)
 
 
+def test_a_new_weight_is_noticed():
+    """Oracle: the rows of a weight turned around are the columns of the product turned around."""
+    layer = stored(linear(bias=False))
+    x = inputs(3, 48)
+    with torch.no_grad():
+        before = layer(x)
+        layer.weight = nn.Parameter(
+            layer.weight.view(torch.uint8).flip(0).view(layer.weight.dtype), requires_grad=False
+        )
+        assert torch.equal(layer(x), before.flip(1))
+
+
 def saved_and_loaded(layer: nn.Module) -> nn.Module:
     file = io.BytesIO()
     torch.save(layer, file)

@@ -199,9 +199,9 @@ class _Parts:
         self.heads_of_cache = self.linears[1].out_features // self.head_dim
 
     def state(self) -> list[int]:
-        """Where all tensors are, and how often they were written to."""
+        """Where all tensors are, how large, and how often they were written to."""
         tensors = [p for parameters in self._parameters for p in parameters.values() if p is not None]
-        return [*map(Tensor.data_ptr, tensors), *(p._version for p in tensors)]
+        return [*map(Tensor.data_ptr, tensors), *map(Tensor.numel, tensors), *(p._version for p in tensors)]
 
     def facts(self) -> LayerFacts:
         """What the core has to know."""

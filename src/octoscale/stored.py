@@ -53,7 +53,7 @@ class StoredLinear(Fp8Linear):
         """Codes and scale_bias of the weight; its factor, 1 for a power of two, is `fp8.weight_factor`."""
         scale = self.get_parameter(self.fp8.layout.weight_scale)
         seen, w8 = self.fp8.runtime.weight
-        if w8 is None or seen is None or not seen.is_still(scale):
+        if w8 is None or seen is None or not (seen.is_still(scale) and _is_view_of(w8.codes, self.weight)):
             w8 = self._read_scales(scale)
             self.fp8.runtime.weight = (Seen(scale), w8)
         return w8
@@ -103,6 +103,12 @@ class StoredLinear(Fp8Linear):
             again = ops.quantize(w8.dequantize(dtype), fmt, Constant(bias), counts=True)
             state.runtime.recorder.add(state.name, "weight", again, state.step)
         return w8
+
+
+def _is_view_of(codes: Tensor, weight: Tensor) -> bool:
+    """Whether these codes are still those of the parameter: all of it, where it is."""
+    same_place = codes.data_ptr() == weight.data_ptr() and codes.device == weight.device
+    return same_place and codes.shape == weight.shape and codes.stride() == weight.stride()
 
 
 @dataclass(kw_only=True)

@@ -41,6 +41,17 @@ class LayerFacts:
     norms: tuple[tuple[Tensor, float], tuple[Tensor, float]]
     linears: tuple[LinearFacts, ...]
 
+    def __post_init__(self) -> None:
+        """The core trusts what it is told: ValueError for anything that would make it read out of bounds."""
+        hidden, inner = self.linears[0].codes.shape[1], self.linears[4].codes.shape[0]
+        heads, kv_heads = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        shapes = [(heads, hidden), *[(kv_heads, hidden)] * 2, (hidden, heads), *[(inner, hidden)] * 2, (hidden, inner)]
+        tensors = [*(row.codes for row in self.linears), *(weight for weight, _ in self.norms)]
+        if [tuple(x.shape) for x in tensors] != [*shapes, (hidden,), (hidden,)] or self.num_heads % self.num_kv_heads:
+            raise ValueError("the shapes of a decoder layer's weights do not fit together")
+        if not all(x.is_contiguous() and x.device.type == "cpu" for x in tensors):
+            raise ValueError("the weights of a fused decoder layer are contiguous, and on the CPU")
+
 
 def why_not() -> str | None:
     """Why this machine has no fast single token, or None."""
