@@ -33,6 +33,8 @@ LAYERS = {
     "telemetry": 3,
     "linear": 3,
     "decoding": 4,
+    "fused_backbone": 4,
+    "fused_layer": 4,
     "stored": 3,
     "compiled": 3,
     "convert": 4,

@@ -158,6 +158,82 @@ def test_what_the_step_does_not_serve_goes_the_usual_way(case, saved, monkeypatc
     assert torch.equal(decode(model, ids), expected)
 
 
+def test_a_token_passes_all_layers_in_one_go(saved, monkeypatch):
+    """Bit for bit as through one layer after the other, and with the positions that the cache implies."""
+    model = load(saved)
+    fuse(model)
+    ids = tokens(batch=1, length=12)
+    found = decode(model, ids, prefill=6)
+    del model.model.__dict__["forward"]
+    assert torch.equal(found, decode(model, ids, prefill=6))
+    fuse(model)
+    cache = DynamicCache()
+    with torch.no_grad():
+        model(ids[:, :6], past_key_values=cache)
+        monkeypatch.setattr("octoscale.fused_layer.FusedLayer.__call__", lambda *_, **__: pytest.fail("layer by layer"))
+        words = {"position_ids": torch.tensor([[6]]), "attention_mask": torch.ones(1, 7)}
+        given = model(ids[:, 6:7], past_key_values=cache, **words)
+    assert torch.equal(given.logits[:, 0], found[:, 1])
+    assert cache.get_seq_length() == 7
+
+
+#: What a token asks for that it does not get in one go.
+ONE_BY_ONE = {
+    "hidden states": {"output_hidden_states": True},
+    "tuples": {"return_dict": False},
+    "padding": {"attention_mask": torch.tensor([[0] + [1] * 6])},
+    "embeddings": {"inputs_embeds": torch.ones(1, 1, 64, dtype=torch.bfloat16)},
+}
+
+
+@pytest.mark.parametrize("case", ONE_BY_ONE)
+def test_a_token_that_asks_for_more_passes_layer_by_layer(case, saved, monkeypatch):
+    model = load(saved)
+    ids = tokens(batch=1, length=7)
+    words = {"input_ids": ids[:, 6:]} | ONE_BY_ONE[case]
+    if case == "embeddings":
+        del words["input_ids"]
+    monkeypatch.setattr("octoscale.fused_backbone._step", lambda *_: pytest.fail("all layers in one go"))
+    results = []
+    for prepare in (unfuse, fuse):
+        prepare(model)
+        with torch.no_grad():
+            cache = DynamicCache()
+            model(ids[:, :6], past_key_values=cache)
+            results.append(model.model(**words, past_key_values=cache))
+    expected, found = ((r if isinstance(r, tuple) else r.to_tuple()) for r in results)
+    assert len(found) == len(expected)
+    assert (found[0] - expected[0]).float().norm() < 0.03 * expected[0].float().norm()
+    if case == "hidden states":
+        assert len(results[1].hidden_states) == 3
+
+
+def test_a_hook_on_one_layer_sees_each_token(saved):
+    model = load(saved)
+    fuse(model)
+    seen = []
+    model.model.layers[1].register_forward_hook(lambda *_: seen.append(1))
+    decode(model, tokens(batch=1, length=9))
+    assert len(seen) == 6
+
+
+def test_a_step_that_fails_leaves_the_cache_as_it_was(saved):
+    model = load(saved)
+    fuse(model)
+    cache, ids = DynamicCache(), tokens(batch=1, length=7)
+    decode(model, ids[:, :6], cache)
+    norm = model.model.layers[1].input_layernorm
+    good = norm.weight.detach().clone()
+    with torch.no_grad():
+        norm.weight[0] = math.nan
+    with pytest.raises(NonFiniteError):
+        decode(model, ids[:, 6:], cache, prefill=0)
+    assert [layer.get_seq_length() for layer in cache.layers] == [6, 6]
+    with torch.no_grad():
+        norm.weight.copy_(good)
+    assert torch.equal(decode(model, ids[:, 6:], cache, prefill=0), decode(model, ids)[:, -1:])
+
+
 def test_gradients_and_float32_go_the_usual_way(saved, monkeypatch):
     model = load(saved)
     fuse(model)

@@ -1,0 +1,219 @@
+"""FusedLayer: the forward of a decoder layer of the Llama family, in one call of the C++ core where it may.
+
+It may for one sequence, its next token or (on AVX-512) its first ones, bfloat16, no gradients, nothing padded, recorded
+or hooked. All else goes the usual way. It rounds to bfloat16 wherever the layer does, and differs from it by the order
+of sums only.
+
+New keys and values are written behind those that a cache shows, in room kept for them: nothing is copied for a token.
+"""
+
+import weakref
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import Cache, DynamicLayer
+
+from octoscale.backends import token
+from octoscale.backends.token import LayerFacts, LinearFacts, TokenLayer
+from octoscale.linear import nonfinite_error
+from octoscale.recipe import Operand
+from octoscale.scaling import Delayed
+from octoscale.stored import StoredLinear
+
+#: The classes of transformers whose forward is the one of csrc/token.h.
+DECODER_LAYERS = ("LlamaDecoderLayer", "MistralDecoderLayer")
+
+_LINEARS = tuple(f"self_attn.{name}_proj" for name in "qkvo") + tuple(
+    f"mlp.{name}_proj" for name in ("gate", "up", "down")
+)
+_NORMS = ("input_layernorm", "post_attention_layernorm")
+_VERSION = attrgetter("_version")
+
+
+def why_not(layer: nn.Module) -> str | None:
+    """Why a decoder layer cannot be fused, in the user's words; None if it can."""
+    if type(layer).__name__ not in DECODER_LAYERS:
+        return f"{type(layer).__name__} is not one of {', '.join(DECODER_LAYERS)}"
+    for name in _LINEARS:
+        linear = layer.get_submodule(name)
+        if not isinstance(linear, StoredLinear):
+            return f"{name} is not loaded in FP8"
+        if linear.bias is not None:
+            return f"{name} has a bias"
+        linear.quantized_weight()
+        if linear.fp8.weight_factor * linear.fp8.input_factor != 1 or linear.fp8.is_delayed:
+            return f"{name} has a scale that is no power of two"
+    attention: Any = layer.self_attn
+    if attention.config.hidden_act != "silu":
+        return f"its activation is {attention.config.hidden_act}, not silu"
+    sizes = [size for name in _LINEARS for size in layer.get_submodule(name).weight.shape]  # type: ignore[union-attr]
+    if attention.head_dim > token.MAX_HEAD_DIM or any(n % token.STEP for n in (attention.head_dim, *sizes)):
+        return f"its sizes are no multiples of {token.STEP}, or its heads wider than {token.MAX_HEAD_DIM}"
+    if any(layer.get_submodule(name).weight.dtype != torch.bfloat16 for name in _NORMS):
+        return "it is not bfloat16"
+    return None
+
+
+class FusedLayer:
+    """The forward of a decoder layer: `step` where `serves` allows it, the usual forward where not."""
+
+    def __init__(self, name: str, layer: nn.Module) -> None:
+        self._name, self._layer = name, layer
+        self._known_parts: _Parts | None = None
+        self._caches: weakref.WeakKeyDictionary[DynamicLayer, Room] = weakref.WeakKeyDictionary()
+        self._seen: list[object] = []
+        self._token_layer: TokenLayer | None = None
+
+    def __getstate__(self) -> tuple[str, nn.Module]:
+        """A copy finds its own tensors: addresses are not copied."""
+        return self._name, self._layer
+
+    def __setstate__(self, state: tuple[str, nn.Module]) -> None:
+        self.__init__(*state)  # type: ignore[misc]
+
+    def __call__(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """As the decoder layer's own forward."""
+        past = kwargs.get("past_key_values")
+        if args or not self._serves(hidden_states, kwargs):
+            return type(self._layer).forward(self._layer, hidden_states, *args, **kwargs)  # type: ignore[no-any-return]
+        cache = past and past.layers[self.parts.index]
+        num_tokens, out = hidden_states.shape[1], torch.empty_like(hidden_states)
+        room = self.room(cache, num_tokens)
+        cosines, sines = kwargs["position_embeddings"]
+        self.step(self.core(), room, hidden_states, cosines, sines, out)
+        room.show(cache, num_tokens)
+        return out
+
+    @property
+    def parts(self) -> "_Parts":
+        """The modules that make up the layer."""
+        self._known_parts = self._known_parts or _Parts(self._layer)
+        return self._known_parts
+
+    def is_observed(self) -> bool:
+        """Whether someone wants to see what passes inside of the layer."""
+        parts = self.parts
+        return any(parts.hooks) or any(runtime.recorder is not None for runtime in parts.runtimes)
+
+    def extends(self, past: Cache | None, num_tokens: int) -> bool:
+        """Whether a step can add tokens to this layer's part of a cache."""
+        if past is None:
+            return num_tokens == 1 or self.core().serves_rows
+        index = self.parts.index
+        cache: Any = past.layers[index] if len(past.layers) > index else None
+        if type(cache) is not DynamicLayer:
+            return False
+        room = self._caches.get(cache)
+        if room is not None and room.has_next(cache):
+            return num_tokens == 1
+        if cache.get_seq_length():
+            return num_tokens == 1 and cache.keys.dtype == torch.bfloat16 and cache.keys.shape[0] == 1
+        return num_tokens == 1 or self.core().serves_rows
+
+    def room(self, cache: DynamicLayer | None, num_tokens: int) -> "Room":
+        """Room behind the keys and values of a cache that `extends` allows."""
+        room = self._caches.get(cache) if cache is not None else None
+        if room is None or not room.has_next(cache):
+            room = Room(self.parts.heads_of_cache, self.parts.head_dim, num_tokens, cache)
+            if cache is not None:
+                self._caches[cache] = room
+        return room
+
+    def core(self) -> TokenLayer:
+        """The core's picture of the layer, drawn anew when a tensor has moved or a scale has changed."""
+        seen = self.parts.state()
+        if self._token_layer is None or seen != self._seen:
+            why = why_not(self._layer)
+            if why is not None:
+                raise ValueError(f"{self._name}: {why}, since octoscale.decoding.fuse(model): call it again")
+            self._token_layer, self._seen = TokenLayer(self.parts.facts()), seen
+        return self._token_layer
+
+    def step(self, core: TokenLayer, room: "Room", x: Tensor, cosines: Tensor, sines: Tensor, out: Tensor) -> None:
+        """Fill `out` and the room. x, out: [1, tokens, hidden]. NonFiniteError for an input with infinity or NaN."""
+        failed = core.step(x, cosines, sines, room.keys, room.values, room.length, out)
+        if failed >= 0:
+            raise nonfinite_error(self.parts.linears[failed].fp8.name.module, "input")
+
+    def _serves(self, x: Tensor, kwargs: dict[str, Any]) -> bool:
+        """Whether a step may do what the usual forward would."""
+        if not is_plain(x) or self._layer.training or kwargs.get("attention_mask") is not None:
+            return False
+        if any(turn.dtype != x.dtype or not turn.is_contiguous() for turn in kwargs["position_embeddings"]):
+            return False
+        return not self.is_observed() and self.extends(kwargs.get("past_key_values"), x.shape[1])
+
+
+def is_plain(x: Tensor) -> bool:
+    """Whether this is one sequence of tokens, [1, tokens, hidden], of the kind that the core takes, at inference."""
+    if x.dtype != torch.bfloat16 or x.device.type != "cpu" or x.shape[0] != 1 or not x.is_contiguous():
+        return False
+    return not (torch.is_grad_enabled() or torch.compiler.is_compiling() or x.numel() == 0)
+
+
+class _Parts:
+    """The modules of a decoder layer, as the fused step needs them."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        attention: Any = layer.self_attn
+        self.index: int = attention.layer_idx
+        inner = [module for module in layer.modules() if module is not layer]
+        self.hooks = [hooks for module in inner for hooks in (module._forward_hooks, module._forward_pre_hooks)]
+        self.linears: list[StoredLinear] = [layer.get_submodule(name) for name in _LINEARS]  # type: ignore[misc]
+        self._norms: list[Any] = [layer.get_submodule(name) for name in _NORMS]
+        self.runtimes = [linear.fp8.runtime for linear in self.linears]
+        self._parameters = [module._parameters for module in (*self.linears, *self._norms)]
+        self.head_dim, self._scale = attention.head_dim, attention.scaling
+        self.heads_of_cache = self.linears[1].out_features // self.head_dim
+
+    def state(self) -> list[object]:
+        """Where all tensors are, how large, and how often they were written to."""
+        tensors = [p for parameters in self._parameters for p in parameters.values() if p is not None]
+        return [*map(Tensor.data_ptr, tensors), *map(Tensor.numel, tensors), *map(_VERSION, tensors)]
+
+    def facts(self) -> LayerFacts:
+        """What the core has to know."""
+        return LayerFacts(
+            num_heads=self.linears[0].out_features // self.head_dim,
+            num_kv_heads=self.heads_of_cache,
+            head_dim=self.head_dim,
+            attention_scale=self._scale,
+            norms=tuple((norm.weight, norm.variance_epsilon) for norm in self._norms),  # type: ignore[arg-type]
+            linears=tuple(map(_linear_facts, self.linears)),
+        )
+
+
+class Room:
+    """Room for more keys and values behind those of a cache, so that a token is written and nothing is copied."""
+
+    def __init__(self, heads: int, dim: int, num_new: int, cache: DynamicLayer | None) -> None:
+        self.length = 0 if cache is None else cache.get_seq_length()
+        needed = self.length + num_new
+        self._capacity = needed if cache is None else max(256, 2 * needed)
+        self.keys, self.values = (torch.empty(1, heads, self._capacity, dim, dtype=torch.bfloat16) for _ in "kv")
+        self._shown = (self.keys, self.values)
+        if cache is not None and not cache.is_initialized:
+            cache.lazy_initialization(self.keys, self.values)
+        elif cache is not None and self.length:
+            self.keys[:, :, : self.length], self.values[:, :, : self.length] = cache.keys, cache.values
+
+    def has_next(self, cache: DynamicLayer | None) -> bool:
+        """Whether the cache is as we left it, and one more position fits."""
+        mine = cache is not None and cache.keys is self._shown[0] and cache.values is self._shown[1]
+        return mine and self.length < self._capacity
+
+    def show(self, cache: DynamicLayer | None, num_new: int) -> None:
+        """Let the cache see the new positions."""
+        self.length += num_new
+        if cache is not None:
+            self._shown = (self.keys.narrow(2, 0, self.length), self.values.narrow(2, 0, self.length))
+            cache.keys, cache.values = self._shown
+
+
+def _linear_facts(linear: StoredLinear) -> LinearFacts:
+    weight = linear.quantized_weight()
+    operand: Operand | None = None if linear.fp8.activations == "none" else linear.fp8.recipe.input
+    assert operand is None or not isinstance(operand.rule, Delayed)
+    return LinearFacts(codes=weight.codes, scale_bias=int(weight.scale_bias), input=operand)
