@@ -33,6 +33,7 @@ LAYERS = {
     "telemetry": 3,
     "linear": 3,
     "decoding": 4,
+    "fp8_head": 4,
     "fused_backbone": 4,
     "fused_layer": 4,
     "stored": 3,

@@ -1,11 +1,12 @@
 """How fast a model in FP8 writes and reads, beside what else runs on this CPU, and how much memory it takes.
 
 All candidates are the same checkpoint, loaded one beside the other, and go through transformers' `generate`: 64 tokens
-after a prompt of 16 (decode: the time between the first and the last of them), and a prompt of 512 (prefill). Ours and
-bfloat16 take turns; what is far slower runs once, for fewer tokens. llama.cpp runs by its own llama-bench on GGUF files
-of the same shape. At best, a token takes as long as reading the weights once.
+after a prompt of 16 (decode: the time between the first and the last of them), and a prompt of 512 (prefill). Ours,
+bfloat16, and llama.cpp, by its own llama-bench on GGUF files of the same shape, take turns; what is far slower runs
+once, for fewer tokens. At best, a token takes as long as reading the weights once.
 """
 
+import functools
 import gc
 import json
 import statistics
@@ -24,6 +25,7 @@ from octoscale import gguf_shape, models
 from octoscale.bench import Report, alternate, has, machine
 from octoscale.decoding import fuse
 from octoscale.export import run_quantization
+from octoscale.fp8_head import put_head_in_fp8
 from octoscale.quantization import Quantization
 
 PROMPT, NEW_TOKENS, PREFILL, ROUNDS = 16, 64, 512, 5
@@ -31,7 +33,9 @@ _SLOW_TOKENS = 8
 OURS, BF16 = "ours W8A8 AMAX", "transformers bf16"
 
 
-def generate(model: str = "llama-1b", llama_bench: Path | None = None, rounds: int = ROUNDS) -> Report:
+def generate(
+    model: str = "llama-1b", llama_bench: Path | None = None, rounds: int = ROUNDS, *, fp8_head: bool = False
+) -> Report:
     """Tokens a second of each candidate, the limit, resident memory, ratios."""
     if llama_bench is not None and not llama_bench.is_file():
         raise ValueError(f"--llama-bench {llama_bench}: there is no such program")
@@ -39,17 +43,23 @@ def generate(model: str = "llama-1b", llama_bench: Path | None = None, rounds: i
         bf16, fp8 = Path(folder) / "bf16", Path(folder) / "fp8"
         models.load(model).model.save_pretrained(bf16)
         run_quantization(Quantization(model=str(bf16)), fp8)
-        speeds = _speeds(bf16, fp8, rounds)
-        foreign = _llama_cpp(llama_bench, bf16, Path(folder)) if llama_bench is not None else {}
-        memory = {name: _resident(path) for name, path in ((OURS, fp8), (BF16, bf16))}
-        read = _bytes_read(fp8)
-    decode, prefill = ({name: row[key] for name, row in (speeds | foreign).items() if key in row} for key in (0, 1))
+        ours = _fused(fp8, fp8_head)
+        read = _bytes_read(ours)
+        runs = {OURS: _runs_here(ours), BF16: _runs_here(_load(bf16))}
+        if llama_bench is not None:
+            runs |= _runs_of_llama_cpp(llama_bench, bf16, Path(folder))
+        speeds = _in_turns(runs, rounds)
+        del ours, runs
+        slow = _slow_ones(bf16)
+        memory = {name: _resident(path, fp8_head) for name, path in ((OURS, fp8), (BF16, bf16))}
+    decode, prefill = ({name: speed[i] for name, speed in speeds.items()} for i in range(2))
     bandwidth = _bandwidth()
     limit = bandwidth / read
+    head = ", the head in FP8 too" if fp8_head else ""
     return {
-        "what": f"{model}: {NEW_TOKENS} tokens after {PROMPT}, a prompt of {PREFILL}",
+        "what": f"{model}: {NEW_TOKENS} tokens after {PROMPT}, a prompt of {PREFILL}{head}",
         "machine": machine(),
-        "decode, tokens/s": decode,
+        "decode, tokens/s": decode | slow,
         "prefill, tokens/s": prefill,
         "resident MB": {name: value / 1e6 for name, value in memory.items()},
         "limits": {"read_GB_per_s": bandwidth / 1e9, "GB_read_for_a_token": read / 1e9, "decode_tokens_per_s": limit},
@@ -68,26 +78,43 @@ def _over(speeds: dict[str, float], other: str) -> float | None:
     return speeds[OURS] / speeds[other] if other in speeds else None
 
 
-def _speeds(bf16: Path, fp8: Path, rounds: int) -> dict[str, dict[int, float]]:
-    """Candidate -> tokens a second of decoding (0) and of reading a prompt (1)."""
-    ours, baseline = _load(fp8), _load(bf16)
-    report = fuse(ours)
+#: Runs a candidate once: tokens a second of decoding, and of reading a prompt.
+_Run = Callable[[], tuple[float, float]]
+
+
+def _in_turns(runs: dict[str, _Run], rounds: int) -> dict[str, tuple[float, float]]:
+    """The medians of each candidate; the first round only warms up."""
+    rows: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
+    for _ in range(rounds + 1):
+        for name, run in runs.items():
+            rows[name].append(run())
+    decode, prefill = ({name: statistics.median(row[i] for row in rows[name][1:]) for name in runs} for i in range(2))
+    return {name: (decode[name], prefill[name]) for name in runs}
+
+
+def _runs_here(model: Any) -> _Run:
+    return lambda: (_decode(model, NEW_TOKENS), _prefill(model))
+
+
+def _fused(folder: Path, fp8_head: bool) -> Any:
+    model = _load(folder)
+    if fp8_head:
+        put_head_in_fp8(model)
+    report = fuse(model)
     if report.left:
         raise ValueError(f"{report}: this measures fused decoding")
-    fast = {OURS: ours, BF16: baseline}
-    rows: dict[str, list[float]] = {name: [] for name in fast}
-    for _ in range(rounds + 1):
-        for name, model in fast.items():
-            rows[name].append(_decode(model, NEW_TOKENS))
-    seconds = alternate({name: _prefill(model) for name, model in fast.items()}, rounds)
-    speeds = {name: {0: statistics.median(rows[name][1:]), 1: PREFILL / seconds[name]} for name in fast}
-    del fast, ours, baseline
+    return model
+
+
+def _slow_ones(bf16: Path) -> dict[str, float]:
+    """Tokens a second of what is far slower: measured once, for a few tokens."""
+    speeds = {}
     for name, quantize in _others().items():
         gc.collect()
         other = _load(bf16)
         quantize(other)
         _decode(other, 2)
-        speeds[name] = {0: _decode(other, _SLOW_TOKENS)}
+        speeds[name] = _decode(other, _SLOW_TOKENS)
     return speeds
 
 
@@ -139,14 +166,13 @@ def _decode(model: Any, num_tokens: int) -> float:
     return (num_tokens - 1) / (clock.times[-1] - clock.times[0])
 
 
-def _prefill(model: Any) -> Callable[[], object]:
+def _prefill(model: Any) -> float:
+    """Tokens a second of a prompt."""
     ids = _ids(PREFILL, model)
-
-    def read() -> None:
-        with torch.no_grad():
-            model(ids, use_cache=True, logits_to_keep=1)
-
-    return read
+    with torch.no_grad():
+        start = time.perf_counter()
+        model(ids, use_cache=True, logits_to_keep=1)
+        return PREFILL / (time.perf_counter() - start)
 
 
 def _ids(length: int, model: Any) -> torch.Tensor:
@@ -160,9 +186,8 @@ def _bandwidth() -> float:
     return 4 * probe.numel() / alternate({"read": lambda: probe.sum()}, ROUNDS)["read"]
 
 
-def _bytes_read(folder: Path) -> float:
+def _bytes_read(model: Any) -> float:
     """The bytes of the weights that a token needs: all but the embeddings, of which it takes a row."""
-    model = _load(folder)
     weights = {p.data_ptr(): p.numel() * p.element_size() for p in model.parameters()}
     embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
     if embedding.data_ptr() != head.data_ptr():
@@ -174,11 +199,14 @@ _RESIDENT = """
 import sys, psutil, torch, transformers
 from octoscale import models
 from octoscale.decoding import fuse
-fp8, folder = sys.argv[1] == "fp8", sys.argv[2]
+from octoscale.fp8_head import put_head_in_fp8
+kind, folder = sys.argv[1:]
 models.load("gpt-10m").model(torch.zeros(1, 4, dtype=torch.long))
 before = psutil.Process().memory_info().rss
 model = models.load(folder).model
-if fp8:
+if kind == "fp8-head":
+    put_head_in_fp8(model)
+if kind != "bf16":
     fuse(model)
 total = sum(float(p.view(torch.uint8).sum()) for p in model.parameters())
 with torch.no_grad():
@@ -187,27 +215,30 @@ print(psutil.Process().memory_info().rss - before)
 """
 
 
-def _resident(folder: Path) -> float:
+def _resident(folder: Path, fp8_head: bool) -> float:
     """By how many bytes a process grows that loads a model, reads every weight, and writes a few tokens."""
-    kind = "fp8" if folder.name == "fp8" else "plain"
+    kind = "fp8-head" if folder.name == "fp8" and fp8_head else folder.name
     done = subprocess.run(  # noqa: S603
         [sys.executable, "-W", "ignore", "-c", _RESIDENT, kind, str(folder)], capture_output=True, text=True, check=True
     )
     return float(done.stdout.split()[-1])
 
 
-def _llama_cpp(program: Path, bf16: Path, folder: Path) -> dict[str, dict[int, float]]:
-    """What llama-bench says of GGUF files of this model, in Q8_0 and BF16."""
-    speeds = {}
+def _runs_of_llama_cpp(program: Path, bf16: Path, folder: Path) -> dict[str, _Run]:
+    """llama-bench on GGUF files of this model, in Q8_0 and BF16."""
+    runs: dict[str, _Run] = {}
     for kind in ("Q8_0", "BF16"):
         path = folder / f"{kind}.gguf"
         gguf_shape.write(_load(bf16), path, kind)
-        command = [str(program), "-m", str(path), "-t", str(torch.get_num_threads()), "-o", "json"]
-        sizes = ["-p", str(PREFILL), "-n", str(NEW_TOKENS), "-r", str(ROUNDS)]
-        done = subprocess.run([*command, *sizes], capture_output=True, text=True, check=False)  # noqa: S603
-        if done.returncode:
-            raise ValueError(f"{program} failed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
-        rows = json.loads(done.stdout)
-        speeds[f"llama.cpp {kind}"] = {0 if row["n_gen"] else 1: float(row["avg_ts"]) for row in rows}
-        path.unlink()
-    return speeds
+        runs[f"llama.cpp {kind}"] = functools.partial(_llama_bench, program, path)
+    return runs
+
+
+def _llama_bench(program: Path, path: Path) -> tuple[float, float]:
+    command = [str(program), "-m", str(path), "-t", str(torch.get_num_threads()), "-o", "json"]
+    sizes = ["-p", str(PREFILL), "-n", str(NEW_TOKENS), "-r", "1"]
+    done = subprocess.run([*command, *sizes], capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        raise ValueError(f"{program} failed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
+    speeds = {bool(row["n_gen"]): float(row["avg_ts"]) for row in json.loads(done.stdout)}
+    return speeds[True], speeds[False]

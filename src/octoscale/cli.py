@@ -67,6 +67,13 @@ _Tokens = Annotated[int | None, typer.Option(help="How many tokens of the text t
 _Out = Annotated[Path | None, typer.Option(help="The run's folder. A new one below runs/, if not given.")]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run that --out holds.")]
 _Every = Annotated[int, typer.Option(help="Record histograms of exponents on each N-th window; 0 for never.")]
+_Fp8Head = Annotated[
+    bool,
+    typer.Option(
+        "--fp8-head",
+        help="Put the head's weight into FP8 in memory, and an embedding that shares it: less memory, more perplexity.",
+    ),
+]
 _Dtype = Annotated[str, typer.Option(help="The model's own precision: bf16, fp16 or fp32.")]
 _Task = Annotated[
     Path | None, typer.Option(help='Also answer multiple-choice questions: JSON lines {"query", "choices", "gold"}.')
@@ -130,12 +137,13 @@ def bench_generate(
     llama_bench: Annotated[
         Path | None, typer.Option("--llama-bench", help="llama.cpp's llama-bench, to be measured too.")
     ] = None,
+    fp8_head: _Fp8Head = False,
     as_json: _Json = False,
 ) -> None:
     """64 tokens after 16, and a prompt of 512: ours, bfloat16, torchao, quanto, llama.cpp. Minutes."""
     from octoscale import bench_generate, terminal
 
-    report = bench_generate.generate(model, llama_bench)
+    report = bench_generate.generate(model, llama_bench, fp8_head=fp8_head)
     _print(report if as_json else terminal.bench_table(report))
 
 
@@ -234,6 +242,7 @@ def validate(
         bool,
         typer.Option("--batch", help="Layer by layer over all windows: each weight is read once. Larger than memory."),
     ] = False,
+    fp8_head: _Fp8Head = False,
     out: _Out = None,
     overwrite: _Overwrite = False,
     as_json: _Json = False,
@@ -254,6 +263,7 @@ def validate(
         task=task,
         limit=limit,
         by_layer=batch,
+        fp8_head=fp8_head,
     )
     _carry_out(plan, _folder(out, "validate"), overwrite, as_json)
 
@@ -515,13 +525,14 @@ def generate(
     seed: Annotated[int, typer.Option(help="Of the random choices.")] = _SEED,
     scaling: _WriterScaling = None,
     activations: _Activations = "dynamic",
+    fp8_head: _Fp8Head = False,
     as_json: _Json = False,
 ) -> None:
     """Go on with a text, in FP8: each token is printed when it comes."""
     from octoscale.generate import Sampling, Writer
 
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
-    writer = Writer(model, scaling, activations)
+    writer = Writer(model, scaling, activations, fp8_head=fp8_head)
     ids = writer.encode(prompt)
     writer.check_room(ids, sampling)
     sys.stderr.write(f"{writer.describe}\n")
@@ -551,12 +562,13 @@ def chat(
     seed: Annotated[int, typer.Option(help="Of the random choices.")] = _SEED,
     scaling: _WriterScaling = None,
     activations: _Activations = "dynamic",
+    fp8_head: _Fp8Head = False,
 ) -> None:
     """Talk with a model, in FP8: a line is a turn; an empty line or Ctrl-D ends."""
     from octoscale.generate import Sampling, Writer
 
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
-    writer = Writer(model, scaling, activations)
+    writer = Writer(model, scaling, activations, fp8_head=fp8_head)
     turns: list[dict[str, str]] = []
     writer.encode_chat([{"role": "user", "content": "?"}])
     sys.stderr.write(f"{writer.describe}\n")

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from octoscale.backends import token
 from octoscale.fused_backbone import BACKBONES, FusedBackbone
 from octoscale.fused_layer import FusedLayer, why_not
+from octoscale.stored import StoredLinear
 
 _MOST_HEAD_ROWS = 16
 
@@ -53,10 +54,11 @@ def fuse(model: PreTrainedModel) -> FusionReport:
             if type(module).__name__ in BACKBONES:
                 module.forward = FusedBackbone(module)
     head = model.get_output_embeddings()
-    fused_head = bool(fused) and type(head) is nn.Linear and head.bias is None
-    if fused_head:
+    plain = bool(fused) and type(head) is nn.Linear and head.bias is None
+    if plain:
         head.forward = _FusedHead(head)
-    return FusionReport(fused, {name: why for name, why in left.items() if why is not None}, fused_head)
+    fast_head = plain or (isinstance(head, StoredLinear) and head.fp8.activations == "none")
+    return FusionReport(fused, {name: why for name, why in left.items() if why is not None}, fast_head)
 
 
 def unfuse(model: PreTrainedModel) -> None:

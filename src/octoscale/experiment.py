@@ -11,6 +11,7 @@ from octoscale import models, tasks
 from octoscale.convert import plan as plan_conversion
 from octoscale.evaluate import Progress, validate
 from octoscale.formats import PRECISIONS
+from octoscale.fp8_head import put_head_in_fp8
 from octoscale.recipe import Recipe, check_names, parse_scaling
 from octoscale.runfolder import RunFolder, write_json
 from octoscale.sweep import bias_range
@@ -26,11 +27,15 @@ def run_validation(plan: Validation, folder: Path, *, overwrite: bool, progress:
     stored = models.is_stored(plan.model)
     if stored and list(plan.scalings) != [STORED]:
         raise ValueError(f"{plan.model} holds FP8 weights with their scales already: leave --scaling out")
+    if plan.fp8_head and not stored:
+        raise ValueError(f"--fp8-head is for FP8 checkpoints: octoscale quantize {plan.model} OUT first")
     scalings = [text if text == STORED else parse_scaling(text, plan.formats, plan.skip) for text in plan.scalings]
     check_names(scalings)
     text = tasks.read_text(plan.text)
     questions = tasks.read_questions(plan.task, plan.limit) if plan.task is not None else []
     loaded = models.load(plan.model, getattr(torch, PRECISIONS[plan.dtype]))
+    if plan.fp8_head:
+        put_head_in_fp8(loaded.model)
     if loaded.encode is None:
         raise ValueError(f"{loaded.note}; without it, {plan.model} cannot read a text")
     tasks.check_window(plan.window, loaded.model)

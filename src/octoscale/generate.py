@@ -18,6 +18,7 @@ from transformers.generation.streamers import BaseStreamer
 from octoscale import models
 from octoscale.decoding import fuse
 from octoscale.formats import PRECISIONS
+from octoscale.fp8_head import put_head_in_fp8
 from octoscale.hf import OctoscaleConfig
 from octoscale.validation import STORED
 
@@ -58,7 +59,9 @@ class Continuation:
 class Writer:
     """A model that writes. `describe` says what it is and how fast it can be."""
 
-    def __init__(self, spec: str, scaling: str | None = None, activations: str = "dynamic") -> None:
+    def __init__(
+        self, spec: str, scaling: str | None = None, activations: str = "dynamic", *, fp8_head: bool = False
+    ) -> None:
         self.scaling = choose_scaling(spec, scaling)
         fp8 = None
         if self.scaling not in (STORED, *PRECISIONS):
@@ -68,13 +71,14 @@ class Writer:
         self._model = self._loaded.model
         if self._loaded.encode is None:
             raise ValueError(f"{self._loaded.note}; without it, {spec} cannot read a prompt")
+        self._head = f"{put_head_in_fp8(self._model)}; " if fp8_head else ""
         self.fusion = fuse(self._model)
 
     @property
     def describe(self) -> str:
         """Model, scaling, and how many of its layers decode in one call."""
         note = f"; {self._loaded.note}" if self._loaded.note else ""
-        return f"{self._loaded.name} in {self.scaling}: {self.fusion}{note}"
+        return f"{self._loaded.name} in {self.scaling}: {self._head}{self.fusion}{note}"
 
     def encode(self, text: str) -> list[int]:
         """The ids of a prompt. ValueError if there is none, or one that the model has no embedding for."""

@@ -27,6 +27,7 @@ class Validation:
     task: Path | None = None
     limit: int | None = None
     by_layer: bool = False
+    fp8_head: bool = False
 
     def __post_init__(self) -> None:
         if self.dtype not in PRECISIONS:
