@@ -130,6 +130,24 @@ int step(const DecoderLayer& layer, int isa, uintptr_t x, int64_t num_rows, uint
                      output<const uint16_t>(sines), cache, output<uint16_t>(out), num_threads);
 }
 
+// (address of keys, of values, head_stride, length)
+using CacheFacts = std::tuple<uintptr_t, uintptr_t, int64_t, int64_t>;
+
+int step_through(int isa, const std::vector<const DecoderLayer*>& layers, const std::vector<CacheFacts>& caches,
+                 uintptr_t x, uintptr_t cosines, uintptr_t sines, uintptr_t out, int num_threads) {
+  if (layers.empty() || layers.size() != caches.size()) throw std::invalid_argument("each layer has a cache");
+  std::vector<Cached> cached;
+  for (const auto& [keys, values, head_stride, length] : caches)
+    cached.push_back({output<uint16_t>(keys), output<uint16_t>(values), head_stride, length});
+  return decode_token(static_cast<Isa>(isa), layers.data(), cached.data(), static_cast<int>(layers.size()),
+                      output<const uint16_t>(x), output<const uint16_t>(cosines), output<const uint16_t>(sines),
+                      output<uint16_t>(out), num_threads);
+}
+
+void norm_rows(int isa, uintptr_t x, int64_t num_rows, int64_t n, uintptr_t weight, float epsilon, uintptr_t out) {
+  rms_norm(static_cast<Isa>(isa), output<const uint16_t>(x), num_rows, n, norm({weight, epsilon}), output<uint16_t>(out));
+}
+
 bool isa_serves_rows(int isa) { return serves_rows(static_cast<Isa>(isa)); }
 
 int scale_bias_of(float amax, int format, int margin) {
@@ -167,5 +185,7 @@ NB_MODULE(_core, module) {
   module.def("matmul", &multiply, release_gil());
   module.def("scale_bias", &scale_bias_of);
   module.def("serves_rows", &isa_serves_rows);
+  module.def("rms_norm", &norm_rows, release_gil());
+  module.def("step_through", &step_through, release_gil());
   nb::class_<DecoderLayer>(module, "DecoderLayer").def("__init__", &make_layer).def("step", &step, release_gil());
 }

@@ -166,6 +166,10 @@ int amax_to_scale_bias(uint32_t amax_bits, Fp8 format, int margin) {
   return std::clamp(max_exponent - exponent - (mantissa > max_mantissa) - margin, -126, 126);
 }
 
+void rms_norm(Isa isa, const uint16_t* x, int64_t num_rows, int64_t n, Norm norm, uint16_t* out) {
+  for (int64_t row = 0; row < num_rows; ++row) token_kernels(isa).norm(x + row * n, norm, n, out + row * n);
+}
+
 bool serves_rows(Isa isa) { return token_kernels(isa).attend_block != nullptr; }
 
 int decode_rows(Isa isa, const DecoderLayer& layer, const uint16_t* x, int64_t num_rows, const uint16_t* cosines,
@@ -195,6 +199,19 @@ int decode_rows(Isa isa, const DecoderLayer& layer, const uint16_t* x, int64_t n
   products.run(up, {&layer.down}, {normed}, 6);
   each_row(hidden, [&](int64_t at) { kernels.add(out + at, normed + at, hidden); });
   return products.first_nonfinite;
+}
+
+int decode_token(Isa isa, const DecoderLayer* const* layers, const Cached* caches, int num_layers, const uint16_t* x,
+                 const uint16_t* cosines, const uint16_t* sines, uint16_t* out, int num_threads) {
+  static thread_local Scratch<uint16_t> scratch;
+  uint16_t* other = scratch.reserve(layers[0]->q.num_in);
+  for (int i = 0; i < num_layers; ++i) {
+    uint16_t* next = (num_layers - i) % 2 ? out : other;  // the last is out
+    const int failed = decode_rows(isa, *layers[i], x, 1, cosines, sines, caches[i], next, num_threads);
+    if (failed >= 0) return i * DecoderLayer::num_linears + failed;
+    x = next;
+  }
+  return -1;
 }
 
 }  // namespace octoscale

@@ -60,6 +60,14 @@ int decode_rows(Isa isa, const DecoderLayer& layer, const uint16_t* x, int64_t n
                 const uint16_t* sines, const Cached& cache, uint16_t* out, int num_threads);
 bool serves_rows(Isa isa);
 
+// One token through a stack of layers: caches[i] is that of layers[i]. The number of the first linear layer whose input
+// holds infinity or NaN, counted through all layers, or -1; what comes after it is not computed.
+int decode_token(Isa isa, const DecoderLayer* const* layers, const Cached* caches, int num_layers, const uint16_t* x,
+                 const uint16_t* cosines, const uint16_t* sines, uint16_t* out, int num_threads);
+
+// Rows of n values, a multiple of 16.
+void rms_norm(Isa isa, const uint16_t* x, int64_t num_rows, int64_t n, Norm norm, uint16_t* out);
+
 // The largest b with amax * 2**b <= the format's largest value, less margin: the twin of scaling.py.
 int amax_to_scale_bias(uint32_t amax_bits, Fp8 format, int margin);
 

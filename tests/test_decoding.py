@@ -1,6 +1,7 @@
 """Fast decoding. Oracle: the model's own forward, token by token, with attention in float32."""
 
 import copy
+import gc
 import io
 import math
 import tempfile
@@ -193,7 +194,7 @@ def test_a_token_that_asks_for_more_passes_layer_by_layer(case, saved, monkeypat
     words = {"input_ids": ids[:, 6:]} | ONE_BY_ONE[case]
     if case == "embeddings":
         del words["input_ids"]
-    monkeypatch.setattr("octoscale.fused_backbone._step", lambda *_: pytest.fail("all layers in one go"))
+    monkeypatch.setattr("octoscale.fused_backbone.step_through", lambda *_: pytest.fail("all layers in one go"))
     results = []
     for prepare in (unfuse, fuse):
         prepare(model)
@@ -311,6 +312,29 @@ def test_a_weight_or_a_scale_that_changes_is_seen(saved):
     assert (found - expected).float().norm() < 0.03 * expected.float().norm()
 
 
+def test_a_layer_that_is_replaced_is_seen_when_a_sequence_begins(saved):
+    """A cache that was not seen before begins one, too. Until then the old weights are alive, and used."""
+    model = load(saved)
+    fuse(model)
+    ids = tokens(batch=1, length=10)
+    cache = DynamicCache()
+    decode(model, ids[:, :8], cache)
+    fork, again = copy.deepcopy(cache), copy.deepcopy(cache)
+    before = decode(model, ids[:, 8:9], again, prefill=0)
+    other = copy.deepcopy(model.model.layers[0].mlp.down_proj)
+    other.weight = torch.nn.Parameter(other.weight.detach().clone().flip(0), requires_grad=False)
+    decode(model, ids[:, 8:9], cache, prefill=0)
+    model.model.layers[0].mlp.down_proj = other
+    gc.collect()
+    unchanged = decode(model, ids[:, 9:], cache, prefill=0)
+    found = decode(model, ids[:, 8:9], fork, prefill=0)
+    assert (found - before).float().norm() > 0.1 * before.float().norm()
+    assert not torch.equal(unchanged, decode(model, ids[:, 9:], fork, prefill=0))
+    model.model.layers[1].mlp.down_proj = torch.nn.Linear(112, 64, bias=False, dtype=torch.bfloat16)
+    with pytest.raises(ValueError, match=r"model\.layers\.1: mlp\.down_proj is not loaded in FP8, since"):
+        decode(model, ids)
+
+
 def test_a_scale_of_no_power_of_two_is_no_longer_fused(saved):
     model = load(saved)
     fuse(model)
@@ -336,7 +360,7 @@ def test_weights_that_would_be_read_out_of_bounds_are_refused(change, message, s
     layer = model.model.layers[1].mlp.up_proj
     layer.weight = torch.nn.Parameter(change(layer.weight.detach()), requires_grad=False)
     with pytest.raises(ValueError, match=message):
-        decode(model, tokens(batch=1, length=1), cache, prefill=0)
+        decode(model, tokens(batch=1, length=1), copy.deepcopy(cache), prefill=0)
 
 
 def test_infinity_names_the_layer(saved):

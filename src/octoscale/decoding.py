@@ -7,21 +7,21 @@
 A single token reads every weight once and computes next to nothing: what costs time besides are some thirty calls of
 Python and torch for each layer. `fuse` gives the decoder, its layers and the head a `forward` that makes one call for
 each where it may, and else goes the usual way.
+
+Codes and norms are read where they are; that one is replaced, or a scale changed, is noticed when a sequence begins.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
 from octoscale.backends import token
 from octoscale.fused_backbone import BACKBONES, FusedBackbone
+from octoscale.fused_ends import FusedHead, FusedNorm
 from octoscale.fused_layer import FusedLayer, why_not
 from octoscale.stored import StoredLinear
-
-_MOST_HEAD_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,11 @@ def fuse(model: PreTrainedModel) -> FusionReport:
         for module in model.modules():
             if type(module).__name__ in BACKBONES:
                 module.forward = FusedBackbone(module)
+                module.norm.forward = FusedNorm(module.norm)
     head = model.get_output_embeddings()
     plain = bool(fused) and type(head) is nn.Linear and head.bias is None
     if plain:
-        head.forward = _FusedHead(head)
+        head.forward = FusedHead(head)
     fast_head = plain or (isinstance(head, StoredLinear) and head.fp8.activations == "none")
     return FusionReport(fused, {name: why for name, why in left.items() if why is not None}, fast_head)
 
@@ -64,7 +65,7 @@ def fuse(model: PreTrainedModel) -> FusionReport:
 def unfuse(model: PreTrainedModel) -> None:
     """Take back what `fuse` did."""
     for module in model.modules():
-        if isinstance(module.__dict__.get("forward"), FusedBackbone | FusedLayer | _FusedHead):
+        if isinstance(module.__dict__.get("forward"), FusedBackbone | FusedLayer | FusedNorm | FusedHead):
             del module.__dict__["forward"]
 
 
@@ -73,21 +74,3 @@ def _decoder_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     for name, module in model.named_modules():
         if type(module).__name__.endswith(("DecoderLayer", "Block")):
             yield name, module
-
-
-class _FusedHead:
-    """The forward of the layer that gives the logits: bfloat16, for the few rows that generation asks for."""
-
-    def __init__(self, head: nn.Linear) -> None:
-        self._head = head
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """As nn.Linear's own forward."""
-        weight = self._head.weight
-        rows = x.numel() // x.shape[-1]
-        plain = x.dtype == weight.dtype == torch.bfloat16 and x.is_contiguous() and weight.is_contiguous()
-        if plain and 0 < rows <= _MOST_HEAD_ROWS and not torch.is_grad_enabled() and x.device.type == "cpu":
-            out = torch.empty(*x.shape[:-1], weight.shape[0], dtype=torch.bfloat16)
-            if token.linear_bf16(x.view(rows, -1), weight, out.view(rows, -1)):
-                return out
-        return nn.Linear.forward(self._head, x)

@@ -1,27 +1,43 @@
-"""FusedBackbone: the forward of a Llama's decoder for the next token, with all that is Python done at once.
+"""FusedBackbone: the forward of a Llama's decoder. The next token passes all layers in one call of the core.
 
-A layer's step in C++ takes a tenth of a millisecond in a small model, and sweeps what Python needs out of the caches;
-so looking at the modules of a layer right before its step costs half as much again. Here all layers are looked at
-first, then they run one after the other. Whatever is not one token after others goes the usual way, to FusedLayer.
+A layer's step takes a tenth of a millisecond in a small model, and sweeps what Python needs out of the caches: looking
+at a layer's modules right before its step cost half as much again. Here all layers are looked at first, and at once.
+Whatever is not one token after others goes the usual way, to FusedLayer. Whether a weight was replaced is looked up
+once a sequence: for each token, that alone took a tenth of a small model's time.
 """
 
+import weakref
+from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from octoscale.backends.token import step_through
 from octoscale.fused_layer import FusedLayer, is_plain
+from octoscale.watch import Watch
 
 #: The classes of transformers whose forward is this one.
 BACKBONES = ("LlamaModel", "MistralModel")
 
+_RECORDER = attrgetter("recorder")
+
 
 class FusedBackbone:
-    """The forward of a decoder whose layers are all fused: one token in one go, all else the usual way."""
+    """The forward of a decoder whose layers are all fused: one token in one call, all else the usual way."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model: Any = model
+        self._stack: _Stack | None = None
+        self._past: weakref.ref[Any] | None = None
+
+    def __getstate__(self) -> nn.Module:
+        """A copy finds its own layers."""
+        return self._model  # type: ignore[no-any-return]
+
+    def __setstate__(self, state: nn.Module) -> None:
+        self.__init__(state)  # type: ignore[misc]
 
     def __call__(
         self,
@@ -32,16 +48,17 @@ class FusedBackbone:
         **kwargs: Any,
     ) -> Any:
         """As the decoder's own forward."""
-        layers = None
+        stack = None
         if all(_is_usual(name, value) for name, value in kwargs.items()):
-            layers = self._layers_for(input_ids, attention_mask, past_key_values)
-        if layers is not None:
+            stack = self._stack_for(input_ids, attention_mask, past_key_values)
+        if stack is not None:
             x = self._model.embed_tokens(input_ids)
             positions = torch.tensor([[past_key_values.get_seq_length()]]) if position_ids is None else position_ids
-            turns = [turn.contiguous() for turn in self._model.rotary_emb(x, position_ids=positions)]
-            if is_plain(x) and all(turn.dtype == x.dtype for turn in turns):
-                y = _step(layers, past_key_values, x, *turns)
-                return BaseModelOutputWithPast(last_hidden_state=self._model.norm(y), past_key_values=past_key_values)
+            cosines, sines = (turn.contiguous() for turn in self._model.rotary_emb(x, position_ids=positions))
+            if is_plain(x) and cosines.dtype == sines.dtype == x.dtype:
+                y = self._model.norm(stack.step(past_key_values, x, cosines, sines))
+                return BaseModelOutputWithPast(last_hidden_state=y, past_key_values=past_key_values)
+        self._past = None
         return type(self._model).forward(
             self._model,
             input_ids=input_ids,
@@ -51,7 +68,7 @@ class FusedBackbone:
             **kwargs,
         )
 
-    def _layers_for(self, ids: Tensor | None, mask: Tensor | None, past: Any) -> list[FusedLayer] | None:
+    def _stack_for(self, ids: Tensor | None, mask: Tensor | None, past: Any) -> "_Stack | None":
         """The layers, if this is one token after others of one sequence that they all can take; else None."""
         model = self._model
         if ids is None or ids.shape != (1, 1) or past is None or model.training:
@@ -65,13 +82,14 @@ class FusedBackbone:
             return None
         modules = list(model.layers)[: config.num_hidden_layers]
         layers = [module.__dict__.get("forward") for module in modules]
-        if any(type(layer) is not FusedLayer for layer in layers):
-            return None
-        if any(module._forward_hooks or module._forward_pre_hooks for module in modules):
-            return None
-        if any(layer.is_observed() or not layer.extends(past, 1) for layer in layers):
-            return None
-        return layers
+        if self._stack is None or self._stack.layers != layers:
+            if any(type(layer) is not FusedLayer for layer in layers):
+                return None
+            self._stack = _Stack(modules, layers)
+        if self._past is None or self._past() is not past:
+            self._past = weakref.ref(past)
+            self._stack.refresh()
+        return None if self._stack.is_observed() or not self._stack.extends(past) else self._stack
 
 
 def _is_usual(name: str, value: object) -> bool:
@@ -84,15 +102,45 @@ def _sees_all(mask: Tensor | None) -> bool:
     return mask is None or (mask.dim() == 2 and bool(mask.all()))
 
 
-def _step(layers: list[FusedLayer], past: Any, x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """One token through all layers; the cache grows when all have succeeded."""
-    caches = [past.layers[layer.parts.index] for layer in layers]
-    rooms = [layer.room(cache, 1) for layer, cache in zip(layers, caches, strict=True)]
-    cores = [layer.core() for layer in layers]
-    out, other = torch.empty_like(x), torch.empty_like(x)
-    for layer, core, room in zip(layers, cores, rooms, strict=True):
-        layer.step(core, room, x, cosines, sines, out)
-        x, out, other = out, other, out
-    for room, cache in zip(rooms, caches, strict=True):
-        room.show(cache, 1)
-    return x
+class _Stack:
+    """Fused layers, one after the other, and all that has to be looked at before a token passes them."""
+
+    def __init__(self, modules: list[nn.Module], layers: list[Any]) -> None:
+        self.layers: list[FusedLayer] = layers
+        self._modules = modules
+        self._look()
+
+    def refresh(self) -> None:
+        """Look at the layers anew if anything in them has changed."""
+        if self._watch.has_changed():
+            self._look()
+
+    def is_observed(self) -> bool:
+        """Whether someone wants to see what passes inside."""
+        return any(self._hooks) or list(map(_RECORDER, self._runtimes)) != self._unrecorded
+
+    def extends(self, past: Any) -> bool:
+        """Whether a token can be added to all layers of a cache."""
+        return all(layer.extends(past, 1) for layer in self.layers)
+
+    def step(self, past: Any, x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+        """One token through all layers; the cache grows when all have succeeded."""
+        caches = [past.layers[layer.parts.index] for layer in self.layers]
+        rooms = [layer.room(cache, 1) for layer, cache in zip(self.layers, caches, strict=True)]
+        out = torch.empty_like(x)
+        failed = step_through(self._cores, [room.facts for room in rooms], x, cosines, sines, out)
+        if failed >= 0:
+            layer, number = divmod(failed, len(self.layers[0].parts.linears))
+            raise self.layers[layer].nonfinite(number)
+        for room, cache in zip(rooms, caches, strict=True):
+            room.show(cache, 1)
+        return out
+
+    def _look(self) -> None:
+        layers = self.layers
+        self._cores = [layer.core() for layer in layers]
+        self._watch = Watch(module for layer in layers for module in layer.parts.modules)
+        self._hooks = [hooks for m in self._modules for hooks in (m._forward_hooks, m._forward_pre_hooks)]
+        self._hooks += [hooks for layer in layers for hooks in layer.parts.hooks]
+        self._runtimes = [runtime for layer in layers for runtime in layer.parts.runtimes]
+        self._unrecorded = [None] * len(self._runtimes)

@@ -8,7 +8,6 @@ New keys and values are written behind those that a cache shows, in room kept fo
 """
 
 import weakref
-from operator import attrgetter
 from typing import Any
 
 import torch
@@ -17,10 +16,11 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from octoscale.backends import token
 from octoscale.backends.token import LayerFacts, LinearFacts, TokenLayer
-from octoscale.linear import nonfinite_error
+from octoscale.linear import NonFiniteError, nonfinite_error
 from octoscale.recipe import Operand
 from octoscale.scaling import Delayed
 from octoscale.stored import StoredLinear
+from octoscale.watch import Watch
 
 #: The classes of transformers whose forward is the one of csrc/token.h.
 DECODER_LAYERS = ("LlamaDecoderLayer", "MistralDecoderLayer")
@@ -29,7 +29,6 @@ _LINEARS = tuple(f"self_attn.{name}_proj" for name in "qkvo") + tuple(
     f"mlp.{name}_proj" for name in ("gate", "up", "down")
 )
 _NORMS = ("input_layernorm", "post_attention_layernorm")
-_VERSION = attrgetter("_version")
 
 
 def why_not(layer: nn.Module) -> str | None:
@@ -57,13 +56,13 @@ def why_not(layer: nn.Module) -> str | None:
 
 
 class FusedLayer:
-    """The forward of a decoder layer: `step` where `serves` allows it, the usual forward where not."""
+    """The forward of a decoder layer: one call of the core where it may, the usual forward where it may not."""
 
     def __init__(self, name: str, layer: nn.Module) -> None:
         self._name, self._layer = name, layer
         self._known_parts: _Parts | None = None
         self._caches: weakref.WeakKeyDictionary[DynamicLayer, Room] = weakref.WeakKeyDictionary()
-        self._seen: list[object] = []
+        self._watch: Watch | None = None
         self._token_layer: TokenLayer | None = None
 
     def __getstate__(self) -> tuple[str, nn.Module]:
@@ -82,7 +81,9 @@ class FusedLayer:
         num_tokens, out = hidden_states.shape[1], torch.empty_like(hidden_states)
         room = self.room(cache, num_tokens)
         cosines, sines = kwargs["position_embeddings"]
-        self.step(self.core(), room, hidden_states, cosines, sines, out)
+        failed = self.core().step(hidden_states, cosines, sines, room.keys, room.values, room.length, out)
+        if failed >= 0:
+            raise self.nonfinite(failed)
         room.show(cache, num_tokens)
         return out
 
@@ -123,19 +124,17 @@ class FusedLayer:
 
     def core(self) -> TokenLayer:
         """The core's picture of the layer, drawn anew when a tensor has moved or a scale has changed."""
-        seen = self.parts.state()
-        if self._token_layer is None or seen != self._seen:
+        if self._token_layer is None or self._watch is None or self._watch.has_changed():
             why = why_not(self._layer)
             if why is not None:
                 raise ValueError(f"{self._name}: {why}, since octoscale.decoding.fuse(model): call it again")
-            self._token_layer, self._seen = TokenLayer(self.parts.facts()), seen
+            self._known_parts = None
+            self._token_layer, self._watch = TokenLayer(self.parts.facts()), Watch(self._layer.modules())
         return self._token_layer
 
-    def step(self, core: TokenLayer, room: "Room", x: Tensor, cosines: Tensor, sines: Tensor, out: Tensor) -> None:
-        """Fill `out` and the room. x, out: [1, tokens, hidden]. NonFiniteError for an input with infinity or NaN."""
-        failed = core.step(x, cosines, sines, room.keys, room.values, room.length, out)
-        if failed >= 0:
-            raise nonfinite_error(self.parts.linears[failed].fp8.name.module, "input")
+    def nonfinite(self, number: int) -> NonFiniteError:
+        """The error for a linear layer, by its number, whose input holds infinity or NaN."""
+        return nonfinite_error(self.parts.linears[number].fp8.name.module, "input")
 
     def _serves(self, x: Tensor, kwargs: dict[str, Any]) -> bool:
         """Whether a step may do what the usual forward would."""
@@ -159,19 +158,14 @@ class _Parts:
     def __init__(self, layer: nn.Module) -> None:
         attention: Any = layer.self_attn
         self.index: int = attention.layer_idx
-        inner = [module for module in layer.modules() if module is not layer]
+        self.modules = list(layer.modules())
+        inner = self.modules[1:]
         self.hooks = [hooks for module in inner for hooks in (module._forward_hooks, module._forward_pre_hooks)]
         self.linears: list[StoredLinear] = [layer.get_submodule(name) for name in _LINEARS]  # type: ignore[misc]
         self._norms: list[Any] = [layer.get_submodule(name) for name in _NORMS]
         self.runtimes = [linear.fp8.runtime for linear in self.linears]
-        self._parameters = [module._parameters for module in (*self.linears, *self._norms)]
         self.head_dim, self._scale = attention.head_dim, attention.scaling
         self.heads_of_cache = self.linears[1].out_features // self.head_dim
-
-    def state(self) -> list[object]:
-        """Where all tensors are, how large, and how often they were written to."""
-        tensors = [p for parameters in self._parameters for p in parameters.values() if p is not None]
-        return [*map(Tensor.data_ptr, tensors), *map(Tensor.numel, tensors), *map(_VERSION, tensors)]
 
     def facts(self) -> LayerFacts:
         """What the core has to know."""
@@ -194,6 +188,7 @@ class Room:
         self._capacity = needed if cache is None else max(256, 2 * needed)
         self.keys, self.values = (torch.empty(1, heads, self._capacity, dim, dtype=torch.bfloat16) for _ in "kv")
         self._shown = (self.keys, self.values)
+        self._addresses = (self.keys.data_ptr(), self.values.data_ptr(), self.keys.stride(1))
         if cache is not None and not cache.is_initialized:
             cache.lazy_initialization(self.keys, self.values)
         elif cache is not None and self.length:
@@ -203,6 +198,11 @@ class Room:
         """Whether the cache is as we left it, and one more position fits."""
         mine = cache is not None and cache.keys is self._shown[0] and cache.values is self._shown[1]
         return mine and self.length < self._capacity
+
+    @property
+    def facts(self) -> tuple[int, int, int, int]:
+        """As the core wants it: the addresses of keys and values, their stride, and the length."""
+        return (*self._addresses, self.length)
 
     def show(self, cache: DynamicLayer | None, num_new: int) -> None:
         """Let the cache see the new positions."""

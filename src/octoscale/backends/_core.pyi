@@ -1,5 +1,7 @@
 """The C++ core (csrc/bindings.cpp). Addresses are ints; 0 stands for nothing. Nothing is checked here."""
 
+from collections.abc import Sequence
+
 def isas() -> list[str]: ...
 def formats() -> list[tuple[str, int, int, int, float, int]]: ...
 def use_pool(gomp_parallel: int, get_thread_num: int, get_num_threads: int, /) -> None: ...
@@ -82,6 +84,18 @@ def matmul(
 ) -> bool: ...
 def scale_bias(amax: float, format: int, margin: int, /) -> int: ...
 def serves_rows(isa: int, /) -> bool: ...
+def rms_norm(isa: int, x: int, num_rows: int, n: int, weight: int, epsilon: float, out: int, /) -> None: ...
+def step_through(
+    isa: int,
+    layers: Sequence[DecoderLayer],
+    caches: Sequence[tuple[int, int, int, int]],
+    x: int,
+    cosines: int,
+    sines: int,
+    out: int,
+    num_threads: int,
+    /,
+) -> int: ...
 
 class DecoderLayer:
     def __init__(

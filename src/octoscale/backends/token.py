@@ -1,11 +1,13 @@
 """New tokens through a decoder layer in one call of the C++ core (csrc/token.h): facts about the layer go in once.
 
-    layer = TokenLayer(facts)                                   addresses of weights that stay alive and where they are
+    layer = TokenLayer(facts)                                   the addresses of weights, which are kept alive
     failed = layer.step(x, cosines, sines, keys, values, 17, out)
+    failed = step_through(layers, caches, x, cosines, sines, out)
 
 Everything is bfloat16, contiguous and on the CPU; the callers have checked it. Without the core there is none of this.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,11 +48,16 @@ class LayerFacts:
         hidden, inner = self.linears[0].codes.shape[1], self.linears[4].codes.shape[0]
         heads, kv_heads = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
         shapes = [(heads, hidden), *[(kv_heads, hidden)] * 2, (hidden, heads), *[(inner, hidden)] * 2, (hidden, inner)]
-        tensors = [*(row.codes for row in self.linears), *(weight for weight, _ in self.norms)]
-        if [tuple(x.shape) for x in tensors] != [*shapes, (hidden,), (hidden,)] or self.num_heads % self.num_kv_heads:
+        found = [tuple(x.shape) for x in self.tensors]
+        if found != [*shapes, (hidden,), (hidden,)] or self.num_heads % self.num_kv_heads:
             raise ValueError("the shapes of a decoder layer's weights do not fit together")
-        if not all(x.is_contiguous() and x.device.type == "cpu" for x in tensors):
+        if not all(x.is_contiguous() and x.device.type == "cpu" for x in self.tensors):
             raise ValueError("the weights of a fused decoder layer are contiguous, and on the CPU")
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Codes and weights: all that the core reads."""
+        return [*(row.codes for row in self.linears), *(weight for weight, _ in self.norms)]
 
 
 def why_not() -> str | None:
@@ -69,7 +76,8 @@ class TokenLayer:
         heads = (facts.num_heads, facts.num_kv_heads, facts.head_dim)
         norm1, norm2 = ((weight.data_ptr(), epsilon) for weight, epsilon in facts.norms)
         linears = [_numbers(row) for row in facts.linears]
-        self._layer = _core.DecoderLayer(heads, facts.attention_scale, norm1, norm2, linears)
+        self._alive = [x.detach() for x in facts.tensors]  # the core knows addresses only
+        self.native = _core.DecoderLayer(heads, facts.attention_scale, norm1, norm2, linears)
 
     @property
     def serves_rows(self) -> bool:
@@ -89,7 +97,33 @@ class TokenLayer:
         caches = (keys.data_ptr(), values.data_ptr(), keys.stride(1), length)
         turns = (cosines.data_ptr(), sines.data_ptr())
         to = (out.data_ptr(), torch.get_num_threads())
-        return self._layer.step(self._isa, x.data_ptr(), x.numel() // x.shape[-1], *turns, *caches, *to)
+        return self.native.step(self._isa, x.data_ptr(), x.numel() // x.shape[-1], *turns, *caches, *to)
+
+
+def step_through(
+    layers: Sequence[TokenLayer],
+    caches: Sequence[tuple[int, int, int, int]],
+    x: Tensor,
+    cosines: Tensor,
+    sines: Tensor,
+    out: Tensor,
+) -> int:
+    """One token through all layers. caches: of each, the addresses of keys and values, their stride, and the length.
+
+    As `TokenLayer.step`, but that linear layers are counted through all layers, seven in each.
+    """
+    from octoscale.backends import _core
+
+    addresses = (x.data_ptr(), cosines.data_ptr(), sines.data_ptr(), out.data_ptr())
+    return _core.step_through(_isa(), [layer.native for layer in layers], caches, *addresses, torch.get_num_threads())
+
+
+def rms_norm(x: Tensor, weight: Tensor, epsilon: float, out: Tensor) -> None:
+    """Fill `out` with x [..., n] / sqrt(mean(x**2) + epsilon) * weight [n], all bfloat16 and contiguous."""
+    from octoscale.backends import _core
+
+    n = weight.numel()
+    _core.rms_norm(_isa(), x.data_ptr(), x.numel() // n, n, weight.data_ptr(), epsilon, out.data_ptr())
 
 
 def linear_bf16(x_MK: Tensor, weight_NK: Tensor, out_MN: Tensor) -> bool:
