@@ -5,9 +5,9 @@
 
 namespace octoscale {
 
-// From the slowest to the fastest.
-enum class Isa : int { scalar, avx2, avx512 };
-constexpr int num_isas = 3;
+// From the slowest to the fastest; each has all that those before it have. AMX adds products of many rows to AVX-512.
+enum class Isa : int { scalar, avx2, avx512, amx };
+constexpr int num_isas = 4;
 
 const char* name_of(Isa isa);
 

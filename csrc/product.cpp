@@ -27,7 +27,7 @@ int num_stream_tasks(const Matrix& a, const Part* parts, int num_parts, int num_
 
 void stream(Isa isa, const Matrix& a, const Part* parts, int num_parts, int num_threads) {
 #if defined(OCTOSCALE_X86)
-  if (isa == Isa::avx512) return stream_avx512(a, parts, num_parts, num_threads);
+  if (isa >= Isa::avx512) return stream_avx512(a, parts, num_parts, num_threads);
   if (isa == Isa::avx2) return stream_avx2(a, parts, num_parts, num_threads);
 #endif
   (void)isa;
@@ -36,12 +36,15 @@ void stream(Isa isa, const Matrix& a, const Part* parts, int num_parts, int num_
 }
 
 bool matmul(Isa isa, const Matrix& a, const Matrix& b, const Output& out, int num_threads) {
-  if (b.is_bf16 && !(isa == Isa::avx512 && a.is_bf16 && can_stream(a, b))) return false;
+  if (b.is_bf16 && !(isa >= Isa::avx512 && a.is_bf16 && can_stream(a, b))) return false;
   const Unscale unscale = unscale_by(out.scale_bias);
   prefer_huge_pages(out.data, a.rows * out.row_stride * (out.type == Float::f32 ? 4 : 2));
   if (isa == Isa::scalar) return product_scalar(a, b, out, unscale, num_threads), true;
 #if defined(OCTOSCALE_X86)
-  if (isa == Isa::avx512 && !can_stream(a, b)) return gemm_avx512(a, b, out, unscale, num_threads), true;
+#if defined(OCTOSCALE_AMX)
+  if (isa == Isa::amx && !can_stream(a, b)) return gemm_amx(a, b, out, unscale, num_threads), true;
+#endif
+  if (isa >= Isa::avx512 && !can_stream(a, b)) return gemm_avx512(a, b, out, unscale, num_threads), true;
   if (can_stream(a, b)) {
     const Part part = {b, out};
     return stream(isa, a, &part, 1, num_threads), true;

@@ -52,5 +52,6 @@ void product_scalar(const Matrix& a, const Matrix& b, const Output& out, Unscale
 void stream_avx2(const Matrix& a, const Part* parts, int num_parts, int num_threads);
 void stream_avx512(const Matrix& a, const Part* parts, int num_parts, int num_threads);
 void gemm_avx512(const Matrix& a, const Matrix& b, const Output& out, Unscale unscale, int num_threads);
+void gemm_amx(const Matrix& a, const Matrix& b, const Output& out, Unscale unscale, int num_threads);
 
 }  // namespace octoscale

@@ -6,10 +6,12 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "pack_avx512.h"
+
 namespace octoscale {
 namespace {
 
-constexpr int64_t panel_cols = 64, tile_rows = 6;
+constexpr int64_t tile_rows = 6;
 
 // Decoded rows of a, in groups of 64: pair p of row r is data[r / 64 * group_stride + r % 64 * row_stride + p * pair_stride].
 struct Pairs {

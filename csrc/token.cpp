@@ -15,8 +15,11 @@ namespace octoscale {
 namespace {
 
 const TokenKernels& token_kernels(Isa isa) {
+#if defined(OCTOSCALE_AMX)
+  if (isa == Isa::amx) return token_amx;
+#endif
 #if defined(OCTOSCALE_X86)
-  if (isa == Isa::avx512) return token_avx512;
+  if (isa >= Isa::avx512) return token_avx512;
   if (isa == Isa::avx2) return token_avx2;
 #endif
   return (void)isa, token_scalar;

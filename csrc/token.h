@@ -98,5 +98,6 @@ constexpr int64_t attend_rows = 64;
 extern const TokenKernels token_scalar;
 extern const TokenKernels token_avx2;
 extern const TokenKernels token_avx512;
+extern const TokenKernels token_amx;
 
 }  // namespace octoscale

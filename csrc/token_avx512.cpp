@@ -10,6 +10,7 @@
 #include "scratch.h"
 #include "tile_avx512.h"
 #include "token_loops.h"
+#include "weigh_avx512.h"
 
 namespace octoscale {
 namespace {
@@ -40,18 +41,13 @@ void pack_head(const uint16_t* keys, const uint16_t* values, int64_t length, int
 }
 
 // e**(score - largest) of the first n of a row, 0 up to the end of the row; returns their sum.
-float weigh(float* scores, int64_t n, int64_t end, float scale, uint16_t* weights) {
-  float largest = scores[0];
-  for (int64_t t = 1; t < n; ++t) largest = scores[t] > largest ? scores[t] : largest;
-  float sums[lanes] = {};
-  for (int64_t t = n; t < end; ++t) scores[t] = -INFINITY;
+float weigh(const float* scores, int64_t n, int64_t end, float scale, uint16_t* weights) {
+  __m512 maxima = _mm512_set1_ps(-INFINITY), sums = _mm512_setzero_ps();
+  for (int64_t t = 0; t < n; t += lanes) maxima = larger_lanes(maxima, scores + t, lanes_below(n - t));
+  const __m512 largest = _mm512_set1_ps(_mm512_reduce_max_ps(maxima)), factor = _mm512_set1_ps(scale * log2_e);
   for (int64_t t = 0; t < end; t += lanes)
-    for (int j = 0; j < lanes; ++j) {
-      const float weight = exponential((scores[t + j] - largest) * scale);
-      sums[j] += weight;
-      weights[t + j] = round_bf16(weight);
-    }
-  return sum_of(sums);
+    sums = _mm512_add_ps(sums, weigh_lanes(scores + t, lanes_below(n - t), largest, factor, weights + t));
+  return _mm512_reduce_add_ps(sums);
 }
 
 void attend_block(const uint16_t* queries, int64_t row_stride, int64_t first, int64_t num_rows, const uint32_t* packed,

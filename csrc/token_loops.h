@@ -32,6 +32,17 @@ inline float sum_of(const float (&x)[lanes]) {
   return s[0];
 }
 
+inline float largest_of(const float* x, int64_t n) {
+  float maxima[lanes];
+  std::fill_n(maxima, lanes, x[0]);
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes)
+    for (int j = 0; j < lanes; ++j) maxima[j] = x[i + j] > maxima[j] ? x[i + j] : maxima[j];
+  float largest = *std::max_element(maxima, maxima + lanes);
+  for (; i < n; ++i) largest = std::max(largest, x[i]);
+  return largest;
+}
+
 // e**x to about 1e-7, relative: 2**n * e**r with |r| <= ln(2) / 2.
 inline float exponential(float x) {
   constexpr float log2_e = 1.44269504f, ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f, whole = 12582912.0f;
@@ -75,11 +86,11 @@ float dot_loop(const uint16_t* a, const uint16_t* b, int64_t n) {
 
 // Scores to weights that sum to 1.
 void softmax_loop(float* scores, int64_t length) {
-  float largest = scores[0];
-  for (int64_t t = 1; t < length; ++t) largest = scores[t] > largest ? scores[t] : largest;
+  const float largest = largest_of(scores, length);
   for (int64_t t = 0; t < length; ++t) scores[t] = exponential(scores[t] - largest);
-  float sum = 0;
-  for (int64_t t = 0; t < length; ++t) sum += scores[t];
+  float sums[lanes] = {};
+  for (int64_t t = 0; t < length; ++t) sums[t % lanes] += scores[t];
+  const float sum = sum_of(sums);
   for (int64_t t = 0; t < length; ++t) scores[t] /= sum;
 }
 

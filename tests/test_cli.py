@@ -249,7 +249,7 @@ def test_info_says_which_backend_and_why(run):
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
-        ("OCTOSCALE_ISA", "sse9", "OCTOSCALE_ISA=sse9: the instruction sets are scalar, avx2, avx512"),
+        ("OCTOSCALE_ISA", "sse9", "OCTOSCALE_ISA=sse9: the instruction sets are scalar, avx2, avx512, amx"),
         ("OCTOSCALE_BACKEND", "cuda", "OCTOSCALE_BACKEND=cuda: the backends are native, portable"),
     ],
 )

@@ -88,19 +88,24 @@ def test_a_fused_layer_computes_what_the_layer_computes(name, scaling, activatio
 
 
 @pytest.mark.usefixtures("float32_attention")
+@pytest.mark.parametrize(("activations", "bound"), [("dynamic", 0.035), ("none", 0.01)])
 @pytest.mark.parametrize(("length", "head_dim"), [(2, 16), (16, 16), (63, 16), (65, 96), (200, 32)])
-def test_the_first_tokens_go_through_a_fused_layer_together(length, head_dim, tmp_path):
-    """Their weights of attention are rounded to bfloat16, as in torch's own attention."""
-    tiny_llama(**SIZES, head_dim=head_dim, max_position_embeddings=256).to(torch.bfloat16).save_pretrained(tmp_path)
-    model = load(tmp_path)
+@pytest.mark.parametrize("name", NATIVES)
+def test_the_first_tokens_go_through_a_fused_layer_together(name, length, head_dim, activations, bound, tmp_path):
+    """Their weights of attention are rounded to bfloat16, as in torch's own; scores are far from equal."""
+    sharp = tiny_llama(**SIZES, head_dim=head_dim, max_position_embeddings=256).to(torch.bfloat16)
+    for layer in sharp.model.layers:
+        layer.self_attn.q_proj.weight.data *= 64
+    sharp.save_pretrained(tmp_path)
+    model = load(tmp_path, activations=activations)
     ids = tokens(batch=1, length=length + 3)
-    with torch.no_grad():
+    with torch.no_grad(), using(name):
         expected = torch.cat([model(ids[:, :length]).logits, decode(model, ids, prefill=length)[:, 1:]], dim=1)
         fuse(model)
         found = torch.cat([model(ids[:, :length]).logits, decode(model, ids, prefill=length)[:, 1:]], dim=1)
         alone = model(ids[:, :length], use_cache=False).logits
     assert torch.equal(alone, found[:, :length])
-    assert (found - expected).float().norm() < 0.03 * expected.float().norm()
+    assert (found - expected).float().norm() < bound * expected.float().norm()
 
 
 @pytest.mark.parametrize("name", NATIVES)

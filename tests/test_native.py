@@ -482,7 +482,7 @@ def test_the_environment_names_an_instruction_set():
         assert choice_with(OCTOSCALE_ISA=isa).startswith(f"native | the C++ core with {isa}, forced by OCTOSCALE_ISA")
     assert (
         choice_with(OCTOSCALE_ISA="mmx")
-        == "ValueError: OCTOSCALE_ISA=mmx: the instruction sets are scalar, avx2, avx512"
+        == "ValueError: OCTOSCALE_ISA=mmx: the instruction sets are scalar, avx2, avx512, amx"
     )
 
 

@@ -24,7 +24,7 @@ from octoscale.formats import FORMATS, Format
 from octoscale.scaling import Constant, History, Rule
 
 #: From the slowest to the fastest; the position is the number by which the core knows an instruction set.
-ISAS = ("scalar", "avx2", "avx512")
+ISAS = ("scalar", "avx2", "avx512", "amx")
 #: Names one of them, to be used whatever the CPU would run.
 ISA_VARIABLE = "OCTOSCALE_ISA"
 
