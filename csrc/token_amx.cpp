@@ -5,11 +5,12 @@
 
 #include <immintrin.h>
 
+#include "attend_avx512.h"
 #include "pack_avx512.h"
 #include "scratch.h"
+#include "softmax_avx512.h"
 #include "tile_amx.h"
 #include "token_loops.h"
-#include "weigh_avx512.h"
 
 namespace octoscale {
 namespace {
@@ -115,7 +116,7 @@ void attend_block(const uint16_t* queries, int64_t row_stride, int64_t first, in
 
 }  // namespace
 
-const TokenKernels token_amx = {norm_loop, rotate_loop, attend_loop, gated_loop, add_loop,
+const TokenKernels token_amx = {norm_loop, rotate_loop, attend, gated_loop, add_loop,
                                 packed_size, pack_head, attend_block};
 
 }  // namespace octoscale

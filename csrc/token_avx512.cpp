@@ -7,10 +7,11 @@
 
 #include <cstring>
 
+#include "attend_avx512.h"
 #include "scratch.h"
+#include "softmax_avx512.h"
 #include "tile_avx512.h"
 #include "token_loops.h"
-#include "weigh_avx512.h"
 
 namespace octoscale {
 namespace {
@@ -78,7 +79,7 @@ void attend_block(const uint16_t* queries, int64_t row_stride, int64_t first, in
 
 }  // namespace
 
-const TokenKernels token_avx512 = {norm_loop, rotate_loop, attend_loop, gated_loop, add_loop,
+const TokenKernels token_avx512 = {norm_loop, rotate_loop, attend, gated_loop, add_loop,
                                    packed_size, pack_head, attend_block};
 
 }  // namespace octoscale

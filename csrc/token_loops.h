@@ -96,7 +96,7 @@ void softmax_loop(float* scores, int64_t length) {
 
 constexpr int64_t most_head_dim = 256;
 
-void attend_loop(const uint16_t* queries, const uint16_t* keys, const uint16_t* values, int64_t num_queries,
+[[maybe_unused]] void attend_loop(const uint16_t* queries, const uint16_t* keys, const uint16_t* values, int64_t num_queries,
                  int64_t head_dim, int64_t length, float scale, float* scores, uint16_t* out) {
   for (int64_t t = 0; t < length; ++t)
     for (int64_t h = 0; h < num_queries; ++h)
