@@ -34,6 +34,7 @@ LAYERS = {
     "linear": 3,
     "decoding": 4,
     "fp8_head": 4,
+    "huge_pages": 3,
     "fused_backbone": 4,
     "fused_ends": 4,
     "fused_layer": 4,

@@ -74,6 +74,12 @@ _Fp8Head = Annotated[
         help="Put the head's weight into FP8 in memory, and an embedding that shares it: less memory, more perplexity.",
     ),
 ]
+_HugePages = Annotated[
+    bool,
+    typer.Option(
+        help="Copy the weights into pages of 2 MB if they fit: faster, but not shared with other processes."
+    ),
+]
 _Dtype = Annotated[str, typer.Option(help="The model's own precision: bf16, fp16 or fp32.")]
 _Task = Annotated[
     Path | None, typer.Option(help='Also answer multiple-choice questions: JSON lines {"query", "choices", "gold"}.')
@@ -526,13 +532,14 @@ def generate(
     scaling: _WriterScaling = None,
     activations: _Activations = "dynamic",
     fp8_head: _Fp8Head = False,
+    huge_pages: _HugePages = True,
     as_json: _Json = False,
 ) -> None:
     """Go on with a text, in FP8: each token is printed when it comes."""
     from octoscale.generate import Sampling, Writer
 
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
-    writer = Writer(model, scaling, activations, fp8_head=fp8_head)
+    writer = Writer(model, scaling, activations, fp8_head=fp8_head, huge_pages=huge_pages)
     ids = writer.encode(prompt)
     writer.check_room(ids, sampling)
     sys.stderr.write(f"{writer.describe}\n")
@@ -545,7 +552,8 @@ def generate(
     seconds = time.perf_counter() - start
     if as_json:
         facts = {"model": model, "scaling": writer.scaling, "prompt": prompt, "text": new.text}
-        _print({**facts, "new_tokens": len(new.ids), "seconds": seconds, "fusion": str(writer.fusion)})
+        done = {"new_tokens": len(new.ids), "seconds": seconds, "fusion": str(writer.fusion), "pages": writer.pages}
+        _print(facts | done)
         return
     sys.stdout.write("\n")
     sys.stderr.write(
@@ -563,12 +571,13 @@ def chat(
     scaling: _WriterScaling = None,
     activations: _Activations = "dynamic",
     fp8_head: _Fp8Head = False,
+    huge_pages: _HugePages = True,
 ) -> None:
     """Talk with a model, in FP8: a line is a turn; an empty line or Ctrl-D ends."""
     from octoscale.generate import Sampling, Writer
 
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
-    writer = Writer(model, scaling, activations, fp8_head=fp8_head)
+    writer = Writer(model, scaling, activations, fp8_head=fp8_head, huge_pages=huge_pages)
     turns: list[dict[str, str]] = []
     writer.encode_chat([{"role": "user", "content": "?"}])
     sys.stderr.write(f"{writer.describe}\n")

@@ -20,6 +20,7 @@ from octoscale.decoding import fuse
 from octoscale.formats import PRECISIONS
 from octoscale.fp8_head import put_head_in_fp8
 from octoscale.hf import OctoscaleConfig
+from octoscale.huge_pages import gather
 from octoscale.validation import STORED
 
 DEFAULT_SCALING = "amax"
@@ -57,10 +58,19 @@ class Continuation:
 
 
 class Writer:
-    """A model that writes. `describe` says what it is and how fast it can be."""
+    """A model that writes. `describe` says what it is and how fast it can be.
+
+    huge_pages: copy the weights into huge pages if they fit (octoscale.huge_pages), out of their file's memory.
+    """
 
     def __init__(
-        self, spec: str, scaling: str | None = None, activations: str = "dynamic", *, fp8_head: bool = False
+        self,
+        spec: str,
+        scaling: str | None = None,
+        activations: str = "dynamic",
+        *,
+        fp8_head: bool = False,
+        huge_pages: bool = True,
     ) -> None:
         self.scaling = choose_scaling(spec, scaling)
         fp8 = None
@@ -72,13 +82,14 @@ class Writer:
         if self._loaded.encode is None:
             raise ValueError(f"{self._loaded.note}; without it, {spec} cannot read a prompt")
         self._head = f"{put_head_in_fp8(self._model)}; " if fp8_head else ""
+        self.pages = gather(self._model) if huge_pages else "weights where they were loaded"
         self.fusion = fuse(self._model)
 
     @property
     def describe(self) -> str:
-        """Model, scaling, and how many of its layers decode in one call."""
+        """Model, scaling, how many of its layers decode in one call, and where its weights are."""
         note = f"; {self._loaded.note}" if self._loaded.note else ""
-        return f"{self._loaded.name} in {self.scaling}: {self._head}{self.fusion}{note}"
+        return f"{self._loaded.name} in {self.scaling}: {self._head}{self.fusion}; {self.pages}{note}"
 
     def encode(self, text: str) -> list[int]:
         """The ids of a prompt. ValueError if there is none, or one that the model has no embedding for."""
