@@ -76,9 +76,7 @@ _Fp8Head = Annotated[
 ]
 _HugePages = Annotated[
     bool,
-    typer.Option(
-        help="Copy the weights into pages of 2 MB if they fit: faster, but not shared with other processes."
-    ),
+    typer.Option(help="Copy the weights into pages of 2 MB if they fit: faster, but not shared with other processes."),
 ]
 _Dtype = Annotated[str, typer.Option(help="The model's own precision: bf16, fp16 or fp32.")]
 _Task = Annotated[

@@ -128,7 +128,7 @@ class _Stack:
         caches = [past.layers[layer.parts.index] for layer in self.layers]
         rooms = [layer.room(cache, 1) for layer, cache in zip(self.layers, caches, strict=True)]
         out = torch.empty_like(x)
-        failed = step_through(self._cores, [room.facts for room in rooms], x, cosines, sines, out)
+        failed = step_through(self._natives, [room.facts for room in rooms], x, cosines, sines, out)
         if failed >= 0:
             layer, number = divmod(failed, len(self.layers[0].parts.linears))
             raise self.layers[layer].nonfinite(number)
@@ -139,6 +139,7 @@ class _Stack:
     def _look(self) -> None:
         layers = self.layers
         self._cores = [layer.core() for layer in layers]
+        self._natives = [core.native for core in self._cores]
         self._watch = Watch(module for layer in layers for module in layer.parts.modules)
         self._hooks = [hooks for m in self._modules for hooks in (m._forward_hooks, m._forward_pre_hooks)]
         self._hooks += [hooks for layer in layers for hooks in layer.parts.hooks]

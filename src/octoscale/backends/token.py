@@ -9,6 +9,7 @@ Everything is bfloat16, contiguous and on the CPU; the callers have checked it. 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ from octoscale.backends.operators import Operators
 from octoscale.formats import FORMATS
 from octoscale.recipe import Operand
 from octoscale.scaling import Amax, Constant
+
+if TYPE_CHECKING:
+    from octoscale.backends import _core
 
 #: Loops run in steps of this many values; heads are at most this wide.
 STEP, MAX_HEAD_DIM = 16, 256
@@ -101,7 +105,7 @@ class TokenLayer:
 
 
 def step_through(
-    layers: Sequence[TokenLayer],
+    layers: Sequence["_core.DecoderLayer"],
     caches: Sequence[tuple[int, int, int, int]],
     x: Tensor,
     cosines: Tensor,
@@ -110,12 +114,13 @@ def step_through(
 ) -> int:
     """One token through all layers. caches: of each, the addresses of keys and values, their stride, and the length.
 
-    As `TokenLayer.step`, but that linear layers are counted through all layers, seven in each.
+    layers: `native` of TokenLayers that stay alive. As `TokenLayer.step`, but that linear layers are counted through
+    all layers, seven in each.
     """
     from octoscale.backends import _core
 
     addresses = (x.data_ptr(), cosines.data_ptr(), sines.data_ptr(), out.data_ptr())
-    return _core.step_through(_isa(), [layer.native for layer in layers], caches, *addresses, torch.get_num_threads())
+    return _core.step_through(_isa(), layers, caches, *addresses, torch.get_num_threads())
 
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float, out: Tensor) -> None:
