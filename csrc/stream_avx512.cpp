@@ -15,11 +15,11 @@
 namespace octoscale {
 namespace {
 
-// The weight is fetched twice: early, from another page, into the second-level cache, whose misses outnumber those that the
-// first level can have open; and a little ahead into the first. One of them alone is up to a third slower (docs/LOG.md).
+// The weight is fetched twice: early, from another page, into the second-level cache, whose misses outnumber those that
+// the first level can have open; and 512 bytes ahead into the first. Either alone is up to a third slower (docs/LOG.md).
+template <int64_t later>
 inline void prefetch(const void* from) {
-  constexpr int64_t soon = 512, later = 6144;  // bytes
-  _mm_prefetch(static_cast<const char*>(from) + soon, _MM_HINT_T0);
+  _mm_prefetch(static_cast<const char*>(from) + 512, _MM_HINT_T0);
   _mm_prefetch(static_cast<const char*>(from) + later, _MM_HINT_T1);
 }
 
@@ -78,7 +78,7 @@ inline void dot_rows(const Table& table, const uint8_t* codes, int64_t stride, i
 #pragma GCC unroll 4
     for (int w = 0; w < num_weights; ++w) {
       const uint8_t* from = codes + w * stride + i;
-      prefetch(from);
+      prefetch<6144>(from);
       table.decode(_mm512_maskz_loadu_epi8(mask, from), first[w], second[w]);
     }
     const int part = 2 * turn % parts, other = (2 * turn + 1) % parts;
@@ -153,7 +153,7 @@ inline float dot_bf16(const uint16_t* weight, int64_t k, Values x) {
 #pragma GCC unroll 4
     for (int part = 0; part < 4; ++part) {
       const uint16_t* from = weight + i + 32 * part;
-      prefetch(from);
+      prefetch<4096>(from);
       sums[part] = dot(sums[part], _mm512_loadu_si512(from), x[i / 32 + part]);
     }
   }
