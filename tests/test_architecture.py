@@ -58,6 +58,7 @@ LAYERS = {
     "bench": 6,
     "bench_train": 6,
     "bench_generate": 6,
+    "bench_checkpoint": 6,
     "gguf_shape": 6,
     "experiment": 6,
     "export": 6,

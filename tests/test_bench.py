@@ -1,11 +1,13 @@
 """The benchmarks compute what they promise; nothing here looks at how long anything took. Oracle: arithmetic."""
 
 import math
+import sys
 
 import pytest
 import torch
+from models import tiny_llama
 
-from octoscale import bench, bench_train, models, ops, terminal
+from octoscale import bench, bench_checkpoint, bench_train, models, ops, terminal
 from octoscale.scaling import Amax
 
 
@@ -103,3 +105,18 @@ def test_torchao_gets_linear_layers_that_compute_what_conv1d_does():
     conv1d = Conv1D(6, 4)
     x = torch.randn(3, 4)
     torch.testing.assert_close(bench_train._linear_of(conv1d)(x), conv1d(x))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+@pytest.mark.filterwarnings("ignore")  # transformers' own
+def test_the_benchmark_of_checkpoints_measures_copies_of_the_same_bytes(tmp_path):
+    tiny_llama().to(torch.bfloat16).save_pretrained(tmp_path / "model")
+    report = bench_checkpoint.checkpoint(str(tmp_path / "model"), rounds=1)
+    memory, seconds, ratios = report["memory, MB"], report["seconds"], report["ratios"]
+    largest = max(p.numel() for p in tiny_llama().parameters()) * 2 / 1e6
+    assert (memory["largest tensor"], memory["bound"]) == pytest.approx((largest, 3 * largest + 300))
+    assert ratios["rate_over_cp"] == seconds["cp"] / seconds["quantize"]
+    assert memory["quantize"] > 50
+    assert ratios["memory_over_bound"] == pytest.approx(memory["quantize"] / memory["bound"])
+    assert {path.name for path in tmp_path.iterdir()} == {"model"}
+    terminal.bench_table(report)

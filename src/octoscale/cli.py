@@ -151,6 +151,19 @@ def bench_generate(
     _print(report if as_json else terminal.bench_table(report))
 
 
+@bench_app.command("checkpoint")
+def bench_checkpoint(
+    model: Annotated[str, typer.Option(help="A name from `octoscale models`, or a folder.")] = "llama-1b",
+    as_json: _Json = False,
+) -> None:
+    """A bfloat16 checkpoint to FP8 beside `cp` of it, and the memory that takes. A minute; Linux."""
+    from octoscale import bench_checkpoint, terminal
+
+    keep_freed_memory()
+    report = bench_checkpoint.checkpoint(model)
+    _print(report if as_json else terminal.bench_table(report))
+
+
 @app.command()
 def info(as_json: _Json = False) -> None:
     """Say which backend this machine uses, with which instructions and threads, and why."""

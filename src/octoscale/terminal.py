@@ -95,10 +95,7 @@ def bench_table(report: Mapping[str, Any]) -> Table:
     for title in (key for key in report if key not in ("what", "machine")):
         table.add_section()
         for name, value in flatten_names(report[title]).items():
-            shown = (
-                "not installed" if value is None else f"{value * 1e3:.3f} ms" if title == "seconds" else f"{value:.3g}"
-            )
-            table.add_row(name.replace("_", " "), shown)
+            table.add_row(name.replace("_", " "), _figure(value, title))
     return table
 
 
