@@ -12,7 +12,6 @@
 #include <immintrin.h>
 
 #include <algorithm>
-#include <cstring>
 
 #include "finish_avx512.h"
 #include "pack_avx512.h"
@@ -53,14 +52,15 @@ void decode_row(const Table& table, const uint8_t* codes, int64_t n, RowOfTiles 
 
 // The same of bfloat16, contiguous or not.
 void copy_row(const uint16_t* values, int64_t n, int64_t stride, RowOfTiles to) {
-  alignas(64) uint16_t some[values_of_tile];
+  alignas(64) uint16_t gathered[values_of_tile] = {};
   for (int64_t k = 0; k == 0 || k < n; k += values_of_tile) {
     const int64_t num = std::min(values_of_tile, n - k);
-    std::memset(some, 0, sizeof some);
-    if (stride == 1) std::memcpy(some, values + k, static_cast<size_t>(num) * sizeof(uint16_t));
-    else
-      for (int64_t i = 0; i < num; ++i) some[i] = values[(k + i) * stride];
-    to.store(k / values_of_tile, _mm512_load_si512(some));
+    const uint16_t* from = values + k;
+    if (stride != 1) {
+      for (int64_t i = 0; i < num; ++i) gathered[i] = values[(k + i) * stride];
+      from = gathered;
+    }
+    to.store(k / values_of_tile, _mm512_maskz_loadu_epi16(num < values_of_tile ? (1u << num) - 1 : ~0u, from));
   }
 }
 
