@@ -6,8 +6,8 @@
 //           for each 32 rows: for each 32 columns: 32 x 32 sums in registers
 //         unscale, add the bias, round, store
 //
-// At this rate no operand may come from far: 32 rows of a stay in the first-level cache while b passes from the second,
-// and a range of columns is wide enough that the rows, from the third, are needed seldom.
+// At this rate no operand may come from far: a block of k of a range of columns, and of 32 rows, stay in the second-level
+// cache, and a range is wide enough that the rows, from the third, are needed seldom.
 
 #include <immintrin.h>
 
@@ -23,9 +23,9 @@ namespace octoscale {
 namespace {
 
 constexpr int64_t pairs_of_tile = tile_side, values_of_tile = 2 * tile_side;
-constexpr int64_t most_tiles = 64;                  // along k: 32 rows of a block take 128 KiB
+constexpr int64_t most_tiles = 64;                  // along k: a block of 32 rows takes at most 128 KiB
 constexpr int64_t most_cols = 256;                  // a packed block of b takes at most 1 MiB
-constexpr int64_t block_values = int64_t{1} << 23;  // a decoded block of a takes at most 16 MiB, or 32 rows
+constexpr int64_t block_values = int64_t{1} << 23;  // the decoded rows of a take at most 16 MiB, or are 64
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -44,7 +44,8 @@ template <class Table>
 void decode_row(const Table& table, const uint8_t* codes, int64_t n, RowOfTiles to) {
   for (int64_t k = 0; k == 0 || k < n; k += 64) {
     __m512i first, second;
-    table.decode_ordered(_mm512_maskz_loadu_epi8(n - k < 64 ? (1ull << (n - k)) - 1 : ~0ull, codes + k), first, second);
+    const __mmask64 mask = n - k < 64 ? (1ull << (n - k)) - 1 : ~0ull;
+    table.decode_ordered(_mm512_maskz_loadu_epi8(mask, codes + k), first, second);
     to.store(k / values_of_tile, first);
     to.store(k / values_of_tile + 1, second);
   }
@@ -123,7 +124,8 @@ void multiply_range(const uint32_t* a, int64_t num_tiles, const Matrix& b, const
   for (int64_t tile = 0; tile < num_tiles; tile += depth) {
     const int64_t num = std::min(depth, num_tiles - tile);
     for (int64_t c = 0; c < range.num_cols; c += panel_cols)
-      pack(b, range.first_col + c, tile * values_of_tile, num * pairs_of_tile, {tile_side, group}, packed + c / tile_side * group);
+      pack(b, range.first_col + c, tile * values_of_tile, num * pairs_of_tile, {tile_side, group},
+           packed + c / tile_side * group);
     for (int64_t r = 0; r < range.num_rows; r += block_side)
       for (int64_t c = 0; c < range.num_cols; c += block_side) {
         float* block = sums + (r / block_side * num_col_blocks + c / block_side) % num_kept * block_size;
@@ -145,7 +147,7 @@ Plan plan(int64_t num_rows, int64_t num_cols, int num_threads) {
   int64_t least = INT64_MAX;
   const int64_t least_ranges = ceil_div(num_cols, most_cols), most_ranges = ceil_div(num_cols, block_side);
   for (int64_t ranges = least_ranges; ranges <= std::min(most_ranges, least_ranges + 2 * num_threads); ++ranges)
-    for (int64_t runs = 1; runs <= std::min<int64_t>(ceil_div(num_rows, block_side), 2 * num_threads); ++runs) {
+    for (int64_t runs = 1; runs <= std::min<int64_t>(ceil_div(num_rows, block_side), 2 * num_threads); runs *= 2) {
       const int64_t rows = ceil_div(ceil_div(num_rows, runs), block_side) * block_side;
       const int64_t cols = ceil_div(ceil_div(num_cols, ranges), block_side) * block_side;
       const int64_t time = ceil_div(ranges * runs, num_threads) * (rows + 40) * (cols + 32);
@@ -160,8 +162,9 @@ void gemm_amx(const Matrix& a, const Matrix& b, const Output& out, Unscale unsca
   static thread_local Scratch<uint32_t> scratch;
   if (a.rows == 0 || b.cols == 0) return;
   const int64_t num_tiles = std::max<int64_t>(1, ceil_div(a.cols, values_of_tile));
-  const int64_t block_rows = std::max(panel_cols, block_values / (num_tiles * values_of_tile) / panel_cols * panel_cols);
-  uint32_t* tiles = scratch.reserve(ceil_div(std::min(a.rows, block_rows), panel_cols) * panel_cols * num_tiles * pairs_of_tile);
+  const int64_t row_size = num_tiles * pairs_of_tile;
+  const int64_t block_rows = std::max(panel_cols, block_values / (2 * row_size) / panel_cols * panel_cols);
+  uint32_t* tiles = scratch.reserve(ceil_div(std::min(a.rows, block_rows), panel_cols) * panel_cols * row_size);
   for (int64_t first = 0; first < a.rows; first += block_rows) {
     const int64_t num_rows = std::min(block_rows, a.rows - first);
     const auto decode = a.is_bf16 || a.col_stride == 1 ? decode_rows : decode_columns;
@@ -173,7 +176,7 @@ void gemm_amx(const Matrix& a, const Matrix& b, const Output& out, Unscale unsca
       const int64_t r = task % num_runs * rows, c = task / num_runs * cols;
       if (r >= num_rows || c >= b.cols) return;
       const Range range = {first + r, std::min(rows, num_rows - r), c, std::min(cols, b.cols - c)};
-      multiply_range(tiles + r * num_tiles * pairs_of_tile, num_tiles, b, range, out, unscale);
+      multiply_range(tiles + r * row_size, num_tiles, b, range, out, unscale);
     });
   }
 }

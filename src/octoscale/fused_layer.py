@@ -1,8 +1,8 @@
 """FusedLayer: the forward of a decoder layer of the Llama family, in one call of the C++ core where it may.
 
-It may for one sequence, its next token or (on AVX-512) its first ones, bfloat16, no gradients, nothing padded, recorded
-or hooked. All else goes the usual way. It rounds to bfloat16 wherever the layer does, and differs from it by the order
-of sums only.
+It may for one sequence, its next token or (on AVX-512 and AMX) its first ones, bfloat16, no gradients, nothing padded,
+recorded or hooked. All else goes the usual way. It rounds to bfloat16 wherever the layer does, and differs from it by
+the order of sums only.
 
 New keys and values are written behind those that a cache shows, in room kept for them: nothing is copied for a token.
 """
