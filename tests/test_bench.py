@@ -120,3 +120,17 @@ def test_the_benchmark_of_checkpoints_measures_copies_of_the_same_bytes(tmp_path
     assert ratios["memory_over_bound"] == pytest.approx(memory["quantize"] / memory["bound"])
     assert {path.name for path in tmp_path.iterdir()} == {"model"}
     terminal.bench_table(report)
+
+
+def test_a_product_that_takes_minutes_is_timed_for_a_few_rows(monkeypatch):
+    rows = []
+
+    def slow(a, b, *_, **__):
+        rows.append(a.shape[0])
+        return torch.zeros(a.shape[0], b.shape[1], dtype=torch.bfloat16)
+
+    monkeypatch.setattr(torch, "_scaled_mm", slow)
+    monkeypatch.setattr(bench, "TOO_SLOW", 0.0)
+    report = bench.linear(decode_shape=(1, 64, 48), prefill_shape=(32, 64, 48), rounds=1)
+    assert rows == [8]
+    assert report["ratios"]["prefill_speedup_over_scaled_mm"] > 0
