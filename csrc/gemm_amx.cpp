@@ -65,7 +65,7 @@ void copy_row(const uint16_t* values, int64_t n, int64_t stride, RowOfTiles to) 
   }
 }
 
-// Rows [first, last) of a, whose columns are `stride` apart only if it is bfloat16, as tiles [row / 16][tile along k].
+// Rows [first, last) of a as tiles [row / 16][tile along k]. Codes are contiguous along a row; bfloat16 need not be.
 void decode_rows(const Matrix& a, int64_t first, int64_t last, int64_t num_tiles, uint32_t* out, int num_threads) {
   parallel_for(static_cast<int>(ceil_div(last - first, tile_side)), num_threads, [&](int task) {
     uint32_t* tiles = out + task * num_tiles * tile_size;

@@ -133,4 +133,5 @@ def test_a_product_that_takes_minutes_is_timed_for_a_few_rows(monkeypatch):
     monkeypatch.setattr(bench, "TOO_SLOW", 0.0)
     report = bench.linear(decode_shape=(1, 64, 48), prefill_shape=(32, 64, 48), rounds=1)
     assert rows == [8]
+    assert report["what"].endswith("; torch._scaled_mm from 8 of its rows")
     assert report["ratios"]["prefill_speedup_over_scaled_mm"] > 0

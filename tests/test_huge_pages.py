@@ -45,6 +45,16 @@ def test_the_copies_share_a_block_and_do_not_overlap():
 
 
 @LINUX
+def test_parameters_of_two_shapes_in_the_same_memory_stay_where_they_are():
+    model = torch.nn.Module()
+    memory = torch.arange(12.0)
+    model.flat, model.rows = torch.nn.Parameter(memory), torch.nn.Parameter(memory.view(3, 4))
+    gather(model, least_bytes=0)
+    assert model.flat.data_ptr() == model.rows.data_ptr() == memory.data_ptr()
+    assert (model.flat.shape, model.rows.shape) == ((12,), (3, 4))
+
+
+@LINUX
 def test_the_system_gives_huge_pages():
     before = huge_pages._huge_bytes()
     block = allocate(64 << 20).fill_(1)

@@ -37,6 +37,7 @@ DECODE_SHAPE, PREFILL_SHAPE = (1, 4096, 11008), (512, 2048, 5632)  # rows, input
 ROUNDS = 15
 #: Seconds of one product of a candidate that takes no turns: it is timed once, for a few rows.
 TOO_SLOW = 1.0
+_FEW = 8
 
 
 def quantize(size: int = QUANTIZE_SIZE, rounds: int = ROUNDS) -> Report:
@@ -84,10 +85,11 @@ def linear(
     """
     decode, bandwidth = _decode(decode_shape, rounds)
     prefill, rate = _prefill(prefill_shape, rounds)
+    guess = f"; torch._scaled_mm from {_FEW} of its rows" if prefill["torch._scaled_mm"] > TOO_SLOW else ""
     _, in_features, out_features = decode_shape
     codes = in_features * out_features / bandwidth
     return {
-        "what": f"decode: {_words(decode_shape)}; prefill: {_words(prefill_shape)}; bfloat16 in and out",
+        "what": f"decode: {_words(decode_shape)}; prefill: {_words(prefill_shape)}; bfloat16 in and out{guess}",
         "machine": machine(),
         "seconds": {"decode": decode, "prefill": prefill},
         "limits": {"read_GB_per_s": bandwidth / 1e9, "bf16_GFLOP_per_s": rate / 1e9},
@@ -204,7 +206,7 @@ def _prefill(shape: tuple[int, int, int], rounds: int) -> tuple[dict[str, float]
         "torch._scaled_mm": partial(scaled_mm, len(x)),
     }
     # Where oneDNN has no kernel for it (torch 2.13 on CPUs with AMX), a loop takes minutes: then a few rows must do.
-    few = min(8, len(x))
+    few = min(_FEW, len(x))
     estimate = len(x) / few * _seconds_of(partial(scaled_mm, few))[0]
     if estimate > TOO_SLOW:
         del candidates["torch._scaled_mm"]

@@ -1,6 +1,6 @@
 """How fast a checkpoint becomes FP8, beside `cp` of the same file, and how much memory that takes.
 
-Quantizing reads a file and writes half as much, so that copying it is what a disk and memory can do at best. Both take
+Quantizing reads a file and writes little more than half of it, so copying is a measure of disk and memory. Both take
 turns in one process; a process of its own then says how much memory of its own (no file's) quantizing takes at most,
 its libraries included.
 """

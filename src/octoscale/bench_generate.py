@@ -1,7 +1,8 @@
 """How fast a model in FP8 writes and reads, beside what else runs on this CPU, and how much memory it takes.
 
 All candidates are the same checkpoint, loaded one beside the other, and go through transformers' `generate`: 64 tokens
-after a prompt of 16 (decode: the time between the first and the last of them), and a prompt of 512 (prefill). Ours,
+after a prompt of 16 (decode: the time between the first and the last of them), and a prompt of 512 (prefill). Ours has
+its weights in huge pages, as `octoscale generate` has; others are as their users get them. Ours,
 bfloat16, and llama.cpp, by its own llama-bench on GGUF files of the same shape, take turns; what is far slower runs
 once, for fewer tokens. At best, a token takes as long as reading the weights once.
 """

@@ -59,7 +59,7 @@ def _by_memory(model: nn.Module) -> list[list[nn.Parameter]]:
     for parameter in model.parameters():
         if parameter.device.type == "cpu" and parameter.is_contiguous() and parameter.numel():
             groups.setdefault(parameter.data_ptr(), []).append(parameter)
-    return [group for group in groups.values() if len({parameter.numel() for parameter in group}) == 1]
+    return [group for group in groups.values() if len({(parameter.shape, parameter.dtype) for parameter in group}) == 1]
 
 
 def _room_for(x: Tensor) -> int:
