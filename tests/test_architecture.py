@@ -20,6 +20,7 @@ LAYERS = {
     "reference": 0,
     "runfolder": 0,
     "heap": 0,
+    "waiting": 0,
     "validation": 0,
     "layouts": 0,
     "quantization": 0,

@@ -19,6 +19,7 @@ from octoscale.heap import keep_freed_memory
 from octoscale.quantization import Quantization
 from octoscale.training import Training, named_preset
 from octoscale.validation import Validation
+from octoscale.waiting import bound_spinning
 
 if TYPE_CHECKING:
     from octoscale.runfolder import RunFolder
@@ -87,6 +88,7 @@ _Limit = Annotated[int | None, typer.Option(help="Use only the first N questions
 
 def main() -> None:
     """Run the command line; the entry point of the package."""
+    bound_spinning()
     try:
         app()
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
