@@ -287,3 +287,45 @@ def test_a_promise_is_kept(tmp_path):
     missing = pytest.raises(ValueError, match="1 tensors were promised and not written, the first a")
     with missing, writing(tmp_path / "x", entries):
         pass
+
+
+@pytest.mark.parametrize("scaling", ["amax", "cscale:3"])
+@pytest.mark.parametrize("tie_fused", [False, True])
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_weight_that_is_not_finite_is_named_and_nothing_is_written(value, tie_fused, scaling, tmp_path):
+    model = tiny_llama().bfloat16()
+    model.model.layers[1].mlp.up_proj.weight.data[3, 5] = value
+    model.save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"model.layers.1.mlp.up_proj.weight holds infinity or NaN"):
+        quantized(tmp_path / "model", tmp_path / "out", scaling=scaling, tie_fused=tie_fused)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_weight_of_zeros_has_no_voice_in_a_tied_scale(tmp_path):
+    """Oracle: the scales without ties; q and k keep the smaller of theirs, and three times zero gives 1."""
+    model = tiny_llama(initializer_range=1e-3).bfloat16()
+    for name in ("v_proj", "q_proj", "k_proj"):
+        model.model.layers[1].self_attn.get_submodule(name).weight.data.zero_()
+    model.model.layers[0].self_attn.v_proj.weight.data.zero_()
+    model.save_pretrained(tmp_path / "model")
+    own = quantized(tmp_path / "model", tmp_path / "own")
+    tied = quantized(tmp_path / "model", tmp_path / "tied", tie_fused=True)
+    scale = "model.layers.{}.self_attn.{}_proj.weight_scale"
+    voices = [own[scale.format(0, name)].item() for name in "qk"]
+    assert {tied[scale.format(0, name)].item() for name in "qkv"} == {max(voices)}
+    assert max(voices) < 1e-3
+    assert {tied[scale.format(1, name)].item() for name in "qkv"} == {1.0}
+
+
+def test_stacked_experts_and_routers_are_listed_by_the_names_in_the_files(tmp_path):
+    """Oracle: the files themselves: every matrix that is not in FP8 and no embedding."""
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = MixtralConfig(vocab_size=96, num_hidden_layers=2, num_local_experts=2, **sizes)
+    MixtralForCausalLM(config).bfloat16().save_pretrained(tmp_path / "model")
+    found = quantized(tmp_path / "model", tmp_path / "out")
+    content = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]
+    high = {name.removesuffix(".weight") for name, x in found.items() if x.dtype == torch.bfloat16 and x.ndim == 2}
+    assert high - set(content["ignore"]) == {"model.embed_tokens"}
+    assert "model.layers.1.mlp.experts" in content["ignore"]

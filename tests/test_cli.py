@@ -347,4 +347,4 @@ def test_quantize_writes_a_checkpoint_and_says_what_it_did(run, checkpoint, tmp_
     assert done["bytes_after"] < done["bytes_before"]
     code, out, err = run("quantize", checkpoint, tmp_path / "fp8")
     assert (code, out) == (2, "")
-    assert err == f"octoscale: error: {tmp_path / 'fp8'} exists already: choose another folder\n"
+    assert err == f"octoscale: error: {tmp_path / 'fp8'} exists already: choose another folder, or --overwrite\n"

@@ -17,7 +17,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from octoscale import Fp8Linear, Recipe, convert, ops, revert
-from octoscale.convert import KINDS, forget_casts, kind_of, plan
+from octoscale.convert import forget_casts, plan
+from octoscale.kinds import KINDS, kind_of
 
 MODELS = {**TINY, "stories260K": stories}
 

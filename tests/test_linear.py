@@ -811,3 +811,17 @@ def test_layers_have_histories_of_their_own(casts):
     with torch.no_grad():
         first(x), second(x)
     assert casts == [("input", reference.scale_bias(amax, get_format("e4m3fn"))) for amax in (1.0, 64.0)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(K,), (6, K), (2, 3, K)], ids=str)
+def test_a_model_may_write_to_the_output_in_place(shape, kind):
+    """Oracle: the same operations out of place. OLMo clips, Llama 4 adds."""
+    x = normal(*shape)
+    grads = []
+    for clip in (lambda y: y.clamp(-0.5, 0.5) + 1, lambda y: y.clamp_(-0.5, 0.5).add_(1)):
+        layer, leaf = fp8(original(kind)), x.clone().requires_grad_()
+        clip(layer(leaf)).square().sum().backward()
+        grads.append((leaf.grad, layer.weight.grad))
+    for one, other in zip(*grads, strict=True):
+        assert torch.equal(one, other)

@@ -207,3 +207,47 @@ def test_a_compiled_layer_computes_the_same():
     x = inputs(3, 48)
     with torch.no_grad():
         assert torch.equal(torch.compile(layer)(x), layer(x))
+
+
+CASTS = {
+    "to": lambda m, dtype: m.to(dtype),
+    "to like": lambda m, dtype: m.to(torch.empty(0, dtype=dtype)),
+    "method": lambda m, dtype: {torch.float32: m.float, torch.float16: m.half, torch.bfloat16: m.bfloat16}[dtype](),
+}
+
+
+@pytest.mark.parametrize("how", CASTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("activations", ["dynamic", "static", "none"])
+def test_another_dtype_is_for_all_but_codes_and_scales(activations, dtype, how):
+    """Oracle: a layer made in that dtype from the start."""
+    layer = stored(linear(dtype=torch.bfloat16), activations)
+    codes, memory = layer.weight.detach().clone(), layer.weight.data_ptr()
+    model = CASTS[how](nn.Sequential(layer, nn.LayerNorm(64)), dtype)
+    assert layer.weight.dtype == torch.float8_e4m3fn
+    assert torch.equal(layer.weight.view(torch.uint8), codes.view(torch.uint8))
+    assert layer.weight.data_ptr() == memory
+    assert all(layer.get_parameter(name).dtype == torch.float32 for name in layer.scale_names)
+    assert {layer.bias.dtype, model[1].weight.dtype, layer.original().weight.dtype} == {dtype}
+    x = inputs(3, 48, dtype=dtype)
+    expected = stored(linear(dtype=torch.bfloat16).to(dtype), activations)
+    expected.weight = layer.weight
+    with torch.no_grad():
+        assert torch.equal(layer(x), expected(x))
+
+
+def test_to_another_device_moves_codes_and_scales():
+    layer = stored(linear(), "static").to("meta")
+    assert {p.device.type for p in layer.parameters()} == {"meta"}
+    assert {p.dtype for p in layer.parameters()} == {torch.float8_e4m3fn, torch.float32}
+    empty = layer.to_empty(device="cpu")
+    assert {p.device.type for p in empty.parameters()} == {"cpu"}
+
+
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_weight_that_is_not_finite_is_refused(dtype, value):
+    module = linear(dtype=dtype)
+    module.weight.data[3, 5] = value
+    with pytest.raises(ValueError, match=r"up_proj.weight holds infinity or NaN"):
+        stored(module)

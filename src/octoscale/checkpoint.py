@@ -8,6 +8,7 @@ Which weights become FP8 is what `convert` would do with the model; the codes an
 """
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,13 +20,16 @@ from safetensors import safe_open
 from torch import Tensor
 
 from octoscale import ops
-from octoscale.convert import ConversionReport, kept_linears
+from octoscale.convert import ConversionReport, kept_weights
 from octoscale.fp8_files import read_entries
 from octoscale.layouts import Layout
+from octoscale.lock import exclusive
 from octoscale.recipe import Operand, Recipe
 from octoscale.runfolder import replacing, write_json
 from octoscale.safetensors_file import Entry, writing
 from octoscale.scaling import Constant
+from octoscale.stored import check_finite_weight
+from octoscale.whole_folder import FILES, OWN_KEY, check_free, hidden_beside, list_files, put_in_place
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -35,6 +39,10 @@ WEIGHT_FORMAT = "e4m3fn"
 
 #: Layers that others fuse into one product, by the last part of their names: with one scale, that loses nothing.
 FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+
+#: Files that hold weights in some form, or name such files, or are written anew: they are not copied.
+_WEIGHTS = re.compile(r".*\.(safetensors|bin|pth?|ckpt|gguf|ggml|onnx(_data)?|h5|msgpack|ot|np[zy]|tflite|mlmodel|py)")
+_REPLACED = ("config.json", INDEX, "pytorch_model.bin.index.json", "hf_quant_config.json")
 
 #: Called with the bytes done and the bytes in all.
 Progress = Callable[[int, int], None]
@@ -64,20 +72,35 @@ def quantize_checkpoint(
     export: Export,
     *,
     resume: bool = False,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> None:
     """Write the checkpoint in folder `source` to the new folder `out`, in FP8 where `report` converts.
 
-    Memory: one tensor and its codes. FileExistsError if `out` exists; FileNotFoundError if `source` holds no
-    safetensors; ValueError if it is in FP8 already, or lacks a weight that is to be converted.
+    Memory: one tensor and its codes. FileExistsError if `out` exists (overwrite: unless octoscale wrote all of it), or
+    is being written; FileNotFoundError if `source` holds no safetensors; ValueError if it is in FP8 already, lacks a
+    weight that is to be converted, or has one that is not finite: then nothing stays.
     """
-    if out.exists():
-        raise FileExistsError(f"{out} exists already: choose another folder")
-    shards = find_shards(source)
-    weights = _weights(report, shards)
-    hidden = out.with_name(f".{out.name}.tmp")
-    terms = {"report": report.to_json(), "layout": export.layout.name, "activations": export.activations}
-    _begin(hidden, {**terms, "source": str(source.resolve()), "tie_fused": export.tie_fused}, resume=resume)
+    out = out.resolve()  # a link stays, and what it points to is written
+    with exclusive(out):
+        check_free(out, overwrite=overwrite)
+        shards = find_shards(source)
+        weights = _weights(report, shards)
+        hidden = hidden_beside(out)
+        _begin(hidden, _terms(source, shards, report, export), resume=resume)
+        try:
+            _write_shards(shards, hidden, weights, export, progress)
+            _write_rest(source, hidden, report, export)
+        except ValueError:  # to go on would end in the same way
+            shutil.rmtree(hidden)
+            raise
+        put_in_place(hidden, out)
+
+
+def _write_shards(
+    shards: list[Path], hidden: Path, weights: Mapping[str, str], export: Export, progress: Progress | None
+) -> None:
+    """The shards that are not there yet."""
     biases = _tied_biases(weights, shards, export.recipe.weight) if export.tie_fused else {}
     total, done = sum(path.stat().st_size for path in shards), 0
     for shard in shards:
@@ -87,9 +110,6 @@ def quantize_checkpoint(
         done += shard.stat().st_size
         if progress is not None:
             progress(done, total)
-    _write_rest(source, hidden, report, export)
-    (hidden / _TERMS).unlink()
-    hidden.rename(out)
 
 
 def find_shards(folder: Path) -> list[Path]:
@@ -113,16 +133,40 @@ def find_shards(folder: Path) -> list[Path]:
 _TERMS = "terms.json"
 
 
+def _terms(source: Path, shards: list[Path], report: ConversionReport, export: Export) -> dict[str, Any]:
+    """All that decides what is written: a stopped run goes on under the same terms only."""
+    files = {path.name: path.stat() for path in [*shards, source / "config.json"]}
+    return {
+        "report": report.to_json(),
+        "layout": export.layout.name,
+        "activations": export.activations,
+        "input_bias": None if export.input_bias is None else dict(export.input_bias),
+        "tie_fused": export.tie_fused,
+        "source": str(source.resolve()),
+        "files": {name: [stat.st_size, stat.st_mtime_ns] for name, stat in files.items()},
+    }
+
+
 def _begin(hidden: Path, terms: dict[str, Any], *, resume: bool) -> None:
     """Make the hidden folder, or go on in the one that a stopped run left with the same terms."""
     path = hidden / _TERMS
     if resume and path.exists():
-        if json.loads(path.read_text(encoding="utf-8")) != json.loads(json.dumps(terms)):
-            raise ValueError(f"what {hidden} holds was begun with other options: delete it, or leave out --resume")
+        begun, terms = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(terms))
+        other = [name for name in terms if begun.get(name) != terms[name]]
+        if other:
+            raise ValueError(f"what {hidden} holds was begun with {_differences(other)}: leave out --resume")
+        for left in hidden.glob(".*.tmp"):  # of a process that was killed while it wrote
+            left.unlink()
         return
     shutil.rmtree(hidden, ignore_errors=True)
     hidden.mkdir(parents=True)
     write_json(path, terms)
+
+
+def _differences(terms: list[str]) -> str:
+    """What differs, in words."""
+    changed = "another state of the source, which was written to since"
+    return changed if terms == ["files"] else f"other options ({', '.join(terms)})"
 
 
 def _weights(report: ConversionReport, shards: list[Path]) -> dict[str, str]:
@@ -174,6 +218,8 @@ def _quantized(
         raise ValueError(f"{name} is {tensor.dtype}: only float32, bfloat16 and float16 weights can be quantized")
     rule = Constant(biases[name]) if name in biases else export.recipe.weight.rule
     cast = ops.quantize(tensor, WEIGHT_FORMAT, rule)
+    assert cast.observed is not None
+    check_finite_weight(name, cast.observed.amax)
     stem = name.removesuffix(".weight")
     yield name, cast.codes
     yield f"{stem}.{export.layout.weight_scale}", _scale(int(cast.scale_bias), export.layout)
@@ -187,13 +233,23 @@ def _scale(scale_bias: int, layout: Layout) -> Tensor:
 
 
 def _tied_biases(weights: Mapping[str, str], shards: list[Path], operand: Operand) -> dict[str, int]:
-    """For each weight, the smallest scale_bias of those that others fuse with it: the one that saturates none."""
-    own: dict[str, int] = {}
+    """For each weight, the smallest scale_bias of those that others fuse with it: the one that saturates none.
+
+    A weight of zeros fits any scale, and has no voice.
+    """
+    own: dict[str, int | None] = {}
     for shard in shards:
         with safe_open(shard, framework="pt") as file:
             for name in set(weights) & set(file.keys()):
-                own[name] = int(ops.quantize(file.get_tensor(name), WEIGHT_FORMAT, operand.rule).scale_bias)
-    return {name: min(own[other] for other in _fused_with(name) if other in own) for name in own}
+                cast = ops.quantize(file.get_tensor(name), WEIGHT_FORMAT, operand.rule)
+                assert cast.observed is not None
+                check_finite_weight(name, cast.observed.amax)
+                own[name] = int(cast.scale_bias) if cast.observed.amax > 0 else None
+    tied: dict[str, int] = {}
+    for name in own:
+        voices = [bias for other in _fused_with(name) if (bias := own.get(other)) is not None]
+        tied[name] = min(voices, default=0)
+    return tied
 
 
 def _fused_with(name: str) -> list[str]:
@@ -204,22 +260,54 @@ def _fused_with(name: str) -> list[str]:
     return [f"{parent}.{other}.weight" for other in group]
 
 
+def _kept_in_files(shards: list[Path], report: ConversionReport) -> Iterator[str]:
+    """The matrices that stay in high precision by their names in the files, where these differ from the model's own.
+
+    Experts that the model stacks lie one by one in the files, and that is how other systems know them.
+    """
+    embeddings = {row.module.rpartition(".")[2] for row in report.skipped if row.reason == "embedding"}
+    weights = _weights(report, shards)
+    for shard in shards:
+        for name, entry in read_entries(shard).items():
+            stem, _, leaf = name.rpartition(".")
+            is_matrix = leaf == "weight" and len(entry.shape) == 2 and name not in weights
+            if is_matrix and stem.rpartition(".")[2] not in embeddings:
+                yield stem
+
+
 def _write_rest(source: Path, hidden: Path, report: ConversionReport, export: Export) -> None:
     """Config, index and the small files: tokenizer, generation config, templates."""
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    config["quantization_config"] = export.layout.config(kept_linears(report), export.activations)
-    config["octoscale"] = {
-        "scaling": export.recipe.name,
-        "activations": export.activations,
-        "layout": export.layout.name,
-        "tie_fused": export.tie_fused,
-    }
-    for path in source.iterdir():
-        if path.is_file() and path.suffix in (".json", ".model", ".txt", ".jinja", ".md") and path.name != INDEX:
-            shutil.copyfile(path, hidden / path.name)
-    write_json(hidden / "config.json", config)
+    kept = kept_weights(report)
+    kept += [name for name in _kept_in_files(find_shards(source), report) if name not in kept]
+    config["quantization_config"] = export.layout.config(kept, export.activations)
+    for path in _small_files(source):
+        target = hidden / path.relative_to(source)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, target)
+    (hidden / _TERMS).unlink()
     if (source / INDEX).exists():
         entries = {shard: read_entries(hidden / shard.name) for shard in find_shards(source)}
         size = sum(entry.num_bytes for of_shard in entries.values() for entry in of_shard.values())
         names = {name: shard.name for shard, of_shard in entries.items() for name in of_shard}
         write_json(hidden / INDEX, {"metadata": {"total_size": size}, "weight_map": names})
+    config[OWN_KEY] = {
+        "scaling": export.recipe.name,
+        "activations": export.activations,
+        "layout": export.layout.name,
+        "tie_fused": export.tie_fused,
+        FILES: list_files(hidden),
+    }
+    write_json(hidden / "config.json", config)
+
+
+def _small_files(source: Path) -> Iterator[Path]:
+    """What comes along with the weights: tokenizer, processor, templates, generation config, words for people."""
+    for path in sorted(source.iterdir()):
+        if path.is_file() and not (
+            path.name.startswith(".") or _WEIGHTS.fullmatch(path.name) or path.name in _REPLACED
+        ):
+            yield path
+    templates = source / "additional_chat_templates"
+    if templates.is_dir():
+        yield from (path for path in sorted(templates.iterdir()) if path.is_file())

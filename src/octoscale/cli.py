@@ -22,6 +22,8 @@ from octoscale.validation import Validation
 from octoscale.waiting import bound_spinning
 
 if TYPE_CHECKING:
+    from octoscale.convert import ConversionReport
+    from octoscale.recipe import Recipe
     from octoscale.runfolder import RunFolder
 
 app = typer.Typer(
@@ -230,18 +232,38 @@ def inspect(
     scaling: Annotated[str, typer.Option(help="As in validate.")] = "amax",
     formats: _Formats = Validation.formats,
     skip: _Skip = None,
+    run: Annotated[
+        bool, typer.Option("--run", help="Load the weights and call the model once: name FP8 layers that never ran.")
+    ] = False,
     as_json: _Json = False,
 ) -> None:
-    """Say of every module of a model whether it goes to FP8, in which formats, or why it stays. Runs nothing."""
-    from octoscale.convert import plan
-    from octoscale.models import skeleton
+    """Say of every module of a model whether it goes to FP8, in which formats, or why it stays."""
     from octoscale.recipe import Recipe, parse_scaling
 
     recipe = parse_scaling(scaling, formats, skip or ())
     if not isinstance(recipe, Recipe):
         raise ValueError(f"scaling {scaling} is no FP8: there is nothing to inspect")
-    report = plan(skeleton(model), recipe)
-    _print(report.to_json() if as_json else str(report))
+    report, not_run = _inspected(model, recipe, run)
+    if as_json:
+        _print(report.to_json() | ({} if not_run is None else {"not_run": not_run}))
+        return
+    _print(str(report))
+    if not_run is not None:
+        named = f"; FP8 on paper only, never called on a few tokens: {', '.join(not_run)}" if not_run else ""
+        _print(f"{len(report.converted) - len(not_run)} of {len(report.converted)} FP8 layers ran{named}")
+
+
+def _inspected(model: str, recipe: "Recipe", run: bool) -> "tuple[ConversionReport, list[str] | None]":
+    """The report, and with `run` the converted layers that a call of the model does not reach."""
+    from octoscale.convert import convert, plan
+    from octoscale.models import load, skeleton
+    from octoscale.trial import layers_not_run
+
+    if not run:
+        return plan(skeleton(model), recipe), None
+    loaded = load(model).model
+    report = convert(loaded, recipe)
+    return report, layers_not_run(loaded, report)
 
 
 @app.command()
@@ -491,6 +513,7 @@ def quantize(
     ] = Quantization.tie_fused,
     skip: _Skip = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what a stopped run left.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT, if octoscale wrote all of it.")] = False,
     as_json: _Json = False,
 ) -> None:
     """Write a model's checkpoint with FP8 weights, tensor by tensor, in a layout that others load."""
@@ -513,7 +536,7 @@ def quantize(
     keep_freed_memory()
     try:
         with terminal.bytes_bar(Console(stderr=True, emoji=False)) as progress:
-            done = run_quantization(plan, out, resume=resume, progress=progress)
+            done = run_quantization(plan, out, resume=resume, overwrite=overwrite, progress=progress)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; --resume goes on\n")
         raise typer.Exit(130) from None

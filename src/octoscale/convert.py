@@ -12,7 +12,6 @@ Adapters (peft's LoRA) stay as they are: a layer that they wrap, `q_proj.base_la
 """
 
 import difflib
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
@@ -21,27 +20,11 @@ from typing import Any
 from torch import nn
 
 from octoscale.formats import ROLES
-from octoscale.linear import Fp8Linear, is_conv1d, is_linear, to_fp8
+from octoscale.kinds import WRAPPED, kind_of
+from octoscale.linear import Fp8Linear, is_linear, to_fp8
+from octoscale.reasons import decoder_stacks, reasons_to_keep
 from octoscale.recipe import Recipe
 from octoscale.telemetry import LayerName, fp8_layers
-
-#: What the paper's plots call a layer, by the end of its name; the first row that matches counts.
-KIND_OF_NAME: tuple[tuple[str, str], ...] = (
-    (r"(q_proj|k_proj|v_proj|qkv_proj|in_proj|c_attn|query_key_value|qkv|Wqkv)", "attn_qkv"),
-    (r"(wq|wk|wv|query|key|value|\w*Attention\.[qkv])", "attn_qkv"),
-    (r"(attn|attention|self_attn|self_attention)\.(c_proj|proj|dense|o_proj|out_proj|wo)", "attn_out"),
-    (r"DenseReluDense\.wo", "ffn_out"),
-    (r"(o_proj|out_proj|wo|\w*Attention\.o|attention\.output\.dense)", "attn_out"),
-    (r"(c_fc|gate_proj|up_proj|gate_up_proj|fc1|fc_in|dense_h_to_4h|w1|w3|wi|wi_0|wi_1|intermediate\.dense)", "ffn_in"),
-    (r"(mlp\.c_proj|down_proj|fc2|fc_out|dense_4h_to_h|w2|output\.dense)", "ffn_out"),
-)
-KINDS = ("attn_qkv", "attn_out", "ffn_in", "ffn_out", "other")
-
-#: Under this name an adapter's wrapper keeps the layer that it wraps.
-_WRAPPED = ".base_layer"
-
-#: The last part of the names under which models keep their head.
-HEAD_NAMES = frozenset({"lm_head", "head", "score", "classifier", "embed_out", "qa_outputs", "output", "output_layer"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,8 +114,12 @@ def forget_casts(model: nn.Module) -> None:
         layer.fp8.runtime.weight = (None, None)
 
 
-def plan(model: nn.Module, recipe: Recipe) -> ConversionReport:
-    """What `convert` would do, without doing it; raises as `convert`. Works without weights too (device meta)."""
+def plan(model: nn.Module, recipe: Recipe, *, stored: bool = False) -> ConversionReport:
+    """What `convert` would do, without doing it; raises as `convert`. Works without weights too (device meta).
+
+    stored: what a checkpoint's weights become, or what they are while they are loaded: where the model's code reads a
+    weight's dtype or writes to it, codes cannot take its place.
+    """
     modules = dict(model.named_modules(remove_duplicate=False))
     if any(isinstance(module, Fp8Linear) for module in modules.values()):
         raise ValueError("this model is in FP8 already: octoscale.revert(model) first")
@@ -141,8 +128,8 @@ def plan(model: nn.Module, recipe: Recipe) -> ConversionReport:
             f"a {type(model).__name__} cannot be replaced in itself: put it into a model, nn.Sequential(it)"
         )
     _check_patterns(recipe.skip, [name for name, module in modules.items() if is_linear(module)])
-    stacks = _decoder_stacks(model)
-    reasons = _reasons_to_keep(model, recipe, stacks)
+    stacks = decoder_stacks(model)
+    reasons = _skipped(modules, recipe, reasons_to_keep(model, stacks, stored=stored))
     rows = []
     for name, module in modules.items():
         matrix = module.weight if is_linear(module) else _own_matrix(module)
@@ -168,56 +155,27 @@ def plan(model: nn.Module, recipe: Recipe) -> ConversionReport:
     return report
 
 
-def kept_linears(report: ConversionReport) -> list[str]:
-    """The linear layers that stay in high precision, for the list that other systems want of them."""
-    return [row.module for row in report.skipped if row.type in ("Linear", "Conv1D")]
+def kept_weights(report: ConversionReport) -> list[str]:
+    """The modules whose matrices stay in high precision, for the list that other systems want of them.
+
+    Linear layers, stacked experts, routers, convolutions; no embeddings, and nothing around a layer that is converted,
+    for some systems read a name as all that is below it.
+    """
+    converted = [row.module for row in report.converted]
+    return [
+        row.module
+        for row in report.skipped
+        if row.reason != "embedding" and not any(name.startswith(f"{row.module}.") for name in converted)
+    ]
 
 
-def kind_of(name: str) -> str:
-    """The kind of a linear layer by its name; `other` if the name says nothing."""
-    for pattern, kind in KIND_OF_NAME:
-        if re.search(rf"(^|\.){pattern}$", name.removesuffix(_WRAPPED)):
-            return kind
-    return "other"
-
-
-def _reasons_to_keep(model: nn.Module, recipe: Recipe, stacks: list[str]) -> dict[nn.Module, str]:
-    """The modules that stay as they are, each with the first reason that any of its names gives."""
-    head = _head(model, has_stacks=bool(stacks))
-    fused = [name for name, module in model.named_modules() if isinstance(module, nn.TransformerEncoderLayer)]
-    adapted = [name.removesuffix(_WRAPPED) for name, _ in model.named_modules() if name.endswith(_WRAPPED)]
-    reasons: dict[nn.Module, str] = {}
-    for name, module in model.named_modules(remove_duplicate=False):
-        reason = _why_not_itself(module)
-        if name == head:
-            reason = "head"
-        elif stacks and not _is_below(name, stacks):
-            reason = reason or "outside the decoder layers"
-        elif _is_below(name, adapted) and not name.endswith(_WRAPPED):
-            reason = reason or "adapter"
-        elif _is_below(name, fused):
-            reason = reason or "torch's TransformerEncoderLayer reads its weight without calling it"
+def _skipped(modules: dict[str, nn.Module], recipe: Recipe, reasons: dict[nn.Module, str]) -> dict[nn.Module, str]:
+    """The reasons to keep a module, with those that the recipe's patterns give."""
+    for name, module in modules.items():
         pattern = next((pattern for pattern in recipe.skip if _matches(pattern, name)), None)
         if pattern is not None:
-            reason = reason or f"skip pattern {pattern!r}"
-        if reason is not None:
-            reasons.setdefault(module, reason)
+            reasons.setdefault(module, f"skip pattern {pattern!r}")
     return reasons
-
-
-def _why_not_itself(module: nn.Module) -> str | None:
-    """The reason to leave a module as it is that lies in the module; None if it can be converted."""
-    if isinstance(module, nn.Embedding):
-        return "embedding"
-    if type(module) is not nn.Linear and not is_conv1d(module):
-        return f"{type(module).__name__} has a forward of its own"
-    if "forward" in module.__dict__:
-        return "its forward was replaced by another library: convert before that"
-    return None
-
-
-def _is_below(name: str, parents: list[str]) -> bool:
-    return any(name.startswith(f"{parent}.") for parent in parents)
 
 
 def _own_matrix(module: nn.Module) -> Any:
@@ -225,38 +183,8 @@ def _own_matrix(module: nn.Module) -> Any:
     return next((parameter for parameter in module.parameters(recurse=False) if parameter.ndim >= 2), None)
 
 
-def _decoder_stacks(model: nn.Module) -> list[str]:
-    """The names of a transformers model's outermost ModuleLists that hold linear layers; none for another model.
-
-    peft's model around a transformers model counts as that one.
-    """
-    if not any(cls.__name__ in {"PreTrainedModel", "PeftModel"} for cls in type(model).__mro__):
-        return []
-    stacks: list[str] = []
-    for name, module in model.named_modules():
-        if (
-            isinstance(module, nn.ModuleList)
-            and not _is_below(name, stacks)
-            and any(is_linear(m) for m in module.modules())
-        ):
-            stacks.append(name)
-    return stacks
-
-
-def _head(model: nn.Module, *, has_stacks: bool) -> str | None:
-    """The name of the output layer: what transformers says, else a name that heads have, else the last linear layer."""
-    linears: list[str] = [name for name, module in model.named_modules() if is_linear(module)]
-    get_output = getattr(model, "get_output_embeddings", None)
-    output = get_output() if callable(get_output) else None
-    named = [name for name in linears if model.get_submodule(name) is output]
-    named += [name for name in linears if name.rsplit(".", 1)[-1] in HEAD_NAMES and "." not in name]
-    if named:
-        return named[0]
-    return linears[-1] if len(linears) > 1 and not has_stacks else None
-
-
 def _matches(pattern: str, name: str) -> bool:
-    names = {name, name.removesuffix(_WRAPPED)}
+    names = {name, name.removesuffix(WRAPPED)}
     return any(fnmatchcase(each, pattern) or fnmatchcase(each, f"*.{pattern}") for each in names)
 
 

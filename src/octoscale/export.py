@@ -14,7 +14,12 @@ from octoscale.scaling import Constant
 
 
 def run_quantization(
-    words: Quantization, out: Path, *, resume: bool = False, progress: Progress | None = None
+    words: Quantization,
+    out: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write the FP8 checkpoint to `out`; returns what was done: layers, bytes before and after.
 
@@ -25,7 +30,7 @@ def run_quantization(
         raise ValueError(f"scaling {words.scaling} is no FP8: there is nothing to quantize")
     layout = get_layout(words.layout)
     source = models.checkpoint_folder(words.model)
-    report = plan(models.skeleton(words.model), recipe)
+    report = plan(models.skeleton(words.model), recipe, stored=True)
     export = Export(
         recipe=recipe,
         layout=layout,
@@ -33,7 +38,7 @@ def run_quantization(
         input_bias=_input_bias(words, recipe) if words.activations == "static" else None,
         tie_fused=words.tie_fused,
     )
-    quantize_checkpoint(source, out, report, export, resume=resume, progress=progress)
+    quantize_checkpoint(source, out, report, export, resume=resume, overwrite=overwrite, progress=progress)
     return {
         "model": words.model,
         "scaling": recipe.name,
@@ -49,7 +54,7 @@ def run_quantization(
 def _input_bias(words: Quantization, recipe: Recipe) -> dict[str, int]:
     """A static scale for each layer: the constant, or what a text calls for."""
     if isinstance(recipe.input.rule, Constant):
-        report = plan(models.skeleton(words.model), recipe)
+        report = plan(models.skeleton(words.model), recipe, stored=True)
         return {row.module: recipe.input.rule.bias for row in report.converted}
     text = tasks.read_text(words.calibrate)
     loaded = models.load(words.model)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from octoscale.convert import KINDS
+from octoscale.kinds import KINDS
 from octoscale.runfolder import replacing
 
 LineStyle = Literal["-", "--", "-.", ":"]

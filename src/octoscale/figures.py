@@ -32,7 +32,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from octoscale.convert import KINDS
 from octoscale.figure_data import (
     Reach,
     basin,
@@ -68,6 +67,7 @@ from octoscale.figure_style import (
     with_footer,
 )
 from octoscale.formats import ROLES, get_format
+from octoscale.kinds import KINDS
 from octoscale.runfolder import RunFolder
 from octoscale.sweep import PERPLEXITY_TOLERANCE
 from octoscale.telemetry import SCHEMA, read_scales

@@ -25,19 +25,19 @@ from transformers.quantizers import HfQuantizer, register_quantization_config, r
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from octoscale.convert import ModuleReport, kept_linears, plan, replace_module
+from octoscale.convert import ModuleReport, kept_weights, plan, replace_module
 from octoscale.fp8_files import Stored, find_stored
 from octoscale.layouts import ACTIVATIONS, LAYOUTS, get_layout, scheme_of
 from octoscale.linear import is_linear
+from octoscale.reasons import is_plain
 from octoscale.recipe import Recipe, parse_scaling
 from octoscale.scaling import Constant
 from octoscale.stored import StoredLinear, scale_parameter, to_stored
 from octoscale.telemetry import LayerName
+from octoscale.weight_reads import why_kept
+from octoscale.whole_folder import OWN_KEY
 
 METHOD = "octoscale"
-
-#: Under this key of config.json stands what the layouts of others have no word for.
-OWN_KEY = "octoscale"
 
 
 @register_quantization_config(METHOD)
@@ -121,16 +121,17 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
         for module, stored in found.items():
             if config.activations == "static" and not stored.has_input_scale:
                 raise ValueError(f"{module}: config.json says that inputs have static scales, and this layer has none")
-        rows = [row for row in plan(model, Recipe.amax()).modules if row.module in found]
-        self._place(model, {row: found[row.module].scale_shape for row in rows})
+        rows = plan(model, Recipe.amax(), stored=True).modules
+        _check_served(model, [row for row in rows if row.module in found])
+        self._place(model, {row: found[row.module].scale_shape for row in rows if row.module in found})
         config.kept = [name for name in linears if name not in found]
 
     def _expect_originals(self, model: PreTrainedModel) -> None:
         """Layers for what is to be quantized when it comes."""
         config = self.quantization_config
-        report = plan(model, config.recipe())
+        report = plan(model, config.recipe(), stored=True)
         self._place(model, dict.fromkeys(report.converted, get_layout(config.layout).scale_shape))
-        config.kept = kept_linears(report)
+        config.kept = kept_weights(report)
 
     def _place(self, model: PreTrainedModel, shapes: Mapping[ModuleReport, tuple[int, ...]]) -> None:
         """A StoredLinear for each of these modules, with scales of that shape."""
@@ -145,7 +146,7 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
         """Check every scale now, not at the first use; freeze what transformers may have thawed."""
         for module in model.modules():
             if isinstance(module, StoredLinear):
-                for name in ("weight", *_scales_of(module)):
+                for name in ("weight", *module.scale_names):
                     module.get_parameter(name).requires_grad_(False)
                 module.quantized_weight()
         setattr(model.config, OWN_KEY, self.quantization_config.own())
@@ -181,13 +182,13 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
 def quantize_model(model: PreTrainedModel, config: OctoscaleConfig) -> None:
     """Quantize a model that is in memory already, in place: what from_pretrained does with `config` while it loads."""
     layout, recipe = get_layout(config.layout), config.recipe()
-    for row in (report := plan(model, recipe)).converted:
+    for row in (report := plan(model, recipe, stored=True)).converted:
         module: Any = model.get_submodule(row.module)
         name = LayerName(module=row.module, layer=row.layer, kind=row.kind)
         stored = to_stored(module, name, recipe, layout, config.activations, layout.scale_shape)
         _fill(stored, module.weight.detach(), config)
         replace_module(model, row.module, stored)
-    config.kept = kept_linears(report)
+    config.kept = kept_weights(report)
 
 
 def _fill(layer: StoredLinear, values: Tensor, config: OctoscaleConfig) -> None:
@@ -223,16 +224,21 @@ class _Quantize(ConversionOps):  # type: ignore[misc]
             raise ValueError(f"{key} is {values.dtype}: only floating point weights can be quantized")
         _fill(layer, values, self._config)
         made: dict[str, Tensor] = {
-            f"{name}.{part}": layer.get_parameter(part) for part in ("weight", *_scales_of(layer))
+            f"{name}.{part}": layer.get_parameter(part) for part in ("weight", *layer.scale_names)
         }
         if missing_keys is not None:
             missing_keys.difference_update(made)
         return made
 
 
-def _scales_of(module: StoredLinear) -> list[str]:
-    layout = module.fp8.layout
-    return [name for name in (layout.weight_scale, layout.input_scale) if name in module._parameters]
+def _check_served(model: PreTrainedModel, rows: Iterable[ModuleReport]) -> None:
+    """ValueError for a weight in FP8 whose layer cannot be one of ours: it would compute something else, or not run."""
+    reads = why_kept(model, stored=True)
+    for row in rows:
+        module = model.get_submodule(row.module)
+        why = reads.get(row.module) or (None if is_plain(module) else f"{row.type} has a forward of its own")
+        if why is not None:
+            raise ValueError(f"{row.module} is in FP8 in the checkpoint, and cannot be here: {why}")
 
 
 def _layouts(found: Mapping[str, Stored]) -> list[str]:

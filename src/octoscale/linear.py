@@ -22,7 +22,7 @@ eval mode) they raise `NonFiniteError` with the layer's name.
 import math
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -105,7 +105,10 @@ class Fp8Linear(nn.Linear):
 
 def is_conv1d(module: nn.Module) -> bool:
     """Whether this is transformers' `Conv1D`, the linear layer of GPT-2 with a weight [in, out]."""
-    cls = type(module)
+    return _is_conv1d_class(type(module))
+
+
+def _is_conv1d_class(cls: type[nn.Module]) -> bool:
     return cls.__name__ == "Conv1D" and cls.__module__ == "transformers.pytorch_utils"
 
 
@@ -141,7 +144,7 @@ class LayerState:
     @property
     def is_conv1d(self) -> bool:
         """Whether the weight is [in, out]."""
-        return self.original_type is not nn.Linear
+        return _is_conv1d_class(self.original_type)
 
     @property
     def is_stateless(self) -> bool:
@@ -282,7 +285,7 @@ class Products(torch.autograd.Function):
         ctx.x_shape, ctx.x_dtype, ctx.w_dtype = x.shape, x.dtype, weight.dtype
         ctx.bias_dtype = None if bias is None else bias.dtype
         y_BN = ops.matmul(x8.flatten_rows(), w8 if layer.is_conv1d else w8.t(), dtype=dtype, bias=bias)
-        return y_BN.view(*x.shape[:-1], y_BN.shape[-1])
+        return _reshaped(y_BN, (*x.shape[:-1], y_BN.shape[-1]))
 
     @staticmethod
     @once_differentiable
@@ -295,7 +298,7 @@ class Products(torch.autograd.Function):
             g_BN = layer.cast_grad_output(grad, ctx.step).flatten_rows()
         if w8 is not None:
             w_NK = w8.t() if layer.is_conv1d else w8
-            dx = ops.matmul(g_BN, w_NK, dtype=ctx.x_dtype).view(ctx.x_shape)
+            dx = _reshaped(ops.matmul(g_BN, w_NK, dtype=ctx.x_dtype), ctx.x_shape)
         if x8 is not None:
             x_BK = x8.flatten_rows()
             a, b = (x_BK, g_BN) if layer.is_conv1d else (g_BN, x_BK)
@@ -303,6 +306,11 @@ class Products(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             db = grad.reshape(-1, grad.shape[-1]).sum(0, dtype=torch.float32).to(ctx.bias_dtype)
         return dx, dw, db, None, None, None, None
+
+
+def _reshaped(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """Another shape for a result that nobody else holds. To autograd it is no view: models may write to it in place."""
+    return torch.ops.aten._unsafe_view(x, shape)  # type: ignore[no-any-return]
 
 
 def _save(ctx: Any, *casts: Quantized | None) -> None:

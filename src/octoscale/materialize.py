@@ -19,13 +19,15 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from octoscale import ops
 from octoscale.checkpoint import INDEX, WEIGHT_FORMAT, Progress
-from octoscale.convert import kept_linears, plan
+from octoscale.convert import kept_weights, plan
 from octoscale.layouts import get_layout
+from octoscale.lock import exclusive
 from octoscale.models import SIZES, config_of_size
 from octoscale.recipe import Recipe
 from octoscale.runfolder import write_json
 from octoscale.safetensors_file import DTYPE_NAMES, Entry, writing
 from octoscale.scaling import Constant
+from octoscale.whole_folder import FILES, OWN_KEY, check_free, hidden_beside, list_files, put_in_place
 
 #: The largest of 2**28 normal numbers is about 6 standard deviations: 448 / (6 * 0.02) lies above 2**11.
 _STD, _SCALE_BIAS = 0.02, 11
@@ -46,14 +48,19 @@ def materialize(
     ValueError for an unknown size or more layers than it has; FileExistsError if `out` exists.
     """
     config = _config(size, num_layers)
-    if out.exists() and not overwrite:
-        raise FileExistsError(f"{out} exists already: choose another folder, or --overwrite")
+    out = out.resolve()
+    with exclusive(out):
+        check_free(out, overwrite=overwrite)
+        return _materialize(config, size, out, seed, progress)
+
+
+def _materialize(config: Any, size: str, out: Path, seed: int, progress: Progress | None) -> dict[str, Any]:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    report = plan(model, Recipe.cscale(_SCALE_BIAS))
+    report = plan(model, Recipe.cscale(_SCALE_BIAS), stored=True)
     quantized = {f"{row.module}.weight" for row in report.converted}
     shards = _shards(model, quantized)
-    hidden = out.with_name(f".{out.name}.tmp")
+    hidden = hidden_beside(out)
     shutil.rmtree(hidden, ignore_errors=True)
     hidden.mkdir(parents=True)
     generator = torch.Generator().manual_seed(seed)
@@ -65,10 +72,8 @@ def materialize(
                 done += tensor.numel() * tensor.element_size()
                 if progress is not None:
                     progress(done, total)
-    _write_rest(hidden, config, shards, kept_linears(report))
-    if overwrite:
-        shutil.rmtree(out, ignore_errors=True)
-    hidden.rename(out)
+    _write_rest(hidden, config, shards, kept_weights(report))
+    put_in_place(hidden, out)
     return {"model": size, "layers": config.num_hidden_layers, "bytes": total, "folder": str(out)}
 
 
@@ -142,12 +147,13 @@ def _write_rest(folder: Path, config: Any, shards: dict[str, dict[str, Entry]], 
     """Config, index and tokenizer."""
     content = {**config.to_dict(), "architectures": [_architecture(config)], "dtype": "bfloat16"}
     content["quantization_config"] = get_layout(_LAYOUT).config(kept, "dynamic")
-    content["octoscale"] = {"scaling": f"cscale:{_SCALE_BIAS}", "activations": "dynamic", "layout": _LAYOUT}
-    write_json(folder / "config.json", content)
     size = sum(entry.num_bytes for entries in shards.values() for entry in entries.values())
     names = {name: shard for shard, entries in shards.items() for name in entries}
     write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": names})
     byte_tokenizer().save_pretrained(folder)
+    own = {"scaling": f"cscale:{_SCALE_BIAS}", "activations": "dynamic", "layout": _LAYOUT}
+    content[OWN_KEY] = {**own, FILES: list_files(folder)}
+    write_json(folder / "config.json", content)
 
 
 def _architecture(config: Any) -> str:

@@ -11,6 +11,7 @@ factor in float32 before the cast. So what others wrote is computed as they mean
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,6 +41,31 @@ class StoredLinear(Fp8Linear):
 
     fp8: "StoredState"
 
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """The dtype that the weight had; peft makes adapters in it, where a layer has this name."""
+        return self.fp8.dtype
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "StoredLinear":
+        """What `to`, `half`, `cuda` and the like do to each parameter: codes and scales move, and keep their dtypes."""
+        frozen = {id(self._parameters[name]) for name in ("weight", *self.scale_names)}
+
+        def keep(x: Tensor) -> Tensor:
+            if id(x) not in frozen:
+                return fn(x)
+            sample = fn(torch.empty(0, dtype=x.dtype, device=x.device))
+            if sample.dtype == x.dtype:
+                return fn(x)
+            self.fp8.dtype = sample.dtype
+            return x.to(sample.device)
+
+        return super()._apply(keep, recurse)  # type: ignore[no-any-return,no-untyped-call]
+
+    @property
+    def scale_names(self) -> list[str]:
+        """The parameters that are scales, by the names of the layout."""
+        return [n for n in (self.fp8.layout.weight_scale, self.fp8.layout.input_scale) if n in self._parameters]
+
     def original(self) -> nn.Module:
         """A layer as the model had it, with the values of the codes in the dtype that it had."""
         module = super().original()
@@ -61,6 +87,8 @@ class StoredLinear(Fp8Linear):
     def set_weight(self, values: Tensor, operand: Operand) -> None:
         """Cast a weight into this layer."""
         cast = ops.quantize(values, operand.format, operand.rule)
+        assert cast.observed is not None
+        check_finite_weight(f"{self.fp8.name.module}.weight", cast.observed.amax)
         self.weight = nn.Parameter(cast.codes, requires_grad=False)
         self._parameters[self.fp8.layout.weight_scale] = scale_parameter(2.0 ** -int(cast.scale_bias), self.fp8.layout)
 
@@ -154,6 +182,12 @@ def scale_parameter(
     """A frozen scale in the shape that the layout wants, or in another."""
     values = torch.full(layout.scale_shape if shape is None else shape, value, dtype=torch.float32, device=device)
     return nn.Parameter(values, requires_grad=False)
+
+
+def check_finite_weight(name: str, amax: Tensor) -> None:
+    """ValueError naming a weight whose amax is not finite: its scale would flush every finite value."""
+    if not math.isfinite(amax.item()):
+        raise ValueError(f"{name} holds infinity or NaN: no scale fits it; mend the checkpoint, or keep it with skip")
 
 
 def split_scale(scale: Tensor, what: str) -> tuple[int, float]:

@@ -1,0 +1,235 @@
+"""What stays out of FP8, and why. Oracles: which layers a forward pass calls; torch's own product."""
+
+import pytest
+import torch
+import transformers as T
+from models import tiny_llama
+from torch import nn
+
+import octoscale
+from octoscale import Fp8Linear, Recipe
+from octoscale.convert import plan
+from octoscale.hf import OctoscaleConfig, quantize_model
+from octoscale.reasons import is_plain
+from octoscale.trial import layers_not_run
+
+SMALL = {
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+EXPERTS = {**SMALL, "moe_intermediate_size": 32, "num_experts": 4, "num_experts_per_tok": 2}
+T5 = {"vocab_size": 96, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+
+
+def dbrx():
+    ffn = {"ffn_hidden_size": 32, "moe_num_experts": 4, "moe_top_k": 2}
+    attention = {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0}
+    sizes = {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 64}
+    return T.DbrxForCausalLM(T.DbrxConfig(vocab_size=96, **sizes, ffn_config=ffn, attn_config=attention))
+
+
+def qwen2_moe():
+    return T.Qwen2MoeForCausalLM(T.Qwen2MoeConfig(**EXPERTS, shared_expert_intermediate_size=32))
+
+
+def mixtral():
+    return T.MixtralForCausalLM(T.MixtralConfig(**SMALL, num_local_experts=4))
+
+
+def jetmoe():
+    return T.JetMoeForCausalLM(T.JetMoeConfig(**SMALL, kv_channels=8, num_local_experts=4))
+
+
+def switch():
+    more = {"num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1, "num_experts": 4, "num_decoder_layers": 2}
+    return T.SwitchTransformersForConditionalGeneration(T.SwitchTransformersConfig(**T5, **more))
+
+
+def musicgen():
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "ffn_dim": 64, "num_attention_heads": 4, "num_codebooks": 4}
+    return T.MusicgenForCausalLM(T.MusicgenDecoderConfig(vocab_size=64, max_position_embeddings=64, **sizes))
+
+
+def mamba():
+    return T.MambaForCausalLM(T.MambaConfig(vocab_size=96, hidden_size=32, num_hidden_layers=2, state_size=8))
+
+
+def falcon_mamba():
+    config = T.FalconMambaConfig(vocab_size=96, hidden_size=32, num_hidden_layers=2, state_size=8)
+    return T.FalconMambaForCausalLM(config)
+
+
+def falcon():
+    config = T.FalconConfig(vocab_size=96, hidden_size=32, num_hidden_layers=2, num_attention_heads=4)
+    return T.FalconForCausalLM(config)
+
+
+def t5():
+    return T.T5ForConditionalGeneration(T.T5Config(**T5, decoder_start_token_id=0))
+
+
+def rwkv():
+    sizes = {"hidden_size": 32, "attention_hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    return T.RwkvForCausalLM(T.RwkvConfig(vocab_size=96, context_length=32, **sizes))
+
+
+class WithValueHead(nn.Module):
+    """As reinforcement learning wraps a language model."""
+
+    def __init__(self):
+        super().__init__()
+        self.pretrained_model = tiny_llama()
+        self.v_head = nn.Linear(32, 1)
+
+    def forward(self, **inputs):
+        return self.pretrained_model(**inputs)
+
+
+FAMILIES = {f.__name__: f for f in (dbrx, qwen2_moe, mixtral, jetmoe, switch, mamba, falcon_mamba, falcon, t5, rwkv)}
+KEPT = {
+    dbrx: {"router.layer": "router"},
+    qwen2_moe: {"mlp.shared_expert_gate": "router"},
+    jetmoe: {"router.layer": "router"},
+    switch: {"router.classifier": "router"},
+    musicgen: {"lm_heads.3": "head"},
+    mamba: {"mixer.dt_proj": "MambaMixer: its weight is read without calling it"},
+    falcon_mamba: {"mixer.dt_proj": "FalconMambaMixer: its weight is read without calling it"},
+    WithValueHead: {"pretrained_model.lm_head": "head", "v_head": "outside the decoder layers"},
+}
+
+
+@pytest.mark.parametrize("build", KEPT, ids=lambda build: build.__name__)
+def test_routers_heads_and_layers_that_nobody_calls_stay(build):
+    rows = plan(build(), Recipe.amax()).modules
+    for end, reason in KEPT[build].items():
+        found = [row for row in rows if row.module.endswith(end)]
+        assert found
+        assert {(row.converted, row.reason) for row in found} == {(False, reason)}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_the_report_calls_fp8_runs(name):
+    """Oracle: hooks in a forward pass; sparse layers of Switch may get no token, so its experts may rest."""
+    model = FAMILIES[name]().eval()
+    report = octoscale.convert(model, Recipe.amax())
+    assert report.converted
+    assert [layer for layer in layers_not_run(model, report) if "expert" not in layer] == []
+
+
+def test_a_layer_that_is_left_out_is_named():
+    """Oracle: the layer whose forward pass was taken away."""
+    model = tiny_llama()
+    report = octoscale.convert(model, Recipe.amax())
+    mlp = model.model.layers[1].mlp
+    mlp.forward = lambda x: mlp.down_proj(x.repeat(1, 1, 2))
+    assert layers_not_run(model, report) == ["model.layers.1.mlp.gate_proj", "model.layers.1.mlp.up_proj"]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", FAMILIES)
+def test_codes_in_place_of_weights_run(name):
+    """T5 reads a weight's dtype, Mamba its values, RWKV writes to it: such layers stay, and the model runs."""
+    model = FAMILIES[name]().bfloat16().eval()
+    config = OctoscaleConfig("amax")
+    quantize_model(model, config)
+    inputs = {"input_ids": torch.arange(8)[None]}
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = inputs["input_ids"]
+    with torch.no_grad():
+        assert model(**inputs).logits.isfinite().all()
+
+
+def test_layers_that_cannot_hold_codes_are_in_the_list_that_others_read():
+    config = OctoscaleConfig("amax")
+    quantize_model(t5().bfloat16(), config)
+    assert "decoder.block.1.layer.2.DenseReluDense.wo" in config.kept
+    config = OctoscaleConfig("amax")
+    quantize_model(mixtral().bfloat16(), config)
+    assert {"model.layers.0.mlp.gate", "model.layers.1.mlp.experts", "lm_head"} <= set(config.kept)
+
+
+class Plain(nn.Linear):
+    """The product, spelled otherwise."""
+
+    def forward(self, x):
+        y = x @ self.weight.T
+        return y if self.bias is None else y + self.bias
+
+
+class Transposed(nn.Linear):
+    """What Conv1D does, with a weight [in, out]."""
+
+    def forward(self, x):
+        return x @ self.weight
+
+
+class Scaled(Plain):
+    scale = 1.0
+
+    def forward(self, x):
+        return super().forward(x) * self.scale
+
+
+class WithState(Plain):
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.register_buffer("calls", torch.zeros(()))
+
+
+class OnlyInEval(Plain):
+    def forward(self, x):
+        return super().forward(x) * (2 if self.training else 1)
+
+
+def scaled(scale):
+    layer = Scaled(4, 4)
+    layer.scale = scale
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (nn.Linear(4, 4), True),
+        (Plain(4, 4), True),
+        (Plain(6, 2, bias=False), True),
+        (scaled(1.0), True),
+        (scaled(2.0), False),
+        (Transposed(4, 4), False),
+        (WithState(4, 4), False),
+        (OnlyInEval(4, 4), False),
+        (nn.Embedding(4, 4), False),
+    ],
+)
+def test_a_subclass_is_plain_if_it_computes_the_product(layer, expected):
+    assert is_plain(layer) is expected
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_square_subclass_multiplies_as_it_did(stored):
+    """Oracle: float64 products of the weight that FP8 leaves; a transposed one would be far away."""
+    torch.manual_seed(0)
+    layer = Plain(32, 32)
+    x = torch.randn(5, 32)
+    expected = layer(x)
+    if stored:
+        model = falcon()
+        query = model.transformer.h[0].self_attention.query_key_value
+        assert type(query).__name__ == "FalconLinear"
+        dense = model.transformer.h[0].self_attention.dense
+        expected = dense(x)
+        quantize_model(model, OctoscaleConfig("amax"))
+        found = model.transformer.h[0].self_attention.dense
+    else:
+        model = nn.Sequential(layer, nn.Linear(32, 2))
+        octoscale.convert(model, Recipe.amax())
+        found = model[0]
+    assert isinstance(found, Fp8Linear)
+    with torch.no_grad():
+        error = found(x) - expected
+    assert error.norm() < 0.06 * expected.norm()  # two casts of at most 2**-4 each
