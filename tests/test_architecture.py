@@ -19,6 +19,7 @@ LAYERS = {
     "formats": 0,
     "reference": 0,
     "runfolder": 0,
+    "parts": 1,
     "heap": 0,
     "waiting": 0,
     "kinds": 0,

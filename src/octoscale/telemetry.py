@@ -26,7 +26,8 @@ from torch import nn
 from octoscale import backends
 from octoscale.formats import Role
 from octoscale.ops import Quantized
-from octoscale.runfolder import RunFolder, replacing
+from octoscale.parts import DamagedPartError, list_parts, read_part, readable_parts, replace_part, write_part
+from octoscale.runfolder import RunFolder
 
 if TYPE_CHECKING:
     from octoscale.linear import Fp8Linear
@@ -134,11 +135,7 @@ class Recorder:
         """Write the waiting rows as one part. OSError if the disk is full; the rows then stay."""
         if self._rows:
             columns = {key: [_value(row[key]) for row in self._rows] for key in SCHEMA}
-            with replacing(self._next_part()) as temporary:
-                try:
-                    pl.DataFrame(columns, schema=SCHEMA).write_parquet(temporary)
-                except pl.exceptions.PolarsError as error:
-                    raise OSError(f"cannot write {temporary.parent}: {error}") from error
+            write_part(self._scales, pl.DataFrame(columns, schema=SCHEMA))
             self._rows.clear()
         self._last_flush = time.monotonic()
 
@@ -157,11 +154,6 @@ class Recorder:
             for what in ("saturated", "flushed"):
                 found[f"{what}/{name}"] = 100 * sum(_value(row[what]) for row in rows) / count
         return found
-
-    def _next_part(self) -> Path:
-        """The first part whose number is above all that are there, whoever wrote them."""
-        written = [int(part.stem.split("-")[1]) for part in self._scales.glob("part-*.parquet")]
-        return self._scales / f"part-{max(written, default=-1) + 1:06d}.parquet"
 
 
 @contextmanager
@@ -217,23 +209,33 @@ def fp8_layers(model: nn.Module) -> "list[Fp8Linear]":
 
 
 def read_scales(folder: Path | str) -> pl.DataFrame:
-    """All rows of a run, in the order in which they were written. FileNotFoundError if it recorded none."""
-    parts = sorted(RunFolder(folder).scales.glob("part-*.parquet"))
-    if not parts:
+    """All rows of a run, in the order in which they were written. FileNotFoundError if it recorded none.
+
+    DamagedPartError, a ValueError, if some of them are lost: `read_readable_scales` has the others.
+    """
+    rows, damaged = read_readable_scales(folder)
+    if damaged:
+        raise damaged[0]
+    return rows
+
+
+def read_readable_scales(folder: Path | str) -> tuple[pl.DataFrame, list[DamagedPartError]]:
+    """The rows of a run whose parts can be read, and what is wrong with the others. FileNotFoundError without parts."""
+    tables, damaged = readable_parts(RunFolder(folder).scales, SCHEMA)
+    if not tables and not damaged:
         raise FileNotFoundError(f"{folder} holds no scales: nothing was recorded there")
-    return pl.concat([pl.read_parquet(part) for part in parts])
+    return pl.concat([pl.DataFrame(schema=SCHEMA), *tables]), damaged
 
 
 def drop_scales(folder: Path | str, step: int) -> None:
     """Forget the rows from `step` on: a training goes on from there, and will record them again."""
-    for part in sorted(RunFolder(folder).scales.glob("part-*.parquet")):
-        rows = pl.read_parquet(part)
+    for part in list_parts(RunFolder(folder).scales):
+        rows = read_part(part, SCHEMA)
         kept = rows.filter(pl.col("step") < step)
         if kept.is_empty():
             part.unlink()
         elif kept.height < rows.height:
-            with replacing(part) as temporary:
-                kept.write_parquet(temporary)
+            replace_part(part, kept)
 
 
 def run_header(device: torch.device, **more: Any) -> dict[str, Any]:

@@ -1,0 +1,99 @@
+"""Tables that grow part by part: parquet files with a checksum inside, so that a damaged one is never read as numbers.
+
+    part-000000.parquet, part-000001.parquet, ...
+
+A part is an ordinary parquet file. Between its data and its footer, where readers follow offsets and see nothing, stand
+a word and eight digits: the CRC-32 of all other bytes. Parts of older versions have none, and are read unchecked.
+No path is a pattern here: polars would take `run[1]` for `run1`.
+"""
+
+import io
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import polars as pl
+
+from octoscale.runfolder import replacing
+
+Schema = Mapping[str, pl.DataType | type[pl.DataType]]
+
+_WORD, _DIGITS = b"octoscale.crc32=", 8
+_MAGIC, _TAIL = b"PAR1", 8  # a parquet file ends with the length of its footer, 4 bytes, and this
+
+#: What polars raises for bytes that are no table; a panic is no Exception there.
+_READ_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, MemoryError, ValueError)
+
+
+class DamagedPartError(ValueError):
+    """A part cannot be read, or not as what was written; the message names it."""
+
+
+def list_parts(folder: Path) -> list[Path]:
+    """The parts in a folder, by number; files of other names are none."""
+    return sorted((path for path in folder.glob("part-*.parquet") if _number(path) is not None), key=_order)
+
+
+def write_part(folder: Path, table: pl.DataFrame) -> None:
+    """Add a part, numbered after all that are there; it is there whole or not at all. OSError if the disk is full."""
+    number = max((_order(path)[0] for path in list_parts(folder)), default=-1) + 1
+    replace_part(folder / f"part-{number:06d}.parquet", table)
+
+
+def replace_part(path: Path, table: pl.DataFrame) -> None:
+    """Write a part, or write it anew."""
+    buffer = io.BytesIO()
+    table.write_parquet(buffer)
+    with replacing(path) as temporary:
+        temporary.write_bytes(_sealed(buffer.getvalue()))
+
+
+def read_part(path: Path, schema: Schema) -> pl.DataFrame:
+    """The table in a part. DamagedPartError if the checksum or the columns are others, or it is no parquet file."""
+    data = path.read_bytes()
+    try:
+        _check(data)
+        table = pl.read_parquet(io.BytesIO(data))
+        if table.schema != pl.Schema(schema):
+            raise ValueError("its columns are not those of a part")
+    except _READ_ERRORS as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise DamagedPartError(f"{path} is damaged: {lines[0]}; delete it to go on without its rows") from error
+    return table
+
+
+def readable_parts(folder: Path, schema: Schema) -> tuple[list[pl.DataFrame], list[DamagedPartError]]:
+    """The tables of all parts that can be read, in their order, and what is wrong with the others."""
+    tables: list[pl.DataFrame] = []
+    damaged: list[DamagedPartError] = []
+    for path in list_parts(folder):
+        try:
+            tables.append(read_part(path, schema))
+        except DamagedPartError as error:  # noqa: PERF203  a part is thousands of rows
+            damaged.append(error)
+    return tables, damaged
+
+
+def _number(path: Path) -> int | None:
+    digits = path.name.removeprefix("part-").removesuffix(".parquet")
+    return int(digits) if digits.isascii() and digits.isdigit() else None
+
+
+def _order(path: Path) -> tuple[int, str]:
+    return _number(path) or 0, path.name
+
+
+def _sealed(data: bytes) -> bytes:
+    """A parquet file with its checksum, before its footer."""
+    start = len(data) - _TAIL - int.from_bytes(data[-_TAIL : -len(_MAGIC)], "little")
+    return data[:start] + _WORD + b"%08x" % zlib.crc32(data) + data[start:]
+
+
+def _check(data: bytes) -> None:
+    """ValueError if the file is cut short, or has a checksum that its other bytes do not have."""
+    if not data.endswith(_MAGIC):
+        raise ValueError("it is cut short, or no parquet file")
+    start = data.rfind(_WORD)
+    end = start + len(_WORD) + _DIGITS
+    if start >= 0 and data[end - _DIGITS : end] != b"%08x" % zlib.crc32(data[end:], zlib.crc32(data[:start])):
+        raise ValueError("its bytes are not those that were written (checksum)")
