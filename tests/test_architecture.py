@@ -43,6 +43,7 @@ LAYERS = {
     "fused_backbone": 4,
     "fused_ends": 4,
     "fused_layer": 4,
+    "known_layers": 4,
     "stored": 3,
     "compiled": 3,
     "watch": 3,

@@ -77,6 +77,7 @@ def float32_attention(monkeypatch):
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "sdpa", exact_attention)
+    monkeypatch.setattr("octoscale.known_layers.USUAL_ATTENTION", exact_attention)
 
 
 @pytest.mark.usefixtures("float32_attention")
@@ -166,7 +167,7 @@ def test_what_the_step_does_not_serve_goes_the_usual_way(case, saved, monkeypatc
     layers = model.model.layers[:1] if case == "a hook" else model.model.layers
     if case == "a hook":
         unfuse(model.model.layers[1])
-    assert all("forward" in layer.__dict__ for layer in layers)
+    assert all(("forward" in layer.__dict__) == (case != "eager attention") for layer in layers)
     assert torch.equal(decode(model, ids), expected)
 
 
@@ -342,8 +343,11 @@ def test_a_layer_that_is_replaced_is_seen_when_a_sequence_begins(saved):
     assert (found - before).float().norm() > 0.1 * before.float().norm()
     assert not torch.equal(unchanged, decode(model, ids[:, 9:], fork, prefill=0))
     model.model.layers[1].mlp.down_proj = torch.nn.Linear(112, 64, bias=False, dtype=torch.bfloat16)
-    with pytest.raises(ValueError, match=r"model\.layers\.1: mlp\.down_proj is not loaded in FP8, since"):
-        decode(model, ids)
+    with pytest.warns(UserWarning, match=r"model\.layers\.1 decodes the usual way .*down_proj is not loaded in FP8"):
+        found = decode(model, ids)
+    unfuse(model)
+    expected = decode(model, ids)
+    assert (found - expected).float().norm() < 0.03 * expected.float().norm()
 
 
 def test_a_scale_of_no_power_of_two_is_no_longer_fused(saved):
@@ -351,7 +355,7 @@ def test_a_scale_of_no_power_of_two_is_no_longer_fused(saved):
     fuse(model)
     with torch.no_grad():
         model.model.layers[0].mlp.up_proj.weight_scale.mul_(1.5)
-    with pytest.raises(ValueError, match=r"model\.layers\.0: mlp\.up_proj has a scale that is no power of two"):
+    with pytest.warns(UserWarning, match=r"model\.layers\.0 decodes .*up_proj has a scale that is no power of two"):
         decode(model, tokens(batch=1, length=10))
     assert str(fuse(model)).startswith("1 of 2 decoder layers fused, and the head; model.layers.0: mlp.up_proj has")
 
@@ -387,7 +391,8 @@ def test_infinity_names_the_layer(saved):
 
 def test_other_models_say_why_not(tmp_path):
     model = tiny_gpt2().to(torch.bfloat16)
-    assert str(fuse(model)).startswith("0 of 2 decoder layers fused; transformer.h.0: GPT2Block is not one of Llama")
+    said = "0 of 2 decoder layers fused; transformer.h.0 and 1 more: GPT2Block is not one of Llama"
+    assert str(fuse(model)).startswith(said)
     tiny = TINY["llama"]().to(torch.bfloat16)
     assert fuse(tiny).left["model.layers.1"] == "self_attn.q_proj is not loaded in FP8"
     tiny.save_pretrained(tmp_path)

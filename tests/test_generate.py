@@ -105,7 +105,7 @@ def test_a_mistake_is_one_line(options, message, checkpoint, run):  # noqa: F811
 def test_the_command_streams_and_counts(checkpoint, run):  # noqa: F811
     code, out, err = run("generate", checkpoint, "--prompt", "Once", "--max-new-tokens", "5")
     assert code == 0
-    assert "in amax: 0 of 2 decoder layers fused; model.layers.0: its sizes are no multiples of 16" in err
+    assert "in amax: 0 of 2 decoder layers fused; model.layers.0 and 1 more: its sizes are no multiples of 16" in err
     assert "5 tokens, " in err
     code, shown, _ = run("generate", checkpoint, "--prompt", "Once", "--max-new-tokens", "5", "--json")
     assert json.loads(shown)["text"] + "\n" == out

@@ -49,7 +49,7 @@ def test_a_change_is_noticed(change, model):
 def test_what_leaves_weights_alone_is_no_change(model):
     watch = Watch(model.modules())
     model(torch.ones(2, 4)).sum().backward()
-    model.eval().requires_grad_(False)
+    model.requires_grad_(False)
     model.state_dict()
     assert not watch.has_changed()
 

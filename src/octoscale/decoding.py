@@ -18,9 +18,11 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from octoscale.backends import token
-from octoscale.fused_backbone import BACKBONES, FusedBackbone
+from octoscale.fused_backbone import FusedBackbone
 from octoscale.fused_ends import FusedHead, FusedNorm
 from octoscale.fused_layer import FusedLayer, why_not
+from octoscale.known_layers import BACKBONES, why_backbone_unknown
+from octoscale.reasons import decoder_stacks
 from octoscale.stored import StoredLinear
 
 
@@ -35,9 +37,15 @@ class FusionReport:
     def __str__(self) -> str:
         head = ", and the head" if self.head else ""
         counts = f"{len(self.fused)} of {len(self.fused) + len(self.left)} decoder layers fused{head}"
-        reasons = [f"{name}: {reason}" for name, reason in self.left.items()]
-        more = f" and {len(reasons) - 1} more" if len(reasons) > 1 else ""
-        return counts + (f"; {reasons[0]}{more}" if reasons else "")
+        by_reason: dict[str, list[str]] = {}
+        for name, reason in self.left.items():
+            by_reason.setdefault(reason, []).append(name)
+        said = [f"{names[0]}{_and_more(names)}: {reason}" for reason, names in by_reason.items()]
+        return "; ".join([counts, *said])
+
+
+def _and_more(names: list[str]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""
 
 
 def fuse(model: PreTrainedModel) -> FusionReport:
@@ -51,11 +59,12 @@ def fuse(model: PreTrainedModel) -> FusionReport:
         layers[name].forward = FusedLayer(name, layers[name])
     if fused and len(fused) == len(layers):
         for module in model.modules():
-            if type(module).__name__ in BACKBONES:
+            if type(module) in BACKBONES and "forward" not in module.__dict__ and why_backbone_unknown(module) is None:
                 module.forward = FusedBackbone(module)
-                module.norm.forward = FusedNorm(module.norm)
+                norm: nn.Module = module.norm
+                norm.forward = FusedNorm(norm)
     head = model.get_output_embeddings()
-    plain = bool(fused) and type(head) is nn.Linear and head.bias is None
+    plain = bool(fused) and type(head) is nn.Linear and head.bias is None and "forward" not in head.__dict__
     if plain:
         head.forward = FusedHead(head)
     fast_head = plain or (isinstance(head, StoredLinear) and head.fp8.activations == "none")
@@ -70,7 +79,7 @@ def unfuse(model: PreTrainedModel) -> None:
 
 
 def _decoder_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """What stands in the list of the model's layers, whatever its class."""
-    for name, module in model.named_modules():
-        if type(module).__name__.endswith(("DecoderLayer", "Block")):
-            yield name, module
+    """What stands in the lists of the model's layers, whatever its class."""
+    for stack in decoder_stacks(model):
+        for name, module in model.get_submodule(stack).named_children():
+            yield f"{stack}.{name}", module

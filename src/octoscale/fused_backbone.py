@@ -14,12 +14,9 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from octoscale.backends.token import step_through
+from octoscale.backends.token import TokenLayer, step_through
 from octoscale.fused_layer import FusedLayer, is_plain
-from octoscale.watch import Watch
-
-#: The classes of transformers whose forward is this one.
-BACKBONES = ("LlamaModel", "MistralModel")
+from octoscale.known_layers import are_all_modules_watched, is_collecting, is_watched, why_backbone_unknown
 
 _RECORDER = attrgetter("recorder")
 
@@ -31,6 +28,7 @@ class FusedBackbone:
         self._model: Any = model
         self._stack: _Stack | None = None
         self._past: weakref.ref[Any] | None = None
+        self._is_known = False
 
     def __getstate__(self) -> nn.Module:
         """A copy finds its own layers."""
@@ -76,6 +74,8 @@ class FusedBackbone:
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or not _sees_all(mask):
             return None
         config = model.config
+        if is_collecting() or are_all_modules_watched():
+            return None
         if config.output_hidden_states or config.output_attentions or not config.return_dict:
             return None
         if config._attn_implementation != "sdpa":
@@ -85,10 +85,12 @@ class FusedBackbone:
         if self._stack is None or self._stack.layers != layers:
             if any(type(layer) is not FusedLayer for layer in layers):
                 return None
-            self._stack = _Stack(modules, layers)
+            self._stack, self._past = _Stack(modules, layers), None
         if self._past is None or self._past() is not past:
             self._past = weakref.ref(past)
-            self._stack.refresh()
+            self._is_known = self._stack.refresh() and why_backbone_unknown(model) is None
+        if not self._is_known:
+            return None
         return None if self._stack.is_observed() or not self._stack.extends(past) else self._stack
 
 
@@ -105,19 +107,26 @@ def _sees_all(mask: Tensor | None) -> bool:
 class _Stack:
     """Fused layers, one after the other, and all that has to be looked at before a token passes them."""
 
+    _cores: list[TokenLayer] | None = None
+
     def __init__(self, modules: list[nn.Module], layers: list[Any]) -> None:
         self.layers: list[FusedLayer] = layers
         self._modules = modules
-        self._look()
 
-    def refresh(self) -> None:
-        """Look at the layers anew if anything in them has changed."""
-        if self._watch.has_changed():
+    def refresh(self) -> bool:
+        """Look at the layers anew if anything in them has changed: whether the core still computes them all."""
+        known = [layer.is_known() for layer in self.layers]  # each says why not
+        if not all(known) or any(layer.parts.is_training() for layer in self.layers):
+            return False
+        if self._cores != [layer.core() for layer in self.layers]:
             self._look()
+        return True
 
     def is_observed(self) -> bool:
         """Whether someone wants to see what passes inside."""
-        return any(self._hooks) or list(map(_RECORDER, self._runtimes)) != self._unrecorded
+        if any(self._hooks) and any(map(is_watched, self._inner)):
+            return True
+        return list(map(_RECORDER, self._runtimes)) != self._unrecorded
 
     def extends(self, past: Any) -> bool:
         """Whether a token can be added to all layers of a cache."""
@@ -125,23 +134,24 @@ class _Stack:
 
     def step(self, past: Any, x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
         """One token through all layers; the cache grows when all have succeeded."""
+        cores, natives = self._cores, self._natives  # held, should another thread look at the layers anew
         caches = [past.layers[layer.parts.index] for layer in self.layers]
         rooms = [layer.room(cache, 1) for layer, cache in zip(self.layers, caches, strict=True)]
         out = torch.empty_like(x)
-        failed = step_through(self._natives, [room.facts for room in rooms], x, cosines, sines, out)
+        failed = step_through(natives, [room.facts for room in rooms], x, cosines, sines, out)
         if failed >= 0:
             layer, number = divmod(failed, len(self.layers[0].parts.linears))
             raise self.layers[layer].nonfinite(number)
         for room, cache in zip(rooms, caches, strict=True):
             room.show(cache, 1)
+        del cores
         return out
 
     def _look(self) -> None:
         layers = self.layers
         self._cores = [layer.core() for layer in layers]
         self._natives = [core.native for core in self._cores]
-        self._watch = Watch(module for layer in layers for module in layer.parts.modules)
-        self._hooks = [hooks for m in self._modules for hooks in (m._forward_hooks, m._forward_pre_hooks)]
-        self._hooks += [hooks for layer in layers for hooks in layer.parts.hooks]
+        self._inner = [*self._modules, *(module for layer in layers for module in layer.parts.inner)]
+        self._hooks = [hooks for m in self._inner for hooks in (m._forward_hooks, m._forward_pre_hooks)]
         self._runtimes = [runtime for layer in layers for runtime in layer.parts.runtimes]
         self._unrecorded = [None] * len(self._runtimes)

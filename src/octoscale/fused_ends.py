@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from octoscale.backends import token
 
 _MOST_ROWS = 16
+_USUAL_LINEAR = nn.Linear.forward
 
 
 class FusedNorm:
@@ -15,13 +16,14 @@ class FusedNorm:
 
     def __init__(self, norm: nn.Module) -> None:
         self._norm: Any = norm
+        self._usual = type(self._norm).forward
 
     def __call__(self, x: Tensor) -> Tensor:
         """As the norm's own forward."""
-        if not _serves(x, self._norm.weight):
+        if type(self._norm).forward is not self._usual or not _serves(x, self._norm.weight):
             return type(self._norm).forward(self._norm, x)  # type: ignore[no-any-return]
         out = torch.empty_like(x)
-        token.rms_norm(x, self._norm.weight, self._norm.variance_epsilon, out)
+        token.rms_norm(x, self._norm.weight.detach(), self._norm.variance_epsilon, out)  # held, whatever moves it
         return out
 
 
@@ -33,8 +35,8 @@ class FusedHead:
 
     def __call__(self, x: Tensor) -> Tensor:
         """As nn.Linear's own forward."""
-        weight = self._head.weight
-        if _serves(x, weight):
+        weight = self._head.weight.detach()  # held while the core reads it, whatever moves the parameter
+        if nn.Linear.forward is _USUAL_LINEAR and _serves(x, weight):
             rows = x.view(-1, x.shape[-1])
             out = torch.empty(*x.shape[:-1], weight.shape[0], dtype=torch.bfloat16)
             if token.linear_bf16(rows, weight, out.view(len(rows), -1)):

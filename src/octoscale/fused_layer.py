@@ -7,6 +7,7 @@ the order of sums only.
 New keys and values are written behind those that a cache shows, in room kept for them: nothing is copied for a token.
 """
 
+import warnings
 import weakref
 from typing import Any
 
@@ -16,37 +17,38 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from octoscale.backends import token
 from octoscale.backends.token import LayerFacts, LinearFacts, TokenLayer
+from octoscale.known_layers import are_all_modules_watched, globals_of, is_collecting, is_watched, why_unknown
 from octoscale.linear import NonFiniteError, nonfinite_error
 from octoscale.recipe import Operand
 from octoscale.scaling import Delayed
 from octoscale.stored import StoredLinear
 from octoscale.watch import Watch
 
-#: The classes of transformers whose forward is the one of csrc/token.h.
-DECODER_LAYERS = ("LlamaDecoderLayer", "MistralDecoderLayer")
-
 _LINEARS = tuple(f"self_attn.{name}_proj" for name in "qkvo") + tuple(
     f"mlp.{name}_proj" for name in ("gate", "up", "down")
 )
+#: What a decoder layer is told that the step takes, or that changes nothing for one sequence; anything else may.
+_WORDS = ("attention_mask", "position_ids", "past_key_values", "use_cache", "position_embeddings", "cache_position")
 _NORMS = ("input_layernorm", "post_attention_layernorm")
 
 
 def why_not(layer: nn.Module) -> str | None:
     """Why a decoder layer cannot be fused, in the user's words; None if it can."""
-    if type(layer).__name__ not in DECODER_LAYERS:
-        return f"{type(layer).__name__} is not one of {', '.join(DECODER_LAYERS)}"
+    unknown = why_unknown(layer)
+    if unknown is not None:
+        return unknown
     for name in _LINEARS:
         linear = layer.get_submodule(name)
-        if not isinstance(linear, StoredLinear):
+        if type(linear) is not StoredLinear:
             return f"{name} is not loaded in FP8"
+        if "forward" in linear.__dict__:
+            return f"the forward of {name} was replaced"
         if linear.bias is not None:
             return f"{name} has a bias"
         linear.quantized_weight()
         if linear.fp8.weight_factor * linear.fp8.input_factor != 1 or linear.fp8.is_delayed:
             return f"{name} has a scale that is no power of two"
     attention: Any = layer.self_attn
-    if attention.config.hidden_act != "silu":
-        return f"its activation is {attention.config.hidden_act}, not silu"
     sizes = [size for name in _LINEARS for size in layer.get_submodule(name).weight.shape]  # type: ignore[union-attr]
     if attention.head_dim > token.MAX_HEAD_DIM or any(n % token.STEP for n in (attention.head_dim, *sizes)):
         return f"its sizes are no multiples of {token.STEP}, or its heads wider than {token.MAX_HEAD_DIM}"
@@ -64,6 +66,8 @@ class FusedLayer:
         self._caches: weakref.WeakKeyDictionary[DynamicLayer, Room] = weakref.WeakKeyDictionary()
         self._watch: Watch | None = None
         self._token_layer: TokenLayer | None = None
+        self._globals: list[object] = []
+        self._said: str | None = None
 
     def __getstate__(self) -> tuple[str, nn.Module]:
         """A copy finds its own tensors: addresses are not copied."""
@@ -75,7 +79,7 @@ class FusedLayer:
     def __call__(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """As the decoder layer's own forward."""
         past = kwargs.get("past_key_values")
-        if args or not self._serves(hidden_states, kwargs):
+        if args or not self.is_known() or not self._serves(hidden_states, kwargs):
             return type(self._layer).forward(self._layer, hidden_states, *args, **kwargs)  # type: ignore[no-any-return]
         cache = past and past.layers[self.parts.index]
         num_tokens, out = hidden_states.shape[1], torch.empty_like(hidden_states)
@@ -96,7 +100,17 @@ class FusedLayer:
     def is_observed(self) -> bool:
         """Whether someone wants to see what passes inside of the layer."""
         parts = self.parts
-        return any(parts.hooks) or any(runtime.recorder is not None for runtime in parts.runtimes)
+        if any(parts.hooks) and any(map(is_watched, parts.inner)):
+            return True
+        if are_all_modules_watched() or is_collecting():
+            return True
+        return any(runtime.recorder is not None for runtime in parts.runtimes)
+
+    def is_known(self) -> bool:
+        """Whether the layer is what the core computes; looked at anew when anything in it has changed."""
+        if self._watch is None or self._has_changed():
+            self._look()
+        return self._token_layer is not None
 
     def extends(self, past: Cache | None, num_tokens: int) -> bool:
         """Whether a step can add tokens to this layer's part of a cache."""
@@ -123,14 +137,22 @@ class FusedLayer:
         return room
 
     def core(self) -> TokenLayer:
-        """The core's picture of the layer, drawn anew when a tensor has moved or a scale has changed."""
-        if self._token_layer is None or self._watch is None or self._watch.has_changed():
-            why = why_not(self._layer)
-            if why is not None:
-                raise ValueError(f"{self._name}: {why}, since octoscale.decoding.fuse(model): call it again")
-            self._known_parts = None
-            self._token_layer, self._watch = TokenLayer(self.parts.facts()), Watch(self._layer.modules())
+        """The core's picture of the layer, if it `is_known`."""
+        assert self._token_layer is not None
         return self._token_layer
+
+    def _has_changed(self) -> bool:
+        return self._watch is None or self._watch.has_changed() or globals_of(self._layer) != self._globals
+
+    def _look(self) -> None:
+        """Draw the core's picture of the layer, or say why it cannot be had any more."""
+        self._known_parts = self._token_layer = None
+        why = why_not(self._layer)
+        if why is None:
+            self._token_layer = TokenLayer(self.parts.facts())
+        elif why != self._said:
+            warnings.warn(f"{self._name} decodes the usual way from now on: {why}", stacklevel=2)
+        self._said, self._watch, self._globals = why, Watch(self._layer.modules()), globals_of(self._layer)
 
     def nonfinite(self, number: int) -> NonFiniteError:
         """The error for a linear layer, by its number, whose input holds infinity or NaN."""
@@ -138,7 +160,9 @@ class FusedLayer:
 
     def _serves(self, x: Tensor, kwargs: dict[str, Any]) -> bool:
         """Whether a step may do what the usual forward would."""
-        if not is_plain(x) or self._layer.training or kwargs.get("attention_mask") is not None:
+        if not is_plain(x) or self.parts.is_training() or kwargs.get("attention_mask") is not None:
+            return False
+        if any(value is not None for name, value in kwargs.items() if name not in _WORDS):
             return False
         if any(turn.dtype != x.dtype or not turn.is_contiguous() for turn in kwargs["position_embeddings"]):
             return False
@@ -159,13 +183,17 @@ class _Parts:
         attention: Any = layer.self_attn
         self.index: int = attention.layer_idx
         self.modules = list(layer.modules())
-        inner = self.modules[1:]
-        self.hooks = [hooks for module in inner for hooks in (module._forward_hooks, module._forward_pre_hooks)]
+        self.inner = self.modules[1:]
+        self.hooks = [hooks for module in self.inner for hooks in (module._forward_hooks, module._forward_pre_hooks)]
         self.linears: list[StoredLinear] = [layer.get_submodule(name) for name in _LINEARS]  # type: ignore[misc]
         self._norms: list[Any] = [layer.get_submodule(name) for name in _NORMS]
         self.runtimes = [linear.fp8.runtime for linear in self.linears]
         self.head_dim, self._scale = attention.head_dim, attention.scaling
         self.heads_of_cache = self.linears[1].out_features // self.head_dim
+
+    def is_training(self) -> bool:
+        """Whether the layer or anything in it is in training mode."""
+        return any(module.training for module in self.modules)
 
     def facts(self) -> LayerFacts:
         """What the core has to know."""
@@ -174,7 +202,7 @@ class _Parts:
             num_kv_heads=self.heads_of_cache,
             head_dim=self.head_dim,
             attention_scale=self._scale,
-            norms=tuple((norm.weight, norm.variance_epsilon) for norm in self._norms),  # type: ignore[arg-type]
+            norms=tuple((norm.weight.detach(), norm.variance_epsilon) for norm in self._norms),  # type: ignore[arg-type]
             linears=tuple(map(_linear_facts, self.linears)),
         )
 
@@ -216,4 +244,4 @@ def _linear_facts(linear: StoredLinear) -> LinearFacts:
     weight = linear.quantized_weight()
     operand: Operand | None = None if linear.fp8.activations == "none" else linear.fp8.recipe.input
     assert operand is None or not isinstance(operand.rule, Delayed)
-    return LinearFacts(codes=weight.codes, scale_bias=int(weight.scale_bias), input=operand)
+    return LinearFacts(codes=weight.codes, format=weight.format.name, scale_bias=int(weight.scale_bias), input=operand)

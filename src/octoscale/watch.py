@@ -1,4 +1,4 @@
-"""Watch: notices that a module or a parameter was replaced, moved, or written to, with next to no work for each.
+"""Watch: notices that a module, parameter or attribute was replaced, moved, or written to, with next to no work.
 
     watch = Watch(model.modules())
     watch.has_changed()          # False, until an optimizer, a merge, model.to() or a user touches a weight
@@ -18,12 +18,12 @@ _VERSION = attrgetter("_version")
 
 
 class Watch:
-    """What modules own, their parameters and submodules, as it was when the watch was made."""
+    """What modules own, their parameters, submodules and attributes, as it was when the watch was made."""
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         self._tables: list[dict[str, Any]] = []
         for module in modules:
-            self._tables += [table for table in (module._parameters, module._modules) if table]
+            self._tables += [table for table in (module._parameters, module._modules, module.__dict__) if table]
         self._entries = self._read()
         self._tensors = [entry for entry in self._entries if isinstance(entry, Tensor)]
         self._addresses = list(map(Tensor.data_ptr, self._tensors))

@@ -104,7 +104,7 @@ class Native:
     ) -> Tensor:
         """See `Backend.matmul`. AVX2 has no kernel for many rows: there, torch's float32 GEMM on decoded codes."""
         a_MK, b_KN = _with_a_unit_stride(a_MK), _with_a_unit_stride(b_KN)
-        bias_N = None if bias_N is None else bias_N.resolve_neg().contiguous()
+        bias_N = None if bias_N is None else bias_N.detach().resolve_neg().contiguous()
         out_MN = torch.empty(a_MK.shape[0], b_KN.shape[1], dtype=dtype)
         done = _core.matmul(
             self.number,
@@ -145,7 +145,9 @@ class Source:
     """
 
     def __init__(self, x: Tensor, result_dtype: torch.dtype) -> None:
-        x = x.resolve_neg()  # a view such as z.conj().imag holds its values with the other sign
+        x = (
+            x.detach().resolve_neg()
+        )  # held, whatever becomes of the parameter; a view such as z.conj().imag holds its values with the other sign
         self.result = torch.empty_like(x, dtype=result_dtype)
         self.result_number = _number_of(result_dtype)
         if self.result.stride() == x.stride():  # x is dense: empty_like gave its strides to the result
@@ -199,7 +201,7 @@ def to_cast(codes: Tensor, scale_bias: Tensor, amax: Tensor, count: Tensor | Non
 
 
 def _with_a_unit_stride(x: Tensor) -> Tensor:
-    x = x.resolve_neg()
+    x = x.detach().resolve_neg()
     return x if 1 in x.stride() else x.contiguous()
 
 

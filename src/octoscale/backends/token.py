@@ -29,9 +29,10 @@ STEP, MAX_HEAD_DIM = 16, 256
 
 @dataclass(frozen=True, kw_only=True)
 class LinearFacts:
-    """A linear layer: e4m3fn codes [out, in], its scale_bias, and the cast of its input; None: it stays bfloat16."""
+    """A linear layer: codes [out, in] of a format, its scale_bias, and the cast of its input, or None: bfloat16."""
 
     codes: Tensor
+    format: str
     scale_bias: int
     input: Operand | None
 
@@ -149,7 +150,7 @@ def _isa() -> int:
 def _numbers(facts: LinearFacts) -> tuple[int, ...]:
     """As csrc/bindings.cpp wants it."""
     num_out, num_in = facts.codes.shape
-    weight = (facts.codes.data_ptr(), _number_of("e4m3fn"), facts.scale_bias, num_in, num_out)
+    weight = (facts.codes.data_ptr(), _number_of(facts.format), facts.scale_bias, num_in, num_out)
     if facts.input is None:
         return (*weight, 0, 0, 0)
     rule, number = facts.input.rule, _number_of(facts.input.format)
