@@ -170,3 +170,25 @@ def test_eager_mode_goes_on_after_compilation():
     before = loss_and_gradients(model, tokens(), model)
     loss_and_gradients(model, tokens(), torch.compile(model, backend="aot_eager", fullgraph=True))
     assert_same(loss_and_gradients(model, tokens(), model), before)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_an_output_may_be_written_to_in_place(dynamic):
+    """Oracle: eager mode, bit for bit. OLMo clips what q_proj gives, Llama 4 adds to it."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(32, 32), nn.Linear(32, 32), nn.Linear(32, 4))
+    octoscale.convert(model, Recipe.amax())
+
+    def run(x):
+        y = model[0](x).clamp_(-0.5, 0.5)
+        y += model[1](y)
+        return y.square().sum()
+
+    results = []
+    for call in (run, torch.compile(run, backend="aot_eager", fullgraph=True, dynamic=dynamic)):
+        model.zero_grad()
+        x = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        loss = call(x)
+        loss.backward()
+        results.append([loss.detach(), x.grad, model[0].weight.grad.clone()])
+    assert_same(*results)

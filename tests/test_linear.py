@@ -813,15 +813,56 @@ def test_layers_have_histories_of_their_own(casts):
     assert casts == [("input", reference.scale_bias(amax, get_format("e4m3fn"))) for amax in (1.0, 64.0)]
 
 
+# What a model does with the output
+
+IN_PLACE = {
+    "clamp": lambda y: y.clamp_(-0.5, 0.5),
+    "add": lambda y: y.add_(1).mul_(2),
+    "augmented": lambda y: y.__iadd__(y.detach()),
+    "a part": lambda y: y[..., :3].zero_(),
+    "through a view": lambda y: y.view(-1).mul_(3),
+    "relu": nn.functional.relu_,
+}
+
+
+@pytest.mark.parametrize("write", IN_PLACE.values(), ids=IN_PLACE)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("shape", [(K,), (6, K), (2, 3, K)], ids=str)
-def test_a_model_may_write_to_the_output_in_place(shape, kind):
-    """Oracle: the same operations out of place. OLMo clips, Llama 4 adds."""
+@pytest.mark.parametrize("shape", [(K,), (6, K), (2, 3, K), (2, 1, 3, K), (0, K)], ids=str)
+def test_a_model_may_write_to_the_output_in_place(shape, kind, write):
+    """Oracle: the same writes to a copy of the output. OLMo clips, Llama 4 adds."""
     x = normal(*shape)
-    grads = []
-    for clip in (lambda y: y.clamp(-0.5, 0.5) + 1, lambda y: y.clamp_(-0.5, 0.5).add_(1)):
+    results = []
+    for copied in (True, False):
         layer, leaf = fp8(original(kind)), x.clone().requires_grad_()
-        clip(layer(leaf)).square().sum().backward()
-        grads.append((leaf.grad, layer.weight.grad))
-    for one, other in zip(*grads, strict=True):
-        assert torch.equal(one, other)
+        y = layer(leaf)
+        y = y.clone() if copied else y
+        write(y)
+        y.square().sum().backward()
+        results.append([y.detach(), leaf.grad, layer.weight.grad])
+    assert_identical(*results)
+
+
+@pytest.mark.parametrize("write", IN_PLACE.values(), ids=IN_PLACE)
+def test_an_output_made_without_gradients_may_be_written_to_with_them(write):
+    """As an output of nn.Linear may; autograd refuses such a write to a view. Oracle: nn.Linear itself."""
+    factor = torch.ones(N, requires_grad=True)
+    for layer in (original(), fp8()):
+        with torch.no_grad():
+            y = layer(normal(6, K))
+        y *= factor
+        write(y)
+        y.sum().backward()
+    assert factor.grad is not None
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_hooks_may_write_to_gradients_in_place(checkpointed):
+    """Oracle: hooks that return another tensor."""
+    grads = []
+    for hook in (lambda grad: grad * 2, lambda grad: grad.mul_(2)):
+        layer, leaf = fp8(), normal(2, 3, K).requires_grad_()
+        x = leaf * 1
+        x.register_hook(hook)
+        (checkpoint(layer, x, use_reentrant=False) if checkpointed else layer(x)).square().sum().backward()
+        grads.append(leaf.grad)
+    assert torch.equal(*grads)

@@ -253,3 +253,28 @@ def test_quantize_takes_no_sparse_tensor():
 
 def test_dtypes_are_those_of_this_file():
     assert set(ops.DTYPES) == set(DTYPES)
+
+
+# Shapes of results
+
+
+@pytest.mark.parametrize("make", [lambda: normal(6, 4), lambda: normal(4, 6).t(), lambda: normal(12, 4)[::2]])
+def test_another_shape_of_a_result_is_no_view_to_autograd(make):
+    """Oracle: torch's reshape; a write in place with gradients, which autograd refuses to views made without."""
+    with torch.no_grad():
+        made = make()
+        expected = made.reshape(2, 3, 4).clone()
+        y = ops.reshaped(made, (2, 3, 4))
+    assert torch.equal(y, expected)
+    y *= torch.ones((), requires_grad=True)
+    assert y.requires_grad
+
+
+def test_the_result_of_linear_may_be_written_to():
+    w8 = quantize(normal(5, 4), "e4m3fn", Amax())
+    with torch.no_grad():
+        y = ops.linear(normal(2, 3, 4).bfloat16(), w8)
+    y *= torch.ones((), requires_grad=True)
+    assert y.requires_grad
+    bias = torch.zeros(5, requires_grad=True)
+    assert ops.linear(normal(2, 3, 4).bfloat16(), w8, bias).shape == (2, 3, 5)

@@ -201,6 +201,29 @@ def test_infinity_in_an_input_names_the_layer():
         stored(linear())(torch.full((2, 48), float("inf")))
 
 
+@pytest.mark.parametrize("activations", ["dynamic", "static", "none"])
+@pytest.mark.parametrize("factor", [1.0, 1.5])
+@pytest.mark.parametrize(("kind", "dtype"), [("linear", torch.bfloat16), ("conv1d", torch.float32)])
+@pytest.mark.parametrize("rows", [(4,), (2, 2)])
+def test_a_model_may_write_to_the_output_in_place(rows, kind, dtype, factor, activations):
+    """Oracle: the same write to a copy; with gradients, and to an output that was made without."""
+    layer = stored(linear(kind, dtype=dtype), activations)
+    set_scale(layer, factor * layer.weight_scale.item())
+    results = []
+    for copied in (True, False):
+        x = inputs(*rows, 48, dtype=dtype).requires_grad_()
+        y = layer(x)
+        y = y.clone() if copied else y
+        y.clamp_(-1, 1).add_(x.sum())
+        with torch.no_grad():
+            z = layer(x.flatten(0, -2))
+        z = z.clone() if copied else z
+        z *= y.flatten(0, -2)
+        (y.square().sum() + z.sum()).backward()
+        results.append((y.detach(), z.detach(), x.grad))
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
 @pytest.mark.filterwarnings("ignore")  # torch's own
 def test_a_compiled_layer_computes_the_same():
     layer = stored(linear())

@@ -73,7 +73,7 @@ def _linear(
     for_weight, for_input, _ = terms.split(SEPARATOR)
     a, b = _quantized(x8, x_bias, for_input).flatten_rows(), _quantized(w8, w_bias, for_weight)
     y_BN = ops.matmul(a, b if is_conv1d else b.t(), dtype=dtype, bias=bias)
-    return y_BN.view(*x8.shape[:-1], y_BN.shape[-1])
+    return ops.reshaped(y_BN, (*x8.shape[:-1], y_BN.shape[-1]))
 
 
 @_linear.register_fake
@@ -110,7 +110,7 @@ def _grads(
     g8 = ops.quantize(grad.contiguous(), *_operand(for_grad)).flatten_rows()
     dx, dw = grad.new_empty(0), grad.new_empty(0)
     if x_dtype is not None:
-        dx = ops.matmul(g8, w_q.t() if is_conv1d else w_q, dtype=x_dtype).view(x8.shape)
+        dx = ops.reshaped(ops.matmul(g8, w_q.t() if is_conv1d else w_q, dtype=x_dtype), x8.shape)
     if w_dtype is not None:
         a, b = (x_q, g8) if is_conv1d else (g8, x_q)
         dw = ops.matmul(a.t(), b, dtype=w_dtype)

@@ -22,7 +22,7 @@ eval mode) they raise `NonFiniteError` with the layer's name.
 import math
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -285,7 +285,7 @@ class Products(torch.autograd.Function):
         ctx.x_shape, ctx.x_dtype, ctx.w_dtype = x.shape, x.dtype, weight.dtype
         ctx.bias_dtype = None if bias is None else bias.dtype
         y_BN = ops.matmul(x8.flatten_rows(), w8 if layer.is_conv1d else w8.t(), dtype=dtype, bias=bias)
-        return _reshaped(y_BN, (*x.shape[:-1], y_BN.shape[-1]))
+        return ops.reshaped(y_BN, (*x.shape[:-1], y_BN.shape[-1]))
 
     @staticmethod
     @once_differentiable
@@ -298,7 +298,7 @@ class Products(torch.autograd.Function):
             g_BN = layer.cast_grad_output(grad, ctx.step).flatten_rows()
         if w8 is not None:
             w_NK = w8.t() if layer.is_conv1d else w8
-            dx = _reshaped(ops.matmul(g_BN, w_NK, dtype=ctx.x_dtype), ctx.x_shape)
+            dx = ops.reshaped(ops.matmul(g_BN, w_NK, dtype=ctx.x_dtype), ctx.x_shape)
         if x8 is not None:
             x_BK = x8.flatten_rows()
             a, b = (x_BK, g_BN) if layer.is_conv1d else (g_BN, x_BK)
@@ -306,11 +306,6 @@ class Products(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             db = grad.reshape(-1, grad.shape[-1]).sum(0, dtype=torch.float32).to(ctx.bias_dtype)
         return dx, dw, db, None, None, None, None
-
-
-def _reshaped(x: Tensor, shape: Sequence[int]) -> Tensor:
-    """Another shape for a result that nobody else holds. To autograd it is no view: models may write to it in place."""
-    return torch.ops.aten._unsafe_view(x, shape)  # type: ignore[no-any-return]
 
 
 def _save(ctx: Any, *casts: Quantized | None) -> None:

@@ -7,6 +7,7 @@ linear(x, w)                             x @ w^T, where x may stay in bfloat16
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -110,7 +111,16 @@ def linear(
     scale_bias = x.scale_bias + weight.scale_bias if isinstance(x, Quantized) else weight.scale_bias
     dtype = torch.bfloat16 if dtype is None else dtype
     out = _product(_rows(values), weight.codes.t(), scale_bias, bias, dtype, "linear")
-    return out.view(*values.shape[:-1], weight.codes.shape[0])
+    return reshaped(out, (*values.shape[:-1], weight.codes.shape[0]))
+
+
+def reshaped(fresh: Tensor, shape: Sequence[int]) -> Tensor:
+    """Another shape for a result that nobody else holds yet.
+
+    No view of it, for what a model gets it may write to in place (OLMo clips, Llama 4 adds), and autograd refuses such
+    a write to a view that was made inside of a Function, or without gradients.
+    """
+    return fresh.view(shape) if fresh.requires_grad else fresh.contiguous().resize_(shape)
 
 
 def _product(
