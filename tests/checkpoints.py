@@ -5,7 +5,9 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from octoscale.export import run_quantization
 from octoscale.materialize import byte_tokenizer
+from octoscale.quantization import Quantization
 
 
 def save_tiny_llama(folder: Path) -> Path:
@@ -25,3 +27,21 @@ def save_tiny_llama(folder: Path) -> Path:
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
     return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder and what it holds."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def note(folder: Path, name: str, content: str = "mine") -> None:
+    """Put a file into a folder, which is made if need be."""
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(content)
+
+
+def quantize(source: Path, out: Path, **words) -> dict[str, bytes]:
+    """All files that the command quantize writes."""
+    options = {key: words.pop(key) for key in ("resume", "overwrite") if key in words}
+    run_quantization(Quantization(model=str(source), **words), out, **options)
+    return contents(out)

@@ -223,8 +223,11 @@ def test_words_that_mean_nothing(words, message):
 
 def test_a_folder_that_is_there_is_kept(tmp_path):
     source = save_tiny_llama(tmp_path / "model")
-    with pytest.raises(FileExistsError, match="exists already: choose another folder"):
+    with pytest.raises(ValueError, match="is the checkpoint that is read: choose another folder"):
         run_quantization(Quantization(model=str(source)), source)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(FileExistsError, match="exists already: choose another folder"):
+        run_quantization(Quantization(model=str(source)), tmp_path / "out")
 
 
 def test_a_model_of_random_weights_is_no_checkpoint(tmp_path):
@@ -298,6 +301,30 @@ def test_a_weight_that_is_not_finite_is_named_and_nothing_is_written(value, tie_
     model.save_pretrained(tmp_path / "model")
     with pytest.raises(ValueError, match=r"model.layers.1.mlp.up_proj.weight holds infinity or NaN"):
         quantized(tmp_path / "model", tmp_path / "out", scaling=scaling, tie_fused=tie_fused)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_what_is_copied_and_not_finite_is_named(tmp_path):
+    """A mask may hold infinity: it is the user's. Oracle: the names of the tensors that were spoiled."""
+    model = tiny_llama().bfloat16()
+    model.model.norm.weight.data[0] = float("nan")
+    model.model.embed_tokens.weight.data[3, 4] = -float("inf")
+    model.save_pretrained(tmp_path / "model", max_shard_size="20kB")
+    words = Quantization(model=str(tmp_path / "model"))
+    done = run_quantization(words, tmp_path / "out")
+    assert done["copied_with_infinity_or_nan"] == ["model.embed_tokens.weight", "model.norm.weight"]
+    tiny_llama().bfloat16().save_pretrained(tmp_path / "good")
+    assert "copied_with_infinity_or_nan" not in run_quantization(
+        Quantization(model=str(tmp_path / "good")), tmp_path / "good-fp8"
+    )
+
+
+def test_an_adapter_is_no_checkpoint(tmp_path):
+    """transformers would load its base from elsewhere, and add it: not the weights that lie here."""
+    source = save_tiny_llama(tmp_path / "model")
+    (source / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"holds an adapter \(adapter_config.json\): merge it into its base"):
+        run_quantization(Quantization(model=str(source)), tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 

@@ -16,7 +16,7 @@ import octoscale
 from octoscale import Recipe
 from octoscale.checkpoint import find_shards
 from octoscale.export import run_quantization
-from octoscale.hf import OctoscaleConfig
+from octoscale.hf import OctoscaleConfig, quantize_model
 from octoscale.layouts import LAYOUTS
 from octoscale.quantization import Quantization
 from octoscale.stored import StoredLinear
@@ -64,6 +64,23 @@ def test_quantized_while_loading_saved_and_loaded_again(name, layout, tmp_path):
     assert (tmp_path / "twice" / "model.safetensors").read_bytes() == (
         tmp_path / "out" / "model.safetensors"
     ).read_bytes()
+
+
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan")])
+@pytest.mark.parametrize("scaling", ["amax", "cscale:2"])
+def test_a_weight_that_is_not_finite_is_named(scaling, value, tmp_path):
+    """While it is loaded, and in memory, where the model stays what it was."""
+    model = tiny_llama().bfloat16()
+    model.model.layers[1].mlp.up_proj.weight.data[3, 5] = value
+    model.save_pretrained(tmp_path / "model")
+    named = r"^model\.layers\.1\.mlp\.up_proj\.weight holds infinity or NaN: no scale fits it"
+    with pytest.raises(ValueError, match=named):
+        load(tmp_path / "model", quantization_config=OctoscaleConfig(scaling))
+    with pytest.raises(ValueError, match=named):
+        quantize_model(model, OctoscaleConfig(scaling))
+    assert stored_layers(model) == []
+    model = load(tmp_path / "model", quantization_config=OctoscaleConfig(scaling, skip=["layers.1.mlp.up_proj"]))
+    assert len(stored_layers(model)) == 13
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

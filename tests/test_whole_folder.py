@@ -1,30 +1,57 @@
 """Folders of checkpoints that replace only what octoscale wrote. Oracle: the files that stand there afterwards."""
 
+import ctypes
 import json
 import os
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
-from checkpoints import save_tiny_llama
+from checkpoints import contents, note, quantize, save_tiny_llama
 from test_cli import run  # noqa: F401
 
 from octoscale.export import run_quantization
+from octoscale.manifest import MANIFEST
 from octoscale.quantization import Quantization
-from octoscale.whole_folder import OWN_KEY
-
-
-def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def quantize(source, out, **words):
-    options = {key: words.pop(key) for key in ("resume", "overwrite") if key in words}
-    run_quantization(Quantization(model=str(source), **words), out, **options)
-    return contents(out)
-
 
 WRITERS = {
     "quantize": lambda folder: ("quantize", str(folder / "model"), str(folder / "out")),
     "materialize": lambda folder: ("models", "--materialize", "gpt-10m", "--layers", "1", str(folder / "out")),
+}
+
+
+def derive(out):
+    """What transformers makes of one of our folders: it carries unknown keys of config.json along."""
+    config = json.loads((out / "config.json").read_text())
+    for path in out.iterdir():
+        path.unlink()
+    save_tiny_llama(out)
+    note(out, "config.json", json.dumps(config))
+
+
+def point_elsewhere(out):
+    (out.parent / "data").mkdir()
+    note(out.parent, "data/thesis.txt", "years of work")
+    (out / "data").symlink_to(out.parent / "data")
+
+
+#: What stands at OUT, alone or in a folder that octoscale wrote.
+THEIRS = {
+    "a folder": ("", lambda out: note(out, "thesis.txt")),
+    "a folder with a run.json": ("", lambda out: note(out, "run.json", "{}")),
+    "a folder with an empty folder": ("", lambda out: (out / "empty").mkdir(parents=True)),
+    "their checkpoint": ("", save_tiny_llama),
+    "a file": ("", lambda out: out.write_text("mine")),
+    "a list of nothing": ("", lambda out: (note(out, MANIFEST, '{"files": {}}'), note(out, "thesis.txt"))),
+    "a list that is none": ("", lambda out: (note(out, MANIFEST, "[]"), note(out, "thesis.txt"))),
+    "a note": ("ours and", lambda out: note(out, "note.txt")),
+    "a hidden note": ("ours and", lambda out: note(out, ".note")),
+    "a deeper note": ("ours and", lambda out: note(out, "deeper/note.txt")),
+    "an empty folder": ("ours and", lambda out: (out / "empty").mkdir()),
+    "a config of their own": ("ours and", lambda out: note(out, "config.json")),
+    "their weights by our names": ("ours and", derive),
+    "a link to a folder": ("ours and", point_elsewhere),
+    "a link that leads nowhere": ("ours and", lambda out: (out / "link").symlink_to("nowhere")),
 }
 
 
@@ -44,26 +71,19 @@ def test_overwrite_replaces_what_octoscale_wrote(writer, source, run):  # noqa: 
     assert contents(out) == first
     assert run(*command, "--overwrite")[0] == 0
     assert contents(out) == first
-    assert sorted(json.loads((out / "config.json").read_text())[OWN_KEY]["files"]) == sorted(first)
+    sizes = {name: len(content) for name, content in first.items() if name != MANIFEST}
+    assert json.loads(first[MANIFEST]) == {"kind": "FP8 checkpoint", "files": sizes}
+    assert [path.name for path in source.parent.iterdir() if path.name.startswith(".")] == []
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-@pytest.mark.parametrize("theirs", ["a folder", "their checkpoint", "ours and a note", "ours and more", "a file"])
+@pytest.mark.parametrize("theirs", THEIRS)
 def test_overwrite_never_replaces_what_others_wrote(theirs, writer, source, run):  # noqa: F811
     command = WRITERS[writer](source.parent)
     out = source.parent / "out"
-    if theirs == "a folder":
-        out.mkdir()
-        (out / "thesis.txt").write_text("years of work")
-    elif theirs == "their checkpoint":
-        save_tiny_llama(out)
-    elif theirs == "a file":
-        out.write_text("mine")
-    else:
+    if THEIRS[theirs][0] == "ours and":
         assert run(*command)[0] == 0
-        note = out / ("note.txt" if theirs == "ours and a note" else "deeper/note.txt")
-        note.parent.mkdir(exist_ok=True)
-        note.write_text("mine")
+    THEIRS[theirs][1](out)
     before = contents(source.parent)
     code, _, err = run(*command, "--overwrite")
     assert code == 2
@@ -86,93 +106,102 @@ def test_a_link_stays_and_its_target_is_written(writer, source, run):  # noqa: F
 
 def test_out_is_never_the_source(source, run):  # noqa: F811
     before = contents(source)
-    for out in (source, source.parent):
-        assert run("quantize", str(source), str(out), "--overwrite")[0] == 2
+    (source.parent / "link").symlink_to(source)
+    for out in (source, source.parent, source.parent / "link", source / "../model"):
+        for overwrite in ([], ["--overwrite"]):
+            assert run("quantize", str(source), str(out), *overwrite)[0] == 2
     assert contents(source) == before
 
 
-def test_a_replacement_that_was_cut_short_is_taken_back(source):
+def test_out_in_the_source_is_a_folder_like_any(source):
+    alone = quantize(source, source.parent / "out")
+    assert quantize(source, source / "fp8") == alone
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("out", [".", "..", "/", "~"])
+def test_where_somebody_is_is_never_replaced(out, writer, source, run, tmp_path, monkeypatch):  # noqa: F811
+    """An empty folder too: the shell that is there would lose it."""
+    (tmp_path / "home").mkdir()
+    note(tmp_path / "home", "thesis.txt")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    path = str(tmp_path / "home") if out == "~" else out
+    code, _, err = run(*WRITERS[writer](source.parent)[:-1], path, "--overwrite")
+    assert code == 2
+    assert len(err.strip().splitlines()) == 1
+    assert contents(tmp_path / "home") == {"thesis.txt": b"mine"}
+    assert Path.cwd().exists()
+
+
+def test_where_a_file_system_begins_nothing_can_be_renamed(source, monkeypatch):
     out = source.parent / "out"
-    first = quantize(source, out)
-    out.rename(out.with_name(".out.old.tmp"))
-    with pytest.raises(FileExistsError, match="exists already"):
-        quantize(source, out)
-    assert contents(out) == first
+    out.mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == out)
+    with pytest.raises(ValueError, match="is where a file system begins: name a folder in it"):
+        quantize(source, out, overwrite=True)
 
 
-def stop_after_the_first_shard(source, out, monkeypatch, **words):
-    """Leave behind what a killed run does."""
-    from octoscale import checkpoint
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("name", [".out.tmp", ".out.old.tmp"])
+def test_a_hidden_folder_of_others_stays(name, writer, source, run):  # noqa: F811
+    note(source.parent / name, "thesis.txt")
+    assert run(*WRITERS[writer](source.parent))[0] in (0, 2)
+    assert contents(source.parent / name) == {"thesis.txt": b"mine"}
 
-    def stop(*_):
-        raise KeyboardInterrupt
 
+def test_a_refusal_makes_no_folder(source):
+    with pytest.raises(ValueError, match="matches no linear layer"):
+        quantize(source, source.parent / "new" / "out", skip=["nosuch"])
+    config = source / "config.json"
+    config.write_text(config.read_text().replace('"num_hidden_layers": 2', '"num_hidden_layers": 3'))
+    with pytest.raises(ValueError, match="has no tensor"):
+        quantize(source, source.parent / "new" / "out")
+    assert sorted(path.name for path in source.parent.iterdir()) == ["model"]
+
+
+class Killed(BaseException):
+    """A process that ends here, as far as a test in one process can say it."""
+
+
+def killed_at(monkeypatch, number):
+    """Let the number-th rename or deletion of a folder's file, from now on, be the last moment of a process."""
+    calls = []
+
+    def counted(real):
+        def call(self, *args, **options):
+            if ".octoscale" not in self.name:
+                calls.append(real)
+                if len(calls) == number:
+                    raise Killed
+            return real(self, *args, **options)
+
+        return call
+
+    for name in ("rename", "unlink", "rmdir"):
+        monkeypatch.setattr(Path, name, counted(getattr(Path, name)))
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+@pytest.mark.parametrize("number", range(1, 12))
+def test_a_replacement_that_is_cut_short_anywhere(number, exchanges, source, monkeypatch):
+    """Oracle: OUT is the old checkpoint or the new one, at once or after the next command; then nothing is left."""
+    if not exchanges:
+        monkeypatch.setattr(ctypes, "CDLL", lambda _: None)
+    out = source.parent / "out"
+    old = quantize(source, out, scaling="cscale:3")
+    new = quantize(source, source.parent / "other")
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoint, "_write_rest", stop)
-        with pytest.raises(KeyboardInterrupt):
-            quantize(source, out, **words)
-    return out.with_name(f".{out.name}.tmp")
-
-
-STATIC = {"activations": "static", "window": 8, "tokens": 64}
-
-
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ({"calibrate": "other"}, "input_bias"),
-        ({"scaling": "amax:margin=1"}, "report, input_bias"),
-        ({"layout": "vllm-fp8"}, "layout"),
-        ({"tie_fused": True}, "tie_fused"),
-        ({"skip": ["down_proj"]}, "report, input_bias"),
-        ({"activations": "dynamic"}, "activations, input_bias"),
-    ],
-)
-def test_resume_goes_on_under_the_same_terms_only(change, named, source, monkeypatch):
-    texts = {name: source.parent / f"{name}.txt" for name in ("one", "other")}
-    texts["one"].write_text("a quiet text " * 40)
-    texts["other"].write_text("\N{SNOWMAN}!QXZ~" * 40)
-    words = {**STATIC, "calibrate": str(texts["one"])}
-    out = source.parent / "out"
-    stop_after_the_first_shard(source, out, monkeypatch, **words)
-    changed = words | change
-    changed["calibrate"] = str(texts["other"]) if "calibrate" in change else words["calibrate"]
-    if "activations" in change:
-        changed = {key: value for key, value in changed.items() if key not in ("window", "tokens", "calibrate")}
-    with pytest.raises(ValueError, match=rf"other options \(({named})\): leave out --resume"):
-        quantize(source, out, resume=True, **changed)
-    assert quantize(source, out, resume=True, **words) == quantize(source, source.parent / "whole", **words)
-
-
-def test_resume_notices_a_source_that_changed(source, monkeypatch):
-    out = source.parent / "out"
-    stop_after_the_first_shard(source, out, monkeypatch)
-    stat = (source / "model.safetensors").stat()
-    os.utime(source / "model.safetensors", ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
-    with pytest.raises(ValueError, match="another state of the source"):
-        quantize(source, out, resume=True)
-
-
-def test_what_a_killed_run_left_half_written_does_not_ship(source, monkeypatch):
-    out = source.parent / "out"
-    hidden = stop_after_the_first_shard(source, out, monkeypatch)
-    (hidden / ".model-00001-of-00002.safetensors.4711.tmp").write_bytes(b"half")
-    found = quantize(source, out, resume=True)
-    assert not any("tmp" in name or "terms" in name for name in found)
-
-
-def test_every_file_beside_the_weights_comes_along(source):
-    names = ["tokenizer.model", "vocab.bpe", "spiece.txt", "merges.tiktoken", "NOTICE", "preprocessor_config.json"]
-    for name in [*names, "additional_chat_templates/tool.jinja"]:
-        (source / name).parent.mkdir(exist_ok=True)
-        (source / name).write_text(name)
-    for name in ("pytorch_model.bin", "model.gguf", "consolidated.00.pth", ".gitattributes", "onnx/model.onnx"):
-        (source / name).parent.mkdir(exist_ok=True)
-        (source / name).write_text("weights")
-    found = quantize(source, source.parent / "out")
-    for name in [*names, "additional_chat_templates/tool.jinja"]:
-        assert found[name] == name.encode()
-    assert not any(content == b"weights" for content in found.values())
+        killed_at(patched, number)
+        with suppress(Killed):
+            quantize(source, out, overwrite=True)
+    if exchanges:
+        assert contents(out) in (old, new)
+    with pytest.raises(FileExistsError, match="exists already"):
+        run_quantization(Quantization(model=str(source), scaling="cscale:3"), out)
+    assert contents(out) in (old, new)
+    assert quantize(source, out, overwrite=True) == new
+    assert [path.name for path in source.parent.iterdir() if path.name.startswith(".")] == []
 
 
 def test_a_writer_holds_its_folder(source, monkeypatch):

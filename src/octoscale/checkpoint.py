@@ -8,10 +8,10 @@ Which weights become FP8 is what `convert` would do with the model; the codes an
 """
 
 import json
-import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,28 @@ from safetensors import safe_open
 from torch import Tensor
 
 from octoscale import ops
+from octoscale.companions import companions
 from octoscale.convert import ConversionReport, kept_weights
 from octoscale.fp8_files import read_entries
-from octoscale.layouts import Layout
+from octoscale.layouts import OWN_KEY, Layout
 from octoscale.lock import exclusive
+from octoscale.manifest import write_manifest
 from octoscale.recipe import Operand, Recipe
 from octoscale.runfolder import replacing, write_json
 from octoscale.safetensors_file import Entry, writing
 from octoscale.scaling import Constant
 from octoscale.stored import check_finite_weight
-from octoscale.whole_folder import FILES, OWN_KEY, check_free, hidden_beside, list_files, put_in_place
+from octoscale.terms import FILES, begin_or_resume, check_unchanged, state_of
+from octoscale.whole_folder import (
+    BEGUN,
+    CHECKPOINT,
+    check_free,
+    discard,
+    end_exchange,
+    hidden_beside,
+    put_in_place,
+    target,
+)
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -39,10 +51,6 @@ WEIGHT_FORMAT = "e4m3fn"
 
 #: Layers that others fuse into one product, by the last part of their names: with one scale, that loses nothing.
 FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
-
-#: Files that hold weights in some form, or name such files, or are written anew: they are not copied.
-_WEIGHTS = re.compile(r".*\.(safetensors|bin|pth?|ckpt|gguf|ggml|onnx(_data)?|h5|msgpack|ot|np[zy]|tflite|mlmodel|py)")
-_REPLACED = ("config.json", INDEX, "pytorch_model.bin.index.json", "hf_quant_config.json")
 
 #: Called with the bytes done and the bytes in all.
 Progress = Callable[[int, int], None]
@@ -74,27 +82,42 @@ def quantize_checkpoint(
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
-) -> None:
+) -> list[str]:
     """Write the checkpoint in folder `source` to the new folder `out`, in FP8 where `report` converts.
 
-    Memory: one tensor and its codes. FileExistsError if `out` exists (overwrite: unless octoscale wrote all of it), or
-    is being written; FileNotFoundError if `source` holds no safetensors; ValueError if it is in FP8 already, lacks a
-    weight that is to be converted, or has one that is not finite: then nothing stays.
+    Returns the tensors that were copied and hold infinity or NaN. Memory: one tensor and its codes.
+    FileExistsError if `out` exists (overwrite: unless octoscale wrote all of it), or is being written;
+    FileNotFoundError if `source` holds no safetensors; ValueError if it is in FP8 already, lacks a weight that is to be
+    converted, has one that is not finite, or changes meanwhile: then nothing stays.
     """
-    out = out.resolve()  # a link stays, and what it points to is written
-    with exclusive(out):
-        check_free(out, overwrite=overwrite)
-        shards = find_shards(source)
+    source, out_folder = source.resolve(), target(out)
+    with exclusive(out_folder):
+        end_exchange(out_folder)
+        check_out(source, out, overwrite=overwrite)
+        hidden, shards = hidden_beside(out_folder), find_shards(source)
         weights = _weights(report, shards)
-        hidden = hidden_beside(out)
-        _begin(hidden, _terms(source, shards, report, export), resume=resume)
+        terms = {**_terms(source, report, export), FILES: state_of(_files_read(source, shards))}
+        begin_or_resume(hidden, terms, resume=resume)
         try:
             _write_shards(shards, hidden, weights, export, progress)
             _write_rest(source, hidden, report, export)
+            check_unchanged(terms, _files_read(source, shards))
         except ValueError:  # to go on would end in the same way
-            shutil.rmtree(hidden)
+            discard(hidden)
             raise
-        put_in_place(hidden, out)
+        check_out(source, out, overwrite=overwrite)  # once more: others than octoscale know nothing of the lock
+        (hidden / BEGUN).unlink()
+        put_in_place(hidden, out_folder)
+    return sorted(name for shard in shards for name in _not_finite(shard, weights))
+
+
+def check_out(source: Path, out: Path, *, overwrite: bool) -> None:
+    """ValueError or FileExistsError if `out` cannot, or may not, be written from `source`."""
+    if (source / "adapter_config.json").exists():
+        raise ValueError(f"{source} holds an adapter (adapter_config.json): merge it into its base, and save that")
+    if out.resolve() == source.resolve():
+        raise ValueError(f"{out} is the checkpoint that is read: choose another folder")
+    check_free(target(out), overwrite=overwrite)
 
 
 def _write_shards(
@@ -130,43 +153,22 @@ def find_shards(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-_TERMS = "terms.json"
-
-
-def _terms(source: Path, shards: list[Path], report: ConversionReport, export: Export) -> dict[str, Any]:
-    """All that decides what is written: a stopped run goes on under the same terms only."""
-    files = {path.name: path.stat() for path in [*shards, source / "config.json"]}
+def _terms(source: Path, report: ConversionReport, export: Export) -> dict[str, Any]:
+    """All that decides what is written, but for the files that are read."""
     return {
+        "octoscale": version("octoscale"),
         "report": report.to_json(),
         "layout": export.layout.name,
         "activations": export.activations,
         "input_bias": None if export.input_bias is None else dict(export.input_bias),
         "tie_fused": export.tie_fused,
         "source": str(source.resolve()),
-        "files": {name: [stat.st_size, stat.st_mtime_ns] for name, stat in files.items()},
     }
 
 
-def _begin(hidden: Path, terms: dict[str, Any], *, resume: bool) -> None:
-    """Make the hidden folder, or go on in the one that a stopped run left with the same terms."""
-    path = hidden / _TERMS
-    if resume and path.exists():
-        begun, terms = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(terms))
-        other = [name for name in terms if begun.get(name) != terms[name]]
-        if other:
-            raise ValueError(f"what {hidden} holds was begun with {_differences(other)}: leave out --resume")
-        for left in hidden.glob(".*.tmp"):  # of a process that was killed while it wrote
-            left.unlink()
-        return
-    shutil.rmtree(hidden, ignore_errors=True)
-    hidden.mkdir(parents=True)
-    write_json(path, terms)
-
-
-def _differences(terms: list[str]) -> str:
-    """What differs, in words."""
-    changed = "another state of the source, which was written to since"
-    return changed if terms == ["files"] else f"other options ({', '.join(terms)})"
+def _files_read(source: Path, shards: list[Path]) -> list[Path]:
+    """All of `source` that goes into the result."""
+    return [*shards, source / "config.json", *companions(source)]
 
 
 def _weights(report: ConversionReport, shards: list[Path]) -> dict[str, str]:
@@ -252,6 +254,16 @@ def _tied_biases(weights: Mapping[str, str], shards: list[Path], operand: Operan
     return tied
 
 
+def _not_finite(shard: Path, weights: Mapping[str, str]) -> Iterator[str]:
+    """The tensors of a shard that are copied, and hold infinity or NaN: a mask may; a norm's weight ends in NaN."""
+    with safe_open(shard, framework="pt") as file:
+        for name in set(file.keys()) - set(weights):
+            tensor = file.get_tensor(name)
+            is_float = tensor.is_floating_point() and tensor.element_size() > 1
+            if is_float and tensor.numel() and not all(x.isfinite() for x in torch.aminmax(tensor)):
+                yield name
+
+
 def _fused_with(name: str) -> list[str]:
     """The names of the weights that become one product with this one, itself included."""
     module = name.removesuffix(".weight")
@@ -281,33 +293,20 @@ def _write_rest(source: Path, hidden: Path, report: ConversionReport, export: Ex
     kept = kept_weights(report)
     kept += [name for name in _kept_in_files(find_shards(source), report) if name not in kept]
     config["quantization_config"] = export.layout.config(kept, export.activations)
-    for path in _small_files(source):
-        target = hidden / path.relative_to(source)
-        target.parent.mkdir(exist_ok=True)
-        shutil.copyfile(path, target)
-    (hidden / _TERMS).unlink()
-    if (source / INDEX).exists():
-        entries = {shard: read_entries(hidden / shard.name) for shard in find_shards(source)}
-        size = sum(entry.num_bytes for of_shard in entries.values() for entry in of_shard.values())
-        names = {name: shard.name for shard, of_shard in entries.items() for name in of_shard}
-        write_json(hidden / INDEX, {"metadata": {"total_size": size}, "weight_map": names})
     config[OWN_KEY] = {
         "scaling": export.recipe.name,
         "activations": export.activations,
         "layout": export.layout.name,
         "tie_fused": export.tie_fused,
-        FILES: list_files(hidden),
     }
+    for path in companions(source):
+        copy = hidden / path.relative_to(source)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, copy)
     write_json(hidden / "config.json", config)
-
-
-def _small_files(source: Path) -> Iterator[Path]:
-    """What comes along with the weights: tokenizer, processor, templates, generation config, words for people."""
-    for path in sorted(source.iterdir()):
-        if path.is_file() and not (
-            path.name.startswith(".") or _WEIGHTS.fullmatch(path.name) or path.name in _REPLACED
-        ):
-            yield path
-    templates = source / "additional_chat_templates"
-    if templates.is_dir():
-        yield from (path for path in sorted(templates.iterdir()) if path.is_file())
+    if (source / INDEX).exists():
+        entries = {shard: read_entries(hidden / shard.name) for shard in find_shards(source)}
+        size = sum(entry.num_bytes for of_shard in entries.values() for entry in of_shard.values())
+        names = {name: shard.name for shard, of_shard in entries.items() for name in of_shard}
+        write_json(hidden / INDEX, {"metadata": {"total_size": size}, "weight_map": names})
+    write_manifest(hidden, CHECKPOINT, without=[BEGUN])

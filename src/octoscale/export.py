@@ -5,7 +5,7 @@ from typing import Any
 
 from octoscale import models, tasks
 from octoscale.calibrate import calibrate
-from octoscale.checkpoint import Export, Progress, quantize_checkpoint
+from octoscale.checkpoint import Export, Progress, check_out, quantize_checkpoint
 from octoscale.convert import plan
 from octoscale.layouts import get_layout
 from octoscale.quantization import Quantization
@@ -25,11 +25,14 @@ def run_quantization(
 
     Raises ValueError or OSError, naming the remedy, for anything that cannot be had; then there is no `out`.
     """
+    if resume and overwrite:
+        raise ValueError("--resume goes on with what a stopped run left, --overwrite begins again: choose one of them")
     recipe = parse_scaling(words.scaling, skip=words.skip)
     if not isinstance(recipe, Recipe):
         raise ValueError(f"scaling {words.scaling} is no FP8: there is nothing to quantize")
     layout = get_layout(words.layout)
     source = models.checkpoint_folder(words.model)
+    check_out(source, out, overwrite=overwrite)
     report = plan(models.skeleton(words.model), recipe, stored=True)
     export = Export(
         recipe=recipe,
@@ -38,8 +41,8 @@ def run_quantization(
         input_bias=_input_bias(words, recipe) if words.activations == "static" else None,
         tie_fused=words.tie_fused,
     )
-    quantize_checkpoint(source, out, report, export, resume=resume, overwrite=overwrite, progress=progress)
-    return {
+    not_finite = quantize_checkpoint(source, out, report, export, resume=resume, overwrite=overwrite, progress=progress)
+    done = {
         "model": words.model,
         "scaling": recipe.name,
         "layout": layout.name,
@@ -49,6 +52,7 @@ def run_quantization(
         "bytes_after": _size(out),
         "folder": str(out),
     }
+    return done | ({"copied_with_infinity_or_nan": not_finite} if not_finite else {})
 
 
 def _input_bias(words: Quantization, recipe: Recipe) -> dict[str, int]:

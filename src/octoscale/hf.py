@@ -27,15 +27,14 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from octoscale.convert import ModuleReport, kept_weights, plan, replace_module
 from octoscale.fp8_files import Stored, find_stored
-from octoscale.layouts import ACTIVATIONS, LAYOUTS, get_layout, scheme_of
+from octoscale.layouts import ACTIVATIONS, LAYOUTS, OWN_KEY, get_layout, scheme_of
 from octoscale.linear import is_linear
 from octoscale.reasons import is_plain
 from octoscale.recipe import Recipe, parse_scaling
 from octoscale.scaling import Constant
-from octoscale.stored import StoredLinear, scale_parameter, to_stored
+from octoscale.stored import StoredLinear, check_finite_weight, scale_parameter, to_stored
 from octoscale.telemetry import LayerName
 from octoscale.weight_reads import why_kept
-from octoscale.whole_folder import OWN_KEY
 
 METHOD = "octoscale"
 
@@ -93,6 +92,10 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
     quantization_config: OctoscaleConfig
     requires_calibration = False
 
+    def __init__(self, quantization_config: OctoscaleConfig, **options: Any) -> None:
+        super().__init__(quantization_config, **options)
+        self.refusals: list[ValueError] = []  # of weights that cannot be quantized, while they are read
+
     def validate_environment(self, *_: Any, **__: Any) -> None:
         """Static scales must come from somewhere."""
         config = self.quantization_config
@@ -144,6 +147,8 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **_: Any) -> None:
         """Check every scale now, not at the first use; freeze what transformers may have thawed."""
+        if self.refusals:
+            raise self.refusals[0]
         for module in model.modules():
             if isinstance(module, StoredLinear):
                 for name in ("weight", *module.scale_names):
@@ -180,9 +185,16 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
 
 
 def quantize_model(model: PreTrainedModel, config: OctoscaleConfig) -> None:
-    """Quantize a model that is in memory already, in place: what from_pretrained does with `config` while it loads."""
+    """Quantize a model that is in memory already, in place: what from_pretrained does with `config` while it loads.
+
+    ValueError, and the model is what it was, for a weight that holds infinity or NaN.
+    """
     layout, recipe = get_layout(config.layout), config.recipe()
-    for row in (report := plan(model, recipe, stored=True)).converted:
+    report = plan(model, recipe, stored=True)
+    for row in report.converted:
+        low, high = torch.aminmax(model.get_parameter(f"{row.module}.weight").detach())
+        check_finite_weight(f"{row.module}.weight", torch.maximum(-low, high))
+    for row in report.converted:
         module: Any = model.get_submodule(row.module)
         name = LayerName(module=row.module, layer=row.layer, kind=row.kind)
         stored = to_stored(module, name, recipe, layout, config.activations, layout.scale_shape)
@@ -192,7 +204,9 @@ def quantize_model(model: PreTrainedModel, config: OctoscaleConfig) -> None:
 
 
 def _fill(layer: StoredLinear, values: Tensor, config: OctoscaleConfig) -> None:
-    """Cast a weight into a layer, and set the constant scale of its input, if it has one."""
+    """Cast a weight into a layer, and set the constant scale of its input, if any. ValueError as `set_weight`."""
+    if not values.is_floating_point():
+        raise ValueError(f"{layer.fp8.name.module}.weight is {values.dtype}: only floating point can be quantized")
     layer.set_weight(values, config.recipe().weight)
     rule = config.recipe().input.rule
     if config.activations == "static" and isinstance(rule, Constant):
@@ -203,7 +217,7 @@ class _Quantize(ConversionOps):  # type: ignore[misc]
     """From a weight to codes and scales, in the layer that waits for them."""
 
     def __init__(self, quantizer: OctoscaleQuantizer) -> None:
-        self._config = quantizer.quantization_config
+        self._config, self._refusals = quantizer.quantization_config, quantizer.refusals
 
     def convert(
         self,
@@ -220,9 +234,11 @@ class _Quantize(ConversionOps):  # type: ignore[misc]
         name = key.rpartition(".")[0]
         layer = model.get_submodule(name)
         assert isinstance(layer, StoredLinear)
-        if not values.is_floating_point():
-            raise ValueError(f"{key} is {values.dtype}: only floating point weights can be quantized")
-        _fill(layer, values, self._config)
+        try:
+            _fill(layer, values, self._config)
+        except ValueError as error:  # transformers would only say that there were issues, in a table
+            self._refusals.append(error)
+            _fill(layer, torch.zeros(values.shape), self._config)
         made: dict[str, Tensor] = {
             f"{name}.{part}": layer.get_parameter(part) for part in ("weight", *layer.scale_names)
         }

@@ -12,6 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+#: Under this key of config.json stands what the layouts of others have no word for.
+OWN_KEY = "octoscale"
+
 #: How a layer's input is cast: each time by its own amax, always by one scale, or not at all (weights only).
 ACTIVATIONS = ("dynamic", "static", "none")
 

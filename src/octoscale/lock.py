@@ -1,41 +1,121 @@
 """One writer to a folder: a second command on the same one ends with a line, and leaves the first alone.
 
-    with exclusive(Path("runs/mine")): ...
+    with exclusive(Path("llama-fp8")): ...       a checkpoint, which is renamed: the lock is a file beside it
+    with exclusive_run(Path("runs/mine")): ...   a run, which grows where it is: the lock is a file in it
 
-The lock is the operating system's, on an empty file `.mine.lock` beside the folder; it ends with the process, however
-that ends. On network file systems that do not pass locks on, it only holds within one machine.
+The lock is the operating system's, on an empty file; it ends with the process, however that ends. On a network file
+system that does not pass locks on, it only holds within one machine; where there are none at all, a warning says so.
 """
 
+import errno
 import os
 import sys
+import threading
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+#: The name of the lock in a run's folder, and the end of its name beside a checkpoint's.
+LOCK = ".octoscale.lock"
+
+#: What file systems without locks answer.
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process while the block runs. FileExistsError if another process holds it.
+    """Hold the folder while the block runs. FileExistsError if it is held already.
 
     The parents of the folder are made if need be, the folder is not.
     """
     folder = folder.resolve()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    path = folder.with_name(f".{folder.name}.lock")
+    with _making(folder.parent), _locked(folder.with_name(f".{folder.name}{LOCK}"), folder):
+        yield
+
+
+@contextmanager
+def exclusive_run(folder: Path | str, *, join: bool = False) -> Iterator[None]:
+    """Hold a run's folder while the block runs; it is made if need be, and goes again if nothing was written to it.
+
+    FileExistsError if it is held already, be it by this process. join: this process may hold it, as whoever records
+    within a training, or beside another recorder, does; it is free again when the last one lets go.
+    """
+    folder = Path(folder).resolve()
+    with _guard:
+        if folder in _held and not join:
+            raise _in_use(folder)
+        holders, stack = _held.get(folder) or (0, _enter_run(folder))
+        _held[folder] = holders + 1, stack
+    try:
+        yield
+    finally:
+        with _guard:
+            holders, stack = _held.pop(folder)
+            if holders > 1:
+                _held[folder] = holders - 1, stack
+            else:
+                stack.close()
+
+
+#: The runs that this process holds: how often, and how to let go.
+_held: dict[Path, tuple[int, ExitStack]] = {}
+_guard = threading.Lock()
+
+
+def _enter_run(folder: Path) -> ExitStack:
+    """Make and lock a run's folder; closing what is returned undoes both."""
+    with ExitStack() as stack:
+        stack.enter_context(_making(folder))
+        stack.enter_context(_locked(folder / LOCK, folder))
+        return stack.pop_all()
+
+
+@contextmanager
+def _making(folder: Path) -> Iterator[None]:
+    """Make a folder and its parents; of those that were not there, the empty ones go in the end."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            for path in made:
+                path.rmdir()
+
+
+@contextmanager
+def _locked(path: Path, folder: Path) -> Iterator[None]:
+    """Hold the lock in the file `path`, which is made, and deleted in the end."""
     while True:
         descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
-        if not _take(descriptor):
+        if not _take_if_possible(descriptor, folder):
             os.close(descriptor)
-            raise FileExistsError(f"another octoscale command is writing {folder}: wait, or choose another")
+            raise _in_use(folder)
         if _is_still(path, descriptor):
             break
-        os.close(descriptor)  # the one before us deleted the file while we waited for it
+        os.close(descriptor)  # the one before us deleted the file after we had opened it
     try:
         yield
     finally:
         with suppress(OSError):
             path.unlink()
         os.close(descriptor)
+
+
+def _in_use(folder: Path) -> FileExistsError:
+    return FileExistsError(f"another octoscale command is writing {folder}: wait, or choose another folder")
+
+
+def _take_if_possible(descriptor: int, folder: Path) -> bool:
+    """Whether nobody else holds the lock; a warning where nobody could."""
+    try:
+        return _take(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        warnings.warn(f"the file system of {folder} has no locks: let no other command write there", stacklevel=2)
+        return True
 
 
 def _is_still(path: Path, descriptor: int) -> bool:

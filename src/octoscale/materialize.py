@@ -7,7 +7,6 @@ is bfloat16. A tensor is drawn in pieces, so that memory holds the codes of one.
 """
 
 import math
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,24 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from octoscale import ops
 from octoscale.checkpoint import INDEX, WEIGHT_FORMAT, Progress
 from octoscale.convert import kept_weights, plan
-from octoscale.layouts import get_layout
+from octoscale.layouts import OWN_KEY, get_layout
 from octoscale.lock import exclusive
+from octoscale.manifest import write_manifest
 from octoscale.models import SIZES, config_of_size
 from octoscale.recipe import Recipe
 from octoscale.runfolder import write_json
 from octoscale.safetensors_file import DTYPE_NAMES, Entry, writing
 from octoscale.scaling import Constant
-from octoscale.whole_folder import FILES, OWN_KEY, check_free, hidden_beside, list_files, put_in_place
+from octoscale.whole_folder import (
+    BEGUN,
+    CHECKPOINT,
+    begin,
+    check_free,
+    end_exchange,
+    hidden_beside,
+    put_in_place,
+    target,
+)
 
 #: The largest of 2**28 normal numbers is about 6 standard deviations: 448 / (6 * 0.02) lies above 2**11.
 _STD, _SCALE_BIAS = 0.02, 11
@@ -48,33 +57,38 @@ def materialize(
     ValueError for an unknown size or more layers than it has; FileExistsError if `out` exists.
     """
     config = _config(size, num_layers)
-    out = out.resolve()
-    with exclusive(out):
-        check_free(out, overwrite=overwrite)
-        return _materialize(config, size, out, seed, progress)
+    folder = target(out)
+    with exclusive(folder):
+        end_exchange(folder)
+        check_free(folder, overwrite=overwrite)
+        hidden = hidden_beside(folder)
+        begin(hidden)
+        write_json(hidden / BEGUN, {"size": size})
+        num_bytes = _write(config, hidden, seed, progress)
+        check_free(folder, overwrite=overwrite)  # once more: others than octoscale know nothing of the lock
+        (hidden / BEGUN).unlink()
+        put_in_place(hidden, folder)
+    return {"model": size, "layers": config.num_hidden_layers, "bytes": num_bytes, "folder": str(out)}
 
 
-def _materialize(config: Any, size: str, out: Path, seed: int, progress: Progress | None) -> dict[str, Any]:
+def _write(config: Any, folder: Path, seed: int, progress: Progress | None) -> int:
+    """Write the checkpoint to a folder; returns the bytes of its tensors."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     report = plan(model, Recipe.cscale(_SCALE_BIAS), stored=True)
     quantized = {f"{row.module}.weight" for row in report.converted}
     shards = _shards(model, quantized)
-    hidden = hidden_beside(out)
-    shutil.rmtree(hidden, ignore_errors=True)
-    hidden.mkdir(parents=True)
     generator = torch.Generator().manual_seed(seed)
     total, done = sum(entry.num_bytes for entries in shards.values() for entry in entries.values()), 0
     for name, entries in shards.items():
-        with writing(hidden / name, entries) as add:
+        with writing(folder / name, entries) as add:
             for key, tensor in _tensors(entries, generator):
                 add(key, tensor)
                 done += tensor.numel() * tensor.element_size()
                 if progress is not None:
                     progress(done, total)
-    _write_rest(hidden, config, shards, kept_weights(report))
-    put_in_place(hidden, out)
-    return {"model": size, "layers": config.num_hidden_layers, "bytes": total, "folder": str(out)}
+    _write_rest(folder, config, shards, kept_weights(report))
+    return total
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
@@ -147,13 +161,13 @@ def _write_rest(folder: Path, config: Any, shards: dict[str, dict[str, Entry]], 
     """Config, index and tokenizer."""
     content = {**config.to_dict(), "architectures": [_architecture(config)], "dtype": "bfloat16"}
     content["quantization_config"] = get_layout(_LAYOUT).config(kept, "dynamic")
+    content[OWN_KEY] = {"scaling": f"cscale:{_SCALE_BIAS}", "activations": "dynamic", "layout": _LAYOUT}
+    write_json(folder / "config.json", content)
     size = sum(entry.num_bytes for entries in shards.values() for entry in entries.values())
     names = {name: shard for shard, entries in shards.items() for name in entries}
     write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": names})
     byte_tokenizer().save_pretrained(folder)
-    own = {"scaling": f"cscale:{_SCALE_BIAS}", "activations": "dynamic", "layout": _LAYOUT}
-    content[OWN_KEY] = {**own, FILES: list_files(folder)}
-    write_json(folder / "config.json", content)
+    write_manifest(folder, CHECKPOINT, without=[BEGUN])
 
 
 def _architecture(config: Any) -> str:

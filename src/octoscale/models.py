@@ -33,6 +33,7 @@ import torch
 from safetensors import SafetensorError
 
 from octoscale.checkpoint import find_shards
+from octoscale.companions import patterns_of_others
 from octoscale.layouts import scheme_of
 
 #: What reading a broken or foreign checkpoint raises, in torch, transformers, gguf and safetensors.
@@ -237,8 +238,7 @@ def checkpoint_folder(spec: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
 
-        patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-        return Path(snapshot_download(folder, allow_patterns=patterns))
+        return Path(snapshot_download(folder, ignore_patterns=patterns_of_others()))
     except _READ_ERRORS as error:
         raise ModelError(_explain(spec, error)) from error
 

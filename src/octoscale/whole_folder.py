@@ -1,71 +1,130 @@
 """A checkpoint's folder that is whole or not there, and that replaces only what octoscale wrote.
 
-    check_free(out, overwrite=True)            an error if anything there is not ours
-    hidden = hidden_beside(out)                written to first
-    put_in_place(hidden, out)                  renamed when all is there
+    out = target(out)                       links followed; an error for what can be no checkpoint
+    end_exchange(out)                       what a killed process left
+    check_free(out, overwrite=True)         an error if anything there is not ours
+    begin(hidden := hidden_beside(out))     written to first
+    put_in_place(hidden, out)               takes its name when all is there
 
-config.json of what we write lists its files, under `octoscale`. A folder with another file in it is never replaced: the
-refusal names the file.
+A folder is ours if it lists its files (manifest.py); one with another file in it is never replaced, and the refusal
+names the file.
 """
 
-import json
+import ctypes
+import os
 import shutil
+import sys
 from pathlib import Path
 
-#: Under this key of config.json stands what the layouts of others have no word for.
-OWN_KEY = "octoscale"
-FILES = "files"
+from octoscale.manifest import MANIFEST, first_stranger, kind_of
+
+#: In a hidden folder: that octoscale began to write there.
+BEGUN = ".octoscale.begun.json"
+
+#: The kind of a checkpoint's manifest.
+CHECKPOINT = "FP8 checkpoint"
+
+_AT_FDCWD, _EXCHANGE = -100, 2  # <fcntl.h>, <linux/fs.h>
+
+
+def target(out: Path) -> Path:
+    """The folder that `out` means: a link stays, and what it points to is written.
+
+    ValueError for a folder that cannot be renamed: the current one or one above it, the top of a file system.
+    """
+    folder = out.resolve()
+    if folder == Path.cwd() or folder in Path.cwd().parents:
+        raise ValueError(f"{out} is the current folder, or above it: name a folder in it")
+    if os.path.ismount(folder):
+        raise ValueError(f"{out} is where a file system begins: name a folder in it")
+    return folder
 
 
 def hidden_beside(out: Path) -> Path:
-    """The folder in which `out` is prepared."""
-    return out.with_name(f".{out.name}.tmp")
+    """The folder in which `out` is prepared. FileExistsError if it holds what octoscale did not begin."""
+    hidden = out.with_name(f".{out.name}.tmp")
+    if _is_there(hidden) and not _is_ours(hidden):
+        raise FileExistsError(f"{hidden} is in the way: delete it if it is of no use, or choose another folder")
+    return hidden
+
+
+def begin(hidden: Path) -> None:
+    """Make the hidden folder, empty."""
+    discard(hidden)
+    hidden.mkdir(parents=True)
+
+
+def discard(hidden: Path) -> None:
+    """Delete a hidden folder: what says that it is ours goes last, should this be cut short."""
+    markers = (BEGUN, MANIFEST)
+    for path in sorted(hidden.iterdir(), key=lambda path: path.name in markers) if hidden.is_dir() else ():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    if hidden.is_dir():
+        hidden.rmdir()
 
 
 def check_free(out: Path, *, overwrite: bool) -> None:
-    """FileExistsError if `out` exists and may not be replaced. A replacement that was cut short is taken back first."""
-    old = _old_of(out)
-    if old.exists() and not out.exists():
-        old.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
+    """FileExistsError if `out` exists and may not be replaced."""
     if not out.exists():
         return
     if not out.is_dir():
         raise FileExistsError(f"{out} is a file: choose another folder")
     if not overwrite:
         raise FileExistsError(f"{out} exists already: choose another folder, or --overwrite")
-    ours = _files_of(out)
-    if ours is None and any(out.iterdir()):
-        raise FileExistsError(f"{out} is no checkpoint that octoscale wrote: it is not replaced; choose another folder")
-    for path in sorted(out.rglob("*")):
-        name = path.relative_to(out).as_posix()
-        if not path.is_dir() and name not in (ours or ()):
-            raise FileExistsError(f"{out} holds {name}, which octoscale did not write: choose another folder")
+    if kind_of(out) != CHECKPOINT and any(out.iterdir()):
+        raise FileExistsError(
+            f"{out} is no FP8 checkpoint that octoscale wrote ({MANIFEST} would say so): choose another folder"
+        )
+    if (name := first_stranger(out)) is not None:
+        raise FileExistsError(
+            f"{out} holds {name}, which octoscale did not write or somebody changed: move it, or choose another folder"
+        )
+
+
+def end_exchange(out: Path) -> None:
+    """End the exchange in which a process was killed, where folders cannot swap their names at once."""
+    if not _is_ours(_old_of(out)):
+        return
+    if out.exists():
+        discard(_old_of(out))
+    else:
+        _old_of(out).rename(out)
 
 
 def put_in_place(hidden: Path, out: Path) -> None:
     """Give the prepared folder its name; what stood there goes. It must have passed `check_free`."""
-    old = _old_of(out)
-    if out.exists():
-        out.rename(old)
+    if not out.exists():
+        hidden.rename(out)
+        return
+    _exchange(hidden, out)
+    discard(hidden)
+
+
+def _exchange(hidden: Path, out: Path) -> None:
+    """Let two folders swap their names: at once on Linux; else `out` is away for a moment, and found again later."""
+    if sys.platform == "linux":
+        rename = getattr(ctypes.CDLL(None), "renameat2", None)
+        names = (_AT_FDCWD, os.fsencode(hidden), _AT_FDCWD, os.fsencode(out), _EXCHANGE)
+        if rename is not None and rename(*names) == 0:
+            return
+    out.rename(_old_of(out))
     hidden.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def list_files(folder: Path) -> list[str]:
-    """The files of a folder, config.json included, as config.json is to list them."""
-    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
-    return sorted(found | {"config.json"})
+    _old_of(out).rename(hidden)
 
 
 def _old_of(out: Path) -> Path:
     return out.with_name(f".{out.name}.old.tmp")
 
 
-def _files_of(folder: Path) -> set[str] | None:
-    """The files that config.json lists as ours; None if it does not."""
-    try:
-        files = json.loads((folder / "config.json").read_text(encoding="utf-8"))[OWN_KEY][FILES]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return set(files) if isinstance(files, list) and all(isinstance(name, str) for name in files) else None
+def _is_ours(hidden: Path) -> bool:
+    """Whether a stopped run left this: before it wrote anything, in the middle, or after the exchange."""
+    if hidden.is_symlink() or not hidden.is_dir():
+        return False
+    return (hidden / BEGUN).exists() or kind_of(hidden) is not None or not any(hidden.iterdir())
+
+
+def _is_there(path: Path) -> bool:
+    return path.exists() or path.is_symlink()
