@@ -112,6 +112,11 @@ def static(content: dict) -> None:
     inputs.update(dynamic=False)
 
 
+def norm_of_codes(folder: Path) -> None:
+    norm = torch.ones(32).to(torch.float8_e4m3fn)
+    tensors(lambda content: content.update({"model.norm.weight": norm}))(folder)
+
+
 E5M2, INTS = torch.zeros(32, 64).to(torch.float8_e5m2), torch.ones(1, dtype=torch.int32)
 STRAY = torch.zeros(4, 4).to(torch.float8_e4m3fn)
 
@@ -132,7 +137,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "a weight of another shape": (put(".weight", STRAY), f"{DOWN}.weight has shape [4, 4]"),
     "no scale": (without(f"{DOWN}.weight_scale"), f"{DOWN}.weight is in FP8, and no weight_scale"),
     "several scales": (put(".weight_scale", torch.ones(32, 1)), f"{DOWN}.weight_scale has shape [32, 1]"),
-    "codes of no module": (put(".up.weight", STRAY), f"{DOWN}.up.weight is in FP8, and the weight of no linear layer"),
+    "codes of no linear layer": (norm_of_codes, "model.norm.weight is in FP8, and the weight of no linear layer"),
     "scale 0": (scale(0.0), f"{DOWN}.weight_scale is 0.0"),
     "a scale below 0": (scale(-1.0), f"{DOWN}.weight_scale is -1.0"),
     "a scale that is NaN": (scale(torch.nan), f"{DOWN}.weight_scale is nan"),

@@ -20,6 +20,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from octoscale import ops
+from octoscale.checkpoint_files import INDEX, SINGLE, check_complete, find_shards, report_for_files, weights_in
 from octoscale.companions import companions
 from octoscale.convert import ConversionReport, kept_weights
 from octoscale.fp8_files import read_entries
@@ -42,9 +43,6 @@ from octoscale.whole_folder import (
     put_in_place,
     target,
 )
-
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
 
 #: The only format that serving systems load weights in.
 WEIGHT_FORMAT = "e4m3fn"
@@ -76,6 +74,7 @@ class Export:
 def quantize_checkpoint(
     source: Path,
     out: Path,
+    model: Any,
     report: ConversionReport,
     export: Export,
     *,
@@ -85,22 +84,25 @@ def quantize_checkpoint(
 ) -> list[str]:
     """Write the checkpoint in folder `source` to the new folder `out`, in FP8 where `report` converts.
 
+    model: of transformers, without weights (device meta), that the report is of.
     Returns the tensors that were copied and hold infinity or NaN. Memory: one tensor and its codes.
     FileExistsError if `out` exists (overwrite: unless octoscale wrote all of it), or is being written;
-    FileNotFoundError if `source` holds no safetensors; ValueError if it is in FP8 already, lacks a weight that is to be
-    converted, has one that is not finite, or changes meanwhile: then nothing stays.
+    FileNotFoundError if `source` holds no safetensors; ValueError if it is in FP8 already, lacks a tensor of
+    the model, has a weight that is not finite, or changes meanwhile: then nothing stays.
     """
     source, out_folder = source.resolve(), target(out)
     with exclusive(out_folder):
         end_exchange(out_folder)
         check_out(source, out, overwrite=overwrite)
         hidden, shards = hidden_beside(out_folder), find_shards(source)
-        weights = _weights(report, shards)
+        check_complete(model, shards)
+        report = report_for_files(report, model, shards)
+        weights = weights_in(report, model, shards)
         terms = {**_terms(source, report, export), FILES: state_of(_files_read(source, shards))}
         begin_or_resume(hidden, terms, resume=resume)
         try:
             _write_shards(shards, hidden, weights, export, progress)
-            _write_rest(source, hidden, report, export)
+            _write_rest(source, hidden, shards, report, weights, export)
             check_unchanged(terms, _files_read(source, shards))
         except ValueError:  # to go on would end in the same way
             discard(hidden)
@@ -135,24 +137,6 @@ def _write_shards(
             progress(done, total)
 
 
-def find_shards(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint. FileNotFoundError if one is missing, ValueError for a bad index."""
-    if not (folder / INDEX).exists():
-        if not (folder / SINGLE).exists():
-            raise FileNotFoundError(f"{folder} holds no {SINGLE} and no {INDEX}")
-        return [folder / SINGLE]
-    try:
-        names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ValueError(f"{folder / INDEX} is no index of shards: {type(error).__name__}: {error}") from error
-    for name in names:
-        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
-            raise ValueError(f"{folder / INDEX} names {name!r}: a shard is a .safetensors file in the same folder")
-        if not (folder / name).exists():
-            raise FileNotFoundError(f"{folder / INDEX} names {name}, which is missing")
-    return [folder / name for name in names]
-
-
 def _terms(source: Path, report: ConversionReport, export: Export) -> dict[str, Any]:
     """All that decides what is written, but for the files that are read."""
     return {
@@ -169,19 +153,6 @@ def _terms(source: Path, report: ConversionReport, export: Export) -> dict[str, 
 def _files_read(source: Path, shards: list[Path]) -> list[Path]:
     """All of `source` that goes into the result."""
     return [*shards, source / "config.json", *companions(source)]
-
-
-def _weights(report: ConversionReport, shards: list[Path]) -> dict[str, str]:
-    """Name of a tensor in the files -> its module. A checkpoint of a base model leaves out the first part of a name."""
-    present = {name for shard in shards for name in read_entries(shard)}
-    found: dict[str, str] = {}
-    for row in report.converted:
-        full = f"{row.module}.weight"
-        name = full if full in present else full.partition(".")[2]
-        if name not in present:
-            raise ValueError(f"the checkpoint has no tensor {full}: it is of another model, or was fused when saved")
-        found[name] = row.module
-    return found
 
 
 def _write_shard(
@@ -272,13 +243,12 @@ def _fused_with(name: str) -> list[str]:
     return [f"{parent}.{other}.weight" for other in group]
 
 
-def _kept_in_files(shards: list[Path], report: ConversionReport) -> Iterator[str]:
+def _kept_in_files(shards: list[Path], report: ConversionReport, weights: Mapping[str, str]) -> Iterator[str]:
     """The matrices that stay in high precision by their names in the files, where these differ from the model's own.
 
     Experts that the model stacks lie one by one in the files, and that is how other systems know them.
     """
     embeddings = {row.module.rpartition(".")[2] for row in report.skipped if row.reason == "embedding"}
-    weights = _weights(report, shards)
     for shard in shards:
         for name, entry in read_entries(shard).items():
             stem, _, leaf = name.rpartition(".")
@@ -287,11 +257,18 @@ def _kept_in_files(shards: list[Path], report: ConversionReport) -> Iterator[str
                 yield stem
 
 
-def _write_rest(source: Path, hidden: Path, report: ConversionReport, export: Export) -> None:
+def _write_rest(
+    source: Path,
+    hidden: Path,
+    shards: list[Path],
+    report: ConversionReport,
+    weights: Mapping[str, str],
+    export: Export,
+) -> None:
     """Config, index and the small files: tokenizer, generation config, templates."""
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     kept = kept_weights(report)
-    kept += [name for name in _kept_in_files(find_shards(source), report) if name not in kept]
+    kept += [name for name in _kept_in_files(shards, report, weights) if name not in kept]
     config["quantization_config"] = export.layout.config(kept, export.activations)
     config[OWN_KEY] = {
         "scaling": export.recipe.name,
@@ -304,8 +281,8 @@ def _write_rest(source: Path, hidden: Path, report: ConversionReport, export: Ex
         copy.parent.mkdir(exist_ok=True)
         shutil.copyfile(path, copy)
     write_json(hidden / "config.json", config)
-    if (source / INDEX).exists():
-        entries = {shard: read_entries(hidden / shard.name) for shard in find_shards(source)}
+    if shards != [source / SINGLE]:
+        entries = {shard: read_entries(hidden / shard.name) for shard in shards}
         size = sum(entry.num_bytes for of_shard in entries.values() for entry in of_shard.values())
         names = {name: shard.name for shard, of_shard in entries.items() for name in of_shard}
         write_json(hidden / INDEX, {"metadata": {"total_size": size}, "weight_map": names})

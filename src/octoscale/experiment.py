@@ -34,6 +34,7 @@ def run_validation(plan: Validation, folder: Path, *, overwrite: bool, progress:
     text = tasks.read_text(plan.text)
     questions = tasks.read_questions(plan.task, plan.limit) if plan.task is not None else []
     loaded = models.load(plan.model, getattr(torch, PRECISIONS[plan.dtype]))
+    models.check_causal(loaded.model, plan.model)
     if plan.fp8_head:
         put_head_in_fp8(loaded.model)
     if loaded.encode is None:

@@ -33,7 +33,8 @@ def run_quantization(
     layout = get_layout(words.layout)
     source = models.checkpoint_folder(words.model)
     check_out(source, out, overwrite=overwrite)
-    report = plan(models.skeleton(words.model), recipe, stored=True)
+    model = models.skeleton(words.model)
+    report = plan(model, recipe, stored=True)
     export = Export(
         recipe=recipe,
         layout=layout,
@@ -41,7 +42,8 @@ def run_quantization(
         input_bias=_input_bias(words, recipe) if words.activations == "static" else None,
         tie_fused=words.tie_fused,
     )
-    not_finite = quantize_checkpoint(source, out, report, export, resume=resume, overwrite=overwrite, progress=progress)
+    options = {"resume": resume, "overwrite": overwrite}
+    not_finite = quantize_checkpoint(source, out, model, report, export, **options, progress=progress)
     done = {
         "model": words.model,
         "scaling": recipe.name,
@@ -62,6 +64,7 @@ def _input_bias(words: Quantization, recipe: Recipe) -> dict[str, int]:
         return {row.module: recipe.input.rule.bias for row in report.converted}
     text = tasks.read_text(words.calibrate)
     loaded = models.load(words.model)
+    models.check_causal(loaded.model, words.model)
     if loaded.encode is None:
         raise ValueError(f"{loaded.note}; without it, {words.model} cannot read a calibration text")
     tasks.check_window(words.window, loaded.model)

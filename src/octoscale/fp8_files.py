@@ -1,18 +1,22 @@
 """Which weights a checkpoint holds in FP8, and where their scales are: read from the headers of its files.
 
-    found = find_stored(files, {"model.layers.0.mlp.up_proj": (256, 64), ...})
+    found = find_stored(files, {"model.layers.0.mlp.up_proj": (256, 64), ...}, targets_of)
 
 Files come from anywhere: whatever does not fit together is a ValueError that names the tensor. Pickles are never read.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from octoscale.file_names import Target
 from octoscale.layouts import LAYOUTS, Layout
 from octoscale.safetensors_file import Entry
+
+#: From names of tensors to what they become in a model.
+Targets = Callable[[Iterable[str]], Mapping[str, Target]]
 
 _CODES = "F8_E4M3"
 _SCALE_DTYPES = ("F32", "BF16", "F16")
@@ -27,24 +31,25 @@ class Stored:
     has_input_scale: bool
 
 
-def find_stored(files: Sequence[Path], modules: Mapping[str, tuple[int, ...]]) -> dict[str, Stored]:
+def find_stored(
+    files: Sequence[Path], modules: Mapping[str, tuple[int, ...]], targets_of: Targets
+) -> dict[str, Stored]:
     """Module -> how its weight is stored, for those of `modules`, name -> shape of weight, that are in FP8.
 
-    A checkpoint of a base model leaves out the first part of a name. ValueError for codes without a scale, of another
-    format, of a shape that is not the module's, or of no module; for files that are no safetensors.
+    targets_of: from names in the files to what they become in the model. What it does not have (the head, for a base
+    model; layers beyond the wanted number) is passed over, as transformers does. ValueError for codes without a scale,
+    of another format, of a shape that is not the module's, of a parameter that is no linear layer's or that is merged
+    from several; for files that are no safetensors.
     """
     entries: dict[str, Entry] = {}
     for path in files:
         entries |= read_entries(path)
     found: dict[str, Stored] = {}
-    unknown = {name for name, entry in entries.items() if entry.dtype.startswith("F8")}
-    for module, shape in modules.items():
-        name = next((n for n in (f"{module}.weight", f"{module}.weight".partition(".")[2]) if n in unknown), None)
-        if name is not None:
-            unknown.remove(name)
-            found[module] = _stored(name, shape, entries)
-    if unknown:
-        raise ValueError(f"{min(unknown)} is in FP8, and the weight of no linear layer of this model")
+    for name, target in targets_of(n for n, entry in entries.items() if entry.dtype.startswith("F8")).items():
+        module = target.parameter.removesuffix(".weight")
+        if target.merged or module not in modules:
+            raise ValueError(f"{name} is in FP8, and the weight of no linear layer of this model")
+        found[module] = _stored(name, modules[module], entries)
     return found
 
 

@@ -79,6 +79,7 @@ class Writer:
         dtype = getattr(torch, PRECISIONS.get(self.scaling, "bfloat16"))
         self._loaded = models.load(spec, dtype, fp8=fp8)
         self._model = self._loaded.model
+        models.check_causal(self._model, spec)
         if self._loaded.encode is None:
             raise ValueError(f"{self._loaded.note}; without it, {spec} cannot read a prompt")
         self._head = f"{put_head_in_fp8(self._model)}; " if fp8_head else ""

@@ -26,6 +26,7 @@ from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from octoscale.convert import ModuleReport, kept_weights, plan, replace_module
+from octoscale.file_names import parameters_of
 from octoscale.fp8_files import Stored, find_stored
 from octoscale.layouts import ACTIVATIONS, LAYOUTS, OWN_KEY, get_layout, scheme_of
 from octoscale.linear import is_linear
@@ -115,7 +116,8 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
         """Layers for the codes that the files hold."""
         config = self.quantization_config
         linears = {n: m for n, m in model.named_modules(remove_duplicate=False) if is_linear(m)}
-        found = find_stored(files, {name: tuple(module.weight.shape) for name, module in linears.items()})
+        shapes = {name: tuple(module.weight.shape) for name, module in linears.items()}
+        found = find_stored(files, shapes, lambda names: parameters_of(model, names))
         if not found:
             raise ValueError("config.json says that the weights are FP8, and no file holds FP8 weights")
         _adopt(config, getattr(model.config, OWN_KEY, None))

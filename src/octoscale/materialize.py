@@ -17,7 +17,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from octoscale import ops
-from octoscale.checkpoint import INDEX, WEIGHT_FORMAT, Progress
+from octoscale.checkpoint import WEIGHT_FORMAT, Progress
+from octoscale.checkpoint_files import INDEX
 from octoscale.convert import kept_weights, plan
 from octoscale.layouts import OWN_KEY, get_layout
 from octoscale.lock import exclusive

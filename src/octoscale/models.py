@@ -32,7 +32,9 @@ import platformdirs
 import torch
 from safetensors import SafetensorError
 
-from octoscale.checkpoint import find_shards
+from octoscale.announced import announce
+from octoscale.architectures import check_loaded, class_of, is_auto, predicts_tokens
+from octoscale.checkpoint_files import INDEX, SINGLE, check_complete, find_shards
 from octoscale.companions import patterns_of_others
 from octoscale.layouts import scheme_of
 
@@ -185,8 +187,9 @@ def load(
     folder, options = _resolve(spec)
     if fp8 is not None and "gguf_file" not in options:
         options["quantization_config"] = fp8
+    config = config_of(spec)
     try:
-        loaded = _load_pretrained(spec, folder, dtype, options, num_labels)
+        loaded = _load_pretrained(spec, folder, config, dtype, options, num_labels)
         if fp8 is not None and "gguf_file" in options:
             octoscale.hf.quantize_model(loaded.model, fp8)
         return loaded
@@ -196,18 +199,16 @@ def load(
 
 def skeleton(spec: str) -> Any:
     """The model that `spec` means without its weights (device meta), to look at. ModelError as `load`."""
-    import transformers
-
     config = config_of(spec)
     try:
         with torch.device("meta"):
-            return transformers.AutoModelForCausalLM.from_config(config)
+            return class_of(config).from_config(config) if is_auto(config) else class_of(config)(config)
     except _READ_ERRORS as error:
         raise ModelError(_explain(spec, error)) from error
 
 
 def is_stored(spec: str) -> bool:
-    """Whether a checkpoint's own config says that its weights are FP8 with one scale a tensor."""
+    """Whether a checkpoint says that its weights are FP8 with one scale a tensor. ModelError as `load`."""
     if spec in SIZES or spec in ALIASES or spec.endswith(".gguf"):
         return False
     content = getattr(config_of(spec), "quantization_config", None)
@@ -223,9 +224,26 @@ def config_of(spec: str) -> Any:
     folder, options = _resolve(spec)
     options.pop("quantization_config", None)
     try:
-        return transformers.AutoConfig.from_pretrained(folder, **options)
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, **options)
+        if Path(folder).is_dir() and "gguf_file" not in options:
+            announce(config, Path(folder), _shards_in(Path(folder)))
+        return config
     except _READ_ERRORS as error:
         raise ModelError(_explain(spec, error)) from error
+
+
+def _shards_in(folder: Path) -> list[Path]:
+    """The safetensors files, if there are any."""
+    return find_shards(folder) if any((folder / name).exists() for name in (SINGLE, INDEX)) else []
+
+
+def check_causal(model: Any, name: str) -> None:
+    """ModelError for a model that does not predict the next token: it has no perplexity, and writes no text."""
+    if not predicts_tokens(model):
+        raise ModelError(
+            f"{name} is a {type(model).__name__}, which does not predict the next token of a text: "
+            "octoscale inspect and quantize take it, and train --task makes a classifier of it"
+        )
 
 
 def checkpoint_folder(spec: str) -> Path:
@@ -317,27 +335,38 @@ def _resolve(spec: str) -> tuple[str, dict[str, Any]]:
 
 
 def _load_pretrained(
-    spec: str, folder: str, dtype: torch.dtype, options: dict[str, Any], num_labels: int | None
+    spec: str, folder: str, config: Any, dtype: torch.dtype, options: dict[str, Any], num_labels: int | None
 ) -> LoadedModel:
     import transformers
 
-    auto, more = _auto_class(num_labels)
+    options["trust_remote_code"] = False
+    more: dict[str, Any] = {"output_loading_info": True}
     if "gguf_file" not in options:
-        more["use_safetensors"] = True  # pickled weights can run code
+        more |= {"use_safetensors": True, "config": config}  # pickled weights can run code
         if Path(folder).is_dir():
-            find_shards(Path(folder))  # an index may name any file of the machine
-    model = auto.from_pretrained(folder, dtype=dtype, **options, **more).eval()
+            shards = find_shards(Path(folder))  # an index may name any file of the machine
+            if "quantization_config" in options:  # transformers cannot draw codes for what is missing
+                check_complete(skeleton(spec), shards)
+    if num_labels is not None:
+        cls = transformers.AutoModelForSequenceClassification
+        config.num_labels = num_labels
+        more |= {"num_labels": num_labels} if "config" not in more else {}
+    else:
+        cls = class_of(config)
+    own = {name: option for name, option in options.items() if is_auto(config) or name != "trust_remote_code"}
+    model, info = cls.from_pretrained(folder, dtype=dtype, **own, **more)
+    note = check_loaded(model.eval(), info, config, is_new_head=num_labels is not None)
     options.pop("quantization_config", None)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
-    except _READ_ERRORS as error:
+    except Exception as error:  # noqa: BLE001  the tokenizers library raises plain Exceptions
         note = f"the tokenizer of {spec} cannot be read: {_first_line(error)}"
         return LoadedModel(name=spec, model=model, encode=None, note=note)
 
     def encode(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
-    return LoadedModel(name=spec, model=model, encode=encode, tokenizer=tokenizer)
+    return LoadedModel(name=spec, model=model, encode=encode, tokenizer=tokenizer, note=note)
 
 
 def _gguf_options(path: Path) -> dict[str, Any]:
@@ -420,9 +449,11 @@ def _dequantize(gguf: Path, checkpoint: Path) -> None:
     _quiet(transformers)
     options = _gguf_options(gguf)
     with contextlib.redirect_stderr(io.StringIO()):  # its progress bar cannot be turned off
-        model = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.bfloat16, **options)
+        words = {"dtype": torch.bfloat16, "trust_remote_code": False, **options}
+        model = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, **words)
     model.save_pretrained(checkpoint)
-    transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(checkpoint)
+    words = {"gguf_file": gguf.name, "trust_remote_code": False}
+    transformers.AutoTokenizer.from_pretrained(gguf.parent, **words).save_pretrained(checkpoint)
 
 
 def _quiet(transformers: Any) -> None:

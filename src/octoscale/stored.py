@@ -169,7 +169,7 @@ def to_stored(
     stored.weight = nn.Parameter(torch.empty_like(weight, dtype=dtype), requires_grad=False)
     names = [layout.weight_scale] + [layout.input_scale] * (activations == "static")
     for scale in names:
-        stored.register_parameter(scale, scale_parameter(1.0, layout, scale_shape, weight.device))
+        stored.register_parameter(scale, scale_parameter(math.nan, layout, scale_shape, weight.device))
     stored.fp8 = StoredState(
         name=name, recipe=recipe, original_type=type(module), layout=layout, activations=activations, dtype=weight.dtype
     )

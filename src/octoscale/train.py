@@ -75,6 +75,7 @@ def _prepare(plan: Training) -> _Parts:
     if plan.task is None:
         text = tasks.read_text(plan.text)
         loaded = models.load(plan.model, torch.float32, seed=plan.seed)
+        models.check_causal(loaded.model, plan.model)
         tasks.check_window(plan.window, loaded.model)
         data = text_data(plan, text, loaded)
     else:

@@ -1,0 +1,91 @@
+"""Which class of transformers a checkpoint is, whether all of it was loaded, and whether it predicts the next token.
+
+A config names the class that was saved. Loaded as another (BART as a language model, BERT as a decoder), parts of it
+would be left out or drawn at random, and what it then says would mean nothing.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import transformers
+from transformers.models.auto import modeling_auto as auto
+
+from octoscale.checkpoint_files import missing_text
+
+#: Tables of transformers whose models read a text and predict its next token. Pictures beside it are no must.
+_CAUSAL = (
+    auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
+)
+
+
+def class_of(config: Any) -> Any:
+    """The class that a config names, if it is one of transformers'; else what its model type is mapped to."""
+    named = _named(config)
+    if named is not None:
+        return named
+    if type(config) in transformers.AutoModelForCausalLM._model_mapping:
+        return transformers.AutoModelForCausalLM
+    return transformers.AutoModel
+
+
+def is_auto(config: Any) -> bool:
+    """Whether `class_of` is one of transformers' Auto classes."""
+    return _named(config) is None
+
+
+def predicts_tokens(model: Any) -> bool:
+    """Whether a loaded model gives logits of the next token from the tokens before it, and from nothing else."""
+    config = model.config
+    if getattr(config, "is_encoder_decoder", False):
+        return False
+    name = type(model).__name__
+    if not any(name in _flat(table) for table in _CAUSAL):
+        return False
+    reads_both_ways = config.model_type in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return not reads_both_ways or bool(getattr(config, "is_decoder", False) or getattr(config, "causal", False))
+
+
+def check_loaded(model: Any, info: Mapping[str, Any], config: Any, *, is_new_head: bool) -> str:
+    """A note on tensors of the files that the model has no use for; ValueError for tensors that the files lack.
+
+    is_new_head: what the saved class does not have either (a classifier's head) begins at random, and is not missing.
+    """
+    missing = set(info["missing_keys"])
+    if missing and is_new_head:
+        missing &= _names_of_saved(model, config)
+    if missing:
+        raise ValueError(missing_text(sorted(missing)))
+    surplus = sorted(info["unexpected_keys"])
+    if not surplus or is_new_head:
+        return ""
+    more = f" and {len(surplus) - 3} more" if len(surplus) > 3 else ""
+    return f"the files also hold what this model has no use for: {', '.join(surplus[:3])}{more}"
+
+
+def _named(config: Any) -> Any:
+    for name in getattr(config, "architectures", None) or ():
+        cls = getattr(transformers, str(name), None)
+        if isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel) and _is_of(config, cls):
+            return cls
+    return None
+
+
+def _is_of(config: Any, cls: Any) -> bool:
+    return cls.config_class is type(config)
+
+
+def _names_of_saved(model: Any, config: Any) -> set[str]:
+    """The parameters that the saved class has, by their names in this model of the same base."""
+    with torch.device("meta"):
+        saved = class_of(config).from_config(config) if is_auto(config) else class_of(config)(config)
+    base = f"{saved.base_model_prefix}."
+    names = {name.removeprefix(base) for name in saved.state_dict()}
+    own = f"{model.base_model_prefix}."
+    return {name for key in names for name in (key, f"{own}{key}")}
+
+
+def _flat(table: Mapping[str, Any]) -> set[str]:
+    return {name for entry in table.values() for name in ([entry] if isinstance(entry, str) else entry)}

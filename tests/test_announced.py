@@ -1,0 +1,155 @@
+"""What a folder says of its FP8 weights. Oracles: the same folder with its own config; the words of the error."""
+
+import json
+
+import pytest
+import torch
+from checkpoints import save_tiny_llama
+from safetensors.torch import load_file, save_file
+from test_cli import run  # noqa: F401
+
+import octoscale
+from octoscale.announced import describe
+from octoscale.export import run_quantization
+from octoscale.layouts import LAYOUTS
+from octoscale.quantization import Quantization
+
+IDS = torch.arange(1, 12)[None]
+
+
+@pytest.fixture
+def source(tmp_path):
+    return save_tiny_llama(tmp_path / "model")
+
+
+def edit(folder, **changes):
+    path = folder / "config.json"
+    content = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+
+def fp8(source, **words):
+    out = source.parent / "fp8"
+    run_quantization(Quantization(model=str(source), window=16, tokens=64, **words), out)
+    return out
+
+
+@torch.no_grad()
+def logits(folder):
+    return octoscale.load(str(folder)).model(IDS).logits
+
+
+COMMANDS = {
+    "validate": ("validate", "{}", "--tokens", "32", "--window", "16"),
+    "sweep": ("sweep", "{}", "--tokens", "32", "--window", "16"),
+    "generate": ("generate", "{}", "--prompt", "x"),
+    "train": ("train", "{}", "--steps", "1", "--window", "16"),
+    "quantize": ("quantize", "{}", "again"),
+    "inspect": ("inspect", "{}"),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_codes_that_nothing_announces_are_refused_everywhere(layout, command, source, run):  # noqa: F811
+    folder = fp8(source, layout=layout)
+    edit(folder, quantization_config=None, octoscale=None)
+    code, out, err = run(*(word.format(folder) for word in COMMANDS[command]))
+    assert (code, out) == (2, "")
+    (line,) = (line for line in err.splitlines() if "error" in line)
+    assert "is F8_E4M3, and config.json does not say how it is scaled" in line
+    assert not (source.parent / "again").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_each_format_of_codes_is_named(dtype, source):
+    content = load_file(source / "model.safetensors")
+    content["model.layers.1.mlp.up_proj.weight"] = content["model.layers.1.mlp.up_proj.weight"].to(dtype)
+    save_file(content, source / "model.safetensors", {"format": "pt"})
+    name = {torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2"}[dtype]
+    with pytest.raises(
+        octoscale.models.ModelError, match=rf"up_proj.weight in model.safetensors is {name}, and config"
+    ):
+        octoscale.load(str(source))
+
+
+@pytest.mark.parametrize("where", ["its own file", "config.json"])
+@pytest.mark.parametrize("activations", ["static", "dynamic"])
+def test_modelopts_fp8_is_read_with_its_scales(activations, where, source):
+    folder = fp8(source, layout="vllm-fp8", activations=activations)
+    expected = logits(folder)
+    said = {"quant_algo": "FP8", "kv_cache_quant_algo": None, "exclude_modules": ["lm_head"]}
+    if where == "config.json":
+        edit(folder, quantization_config={"quant_method": "modelopt", **said}, octoscale=None)
+    else:
+        edit(folder, quantization_config=None, octoscale=None)
+        (folder / "hf_quant_config.json").write_text(
+            json.dumps({"producer": {"name": "modelopt"}, "quantization": said})
+        )
+    assert torch.equal(logits(folder), expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"quantization": {"quant_algo": "NVFP4"}}', "by ModelOpt's NVFP4"),
+        ("{", "hf_quant_config.json is damaged"),
+        ("[]", "hf_quant_config.json is damaged"),
+        ('{"quantization": 3}', "not a table of words"),
+    ],
+)
+def test_what_modelopt_says_otherwise_is_named(text, message, source):
+    (source / "hf_quant_config.json").write_text(text)
+    with pytest.raises(octoscale.models.ModelError, match=message):
+        octoscale.load(str(source))
+
+
+WEIGHTS = {"num_bits": 8, "type": "float", "symmetric": True}
+FOREIGN = {
+    "FP8_DYNAMIC": (
+        {
+            "quant_method": "compressed-tensors",
+            "format": "float-quantized",
+            "config_groups": {
+                "group_0": {
+                    "targets": ["Linear"],
+                    "weights": {**WEIGHTS, "strategy": "channel"},
+                    "input_activations": {**WEIGHTS, "strategy": "token", "dynamic": True},
+                }
+            },
+        },
+        "one scale a row of 8-bit weights and one a token of the inputs (compressed-tensors)",
+    ),
+    "FP8_BLOCK": (
+        {
+            "quant_method": "compressed-tensors",
+            "format": "float-quantized",
+            "config_groups": {
+                "group_0": {
+                    "targets": ["Linear"],
+                    "weights": {**WEIGHTS, "strategy": "block", "block_structure": [128, 128]},
+                    "input_activations": None,
+                }
+            },
+        },
+        "one scale a block of 8-bit weights (compressed-tensors)",
+    ),
+    "transformers' blocks": (
+        {"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "dynamic"},
+        "one FP8 scale a block of [128, 128] (fp8)",
+    ),
+    "gptq": ({"quant_method": "gptq", "bits": 4}, "by gptq"),
+    "nothing": ({}, "by in an unknown way"),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in FOREIGN if name != "nothing"])
+def test_other_quantizations_are_named_with_what_can_be_done(name, source, run):  # noqa: F811
+    content, words = FOREIGN[name]
+    edit(source, quantization_config=content)
+    assert words in describe(content) or words in f"with {describe(content)}"
+    for command in COMMANDS.values():
+        code, _, err = run(*(word.format(source) for word in command))
+        assert code == 2
+        assert "its weights are quantized" in err
+        assert "let vLLM or transformers run this folder" in err
