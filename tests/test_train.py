@@ -13,6 +13,7 @@ import octoscale
 from octoscale import Recipe
 from octoscale.callback import TrainerCallback
 from octoscale.models import load
+from octoscale.recipe import parse_scaling
 from octoscale.telemetry import read_scales
 from octoscale.train import run_training
 from octoscale.training import Training
@@ -125,6 +126,43 @@ def test_the_callback_serves_any_trainer(make, tmp_path):
     assert set(rows["role"]) == ROLES
     assert set(rows["step"]) == {0, 1}
     assert all(layer.fp8.runtime.recorder is None for layer in model.modules() if hasattr(layer, "fp8"))
+
+
+@pytest.mark.parametrize("scaling", ["amax", "delayed:history=3"])
+def test_an_evaluation_in_between_writes_no_row_and_takes_none(scaling, tmp_path):
+    """Oracle: the same training without evaluation: the same rows, weights too, and the same losses."""
+    windows = [{"input_ids": ids, "labels": ids} for ids in torch.randint(0, VOCABULARY, (8, 16))]
+    rows, logged = {}, {}
+    for strategy in ("no", "steps"):
+        model = tiny_llama().train()
+        octoscale.convert(model, parse_scaling(scaling))
+        arguments = transformers.TrainingArguments(
+            output_dir=str(tmp_path / "out"),
+            max_steps=5,
+            use_cpu=True,
+            report_to=[],
+            disable_tqdm=True,
+            save_strategy="no",
+            eval_strategy=strategy,
+            eval_steps=2,
+            logging_steps=1,
+            dataloader_pin_memory=False,
+        )
+        run = tmp_path / strategy
+        trainer = transformers.Trainer(
+            model=model,
+            args=arguments,
+            train_dataset=windows,
+            eval_dataset=windows,
+            callbacks=[TrainerCallback(run, every=2, scaling=scaling)],
+        )
+        trainer.train()
+        rows[strategy] = read_scales(run).sort("step", "module", "role")
+        logged[strategy] = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    per_step = rows["steps"].filter(pl.col("role") == "weight").group_by("step").len().sort("step")
+    assert per_step.rows() == [(step, 14) for step in range(5)]
+    assert rows["steps"].equals(rows["no"])
+    assert logged["steps"] == logged["no"]
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -158,10 +158,12 @@ class LayerState:
         if changed or self.runtime.optimizer_step != _optimizer_steps.count:
             self.runtime.advance_histories()
             self.runtime.optimizer_step = _optimizer_steps.count
-        if changed or w8 is None:
+        left_out = self._is_left_out(inference)
+        if changed or w8 is None or (self.runtime.weight_left_out and not left_out):
             w8 = self._cast(weight, "weight", self.step)
-            self.runtime.weight = (Seen(weight), w8)
-            self._record("weight", w8, self.step)
+            self.runtime.weight, self.runtime.weight_left_out = (Seen(weight), w8), left_out
+            if not left_out:
+                self._record("weight", w8, self.step)
         if inference:
             self._check_finite("weight", w8)
         return w8
@@ -172,9 +174,9 @@ class LayerState:
         if x8 is None:
             x8 = self._cast(x, "input", self.step)
             _last_cast.put(x, self.recipe.input, self.runtime.recorder, x8)
-        recorder = self.runtime.recorder
-        left_out = inference and recorder is not None and recorder.only_training
-        if not (_in_backward() or left_out):  # the forward that a checkpoint recomputes has its row already
+        if not (
+            _in_backward() or self._is_left_out(inference)
+        ):  # the forward that a checkpoint recomputes has its row already
             self._record("input", x8, self.step)
         if inference:
             self.runtime.advance_histories("input")
@@ -211,6 +213,11 @@ class LayerState:
             history.observe(cast.observed.amax)
         return cast
 
+    def _is_left_out(self, inference: bool) -> bool:
+        """Whether a cast belongs to an evaluation amid a training that records only itself."""
+        recorder = self.runtime.recorder
+        return inference and recorder is not None and recorder.only_training
+
     def _record(self, role: Role, cast: Quantized, step: int) -> None:
         if self.runtime.recorder is not None:
             self.runtime.recorder.add(self.name, role, cast, step)
@@ -235,6 +242,7 @@ class Runtime:
     def __init__(self) -> None:
         self.recorder: Recorder | None = None
         self.weight: tuple[Seen | None, Quantized | None] = (None, None)
+        self.weight_left_out = False  # that cast has no row: the next one that is to be recorded is made anew
         self.optimizer_step = 0
         self._histories: dict[Role, History] = {}
 
