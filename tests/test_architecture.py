@@ -55,6 +55,7 @@ LAYERS = {
     "trial": 5,
     "weight_reads": 1,
     "state": 4,
+    "model_state": 4,
     "checkpoint": 4,
     "checkpoint_files": 4,
     "file_names": 1,

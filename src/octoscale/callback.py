@@ -17,6 +17,7 @@ import transformers
 from torch import nn
 
 from octoscale.linear import Fp8Linear
+from octoscale.model_state import load_renamed, save_renamed
 from octoscale.runfolder import RunFolder
 from octoscale.telemetry import Recorder, fp8_layers, read_scales, run_header
 
@@ -30,6 +31,9 @@ class TrainerCallback(transformers.TrainerCallback):  # type: ignore[misc]
     folder: a run's folder; run.json is written if it has none. every: histograms of exponents on each N-th step. Rows
     carry Trainer's step; with several micro-batches a step has several rows. What is evaluated in between is not
     recorded. A model without FP8 layers gets its losses logged, and no rows.
+
+    Trainer's checkpoints hold some tensors under names that it does not find again (experts of Mixtral, the head of
+    GPT-NeoX): they are kept beside, and put back when the training goes on, or ends with the best checkpoint.
 
     Trackers (`report_to`) get the scales as scalars too if this callback comes before theirs: `put_first(trainer)`.
     """
@@ -48,7 +52,9 @@ class TrainerCallback(transformers.TrainerCallback):  # type: ignore[misc]
         trainer.callback_handler.callbacks.insert(0, self)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: nn.Module, **_: Any) -> None:
-        """Attach a recorder to the FP8 layers."""
+        """Attach a recorder to the FP8 layers; put back what Trainer did not find in its checkpoint."""
+        if state.global_step > 0:
+            load_renamed(model, _checkpoint(args, state))
         if not self._run.header.exists():
             RunFolder.create(self._run.path, run_header(next(model.parameters()).device, scaling=self._scaling))
         if not any(isinstance(module, Fp8Linear) for module in model.modules()):
@@ -81,6 +87,11 @@ class TrainerCallback(transformers.TrainerCallback):  # type: ignore[misc]
         if self._recorder is not None and (control.should_save or self._steps_to_save(args, state)):
             self._recorder.flush()
 
+    def on_save(self, args: Any, state: Any, control: Any, model: nn.Module, **_: Any) -> None:
+        """Keep what the checkpoint holds under names that Trainer does not find again."""
+        if state.is_world_process_zero:
+            save_renamed(model, _checkpoint(args, state))
+
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, float], optimizer: Any = None, **_: Any
     ) -> None:
@@ -97,8 +108,10 @@ class TrainerCallback(transformers.TrainerCallback):  # type: ignore[misc]
                 self._progress(state.global_step, logs["loss"])
 
     def on_train_end(self, args: Any, state: Any, control: Any, model: nn.Module, **_: Any) -> None:
-        """Close the record."""
+        """Close the record; put back what Trainer does not find in the best checkpoint."""
         self.close(model)
+        if args.load_best_model_at_end and state.best_model_checkpoint is not None:
+            load_renamed(model, Path(state.best_model_checkpoint))
 
     def close(self, model: nn.Module) -> None:
         """Write the last rows and let go of the model; Trainer calls it, unless the training ends with an error."""
@@ -124,6 +137,11 @@ class TrainerCallback(transformers.TrainerCallback):  # type: ignore[misc]
         """Whether Trainer will save after this step; its own decision comes after the callback that is first."""
         due = state.save_steps > 0 and state.global_step % state.save_steps == 0
         return bool(args.save_strategy == "steps" and (due or state.global_step >= state.max_steps))
+
+
+def _checkpoint(args: Any, state: Any) -> Path:
+    """Where Trainer writes the checkpoint of this step."""
+    return Path(args.output_dir) / f"checkpoint-{state.global_step}"
 
 
 def _loss_scale(optimizer: Any) -> float | None:

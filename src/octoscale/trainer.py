@@ -3,6 +3,7 @@
 loss scale    a constant, as in the paper, or one that follows the gradients, in any precision (torch's GradScaler)
 inf and NaN   a step with such gradients is skipped while the loss scale is sought; else the training stops there
 checkpoints   written aside and renamed when whole, the one before is deleted after that; FP8 state is in them
+names         a checkpoint holds the model's own, which save_pretrained may change (model_state.py)
 """
 
 import contextlib
@@ -17,6 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from octoscale.callback import TrainerCallback
+from octoscale.model_state import load_state, save_state
 from octoscale.runfolder import write_json
 from octoscale.state import fp8_state
 
@@ -104,6 +106,18 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._checkpoint_parent or super()._get_output_dir(trial))
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if self._checkpoint_parent is None or output_dir is None:
+            super()._save(output_dir, state_dict)
+            return
+        folder = Path(output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_state(self.model, folder)
+        torch.save(self.args, folder / transformers.trainer.TRAINING_ARGS_NAME)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        load_state(self.model if model is None else model, Path(resume_from_checkpoint))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         name = f"checkpoint-{self.state.global_step}"
