@@ -24,6 +24,8 @@ LAYERS = {
     "companions": 0,
     "terms": 0,
     "heap": 0,
+    "printable": 0,
+    "explained": 0,
     "waiting": 0,
     "kinds": 0,
     "lock": 0,

@@ -1,12 +1,12 @@
 """The command line: each command reads its options, makes one call into the layers below, and prints.
 
 Torch is imported inside the commands that need it, so that `octoscale --help` answers at once. A mistake of the user's
-is one line and exit code 2; OCTOSCALE_TRACEBACK=1 shows where it was noticed. Ctrl-C ends a run with exit code 130 and
-leaves what was measured until then.
+is one line and exit code 2; OCTOSCALE_TRACEBACK=1 shows where it was noticed. A defect of ours is a traceback and exit
+code 1 (explained.py). Ctrl-C ends a run with exit code 130 and leaves what was measured until then.
 """
 
+import io
 import json
-import os
 import sys
 import time
 from dataclasses import replace
@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from octoscale.explained import explained
 from octoscale.heap import keep_freed_memory
+from octoscale.printable import printable
 from octoscale.quantization import Quantization
 from octoscale.training import Training, named_preset
 from octoscale.validation import Validation
@@ -91,12 +93,11 @@ _Limit = Annotated[int | None, typer.Option(help="Use only the first N questions
 def main() -> None:
     """Run the command line; the entry point of the package."""
     bound_spinning()
-    try:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character shows its number
+    with explained():
         app()
-    except (ValueError, TypeError, OSError, FloatingPointError) as error:
-        if os.environ.get("OCTOSCALE_TRACEBACK"):
-            raise
-        _fail(error)
 
 
 bench_app = typer.Typer(
@@ -216,12 +217,10 @@ def models(
 
 
 def _materialize(size: str, out: Path, layers: int | None, seed: int, overwrite: bool, as_json: bool) -> None:
-    from rich.console import Console
-
     from octoscale import terminal
     from octoscale.materialize import materialize
 
-    with terminal.bytes_bar(Console(stderr=True, emoji=False)) as progress:
+    with terminal.bytes_bar(terminal.PlainConsole(stderr=True)) as progress:
         done = materialize(size, out, num_layers=layers, seed=seed, overwrite=overwrite, progress=progress)
     _print(done if as_json else terminal.facts_table(done))
 
@@ -474,19 +473,17 @@ def _not_given(context: typer.Context, preset: dict[str, Any]) -> dict[str, Any]
 
 def _train(plan: Training, folder: Path, overwrite: bool, resume: bool, as_json: bool) -> None:
     """Run a training with a bar of its steps, then show what was reached."""
-    from rich.console import Console
-
     from octoscale import terminal
     from octoscale.train import run_training
 
     keep_freed_memory()
-    console = Console(stderr=True, emoji=False)
-    console.print(f"loading {plan.model}; the run goes to {folder}", highlight=False)
+    console = terminal.PlainConsole(stderr=True)
+    console.print_text(f"loading {plan.model}; the run goes to {folder}")
     try:
         with terminal.step_bar(console, plan.steps) as progress:
             run = run_training(plan, folder, overwrite=overwrite, go_on=resume, progress=progress)
     except KeyboardInterrupt:
-        console.print(f"interrupted; what was recorded until now: {folder}", highlight=False)
+        console.print_text(f"interrupted; what was recorded until now: {folder}")
         raise typer.Exit(130) from None
     summary = run.read_json(run.summary)
     _print({**summary, "run": str(run.path)} if as_json else terminal.training_table(summary))
@@ -517,8 +514,6 @@ def quantize(
     as_json: _Json = False,
 ) -> None:
     """Write a model's checkpoint with FP8 weights, tensor by tensor, in a layout that others load."""
-    from rich.console import Console
-
     from octoscale import terminal
     from octoscale.export import run_quantization
 
@@ -535,7 +530,7 @@ def quantize(
     )
     keep_freed_memory()
     try:
-        with terminal.bytes_bar(Console(stderr=True, emoji=False)) as progress:
+        with terminal.bytes_bar(terminal.PlainConsole(stderr=True)) as progress:
             done = run_quantization(plan, out, resume=resume, overwrite=overwrite, progress=progress)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; --resume goes on\n")
@@ -578,7 +573,7 @@ def generate(
     writer = Writer(model, scaling, activations, fp8_head=fp8_head, huge_pages=huge_pages)
     ids = writer.encode(prompt)
     writer.check_room(ids, sampling)
-    sys.stderr.write(f"{writer.describe}\n")
+    sys.stderr.write(f"{printable(writer.describe)}\n")
     start = time.perf_counter()
     try:
         new = writer.write(ids, sampling, _nothing if as_json else _emit)
@@ -616,7 +611,7 @@ def chat(
     writer = Writer(model, scaling, activations, fp8_head=fp8_head, huge_pages=huge_pages)
     turns: list[dict[str, str]] = []
     writer.encode_chat([{"role": "user", "content": "?"}])
-    sys.stderr.write(f"{writer.describe}\n")
+    sys.stderr.write(f"{printable(writer.describe)}\n")
     try:
         while line := _ask():
             turns.append({"role": "user", "content": line})
@@ -640,7 +635,7 @@ def _nothing(_: str) -> None:
 
 
 def _emit(piece: str) -> None:
-    sys.stdout.write(piece)
+    sys.stdout.write(printable(piece) if sys.stdout.isatty() else piece)
     sys.stdout.flush()
 
 
@@ -680,21 +675,19 @@ def _compare(runs: "list[RunFolder]", as_json: bool) -> None:
 
 def _carry_out(plan: Validation, folder: Path, overwrite: bool, as_json: bool, *, find_range: bool = False) -> None:
     """Run a validation with a progress bar, then show it; on Ctrl-C say what is there and exit with 130."""
-    from rich.console import Console
-
     from octoscale import terminal
     from octoscale.experiment import note_range, run_validation
 
     keep_freed_memory()
-    console = Console(stderr=True, emoji=False)
-    console.print(f"loading {plan.model}; the run goes to {folder}", highlight=False)
+    console = terminal.PlainConsole(stderr=True)
+    console.print_text(f"loading {plan.model}; the run goes to {folder}")
     try:
         unit = "layers" if plan.by_layer else "windows"
         with terminal.progress_bar(console, len(plan.scalings), unit) as progress:
             run = run_validation(plan, folder, overwrite=overwrite, progress=progress)
     except KeyboardInterrupt:
         there = f"; what was measured until now: octoscale report {folder}" if (folder / "run.json").exists() else ""
-        console.print(f"interrupted{there}", highlight=False)
+        console.print_text(f"interrupted{there}")
         raise typer.Exit(130) from None
     if find_range:
         note_range(run)
@@ -727,17 +720,13 @@ def _folder(out: Path | None, command: str) -> Path:
 
 def _print(content: Any) -> None:
     """Print a table or a text, and anything else as JSON."""
-    from rich.console import Console
     from rich.table import Table
 
-    if isinstance(content, str | Table):
-        Console(soft_wrap=isinstance(content, str), emoji=False).print(content, highlight=False, markup=False)
+    from octoscale.terminal import PlainConsole
+
+    if isinstance(content, Table):
+        PlainConsole().print_table(content)
+    elif isinstance(content, str):
+        PlainConsole().print_text(content)
     else:
         sys.stdout.write(json.dumps(content, indent=2) + "\n")
-
-
-def _fail(error: Exception) -> None:
-    """One line on stderr, exit code 2."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    sys.stderr.write(f"octoscale: error: {lines[0]}\n")
-    sys.exit(2)

@@ -1,4 +1,7 @@
-"""Tables and progress bars for the terminal: what a run wrote, and the library's own data, as a reader sees it."""
+"""Tables and progress bars for the terminal: what a run wrote, and the library's own data, as a reader sees it.
+
+Whatever is shown goes through a `PlainConsole`: names from files are text, never markup or escape sequences.
+"""
 
 import math
 import time
@@ -7,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -17,8 +21,10 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from octoscale.formats import FORMATS
+from octoscale.printable import printable
 
 #: Called with the scaling, windows done, windows in all.
 Report = Callable[[str, int, int], None]
@@ -28,6 +34,29 @@ _SPECIAL_VALUES = {
     "fn": "NaN, one a sign",
     "fnuz": "NaN, the code of -0",
 }
+
+
+class PlainConsole(Console):
+    """A console to which every text is just text: no markup, no emoji, no highlights, no control characters."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """As rich does it, of the text's printable form."""
+        return super().render_str(printable(text), **options)
+
+    def print_text(self, text: str) -> None:
+        """Print a text whose lines are never cut or folded."""
+        self.print(text, soft_wrap=True)
+
+    def print_table(self, table: Table) -> None:
+        """Print a table whose columns are as wide as their longest words, wherever that ends: no number is ever cut."""
+        unbounded = self.options.update(width=100_000)
+        for column in table.columns:
+            words = [Measurement.get(self, unbounded, cell).minimum for cell in (column.header, *column.cells)]
+            column.min_width = max(words)
+        self.print(table, crop=False)
 
 
 def formats_table() -> Table:
@@ -76,7 +105,7 @@ def scores_table(summary: Mapping[str, Any]) -> Table:
         cells = [name, perplexity_text(value), against(value, base)]
         if accuracies:
             cells.append(f"{accuracies[name]:.2%}" if name in accuracies else "-")
-        table.add_row(*cells, f"{seconds[name]:.1f}")
+        table.add_row(*cells, f"{seconds[name]:.1f}" if name in seconds else "-")
     return table
 
 
@@ -129,7 +158,7 @@ def perplexity_text(value: float | None) -> str:
 
 
 @contextmanager
-def progress_bar(console: Console, num_scalings: int, unit: str = "windows") -> Iterator[Report]:
+def progress_bar(console: PlainConsole, num_scalings: int, unit: str = "windows") -> Iterator[Report]:
     """One bar over all scalings; call what it yields with (scaling, units done, units in all).
 
     Where the console is a file, the bar becomes one line for each scaling that is done, and one when its first unit is,
@@ -138,7 +167,7 @@ def progress_bar(console: Console, num_scalings: int, unit: str = "windows") -> 
     if not console.is_terminal:
         yield _progress_lines(console, unit)
         return
-    text = TextColumn("{task.description:24}")
+    text = TextColumn("{task.description:24}", markup=False)
     bar = Progress(text, BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn(), console=console)
     with bar:
         task = bar.add_task("starting", total=None)
@@ -146,39 +175,40 @@ def progress_bar(console: Console, num_scalings: int, unit: str = "windows") -> 
 
         def report(scaling: str, done: int, total: int) -> None:
             seen[scaling] = done
-            bar.update(task, description=scaling, completed=sum(seen.values()), total=total * num_scalings)
+            bar.update(task, description=printable(scaling), completed=sum(seen.values()), total=total * num_scalings)
 
         yield report
 
 
-def _progress_lines(console: Console, unit: str) -> Report:
+def _progress_lines(console: PlainConsole, unit: str) -> Report:
     started = {"": time.monotonic()}
 
     def report(scaling: str, done: int, total: int) -> None:
         expected = (total - done) * (time.monotonic() - started[""])
         if done == total:
-            console.print(f"{scaling}: {done} {unit}")
+            console.print_text(f"{scaling}: {done} {unit}")
             started[""] = time.monotonic()
         elif done == 1 and expected > 5:
-            console.print(f"{scaling}: 1 of {total} {unit}; {expected:.0f} s to go, about", highlight=False)
+            console.print_text(f"{scaling}: 1 of {total} {unit}; {expected:.0f} s to go, about")
 
     return report
 
 
 @contextmanager
-def step_bar(console: Console, num_steps: int) -> Iterator[Callable[[int, float], None]]:
+def step_bar(console: PlainConsole, num_steps: int) -> Iterator[Callable[[int, float], None]]:
     """A bar over the steps of a training; call what it yields with (steps done, loss). In a file: a line each tenth."""
     if not console.is_terminal:
         tenth = max(1, num_steps // 10)
-        yield lambda step, loss: console.print(f"step {step}: loss {loss:.4f}") if step % tenth == 0 else None
+        yield lambda step, loss: console.print_text(f"step {step}: loss {loss:.4f}") if step % tenth == 0 else None
         return
-    with Progress(TextColumn("{task.description:14}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
+    columns = (TextColumn("{task.description:14}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
         task = bar.add_task("starting", total=num_steps)
         yield lambda step, loss: bar.update(task, completed=step, description=f"loss {loss:.4f}")
 
 
 @contextmanager
-def bytes_bar(console: Console) -> Iterator[Callable[[int, int], None]]:
+def bytes_bar(console: PlainConsole) -> Iterator[Callable[[int, int], None]]:
     """A bar of bytes, for `checkpoint.Progress`; in a file: nothing."""
     if not console.is_terminal:
         yield lambda _done, _total: None
