@@ -1,18 +1,21 @@
 """Fine-tuning of classifiers. Oracle: the loss and accuracy that transformers' own model gives on the same texts."""
 
 import json
+import math
 
 import pytest
 import torch
-from checkpoints import save_tiny_llama
+import transformers
+from checkpoints import byte_tokenizer, save_tiny_llama
 
 from octoscale import models
 from octoscale.convert import plan as plan_conversion
 from octoscale.labeled import read_labeled
 from octoscale.recipe import Recipe
+from octoscale.runfolder import RunFolder
 from octoscale.telemetry import read_scales
 from octoscale.train import run_training
-from octoscale.train_data import fill_up, labeled_data
+from octoscale.train_data import _accuracy, fill_up, labeled_data
 from octoscale.training import Training
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # Trainer's own
@@ -100,6 +103,30 @@ def test_a_batch_is_filled_up_on_the_right():
     assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
     assert batch["labels"].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("label", [0, 1])
+def test_logits_that_are_not_finite_have_no_accuracy(value, label):
+    """Oracle: by hand; NaN is nobody's largest, and nothing is larger than infinity by a softmax."""
+    logits = torch.tensor([[0.1, 0.2], [value, 0.0]]).numpy()
+    answers = transformers.EvalPrediction(predictions=logits, label_ids=torch.tensor([1, label]).numpy())
+    assert math.isnan(_accuracy(answers)["accuracy"])
+    answers = transformers.EvalPrediction(predictions=logits[:1], label_ids=torch.tensor([label]).numpy())
+    assert _accuracy(answers)["accuracy"] == float(label == 1)
+
+
+def test_a_classifier_of_nan_says_so(words, tmp_path):
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(words["model"], num_labels=2)
+    with torch.no_grad():
+        model.model.norm.weight[0] = float("nan")
+    model.save_pretrained(tmp_path / "nan")
+    byte_tokenizer().save_pretrained(tmp_path / "nan")
+    plan = Training(**{**words, "model": str(tmp_path / "nan"), "steps": 1, "learning_rate": 1e-30}, scaling="amax")
+    with pytest.raises(FloatingPointError, match="holds infinity or NaN"):
+        run_training(plan, tmp_path / "run")
+    before = next(row for row in RunFolder(tmp_path / "run").read_metrics() if "eval_accuracy" in row)
+    assert (before["eval_accuracy"], before["eval_loss"]) == (None, None)
 
 
 def test_long_texts_are_cut_off(words):

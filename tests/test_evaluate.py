@@ -14,6 +14,7 @@ import octoscale
 from octoscale.evaluate import Score, accuracy, perplexity, summarize, validate
 from octoscale.runfolder import RunFolder
 from octoscale.tasks import Question, Task
+from octoscale.terminal import scores_table
 
 
 @pytest.fixture
@@ -124,6 +125,50 @@ def test_accuracy_counts_the_likeliest_choice_per_byte():
         encode=lambda text: list(text.encode()),
     )
     assert accuracy(Likes(ord("a")).eval(), task) == pytest.approx(2 / 3)
+
+
+class Says(Likes):
+    """Logits of one value for a token, 0 for all others."""
+
+    def __init__(self, token, value):
+        super().__init__(token)
+        self.value = value
+
+    def forward(self, input_ids, use_cache):
+        output = super().forward(input_ids, use_cache)
+        output.logits[..., self.token] = self.value
+        return output
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("gold", [0, 1])
+def test_logits_that_are_not_finite_have_no_accuracy(value, gold, tmp_path):
+    """Neither choice wins, whichever is right; it is said, and JSON gets a null."""
+    task = Task(questions=[Question(query="Q", choices=("aa", "aaa"), gold=gold)], encode=lambda t: list(t.encode()))
+    model = Says(ord("a"), value).eval()
+    assert math.isnan(accuracy(model, task))
+    windows = torch.full((1, 4), ord("b"))
+    (score,) = validate(model, ["fp32"], windows=windows, task=task, folder=tmp_path / "run")
+    assert math.isnan(score.accuracy)
+    summary = RunFolder(tmp_path / "run").read_json(tmp_path / "run" / "summary.json")
+    assert summary["accuracy"] == {"fp32": None}
+    assert "hold infinity or NaN" in summary["failures"]["fp32"]
+    assert scores_table({**summary, "model": "m"}).row_count == 1
+
+
+def test_one_impossible_choice_is_no_failure():
+    """Oracle: by hand; a token of probability 0 loses against one that has some."""
+    task = Task(questions=[Question(query="Q", choices=("a", "b"), gold=1)], encode=lambda t: list(t.encode()))
+    assert accuracy(Says(ord("a"), -math.inf).eval(), task) == 1.0
+
+
+def test_a_failure_before_the_questions_has_no_accuracy(model):
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[0, 0] = math.nan
+    task = Task(questions=[Question(query="Q", choices=("a", "b"), gold=1)], encode=lambda t: list(t.encode()))
+    (score,) = validate(model, ["amax"], windows=WINDOWS, task=task)
+    assert summarize([score])["accuracy"] == {"amax": None}
+    assert "up_proj" in score.failure
 
 
 def test_a_model_in_fp8_already_is_refused_and_left_as_it_was(model):

@@ -1,18 +1,21 @@
 """Layer by layer, and checkpoints that are FP8 already. Oracle: window by window; the model converted in memory."""
 
 import json
+import math
 
 import polars as pl
 import pytest
 import torch
+import transformers
 from checkpoints import byte_tokenizer, save_tiny_llama
-from models import TINY, tiny_llama, tokens
+from models import TINY, VOCABULARY, tiny_llama, tokens
 from test_cli import run  # noqa: F401
 from torch import nn
 
 from octoscale import models, telemetry
-from octoscale.evaluate import validate
+from octoscale.evaluate import _window_loss, validate
 from octoscale.export import run_quantization
+from octoscale.layerwise import losses_by_layer
 from octoscale.quantization import Quantization
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
@@ -55,7 +58,8 @@ def test_each_layer_serves_all_windows_before_the_next(tmp_path):
     seen = []
     progress = lambda *report: seen.append(report)  # noqa: E731
     validate(model, ["bf16"], windows=tokens(batch=4), by_layer=True, progress=progress)
-    assert calls == [0] * 4 + [1] * 4 + [2] * 4
+    checked = [0, 1, 2] * 2 + [0] * 2 + [1] * 2 + [2] * 2
+    assert calls == checked + [0] * 4 + [1] * 4 + [2] * 4
     assert seen == [("bf16", 1, 3), ("bf16", 2, 3), ("bf16", 3, 3)]
     assert len(model.model.layers) == 3
 
@@ -81,6 +85,107 @@ def test_a_model_of_another_build_is_refused():
     model.config.layer_types = ["full_attention", "sliding_attention"]
     with pytest.raises(ValueError, match="its layers are full_attention and sliding_attention"):
         validate(model, ["fp32"], windows=tokens(), by_layer=True)
+
+
+def rwkv():
+    sizes = {"vocab_size": VOCABULARY, "hidden_size": 32, "attention_hidden_size": 32, "num_hidden_layers": 8}
+    return transformers.RwkvForCausalLM(transformers.RwkvConfig(**sizes)).eval()
+
+
+def gemma3n():
+    """Inputs of its own for each layer, keys and values that layers share, four residual streams."""
+    config = transformers.Gemma3nTextConfig(
+        vocab_size=VOCABULARY,
+        vocab_size_per_layer_input=VOCABULARY,
+        hidden_size=32,
+        hidden_size_per_layer_input=8,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        num_kv_shared_layers=1,
+        laurel_rank=4,
+        layer_types=["full_attention"] * 3,
+        activation_sparsity_pattern=[0.0] * 3,
+    )
+    return transformers.Gemma3nForCausalLM(config).eval()
+
+
+class Leaves(nn.Module):
+    """A layer that leaves something in the model for the next one."""
+
+    def __init__(self, shared):
+        super().__init__()
+        self.shared = shared
+
+    def forward(self, hidden):
+        hidden = hidden + self.shared.get("left", 0)
+        self.shared["left"] = hidden
+        return hidden
+
+
+class Between(nn.Module):
+    """A model of `layers`, with `act` between them."""
+
+    def __init__(self, layers, act=nn.Identity()):  # noqa: B008
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.layers, self.act = nn.Embedding(VOCABULARY, 8), nn.ModuleList(layers), act
+        self.head = nn.Linear(8, VOCABULARY)
+
+    def forward(self, input_ids, use_cache):
+        hidden = self.embed(input_ids)
+        for layer in self.layers:
+            hidden = self.act(layer(hidden))
+        for layer in self.layers:
+            getattr(layer, "shared", {}).clear()
+        return type("Output", (), {"logits": self.head(hidden)})
+
+
+def leaving():
+    shared: dict = {}
+    return Between([Leaves(shared), Leaves(shared)])
+
+
+OTHERS = {
+    "rwkv": rwkv,
+    "gemma3n": gemma3n,
+    "between": lambda: Between([nn.Linear(8, 8), nn.Linear(8, 8)], nn.GELU()),
+    "leaving": leaving,
+    "scaled a little": lambda: Between([nn.Linear(8, 8) for _ in range(3)], nn.Threshold(-0.9, -0.9)),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_state_inputs_and_operations_between_layers_are_refused(name, tmp_path):
+    """Never another number: the model is named, and the remedy; the model is left whole."""
+    model = OTHERS[name]().eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    expected = validate(OTHERS[name]().eval().to(torch.float32), ["fp32"], windows=tokens(batch=3))[0].perplexity
+    message = rf"{type(model).__name__} cannot go layer by layer: .*; validate it without --batch"
+    with pytest.raises(ValueError, match=message):
+        validate(model, ["fp32"], windows=tokens(batch=3), by_layer=True)
+    assert math.isfinite(expected)
+    assert before.keys() == model.state_dict().keys()
+
+
+def test_layers_by_themselves_check_too():
+    with torch.no_grad(), pytest.raises(ValueError, match="RwkvForCausalLM cannot go layer by layer"):
+        losses_by_layer(rwkv(), tokens(), _window_loss)
+
+
+def test_the_check_writes_no_row_and_moves_no_history(tmp_path):
+    """Oracle: delayed scaling window by window, which the same casts in the same order decide."""
+    windows = tokens(batch=4)
+    scores = [
+        validate(
+            tiny_llama(), ["fp32", "delayed:history=2"], windows=windows, folder=tmp_path / str(by), by_layer=bool(by)
+        )
+        for by in (0, 1)
+    ]
+    assert [s.perplexity for s in scores[0]] == [s.perplexity for s in scores[1]]
+    assert rows(tmp_path / "0").equals(rows(tmp_path / "1"))
 
 
 def test_a_stored_checkpoint_is_validated_with_its_own_scales(fp8, tmp_path, run):  # noqa: F811

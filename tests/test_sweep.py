@@ -5,6 +5,14 @@ import pytest
 from octoscale.sweep import bias_range, parse_biases
 
 
+def test_an_accuracy_that_is_missing_does_not_pass():
+    """A scaling whose logits were NaN has null; so has, maybe, the precision to compare with."""
+    scores = {"bf16": 0.5, "cscale": {"-1": 0.5, "0": None, "1": 0.5}}
+    found = bias_range({"perplexity": {}, "accuracy": scores})
+    assert (found.low, found.high) == (-1, -1)
+    assert bias_range({"perplexity": {}, "accuracy": {"bf16": None, "cscale": {"0": 0.5}}}).low is None
+
+
 def test_parse_biases():
     assert parse_biases("-2:1") == [-2, -1, 0, 1]
     assert parse_biases("3,-1") == [-1, 3]

@@ -23,7 +23,7 @@ from torch.nn import functional
 from octoscale.bf16_gemm import bf16_through_float32
 from octoscale.convert import convert, revert
 from octoscale.formats import PRECISIONS
-from octoscale.layerwise import losses_by_layer
+from octoscale.layerwise import check_by_layer, losses_by_layer
 from octoscale.linear import Fp8Linear, NonFiniteError
 from octoscale.recipe import Recipe, check_names, parse_scaling
 from octoscale.runfolder import RunFolder, write_json
@@ -39,7 +39,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """What one scaling reached. perplexity is NaN, and `failure` says why, if an operand was infinite or NaN."""
+    """What one scaling reached. perplexity or accuracy is NaN, and `failure` says why, where something was infinite."""
 
     scaling: str
     perplexity: float
@@ -57,6 +57,7 @@ class _Context:
     run: RunFolder | None
     every: int
     by_layer: bool
+    to_check: bool
 
 
 def perplexity(
@@ -84,12 +85,17 @@ def perplexity(
 
 
 def accuracy(model: nn.Module, task: Task) -> float:
-    """The share of questions whose likeliest choice, per byte of its text, is the right one; in 0..1."""
+    """The share of questions whose likeliest choice, per byte of its text, is the right one; in 0..1.
+
+    NaN if a likelihood is NaN, or no choice of a question has one: then no choice is the likeliest.
+    """
     _check_mode(model)
     right = 0
     with torch.no_grad():
         for question in task.questions:
             scores = [_choice_score(model, task.encode, question.query.rstrip(), choice) for choice in question.choices]
+            if any(map(math.isnan, scores)) or math.isinf(max(scores)):
+                return math.nan
             right += scores.index(max(scores)) == question.gold
     return right / len(task.questions)
 
@@ -112,7 +118,8 @@ def validate(
     nothing. every: histograms of exponents on each N-th window, under the first adaptive recipe only (they show the
     values before scaling, which constant scalings share). head: what stands before the results in summary.json.
     by_layer: all windows pass a layer before the next one is read, for checkpoints larger than memory (layerwise.py);
-    progress then counts layers. A model that was loaded with FP8 weights has one scaling: "stored".
+    progress then counts layers, and ValueError refuses models that cannot go so. A model that was loaded with FP8
+    weights has one scaling: "stored".
     Raises ValueError for a scaling that cannot be read, two of one name, a model in training mode or in FP8 already;
     FileExistsError if the run holds records; and whatever `convert` raises.
     """
@@ -128,7 +135,8 @@ def validate(
     _write_summary(run, head, scores)
     for scaling in chosen:
         shown = every if scaling is histograms or scaling == STORED else 0
-        context = _Context(windows=windows, task=task, run=run, every=shown, by_layer=by_layer)
+        to_check = by_layer and not scores
+        context = _Context(windows=windows, task=task, run=run, every=shown, by_layer=by_layer, to_check=to_check)
         scores.append(_score(model, scaling, context, progress))
         _write_summary(run, head, scores)
     return scores
@@ -144,8 +152,9 @@ def summarize(scores: Sequence[Score]) -> dict[str, Any]:
         _put(content["perplexity"], score.scaling, score.perplexity if math.isfinite(score.perplexity) else None)
         _put(content["seconds"], score.scaling, round(score.seconds, 3))
         if score.accuracy is not None:
-            _put(content.setdefault("accuracy", {}), score.scaling, score.accuracy)
-        failure = score.failure or _why_not_finite(score.perplexity)
+            known = score.accuracy if math.isfinite(score.accuracy) else None
+            _put(content.setdefault("accuracy", {}), score.scaling, known)
+        failure = score.failure or _why_not_finite(score.perplexity) or _why_no_accuracy(score.accuracy)
         if failure is not None:
             content.setdefault("failures", {})[score.scaling] = failure
     return content
@@ -155,6 +164,12 @@ def _why_not_finite(perplexity: float) -> str | None:
     if math.isfinite(perplexity):
         return None
     return "the perplexity is NaN: the logits hold infinity or NaN" if math.isnan(perplexity) else "it exceeds 1e308"
+
+
+def _why_no_accuracy(accuracy: float | None) -> str | None:
+    if accuracy is None or math.isfinite(accuracy):
+        return None
+    return "there is no accuracy: the logits of a question hold infinity or NaN"
 
 
 def _fresh_run(folder: Path | str, model: nn.Module) -> RunFolder:
@@ -184,7 +199,7 @@ def _put(table: dict[str, Any], scaling: str, value: float | None) -> None:
 def _score(model: nn.Module, scaling: Recipe | str, context: _Context, progress: Progress | None) -> Score:
     name = scaling.name if isinstance(scaling, Recipe) else scaling
     windows, task, run = context.windows, context.task, context.run
-    value, right, failure = math.nan, None, None
+    value, right, failure = math.nan, None if task is None else math.nan, None
     started = time.perf_counter()
 
     def on_window(index: int, loss: float) -> None:
@@ -193,25 +208,37 @@ def _score(model: nn.Module, scaling: Recipe | str, context: _Context, progress:
         if progress is not None and not context.by_layer:
             progress(name, index + 1, len(windows))
 
-    recorder = None
     with ExitStack() as stack:
-        if isinstance(scaling, Recipe):
-            stack.callback(revert, model)
-            convert(model, scaling)
-        elif scaling != STORED:
-            model = _in_precision(model, scaling)
-        if run is not None and (isinstance(scaling, Recipe) or scaling == STORED):
-            recording = record(model, run.path, every=context.every, phase="validate", scaling=name)
-            recorder = stack.enter_context(recording)
-        stack.enter_context(bf16_through_float32(model))
-        losses = _by_layer(model, windows, name, recorder, progress) if context.by_layer else None
         try:
+            if context.to_check:
+                with bf16_through_float32(model):
+                    check_by_layer(model, windows, _window_loss)
+            model, recorder = _enter(stack, model, scaling, context)
+            losses = _by_layer(model, windows, name, recorder, progress) if context.by_layer else None
             value = perplexity(model, windows, on_window, losses)
             right = None if task is None else accuracy(model, task)
         except NonFiniteError as error:
             failure = str(error)
     seconds = time.perf_counter() - started
     return Score(scaling=name, perplexity=value, seconds=seconds, accuracy=right, failure=failure)
+
+
+def _enter(
+    stack: ExitStack, model: nn.Module, scaling: Recipe | str, context: _Context
+) -> tuple[nn.Module, Recorder | None]:
+    """The model under a scaling, recorded where that has something to record, until the stack is closed."""
+    recorder = None
+    if isinstance(scaling, Recipe):
+        stack.callback(revert, model)
+        convert(model, scaling)
+    elif scaling != STORED:
+        model = _in_precision(model, scaling)
+    if context.run is not None and (isinstance(scaling, Recipe) or scaling == STORED):
+        name = scaling.name if isinstance(scaling, Recipe) else scaling
+        recording = record(model, context.run.path, every=context.every, phase="validate", scaling=name)
+        recorder = stack.enter_context(recording)
+    stack.enter_context(bf16_through_float32(model))
+    return model, recorder
 
 
 def _by_layer(
@@ -224,7 +251,7 @@ def _by_layer(
             recorder.step = index
 
     report = None if progress is None else (lambda done, total: progress(name, done, total))
-    return losses_by_layer(model, windows, _window_loss, on_window=at_window, on_layer=report)
+    return losses_by_layer(model, windows, _window_loss, on_window=at_window, on_layer=report, is_checked=True)
 
 
 def _parse(scaling: str) -> Recipe | str:

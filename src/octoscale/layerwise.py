@@ -7,6 +7,10 @@ all of it for each window; layer by layer, all of it once. What is kept meanwhil
 
 The model runs as it is, up to its first decoder layer, which stops it; then the layers, called as the first one was;
 then the rest, on a model whose stack is one stub that returns what the last layer gave.
+
+That is right only where nothing but the hidden state passes from layer to layer, and nothing is done between them.
+Some models do more (RWKV divides the state, Gemma 3n gives each layer inputs of its own): so the first windows go both
+ways before all do, and must give the same bits.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +18,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from octoscale.linear import NonFiniteError
 
 #: Called with the layers done and the layers in all.
 OnLayer = Callable[[int, int], None]
@@ -27,12 +34,50 @@ def losses_by_layer(
     *,
     on_window: Callable[[int], None] | None = None,
     on_layer: OnLayer | None = None,
+    is_checked: bool = False,
 ) -> Iterator[Tensor]:
     """`loss_of(model, window)` of each window, in order; windows int64 [W, T].
 
     on_window is called with a window's index before anything is computed of it, as often as there are layers and once
-    more. Raises ValueError for a model whose decoder layers are not one list, or not called alike.
+    more. is_checked: `check_by_layer` was called for this model already. Raises ValueError as that does.
     """
+    if not is_checked:
+        check_by_layer(model, windows, loss_of)
+    return _losses_by_layer(model, windows, loss_of, on_window, on_layer)
+
+
+@torch.no_grad()
+def check_by_layer(model: nn.Module, windows: Tensor, loss_of: Callable[[nn.Module, Tensor], Tensor]) -> None:
+    """Ask the first two windows both ways: ValueError, naming the model, if that differs by a bit, or cannot be done.
+
+    Two, as what a layer leaves in the model for the next one is then another window's.
+    """
+    blocks, few = _find_blocks(model)[1], windows[:2]
+    expected = torch.stack([loss_of(model, window) for window in few])
+    try:
+        found = torch.stack(list(_losses_by_layer(model, few, loss_of)))
+    except NonFiniteError:
+        raise
+    except Exception as error:  # what a layer raises that is called as it does not expect
+        why = (str(error).strip().splitlines() or [""])[0]
+        raise _refusal(
+            model, f"its {len(blocks)} layers are not called alike ({type(error).__name__}: {why})"
+        ) from error
+    if not torch.allclose(found, expected, rtol=0, atol=0, equal_nan=True):
+        raise _refusal(model, "its losses are others then: it has state, inputs or operations between its layers")
+
+
+def _refusal(model: nn.Module, why: str) -> ValueError:
+    return ValueError(f"{type(model).__name__} cannot go layer by layer: {why}; validate it without --batch")
+
+
+def _losses_by_layer(
+    model: nn.Module,
+    windows: Tensor,
+    loss_of: Callable[[nn.Module, Tensor], Tensor],
+    on_window: Callable[[int], None] | None = None,
+    on_layer: OnLayer | None = None,
+) -> Iterator[Tensor]:
     name, blocks = _find_blocks(model)
     announce = on_window or (lambda _: None)
     states = []
@@ -89,7 +134,7 @@ def _up_to_first(
     finally:
         hook.remove()
     if not found or not found[0].args or not isinstance(found[0].args[0], Tensor):
-        raise ValueError(f"{type(model).__name__} cannot go layer by layer: its first layer gets no hidden state")
+        raise _refusal(model, "its first layer gets no hidden state")
     return found[0]
 
 
@@ -116,12 +161,11 @@ def _replaced(model: nn.Module, name: str, stub: nn.Module) -> Iterator[None]:
 
 def _find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     """The list of decoder layers: the one list of modules that no other holds."""
-    what = f"{type(model).__name__} cannot go layer by layer"
     lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
     outer = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
     if len(outer) != 1 or len(lists[outer[0]]) == 0:
-        raise ValueError(f"{what}: it has {len(outer)} lists of layers, not one")
+        raise _refusal(model, f"it has {len(outer)} lists of layers, not one")
     kinds = set(getattr(getattr(model, "config", None), "layer_types", None) or ())
     if len(kinds) > 1:
-        raise ValueError(f"{what}: its layers are {' and '.join(sorted(kinds))}")
+        raise _refusal(model, f"its layers are {' and '.join(sorted(kinds))}")
     return outer[0], lists[outer[0]]

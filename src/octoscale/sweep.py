@@ -56,12 +56,13 @@ def bias_range(summary: Mapping[str, Any]) -> BiasRange:
 
 
 def _accuracy_range(scores: Mapping[str, Any]) -> BiasRange:
-    precision = next((name for name in ("fp32", "fp16", "bf16") if name in scores), None)
+    precision = next((name for name in ("fp32", "fp16", "bf16") if scores.get(name) is not None), None)
     if precision is None or not scores.get("cscale"):
         return BiasRange(low=None, high=None, criterion="there is no accuracy of a high precision, or no cscale bias")
     criterion = f"accuracy at least {ACCURACY_SHARE:.1%} of {precision}'s {scores[precision]:.4f}"
     limit = scores[precision] * ACCURACY_SHARE
-    return _longest_run([int(bias) for bias, value in scores["cscale"].items() if value >= limit], criterion)
+    passing = [int(bias) for bias, value in scores["cscale"].items() if value is not None and value >= limit]
+    return _longest_run(passing, criterion)
 
 
 def _longest_run(passing: list[int], criterion: str) -> BiasRange:

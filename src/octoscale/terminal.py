@@ -104,7 +104,8 @@ def scores_table(summary: Mapping[str, Any]) -> Table:
     for name, value in scores.items():
         cells = [name, perplexity_text(value), against(value, base)]
         if accuracies:
-            cells.append(f"{accuracies[name]:.2%}" if name in accuracies else "-")
+            accuracy = accuracies.get(name)
+            cells.append("-" if accuracy is None else f"{accuracy:.2%}")
         table.add_row(*cells, f"{seconds[name]:.1f}" if name in seconds else "-")
     return table
 
@@ -229,11 +230,13 @@ def training_table(summary: Mapping[str, Any]) -> Table:
     }
     if summary.get("skipped_steps"):
         facts["skipped"] = f"{summary['skipped_steps']:,} steps, whose gradients held infinity or NaN"
-    facts["training loss"] = f"{summary['training_loss']:.4f} on average"
+    facts["training loss"] = f"{_number(summary['training_loss'])} on average"
     for name in ("loss", "accuracy"):
         values = summary.get(f"validation_{name}")
         if values is not None:
             facts[f"validation {name}"] = f"{_number(values['before'])} before, {_number(values['after'])} after"
+    if "failure" in summary:
+        facts["failure"] = summary["failure"]
     return facts_table(facts)
 
 

@@ -144,6 +144,10 @@ def _summary(plan: Training, run: RunFolder, checkpoint: Path | None) -> dict[st
             "before": evaluations[0]["eval_accuracy"],
             "after": evaluations[-1]["eval_accuracy"],
         }
+    if evaluations[-1]["eval_loss"] is None:
+        summary["failure"] = (
+            "the validation loss is not finite at the end: the trained model's logits hold infinity or NaN"
+        )
     if checkpoint is not None:
         summary["resumed_after_step"] = checkpoint_step(checkpoint)
     return summary

@@ -3,6 +3,7 @@
 Windows are all as long as the plan says. Labeled texts are cut off there, and filled up to the longest of their batch.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -99,8 +100,11 @@ def _stack(batch: list[Example]) -> dict[str, Tensor]:
 
 
 def _accuracy(predictions: Any) -> dict[str, float]:
-    """The share of examples whose largest logit is that of their class."""
-    return {"accuracy": float((predictions.predictions.argmax(-1) == predictions.label_ids).mean())}
+    """The share of examples whose largest logit is that of their class; NaN if an example has no largest one."""
+    logits = torch.as_tensor(predictions.predictions)
+    if not bool(logits.amax(-1).isfinite().all()):
+        return {"accuracy": math.nan}
+    return {"accuracy": float((logits.argmax(-1) == torch.as_tensor(predictions.label_ids)).double().mean())}
 
 
 def _encoder(loaded: LoadedModel) -> tasks.Encode:
