@@ -36,6 +36,16 @@ def is_auto(config: Any) -> bool:
     return _named(config) is None
 
 
+def without_weights(config: Any) -> Any:
+    """The model of a config on device meta, to look at."""
+    with torch.device("meta"):
+        return (
+            class_of(config).from_config(config, trust_remote_code=False)
+            if is_auto(config)
+            else class_of(config)(config)
+        )
+
+
 def predicts_tokens(model: Any) -> bool:
     """Whether a loaded model gives logits of the next token from the tokens before it, and from nothing else."""
     config = model.config
@@ -79,8 +89,7 @@ def _is_of(config: Any, cls: Any) -> bool:
 
 def _names_of_saved(model: Any, config: Any) -> set[str]:
     """The parameters that the saved class has, by their names in this model of the same base."""
-    with torch.device("meta"):
-        saved = class_of(config).from_config(config) if is_auto(config) else class_of(config)(config)
+    saved = without_weights(config)
     base = f"{saved.base_model_prefix}."
     names = {name.removeprefix(base) for name in saved.state_dict()}
     own = f"{model.base_model_prefix}."

@@ -64,6 +64,23 @@ def check_complete(model: Any, shards: list[Path]) -> None:
         raise ValueError(missing_text(missing))
 
 
+def check_shapes(model: Any, shards: list[Path]) -> None:
+    """ValueError naming a tensor of another shape than in this model, which was made without weights.
+
+    Transformers finds that too, after it has made room for a tensor as the config wants it: with one digit too many
+    there, that is more than a machine has.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict(keep_vars=True).items()}
+    entries = {name: (entry, shard) for shard in shards for name, entry in read_entries(shard).items()}
+    for name, target in parameters_of(model, entries).items():
+        entry, shard = entries[name]
+        if not target.merged and entry.shape != shapes[target.parameter]:
+            raise ValueError(
+                f"{name} has shape {list(entry.shape)} in {shard}, and by config.json it should have "
+                f"{list(shapes[target.parameter])}: they are of different models"
+            )
+
+
 def missing_text(names: Sequence[str]) -> str:
     """What to say of tensors that are not there."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""

@@ -33,9 +33,11 @@ import torch
 from safetensors import SafetensorError
 
 from octoscale.announced import announce
-from octoscale.architectures import check_loaded, class_of, is_auto, predicts_tokens
-from octoscale.checkpoint_files import INDEX, SINGLE, check_complete, find_shards
+from octoscale.architectures import check_loaded, class_of, is_auto, predicts_tokens, without_weights
+from octoscale.checkpoint_files import INDEX, SINGLE, check_complete, check_shapes, find_shards
 from octoscale.companions import patterns_of_others
+from octoscale.folder_files import check_folder, explain_config, read_config
+from octoscale.generation_settings import check_generation_settings
 from octoscale.layouts import scheme_of
 
 #: What reading a broken or foreign checkpoint raises, in torch, transformers, gguf and safetensors.
@@ -201,10 +203,11 @@ def skeleton(spec: str) -> Any:
     """The model that `spec` means without its weights (device meta), to look at. ModelError as `load`."""
     config = config_of(spec)
     try:
-        with torch.device("meta"):
-            return class_of(config).from_config(config) if is_auto(config) else class_of(config)(config)
-    except _READ_ERRORS as error:
-        raise ModelError(_explain(spec, error)) from error
+        return without_weights(config)
+    except Exception as error:
+        if not Path(spec).is_dir():
+            raise ModelError(_explain(spec, error)) from error
+        raise ModelError(explain_config(Path(spec), error, without_weights)) from error
 
 
 def is_stored(spec: str) -> bool:
@@ -224,9 +227,12 @@ def config_of(spec: str) -> Any:
     folder, options = _resolve(spec)
     options.pop("quantization_config", None)
     try:
-        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, **options)
-        if Path(folder).is_dir() and "gguf_file" not in options:
-            announce(config, Path(folder), _shards_in(Path(folder)))
+        if "gguf_file" in options or not Path(folder).is_dir():
+            return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, **options)
+        check_folder(Path(folder))
+        check_generation_settings(Path(folder))
+        config = read_config(Path(folder))
+        announce(config, Path(folder), _shards_in(Path(folder)))
         return config
     except _READ_ERRORS as error:
         raise ModelError(_explain(spec, error)) from error
@@ -339,14 +345,18 @@ def _load_pretrained(
 ) -> LoadedModel:
     import transformers
 
+    from octoscale.tokenizer_files import read_tokenizer
+
     options["trust_remote_code"] = False
     more: dict[str, Any] = {"output_loading_info": True}
     if "gguf_file" not in options:
         more |= {"use_safetensors": True, "config": config}  # pickled weights can run code
         if Path(folder).is_dir():
             shards = find_shards(Path(folder))  # an index may name any file of the machine
+            model = skeleton(spec)  # what config.json gets wrong is found, and named, before memory is taken
+            check_shapes(model, shards)
             if "quantization_config" in options:  # transformers cannot draw codes for what is missing
-                check_complete(skeleton(spec), shards)
+                check_complete(model, shards)
     if num_labels is not None:
         cls = transformers.AutoModelForSequenceClassification
         config.num_labels = num_labels
@@ -357,10 +367,11 @@ def _load_pretrained(
     model, info = cls.from_pretrained(folder, dtype=dtype, **own, **more)
     note = check_loaded(model.eval(), info, config, is_new_head=num_labels is not None)
     options.pop("quantization_config", None)
+    del options["trust_remote_code"]
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
-    except Exception as error:  # noqa: BLE001  the tokenizers library raises plain Exceptions
-        note = f"the tokenizer of {spec} cannot be read: {_first_line(error)}"
+        tokenizer = read_tokenizer(Path(folder), **options)
+    except ValueError as error:
+        note = "; ".join([*([note] if note else []), f"the tokenizer of {spec} cannot be read: {error}"])
         return LoadedModel(name=spec, model=model, encode=None, note=note)
 
     def encode(text: str) -> list[int]:

@@ -1,0 +1,69 @@
+"""The tokenizer of a checkpoint folder, read with care: what is wrong names the file, and the key where it is one."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import transformers
+from tokenizers import Tokenizer
+
+from octoscale.folder_files import blamed, explain, read_object
+
+TOKENIZER = "tokenizer.json"
+
+#: Small files of a tokenizer whose values transformers takes over.
+_WORDS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.json")
+
+
+def read_tokenizer(folder: Path, **options: Any) -> Any:
+    """Transformers' tokenizer, tried on a few letters. ValueError if it cannot be had; its code is never run."""
+    try:
+        return _read(folder, **options)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        raise ValueError(_explain(folder, error)) from error
+
+
+def _read(folder: Path, **options: Any) -> Any:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
+    ids = tokenizer("a b", verbose=False).input_ids
+    tokenizer.decode(ids, skip_special_tokens=True)
+    return tokenizer
+
+
+def _explain(folder: Path, error: BaseException) -> str:
+    if "trust_remote_code" in str(error):
+        return f"{folder}: it needs code of the folder's own, which is never run"
+    if (folder / TOKENIZER).is_file():
+        try:
+            Tokenizer.from_file(str(folder / TOKENIZER))
+        except BaseException as inner:  # noqa: BLE001
+            return explain(folder / TOKENIZER, {}, (), inner)
+    for name in _WORDS:
+        if (folder / name).is_file():
+            try:
+                content = read_object(folder / name)
+            except ValueError as inner:
+                return str(inner)
+            if way := blamed(content, lambda changed, name=name: _works(folder, name, changed), str(error)):  # type: ignore[misc]
+                return explain(folder / name, content, way, error)
+    return explain(folder / TOKENIZER, {}, (), error)
+
+
+def _works(folder: Path, name: str, content: Mapping[str, Any]) -> bool:
+    """Whether the tokenizer can be read with other words in one of its files."""
+    with tempfile.TemporaryDirectory() as changed:
+        for path in folder.iterdir():
+            if path.is_file() and path.name != name:
+                (Path(changed) / path.name).symlink_to(path.resolve())
+        (Path(changed) / name).write_text(json.dumps(content), encoding="utf-8")
+        try:
+            _read(Path(changed))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # noqa: BLE001
+            return False
+    return True
