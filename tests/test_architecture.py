@@ -54,6 +54,7 @@ LAYERS = {
     "watch": 3,
     "convert": 4,
     "reasons": 4,
+    "plain": 4,
     "trial": 5,
     "weight_reads": 1,
     "state": 4,

@@ -22,7 +22,7 @@ def calibrate(model: nn.Module, windows: Tensor, recipe: Recipe) -> dict[str, in
     input is never other than zero, or not finite.
     """
     operand = recipe.input
-    modules = [row.module for row in plan(model, recipe, stored=True).converted]
+    modules = [row.module for row in plan(model, recipe).converted]
     if isinstance(operand.rule, Constant):
         return dict.fromkeys(modules, operand.rule.bias)
     if not isinstance(operand.rule, Amax):

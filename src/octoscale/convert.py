@@ -18,6 +18,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from octoscale.formats import ROLES
 from octoscale.kinds import WRAPPED, kind_of
@@ -114,11 +115,10 @@ def forget_casts(model: nn.Module) -> None:
         layer.fp8.runtime.weight = (None, None)
 
 
-def plan(model: nn.Module, recipe: Recipe, *, stored: bool = False) -> ConversionReport:
+def plan(model: nn.Module, recipe: Recipe) -> ConversionReport:
     """What `convert` would do, without doing it; raises as `convert`. Works without weights too (device meta).
 
-    stored: what a checkpoint's weights become, or what they are while they are loaded: where the model's code reads a
-    weight's dtype or writes to it, codes cannot take its place.
+    `octoscale quantize` does the same with the weights of a checkpoint.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     if any(isinstance(module, Fp8Linear) for module in modules.values()):
@@ -129,23 +129,22 @@ def plan(model: nn.Module, recipe: Recipe, *, stored: bool = False) -> Conversio
         )
     _check_patterns(recipe.skip, [name for name, module in modules.items() if is_linear(module)])
     stacks = decoder_stacks(model)
-    reasons = _skipped(modules, recipe, reasons_to_keep(model, stacks, stored=stored))
+    reasons = _skipped(modules, recipe, reasons_to_keep(model, stacks))
     rows = []
     for name, module in modules.items():
-        matrix = module.weight if is_linear(module) else _own_matrix(module)
-        if matrix is None:
+        shape = _shape_of(module)
+        if shape is None:
             continue
-        stack = next((stack for stack in stacks if name.startswith(f"{stack}.")), None)
-        layer = int(name.removeprefix(f"{stack}.").split(".")[0]) if stack else None
+        layer = _layer_of(name, stacks or [])
         rows.append(
             ModuleReport(
                 module=name,
                 type=type(module).__name__,
-                shape=tuple(matrix.shape),
+                shape=shape,
                 kind=kind_of(name),
                 layer=layer,
                 converted=module not in reasons,
-                reason=reasons.get(module) or (f"decoder layer {layer}" if stack else "linear layer"),
+                reason=reasons.get(module) or ("linear layer" if layer is None else f"decoder layer {layer}"),
             )
         )
     report = ConversionReport(recipe=recipe, modules=tuple(rows))
@@ -178,9 +177,20 @@ def _skipped(modules: dict[str, nn.Module], recipe: Recipe, reasons: dict[nn.Mod
     return reasons
 
 
-def _own_matrix(module: nn.Module) -> Any:
-    """The first parameter of the module itself that has two dimensions or more; None if it has none."""
-    return next((parameter for parameter in module.parameters(recurse=False) if parameter.ndim >= 2), None)
+def _shape_of(module: nn.Module) -> tuple[int, ...] | None:
+    """The shape of a linear layer's weight, or of another module's first parameter of two dimensions or more."""
+    if is_linear(module):
+        weight: Any = module.weight
+        return () if is_lazy(weight) else tuple(weight.shape)
+    own = (parameter for parameter in module.parameters(recurse=False) if not is_lazy(parameter))
+    return next((tuple(parameter.shape) for parameter in own if parameter.ndim >= 2), None)
+
+
+def _layer_of(name: str, stacks: list[str]) -> int | None:
+    """The number of the layer in its stack that a module stands in."""
+    stack = next((stack for stack in stacks if name.startswith(f"{stack}.")), None)
+    number = "" if stack is None else name.removeprefix(f"{stack}.").partition(".")[0]
+    return int(number) if number.isdigit() else None
 
 
 def _matches(pattern: str, name: str) -> bool:

@@ -80,6 +80,6 @@ def unfuse(model: PreTrainedModel) -> None:
 
 def _decoder_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """What stands in the lists of the model's layers, whatever its class."""
-    for stack in decoder_stacks(model):
+    for stack in decoder_stacks(model) or []:
         for name, module in model.get_submodule(stack).named_children():
             yield f"{stack}.{name}", module

@@ -34,7 +34,7 @@ def run_quantization(
     source = models.checkpoint_folder(words.model)
     check_out(source, out, overwrite=overwrite)
     model = models.skeleton(words.model)
-    report = plan(model, recipe, stored=True)
+    report = plan(model, recipe)
     export = Export(
         recipe=recipe,
         layout=layout,
@@ -60,7 +60,7 @@ def run_quantization(
 def _input_bias(words: Quantization, recipe: Recipe) -> dict[str, int]:
     """A static scale for each layer: the constant, or what a text calls for."""
     if isinstance(recipe.input.rule, Constant):
-        report = plan(models.skeleton(words.model), recipe, stored=True)
+        report = plan(models.skeleton(words.model), recipe)
         return {row.module: recipe.input.rule.bias for row in report.converted}
     text = tasks.read_text(words.calibrate)
     loaded = models.load(words.model)

@@ -30,7 +30,7 @@ from octoscale.file_names import parameters_of
 from octoscale.fp8_files import Stored, find_stored
 from octoscale.layouts import ACTIVATIONS, LAYOUTS, OWN_KEY, get_layout, scheme_of
 from octoscale.linear import is_linear
-from octoscale.reasons import is_plain
+from octoscale.plain import why_not_plain
 from octoscale.recipe import Recipe, parse_scaling
 from octoscale.scaling import Constant
 from octoscale.stored import StoredLinear, check_finite_weight, scale_parameter, to_stored
@@ -126,7 +126,7 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
         for module, stored in found.items():
             if config.activations == "static" and not stored.has_input_scale:
                 raise ValueError(f"{module}: config.json says that inputs have static scales, and this layer has none")
-        rows = plan(model, Recipe.amax(), stored=True).modules
+        rows = plan(model, Recipe.amax()).modules
         _check_served(model, [row for row in rows if row.module in found])
         self._place(model, {row: found[row.module].scale_shape for row in rows if row.module in found})
         config.kept = [name for name in linears if name not in found]
@@ -134,7 +134,7 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
     def _expect_originals(self, model: PreTrainedModel) -> None:
         """Layers for what is to be quantized when it comes."""
         config = self.quantization_config
-        report = plan(model, config.recipe(), stored=True)
+        report = plan(model, config.recipe())
         self._place(model, dict.fromkeys(report.converted, get_layout(config.layout).scale_shape))
         config.kept = kept_weights(report)
 
@@ -192,7 +192,7 @@ def quantize_model(model: PreTrainedModel, config: OctoscaleConfig) -> None:
     ValueError, and the model is what it was, for a weight that holds infinity or NaN.
     """
     layout, recipe = get_layout(config.layout), config.recipe()
-    report = plan(model, recipe, stored=True)
+    report = plan(model, recipe)
     for row in report.converted:
         low, high = torch.aminmax(model.get_parameter(f"{row.module}.weight").detach())
         check_finite_weight(f"{row.module}.weight", torch.maximum(-low, high))
@@ -251,10 +251,9 @@ class _Quantize(ConversionOps):  # type: ignore[misc]
 
 def _check_served(model: PreTrainedModel, rows: Iterable[ModuleReport]) -> None:
     """ValueError for a weight in FP8 whose layer cannot be one of ours: it would compute something else, or not run."""
-    reads = why_kept(model, stored=True)
+    reads = why_kept(model)
     for row in rows:
-        module = model.get_submodule(row.module)
-        why = reads.get(row.module) or (None if is_plain(module) else f"{row.type} has a forward of its own")
+        why = reads.get(row.module) or why_not_plain(model.get_submodule(row.module))
         if why is not None:
             raise ValueError(f"{row.module} is in FP8 in the checkpoint, and cannot be here: {why}")
 

@@ -76,7 +76,7 @@ def _write(config: Any, folder: Path, seed: int, progress: Progress | None) -> i
     """Write the checkpoint to a folder; returns the bytes of its tensors."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    report = plan(model, Recipe.cscale(_SCALE_BIAS), stored=True)
+    report = plan(model, Recipe.cscale(_SCALE_BIAS))
     quantized = {f"{row.module}.weight" for row in report.converted}
     shards = _shards(model, quantized)
     generator = torch.Generator().manual_seed(seed)

@@ -6,122 +6,92 @@ sends a token elsewhere; heads, however deep in a wrapper; adapters; layers that
 """
 
 import re
+from collections.abc import Collection
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from octoscale.kinds import WRAPPED
-from octoscale.linear import is_conv1d, is_linear
+from octoscale.linear import is_linear
+from octoscale.plain import why_not_plain
 from octoscale.weight_reads import why_kept
 
 #: The last part of the names under which models keep their head.
 HEAD_NAMES = frozenset({"lm_head", "head", "score", "classifier", "embed_out", "qa_outputs", "output", "output_layer"})
-#: Parts of the names of routers; `gate` is one where experts stand beside it.
-_ROUTER = re.compile(r"\w*router\w*|shared_expert_gate|gate")
+#: Parts of the names of routers, and those that are routers where experts stand beside them.
+_ROUTER = re.compile(r"\w*router\w*|shared_experts?_gate")
+_GATE = re.compile(r"(\w+_)?gate|gating\w*|wg")
+#: Names of lists that hold heads or projections, no layers.
+_NO_STACK = re.compile(r"\w*_(embed|mlps)|\w*(mergers?|merger_list|heads?)")
 
 
-def reasons_to_keep(model: nn.Module, stacks: list[str], *, stored: bool) -> dict[nn.Module, str]:
-    """The modules that stay as they are, for reasons that no recipe names. stored: codes take the weights' places."""
+def reasons_to_keep(model: nn.Module, stacks: list[str] | None) -> dict[nn.Module, str]:
+    """The modules that stay as they are, for reasons that no recipe names."""
     names = dict(model.named_modules(remove_duplicate=False))
-    heads = _heads(model, has_stacks=bool(stacks))
-    reads = why_kept(model, stored=stored)
+    heads = _heads(model, has_stacks=stacks is not None)
+    beside_experts = {name.rpartition(".")[0] for name in names if "expert" in name.rpartition(".")[2].lower()}
+    reads = why_kept(model)
     fused = [name for name, module in names.items() if isinstance(module, nn.TransformerEncoderLayer)]
     adapted = [name.removesuffix(WRAPPED) for name in names if name.endswith(WRAPPED)]
     reasons: dict[nn.Module, str] = {}
     for name, module in names.items():
-        reason = _why_not_itself(module)
+        reason: str | None = None
         if name in heads:
             reason = "head"
-        elif stacks and not is_below(name, stacks):
+        elif _routes(name, beside_experts):
+            reason = "router"
+        elif isinstance(module, nn.Embedding):
+            reason = "embedding"
+        reason = reason or why_not_plain(module)
+        if stacks is not None and not is_below(name, stacks):
             reason = reason or "outside the decoder layers"
         elif is_below(name, adapted) and not name.endswith(WRAPPED):
             reason = reason or "adapter"
         elif is_below(name, fused):
             reason = reason or "torch's TransformerEncoderLayer reads its weight without calling it"
-        elif _routes(name, names):
-            reason = reason or "router"
         reason = reason or reads.get(name)
         if reason is not None:
             reasons.setdefault(module, reason)
     return reasons
 
 
-def decoder_stacks(model: nn.Module) -> list[str]:
-    """The names of the outermost ModuleLists of layers in a transformers model, or around one; none for another model.
+def decoder_stacks(model: nn.Module) -> list[str] | None:
+    """The names of the stacks of layers in a transformers model, or around one; None for another model.
 
-    A list of bare linear layers (heads of several codebooks, projections of Gemma 3n) is no stack of layers.
+    A stack is an outermost list of layers: modules with linear layers in them. A list of bare linear layers (heads of
+    several codebooks, projections of Gemma 3n) is none, nor is one of heads or mergers. A model of transformers itself
+    may have its layers in a sequence, or none (ResNet); somebody's own without a list counts as another model.
     """
-    if not any(_is_transformers(module) for module in model.modules()):
-        return []
-    stacks: list[str] = []
-    for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and not is_below(name, stacks):
-            is_bare = all(is_linear(layer) for layer in module)
-            if not is_bare and any(is_linear(m) for m in module.modules()):
-                stacks.append(name)
-    return stacks
+    models = [module for module in model.modules() if _is_transformers(module)]
+    stacks = _outermost(model, nn.ModuleList) if models else []
+    is_known = all(type(module).__module__.startswith("transformers.models.") for module in [model, *models])
+    return stacks or (_outermost(model, nn.Sequential) if is_known else None)
 
 
-def is_below(name: str, parents: list[str]) -> bool:
+def is_below(name: str, parents: Collection[str]) -> bool:
     """Whether a name is that of something inside of one of the parents."""
     return any(name.startswith(f"{parent}.") for parent in parents)
 
 
-def is_plain(module: nn.Module) -> bool:
-    """Whether this computes `x @ weight^T + bias` and nothing else: nn.Linear, or a subclass that a trial shows to.
-
-    The trial runs the class's own forward on a small weight, with all other attributes as they are, against torch's.
-    """
-    if type(module) is nn.Linear or is_conv1d(module):
-        return True
-    own = {name for name, parameter in module._parameters.items() if parameter is not None}
-    if not isinstance(module, nn.Linear) or not own <= {"weight", "bias"} or module._buffers or module._modules:
-        return False
-    trial = type(module).__new__(type(module))
-    trial.__dict__.update({**module.__dict__, "in_features": 3, "out_features": 5})
-    try:
-        return all(_is_product(trial, has_bias, training) for has_bias in (False, True) for training in (False, True))
-    except Exception:  # noqa: BLE001  whatever a stranger's forward raises: it is no plain product
-        return False
-
-
-def _is_product(trial: nn.Module, has_bias: bool, training: bool) -> bool:
-    generator = torch.Generator().manual_seed(0)
-
-    def random(*shape: int) -> Tensor:
-        return torch.randn(shape, dtype=torch.float64, generator=generator)
-
-    weight, bias = random(5, 3), random(5) if has_bias else None
-    trial.__dict__.update(training=training)
-    trial.__dict__["_parameters"] = {
-        "weight": nn.Parameter(weight), "bias": None if bias is None else nn.Parameter(bias)
-    }  # fmt: skip
-    for shape in ((3,), (4, 3), (2, 4, 3)):
-        x = 10 * random(*shape)
-        expected = functional.linear(x, weight, bias)
-        if not all(torch.allclose(trial(x), expected, rtol=1e-12, atol=1e-12) for _ in range(2)):
-            return False
-    return True
-
-
-def _why_not_itself(module: nn.Module) -> str | None:
-    """The reason to leave a module as it is that lies in the module; None if it can be converted."""
-    if isinstance(module, nn.Embedding):
-        return "embedding"
-    if "forward" in module.__dict__:
-        return "its forward was replaced by another library: convert before that"
-    return None if is_plain(module) else f"{type(module).__name__} has a forward of its own"
+def _outermost(model: nn.Module, container: type[nn.Module]) -> list[str]:
+    """The names of the outermost containers of layers."""
+    found: list[str] = []
+    for name, module in model.named_modules():
+        if isinstance(module, container) and not is_below(name, found):
+            layers = [layer for layer in module.children() if any(is_linear(m) for m in layer.modules())]
+            is_bare = all(is_linear(layer) for layer in layers)
+            if not is_bare and not _NO_STACK.fullmatch(name.rpartition(".")[2]):
+                found.append(name)
+    return found
 
 
 def _heads(model: nn.Module, *, has_stacks: bool) -> set[str]:
     """The names of the output layers: what models of transformers in it say, names that heads have, or the last."""
-    linears: list[str] = [name for name, module in model.named_modules(remove_duplicate=False) if is_linear(module)]
+    linears = {name: module for name, module in model.named_modules(remove_duplicate=False) if is_linear(module)}
     outputs = [output for module in model.modules() if (output := _output_of(module)) is not None]
-    named = {name for name in linears if any(model.get_submodule(name) is output for output in outputs)}
-    named |= {name for name in linears if name in HEAD_NAMES or "lm_heads" in name.split(".")}
-    return named or ({linears[-1]} if len(linears) > 1 and not has_stacks else set())
+    named = {name for name, module in linears.items() if any(module is output for output in outputs)}
+    named |= {name for name in linears if name in HEAD_NAMES or {"lm_head", "lm_heads"} & set(name.split("."))}
+    return named or ({list(linears)[-1]} if len(linears) > 1 and not has_stacks else set())
 
 
 def _output_of(module: nn.Module) -> Any:
@@ -133,14 +103,11 @@ def _output_of(module: nn.Module) -> Any:
         return None
 
 
-def _routes(name: str, names: dict[str, nn.Module]) -> bool:
+def _routes(name: str, beside_experts: Collection[str]) -> bool:
     """Whether this is a router of a mixture of experts, or in one."""
     parts = name.split(".")
     for depth, part in enumerate(parts):
-        if not _ROUTER.fullmatch(part):
-            continue
-        beside = ".".join(parts[:depth])
-        if part != "gate" or f"{beside}.experts" in names:
+        if _ROUTER.fullmatch(part) or (_GATE.fullmatch(part) and ".".join(parts[:depth]) in beside_experts):
             return True
     return False
 
