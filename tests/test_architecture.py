@@ -29,6 +29,7 @@ LAYERS = {
     "waiting": 0,
     "kinds": 0,
     "lock": 0,
+    "streams": 0,
     "whole_folder": 0,
     "validation": 0,
     "layouts": 0,

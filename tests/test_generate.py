@@ -1,6 +1,7 @@
 """Text from models in FP8. Oracles: transformers' own generate; a GGUF file that transformers reads again."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -65,7 +66,7 @@ def test_no_half_character_is_shown(checkpoint):
     for i in ids:
         streamer.put(torch.tensor([i]))
     streamer.end()
-    assert pieces == ["é", "é", "é"]
+    assert pieces == [text]
 
 
 def test_the_scaling_of_a_stored_checkpoint_is_its_own(checkpoint, fp8):
@@ -165,3 +166,135 @@ def test_the_benchmark_reports_its_ratios(tmp_path, monkeypatch):
     terminal.bench_table(report)
     with pytest.raises(ValueError, match="there is no such program"):
         bench_generate.generate(str(tmp_path / "model"), tmp_path / "llama-bench")
+
+
+def byte_level():
+    from checkpoints import byte_tokenizer
+
+    return byte_tokenizer(), 256
+
+
+def cleaning():
+    """A sentencepiece-like tokenizer whose decoding takes spaces before punctuation away."""
+    from tokenizers import Tokenizer, decoders, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<unk>", "▁word", "▁'", "s", "n't", "▁n't", "▁.", "▁,", "▁!", "▁?", "▁do", "▁'s", "ing", "▁漢", "字"]
+    tokenizer = Tokenizer(models.Unigram([(word, -1.0) for word in words], unk_id=0))
+    tokenizer.decoder = decoders.Metaspace()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=True), len(words)
+
+
+def wordpiece():
+    from tokenizers import Tokenizer, decoders, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["[UNK]", "word", "##s", "'", ".", ",", "do", "n", "##'", "t", "!", "[CLS]"]
+    tokenizer = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.decoder = decoders.WordPiece(cleanup=True)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, cls_token="[CLS]"), len(words)
+
+
+def byte_fallback():
+    """Llama 2's: pieces, and bytes for characters that have none."""
+    from tokenizers import Tokenizer, decoders, models
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {"<unk>": 0, "▁word": 1, "s": 2, "▁": 3} | {f"<0x{i:02X}>": 4 + i for i in range(256)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], byte_fallback=True, unk_token="<unk>"))
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    tokenizer.decoder = decoders.Sequence(steps)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer), len(vocabulary)
+
+
+TOKENIZERS = {f.__name__: f for f in (byte_level, cleaning, wordpiece, byte_fallback)}
+SAID = "ein Wörtchen, 漢字と \N{GRINNING FACE}!".encode()
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_what_is_streamed_is_the_text_of_all_ids(name):
+    """Oracle: the tokenizer's own decoding of all ids at once, of many random sequences."""
+    from octoscale.generate import _Streamer, byte_finder
+
+    tokenizer, size = TOKENIZERS[name]()
+    decode = partial(tokenizer.decode, skip_special_tokens=True)
+    lengths = (1, 2, 5, 30, 90)
+    generator = torch.Generator().manual_seed(0)
+    rows = [torch.randint(size, (n,), generator=generator).tolist() for n in lengths for _ in range(30)]
+    if name == "byte_level":
+        rows += [tokenizer(SAID.decode()).input_ids, tokenizer("x" * 200 + " y").input_ids]
+    if name == "byte_fallback":
+        rows += [[4 + byte for byte in SAID]]
+    for ids in rows:
+        pieces = []
+        streamer = _Streamer(0, decode, pieces.append, byte_finder(tokenizer))
+        for i in ids:
+            streamer.put(torch.tensor([i]))
+        streamer.end()
+        assert "".join(pieces) == decode(ids)
+
+
+def test_a_long_text_comes_word_by_word():
+    from octoscale.generate import _Streamer
+
+    tokenizer, pieces = byte_level()[0], []
+    streamer = _Streamer(0, tokenizer.decode, pieces.append)
+    for i in tokenizer("one two three 漢字").input_ids:
+        streamer.put(torch.tensor([i]))
+    assert "".join(pieces) == "one two three 漢字"
+    assert len(pieces) >= 4
+
+
+WISHES = {
+    "beams": ({"num_beams": 4}, "num_beams"),
+    "sequences": ({"num_return_sequences": 3, "do_sample": True}, "num_return_sequences"),
+    "stop strings": ({"stop_strings": ["<|stop|>"]}, ""),
+    "several ends": ({"eos_token_id": [2, 3], "pad_token_id": None}, ""),
+    "no padding": ({"pad_token_id": -1, "eos_token_id": None}, ""),
+    "look-up": ({"prompt_lookup_num_tokens": 3}, "prompt_lookup_num_tokens"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("wish", WISHES)
+def test_what_a_generation_config_asks_for_is_honored_or_said(wish, checkpoint, tmp_path, run):  # noqa: F811
+    import json
+    import shutil
+
+    change, said = WISHES[wish]
+    folder = tmp_path / "copy"
+    shutil.copytree(checkpoint, folder)
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    code, _, err = run("generate", folder, "--prompt", "Once", "--max-new-tokens", "4")
+    assert code == 0
+    assert (said in err) if said else ("one text is written" not in err)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--scaling", "stored"), "holds no FP8 weights with scales: leave --scaling out"),
+        (("--scaling", "bf16", "--activations", "static"), "runs in bf16: leave --activations out"),
+    ],
+)
+def test_a_request_without_effect_is_an_error(options, message, checkpoint, run):  # noqa: F811
+    code, out, err = run("generate", checkpoint, "--prompt", "x", *options)
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+def test_activations_of_a_stored_checkpoint_are_its_own(fp8, run):  # noqa: F811
+    code, out, err = run("generate", fp8, "--prompt", "x", "--activations", "none")
+    assert (code, out) == (2, "")
+    assert "says what becomes of activations: leave --activations out" in err
+
+
+def test_a_composite_config_writes_within_its_positions(tmp_path, run):  # noqa: F811
+    from test_architectures import save
+
+    save("gemma3", tmp_path / "m")
+    assert run("generate", "m", "--prompt", "Once", "--max-new-tokens", "4")[0] == 0
+    code, _, err = run("generate", "m", "--prompt", "Once", "--max-new-tokens", "400")
+    assert code == 2
+    assert "are more than the 64 that m can read" in err

@@ -19,6 +19,7 @@ from octoscale.explained import explained
 from octoscale.heap import keep_freed_memory
 from octoscale.printable import printable
 from octoscale.quantization import Quantization
+from octoscale.streams import open_missing_streams
 from octoscale.training import Training, named_preset
 from octoscale.validation import Validation
 from octoscale.waiting import bound_spinning
@@ -93,6 +94,7 @@ _Limit = Annotated[int | None, typer.Option(help="Use only the first N questions
 def main() -> None:
     """Run the command line; the entry point of the package."""
     bound_spinning()
+    open_missing_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character shows its number
@@ -548,7 +550,10 @@ _WriterScaling = Annotated[
         "--scaling", help="amax (unless given), cscale:-1, bf16, ... For a checkpoint of FP8 weights: leave it out."
     ),
 ]
-_Activations = Annotated[str, typer.Option(help="dynamic, static (with cscale), or none (weights only).")]
+_Activations = Annotated[
+    str | None,
+    typer.Option(help="dynamic, static (with cscale), or none (weights only). [default: dynamic, or the checkpoint's]"),
+]
 _NEW_TOKENS, _TEMPERATURE, _TOP_P, _SEED = 128, 0.0, 1.0, 0
 
 
@@ -561,7 +566,7 @@ def generate(
     top_p: _TopP = _TOP_P,
     seed: Annotated[int, typer.Option(help="Of the random choices.")] = _SEED,
     scaling: _WriterScaling = None,
-    activations: _Activations = "dynamic",
+    activations: _Activations = None,
     fp8_head: _Fp8Head = False,
     huge_pages: _HugePages = True,
     as_json: _Json = False,
@@ -600,7 +605,7 @@ def chat(
     top_p: _TopP = _TOP_P,
     seed: Annotated[int, typer.Option(help="Of the random choices.")] = _SEED,
     scaling: _WriterScaling = None,
-    activations: _Activations = "dynamic",
+    activations: _Activations = None,
     fp8_head: _Fp8Head = False,
     huge_pages: _HugePages = True,
 ) -> None:

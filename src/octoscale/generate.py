@@ -7,6 +7,8 @@ The checkpoint's own scales are used where its weights are FP8 already. Other mo
 loaded, by any scaling of `octoscale validate`, or run as they are (bf16). transformers' `generate` does the rest.
 """
 
+import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +23,20 @@ from octoscale.formats import PRECISIONS
 from octoscale.fp8_head import put_head_in_fp8
 from octoscale.hf import OctoscaleConfig
 from octoscale.huge_pages import gather
+from octoscale.tasks import positions_of
 from octoscale.validation import STORED
 
-DEFAULT_SCALING = "amax"
+DEFAULT_SCALING, DEFAULT_ACTIVATIONS = "amax", "dynamic"
+
+#: What a generation_config may ask for that is more than one text, token by token: here it is one.
+ONE_SEQUENCE: dict[str, Any] = {
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "prompt_lookup_num_tokens": None,
+    "assistant_early_exit": None,
+    "return_dict_in_generate": False,
+    "use_cache": True,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +80,13 @@ class Writer:
         self,
         spec: str,
         scaling: str | None = None,
-        activations: str = "dynamic",
+        activations: str | None = None,
         *,
         fp8_head: bool = False,
         huge_pages: bool = True,
     ) -> None:
         self.scaling = choose_scaling(spec, scaling)
+        activations = choose_activations(spec, self.scaling, activations)
         fp8 = None
         if self.scaling not in (STORED, *PRECISIONS):
             fp8 = OctoscaleConfig(self.scaling, activations=activations)
@@ -90,7 +104,15 @@ class Writer:
     def describe(self) -> str:
         """Model, scaling, how many of its layers decode in one call, and where its weights are."""
         note = f"; {self._loaded.note}" if self._loaded.note else ""
+        note += self._overridden()
         return f"{self._loaded.name} in {self.scaling}: {self._head}{self.fusion}; {self.pages}{note}"
+
+    def _overridden(self) -> str:
+        """What the model's generation_config asks for, and one text, token by token, cannot be."""
+        config = self._model.generation_config
+        wishes = [n for n in ("num_beams", "num_return_sequences") if (getattr(config, n, None) or 1) > 1]
+        wishes += [n for n in ("prompt_lookup_num_tokens", "assistant_early_exit") if getattr(config, n, None)]
+        return f"; one text is written, whatever generation_config says of {', '.join(wishes)}" if wishes else ""
 
     def encode(self, text: str) -> list[int]:
         """The ids of a prompt. ValueError if there is none, or one that the model has no embedding for."""
@@ -99,10 +121,11 @@ class Writer:
         ids = encode(text) if tokenizer is None else list(tokenizer(text).input_ids)
         if not ids:
             raise ValueError("the prompt is empty")
-        vocabulary = self._model.config.vocab_size
-        if max(ids) >= vocabulary:
+        embeddings = self._model.get_input_embeddings().num_embeddings
+        if max(ids) >= embeddings:
             raise ValueError(
-                f"the prompt holds token {max(ids)}, and {self._loaded.name} knows {vocabulary} tokens only"
+                f"the prompt holds token {max(ids)}, and {self._loaded.name} knows {embeddings} tokens only: "
+                "the tokenizer is another model's"
             )
         return ids
 
@@ -117,7 +140,7 @@ class Writer:
 
     def check_room(self, ids: list[int], sampling: Sampling) -> None:
         """ValueError if the prompt and what is asked for are longer than what the model can read."""
-        room = getattr(self._model.config, "max_position_embeddings", None)
+        room = positions_of(self._model)
         if room is not None and len(ids) + sampling.max_new_tokens > room:
             wanted = f"{len(ids)} tokens and {sampling.max_new_tokens} new ones"
             raise ValueError(f"{wanted} are more than the {room} that {self._loaded.name} can read")
@@ -126,19 +149,26 @@ class Writer:
         """What follows `ids`; `emit` gets their text, piece by piece, as soon as it stands."""
         self.check_room(ids, sampling)
         torch.manual_seed(sampling.seed)
-        stop = self._model.generation_config.eos_token_id
-        padding = self._model.generation_config.pad_token_id
-        padding = padding if padding is not None else stop[0] if isinstance(stop, list) else stop
         with torch.no_grad():
             out = self._model.generate(
                 torch.tensor([ids]),
                 attention_mask=torch.ones(1, len(ids), dtype=torch.long),
-                streamer=_Streamer(len(ids), self._decode, emit),
-                pad_token_id=0 if padding is None else padding,
-                **sampling.options(),
+                streamer=_Streamer(len(ids), self._decode, emit, byte_finder(self._loaded.tokenizer)),
+                tokenizer=self._loaded.tokenizer,
+                pad_token_id=self._padding(),
+                **{**ONE_SEQUENCE, **sampling.options()},
             )
         new = out[0, len(ids) :].tolist()
         return Continuation(ids=new, text=self._decode(new))
+
+    def _padding(self) -> int:
+        """The id that fills up: one sequence needs none, but generate asks. Else the first end token."""
+        config = self._model.generation_config
+        for value in (config.pad_token_id, config.eos_token_id):
+            first = value[0] if isinstance(value, list) and value else value
+            if isinstance(first, int) and first >= 0:
+                return first
+        return 0
 
     def _decode(self, ids: list[int]) -> str:
         if self._loaded.tokenizer is None:
@@ -147,36 +177,94 @@ class Writer:
 
 
 class _Streamer(BaseStreamer):  # type: ignore[misc]
-    """Emits the text of new tokens as soon as later ones cannot change it."""
+    """Emits the text of new tokens as soon as later ones cannot change it: word by word, and each ideograph at once.
 
-    def __init__(self, num_prompt: int, decode: Callable[[list[int]], str], emit: Callable[[str], object]) -> None:
-        self._left, self._decode, self._emit = num_prompt, decode, emit
+    A later token may complete a character, and some tokenizers take spaces before punctuation away again: so the last
+    word is held back until something follows it. A run of tokens that are bytes is text only as a whole.
+    """
+
+    def __init__(
+        self,
+        num_prompt: int,
+        decode: Callable[[list[int]], str],
+        emit: Callable[[str], object],
+        is_byte: Callable[[int], bool] = lambda _: False,
+    ) -> None:
+        self._left, self._decode, self._emit, self._is_byte = num_prompt, decode, emit, is_byte
         self._ids: list[int] = []
-        self._shown = 0
+        self._shown = ""
 
     def put(self, value: Tensor) -> None:
         """Take in the prompt, then a token at a time."""
         ids = value.flatten().tolist()
         self._ids += ids[self._left :]
         self._left = max(0, self._left - len(ids))
-        text = self._decode(self._ids)
-        if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # the first bytes of a character
-            self._show(text)
+        length = len(self._ids)
+        while length and self._is_byte(self._ids[length - 1]):
+            length -= 1
+        text = self._decode(self._ids[:length])
+        self._show(text[: settled(text)])
 
     def end(self) -> None:
         """Emit what is left."""
         self._show(self._decode(self._ids))
 
     def _show(self, text: str) -> None:
-        if len(text) > self._shown:
-            self._emit(text[self._shown :])
-            self._shown = len(text)
+        if text.startswith(self._shown) and text != self._shown:
+            self._emit(text[len(self._shown) :])
+            self._shown = text
+
+
+_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+#: A run of so many characters without a space is shown but for its end.
+_LONG, _END = 64, 16
+
+
+def settled(text: str) -> int:
+    """How many of the characters of a growing text stay as they are, whatever follows.
+
+    Not the last ones that are no characters yet, nor the last word and the space before it.
+    """
+    whole = text.rstrip("\N{REPLACEMENT CHARACTER}")
+    length = len(whole)
+    while length and not _ends_word(whole[length - 1]):
+        length -= 1
+    if length < len(whole) and len(whole) - length > _LONG:
+        return len(whole) - _END
+    return length if length == 0 or not whole[length - 1].isspace() else len(whole[:length].rstrip())
+
+
+def byte_finder(tokenizer: Any) -> Callable[[int], bool]:
+    """Tells which ids of a tokenizer stand for one byte, as `<0x0A>`: what sentencepiece falls back on."""
+    if tokenizer is None:
+        return lambda _: False
+    return lambda i: _BYTE.fullmatch(str(tokenizer.convert_ids_to_tokens(i))) is not None
+
+
+def _ends_word(character: str) -> bool:
+    """Whether a word ends here: a space, or an ideograph, which is a word of its own."""
+    return character.isspace() or unicodedata.east_asian_width(character) in ("W", "F")
 
 
 def choose_scaling(spec: str, scaling: str | None) -> str:
     """The scaling to use: `stored` if the checkpoint is FP8, else the one asked for. ValueError if both is wanted."""
     if not models.is_stored(spec):
+        if scaling == STORED:
+            raise ValueError(f"{spec} holds no FP8 weights with scales: leave --scaling out, or octoscale quantize it")
         return DEFAULT_SCALING if scaling is None else scaling
     if scaling not in (None, STORED):
         raise ValueError(f"{spec} holds FP8 weights with their scales already: leave --scaling out")
     return STORED
+
+
+def choose_activations(spec: str, scaling: str, activations: str | None) -> str:
+    """What becomes of activations under `scaling`. ValueError for a wish that cannot come true.
+
+    A checkpoint of FP8 weights says it itself, and without FP8 there is nothing to choose.
+    """
+    if scaling != STORED and scaling not in PRECISIONS:
+        return DEFAULT_ACTIVATIONS if activations is None else activations
+    if activations is not None:
+        why = "holds FP8 weights and says what becomes of activations" if scaling == STORED else f"runs in {scaling}"
+        raise ValueError(f"{spec} {why}: leave --activations out")
+    return DEFAULT_ACTIVATIONS

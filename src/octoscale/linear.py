@@ -153,6 +153,14 @@ class LayerState:
 
     def cast_weight(self, weight: Tensor, inference: bool) -> Quantized:
         """The weight's cast, made anew only if the weight changed, or an optimizer stepped, since the last one."""
+        with self.runtime.lock:
+            w8 = self._reused_weight(weight, inference)
+        if inference:
+            self._check_finite("weight", w8)
+        return w8
+
+    def _reused_weight(self, weight: Tensor, inference: bool) -> Quantized:
+        """The weight's cast, old or new."""
         seen, w8 = self.runtime.weight
         changed = seen is None or not seen.is_still(weight)
         if changed or self.runtime.optimizer_step != _optimizer_steps.count:
@@ -164,8 +172,6 @@ class LayerState:
             self.runtime.weight, self.runtime.weight_left_out = (Seen(weight), w8), left_out
             if not left_out:
                 self._record("weight", w8, self.step)
-        if inference:
-            self._check_finite("weight", w8)
         return w8
 
     def cast_input(self, x: Tensor, inference: bool) -> Quantized:
@@ -245,6 +251,7 @@ class Runtime:
         self.weight_left_out = False  # that cast has no row: the next one that is to be recorded is made anew
         self.optimizer_step = 0
         self._histories: dict[Role, History] = {}
+        self.lock = threading.RLock()  # two threads that find a weight changed cast it, and record it, once
 
     def __reduce__(self) -> tuple[type["Runtime"], tuple[()]]:
         return (Runtime, ())
@@ -259,7 +266,7 @@ class Runtime:
 
     def advance_histories(self, *roles: Role) -> None:
         """Close the step in the histories of these roles, or of all."""
-        for role, history in self._histories.items():
+        for role, history in list(self._histories.items()):  # another thread may add one
             if not roles or role in roles:
                 history.advance()
 

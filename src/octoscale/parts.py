@@ -8,6 +8,7 @@ No path is a pattern here: polars would take `run[1]` for `run1`.
 """
 
 import io
+import threading
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,9 @@ Schema = Mapping[str, pl.DataType | type[pl.DataType]]
 
 _WORD, _DIGITS = b"octoscale.crc32=", 8
 _MAGIC, _TAIL = b"PAR1", 8  # a parquet file ends with the length of its footer, 4 bytes, and this
+
+#: Threads of one process take turns: a number is taken when its part is there.
+_NUMBERING = threading.Lock()
 
 #: What polars raises for bytes that are no table; a panic is no Exception there.
 _READ_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, MemoryError, ValueError)
@@ -36,8 +40,9 @@ def list_parts(folder: Path) -> list[Path]:
 
 def write_part(folder: Path, table: pl.DataFrame) -> None:
     """Add a part, numbered after all that are there; it is there whole or not at all. OSError if the disk is full."""
-    number = max((_order(path)[0] for path in list_parts(folder)), default=-1) + 1
-    replace_part(folder / f"part-{number:06d}.parquet", table)
+    with _NUMBERING:
+        number = max((_order(path)[0] for path in list_parts(folder)), default=-1) + 1
+        replace_part(folder / f"part-{number:06d}.parquet", table)
 
 
 def replace_part(path: Path, table: pl.DataFrame) -> None:

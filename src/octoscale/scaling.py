@@ -14,6 +14,7 @@ stays in [-126, 126], so that 2**scale_bias is a normal float32. An amax that is
 """
 
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -94,23 +95,26 @@ class History:
 
     A step may see the tensor several times (micro-batches, or a second forward under activation checkpointing): its
     amax is the largest of them, and it enters the history only when `advance` closes the step. So a recomputed
-    forward uses the scale of the first one.
+    forward uses the scale of the first one. Several threads may share it.
     """
 
     def __init__(self, length: int, past: Sequence[float] = (), device: torch.device | str = "cpu") -> None:
         self._length = length
         self._past = [torch.tensor(amax, dtype=torch.float32, device=device) for amax in past][-length:]
         self._pending: Tensor | None = None
+        self._lock = threading.Lock()
 
     def observe(self, amax: Tensor) -> None:
         """Take note of an amax of the current step."""
-        self._pending = amax if self._pending is None else torch.maximum(self._pending, amax)
+        with self._lock:
+            self._pending = amax if self._pending is None else torch.maximum(self._pending, amax)
 
     def advance(self) -> None:
         """Close the current step. A step whose amax was 0 or not finite leaves no trace."""
-        if self._pending is not None and bool(self._pending.isfinite() & (self._pending > 0)):
-            self._past = [*self._past, self._pending][-self._length :]
-        self._pending = None
+        with self._lock:
+            pending, self._pending = self._pending, None
+            if pending is not None and bool(pending.isfinite() & (pending > 0)):
+                self._past = [*self._past, pending][-self._length :]
 
     def save(self) -> list[float]:
         """The amax of the closed steps in memory, oldest first: the `past` of another History."""
@@ -118,7 +122,8 @@ class History:
 
     def max(self) -> Tensor | None:
         """The largest amax of the closed steps in memory; None if there is none."""
-        return torch.stack(self._past).amax() if self._past else None
+        past = self._past  # one list, whatever another thread puts in its place
+        return torch.stack(past).amax() if past else None
 
 
 def amax_to_scale_bias(amax: Tensor, fmt: Format, margin: int = 0) -> Tensor:

@@ -73,9 +73,16 @@ def token_windows(text: str, encode: Encode, *, window: int, num_tokens: int | N
 
 def check_window(window: int, model: Any) -> None:
     """ValueError if a window is longer than what a transformers model was made for."""
-    limit = getattr(model.config, "max_position_embeddings", None)
+    limit = positions_of(model)
     if limit is not None and window > limit:
         raise ValueError(f"a window of {window} tokens is longer than the model's {limit} positions: lower --window")
+
+
+def positions_of(model: Any) -> int | None:
+    """How many tokens a transformers model was made for; None if it does not say, or has no limit."""
+    config = model.config.get_text_config()
+    limit = getattr(config, "max_position_embeddings", None)
+    return limit if isinstance(limit, int) and limit > 0 else None
 
 
 def check_ids(windows: Tensor, model: Any) -> None:

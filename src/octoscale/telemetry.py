@@ -11,6 +11,7 @@ recording does not make it wait; a CPU's at once, for small tensors kept alive b
 
 import platform
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,8 +71,8 @@ class Recorder:
     `step` counts forward passes of the recorded model from 0; whoever drives a training may set it before each pass.
     `last_step` is that of the last pass. A gradient belongs to the step of its forward; what a reentrant checkpoint
     recomputes, to the last one. Exponents are wanted on each `every`-th step; every=0: never. only_training: casts of
-    inference (eval mode, no gradients) are left out. One process records to a folder; several recorders of that
-    process may.
+    inference (eval mode, no gradients) are left out. One process records to a folder; several recorders and threads of
+    that process may.
     """
 
     def __init__(
@@ -94,6 +95,13 @@ class Recorder:
         self._flush_seconds, self._last_flush = flush_seconds, time.monotonic()
         self._rows: list[dict[str, Any]] = []
         self._latest: list[dict[str, Any]] = []
+        self._lock = threading.RLock()
+
+    def next_step(self) -> None:
+        """A forward pass has ended."""
+        with self._lock:
+            self.last_step = self.step
+            self.step += 1
 
     def wants_exponents(self, step: int) -> bool:
         """Whether the rows of a step get histograms."""
@@ -124,20 +132,22 @@ class Recorder:
         }
         if cast.codes.device.type == "cpu":
             row = {key: _value(value) for key, value in row.items()}
-        self._rows.append(row)
-        if self._latest and self._latest[0]["step"] != step:
-            self._latest = []
-        self._latest.append(row)
-        if len(self._rows) >= _MAX_WAITING_ROWS or time.monotonic() - self._last_flush > self._flush_seconds:
-            self.flush()
+        with self._lock:
+            self._rows.append(row)
+            if self._latest and self._latest[0]["step"] != step:
+                self._latest = []
+            self._latest.append(row)
+            if len(self._rows) >= _MAX_WAITING_ROWS or time.monotonic() - self._last_flush > self._flush_seconds:
+                self.flush()
 
     def flush(self) -> None:
         """Write the waiting rows as one part. OSError if the disk is full; the rows then stay."""
-        if self._rows:
-            columns = {key: [_value(row[key]) for row in self._rows] for key in SCHEMA}
-            write_part(self._scales, pl.DataFrame(columns, schema=SCHEMA))
-            self._rows.clear()
-        self._last_flush = time.monotonic()
+        with self._lock:
+            if self._rows:
+                columns = {key: [_value(row[key]) for row in self._rows] for key in SCHEMA}
+                write_part(self._scales, pl.DataFrame(columns, schema=SCHEMA))
+                self._rows.clear()
+            self._last_flush = time.monotonic()
 
     def scalars(self) -> dict[str, float]:
         """Of the last step that has rows, for a tracker: by role and kind the mean scale_bias, and the clipped shares.
@@ -145,7 +155,9 @@ class Recorder:
         Names as `scale_bias/input/ffn_out`; `saturated` and `flushed` in % of the values.
         """
         groups: dict[str, list[dict[str, Any]]] = {}
-        for row in self._latest:
+        with self._lock:
+            latest = list(self._latest)
+        for row in latest:
             groups.setdefault(f"{row['role']}/{row['kind']}", []).append(row)
         found: dict[str, float] = {}
         for name, rows in groups.items():
@@ -183,8 +195,7 @@ def record(
     recorder = Recorder(folder, every=every, phase=phase, scaling=scaling, flush_seconds=flush_seconds)
 
     def next_step(*_: object) -> None:
-        recorder.last_step = recorder.step
-        recorder.step += 1
+        recorder.next_step()
 
     hook = model.register_forward_hook(next_step, always_call=True)
     for layer in layers:
