@@ -33,6 +33,7 @@ FAMILIES = {
     "blip-2": "q.layer.0.crossattention.attention.value q.layer.0.crossattention.output.dense q.layer.0.intermediate_query.dense q.layer.0.output_query.dense",  # noqa: E501
     "distilbert": "distilbert.transformer.layer.0.attention.q_lin distilbert.transformer.layer.0.attention.out_lin distilbert.transformer.layer.0.ffn.lin1 distilbert.transformer.layer.0.ffn.lin2",  # noqa: E501
     "modernbert": "model.layers.0.attn.Wqkv model.layers.0.attn.Wo model.layers.0.mlp.Wi model.layers.0.mlp.Wo",
+    "roberta-prelayernorm": "- roberta_prelayernorm.encoder.layer.0.attention.output.dense roberta_prelayernorm.encoder.layer.0.intermediate.dense roberta_prelayernorm.encoder.layer.0.output.dense",  # noqa: E501
     "deberta-v2": "deberta.encoder.layer.0.attention.self.query_proj deberta.encoder.layer.0.attention.output.dense deberta.encoder.layer.0.intermediate.dense deberta.encoder.layer.0.output.dense",  # noqa: E501
     "mpnet": "mpnet.encoder.layer.0.attention.attn.q mpnet.encoder.layer.0.attention.attn.o mpnet.encoder.layer.0.intermediate.dense mpnet.encoder.layer.0.output.dense",  # noqa: E501
     "albert": "albert.encoder.albert_layer_groups.0.albert_layers.0.attention.query albert.encoder.albert_layer_groups.0.albert_layers.0.attention.dense albert.encoder.albert_layer_groups.0.albert_layers.0.ffn albert.encoder.albert_layer_groups.0.albert_layers.0.ffn_output",  # noqa: E501
@@ -49,9 +50,36 @@ FAMILIES = {
     "swin": "swin.encoder.layers.0.blocks.0.attention.self.query swin.encoder.layers.0.blocks.0.attention.output.dense swin.encoder.layers.0.blocks.0.intermediate.dense swin.encoder.layers.0.blocks.0.output.dense",  # noqa: E501
     "xlstm": "backbone.blocks.0.mlstm_layer.q backbone.blocks.0.mlstm_layer.out_proj backbone.blocks.0.ffn.proj_up_gate backbone.blocks.0.ffn.proj_down",  # noqa: E501
     "moshi": "model.layers.0.self_attn.q_proj.linear model.layers.0.self_attn.o_proj.linear model.layers.0.mlp.fc1 model.layers.0.mlp.fc2",  # noqa: E501
+    "internvl": "- vision.encoder.layer.0.attention.projection_layer - -",
+    "blip": "vision_model.encoder.layers.0.self_attn.qkv vision_model.encoder.layers.0.self_attn.projection - -",
+    "bark": "layers.0.attn.att_proj layers.0.attn.out_proj layers.0.mlp.in_proj layers.0.mlp.out_proj",
+    "conformer": "encoder.layers.0.self_attn.linear_q encoder.layers.0.self_attn.linear_out encoder.layers.0.feed_forward1.linear1 encoder.layers.0.feed_forward1.linear2",  # noqa: E501
+    "positions": "encoder.layers.0.self_attn.relative_k_proj - - -",
+    "deformable": "decoder.layers.0.encoder_attn.sampling_offsets decoder.layers.0.encoder_attn.output_proj decoder.layers.0.mlp.fc1 decoder.layers.0.mlp.fc2",  # noqa: E501
+    "gemma3n audio": "conformer.0.attention.attn.q_proj conformer.0.attention.post conformer.0.ffw_layer_start.ffw_layer_1 conformer.0.ffw_layer_end.ffw_layer_2",  # noqa: E501
+    "gemma4 audio": "layers.0.self_attn.q_proj.linear layers.0.self_attn.post.linear layers.0.feed_forward1.ffw_layer_1.linear layers.0.feed_forward2.ffw_layer_2.linear",  # noqa: E501
+    "qwen-vl vision": "visual.blocks.0.attn.qkv visual.blocks.0.attn.proj visual.blocks.0.mlp.linear_fc1 visual.blocks.0.mlp.linear_fc2",  # noqa: E501
+    "qwen-omni": "blocks.0.attn.to_q blocks.0.attn.to_out.0 blocks.0.ff.ff.0 blocks.0.ff.ff.3",
+    "sam": "vision_encoder.layers.0.attn.qkv vision_encoder.layers.0.attn.proj blocks.0.mlp.proj_in blocks.0.mlp.proj_out",  # noqa: E501
+    "convnext": "- - convnext.encoder.stages.0.layers.0.pwconv1 convnext.encoder.stages.0.layers.0.pwconv2",
+    "cvt": "layers.0.attention.attention.projection_key layers.0.attention.output.dense layers.0.intermediate.dense layers.0.output.dense",  # noqa: E501
+    "focalnet": "layers.0.modulation.projection_in layers.0.modulation.projection_out layers.0.mlp.fc1 layers.0.mlp.fc2",  # noqa: E501
+    "swiftformer": "blocks.0.attn.to_key blocks.0.attn.final - -",
+    "levit": "stages.0.layers.0.module.queries_keys_values.linear stages.0.layers.0.module.projection.linear layers.1.module.linear_up.linear layers.1.module.linear_down.linear",  # noqa: E501
+    "lxmert": "r_layers.0.attention.self.key r_layers.0.attention.output.dense x_layers.0.visn_inter.dense x_layers.0.visn_output.dense",  # noqa: E501
+    "lilt": "layer.0.attention.self.layout_key layer.0.attention.layout_output.dense layer.0.layout_intermediate.dense layer.0.layout_output.dense",  # noqa: E501
+    "patchtst": "layers.0.self_attn.q_proj layers.0.self_attn.out_proj layers.0.ff.0 layers.0.ff.3",
+    "xlstm gates": "blocks.0.mlstm_layer.igate_preact - - -",
+    "indexer": "model.layers.0.self_attn.indexer.weights_proj - - -",
     "peft": "model.layers.0.self_attn.q_proj.base_layer model.layers.0.self_attn.o_proj.base_layer model.layers.0.mlp.up_proj.base_layer model.layers.0.mlp.down_proj.base_layer",  # noqa: E501
 }  # fmt: skip
-NOTHING = "backbone.layers.0.mixer.x_proj bert.pooler lm_head layers.0.per_layer_projection layers.0.mlp.router"
+NOTHING = (
+    "backbone.layers.0.mixer.x_proj bert.pooler lm_head layers.0.per_layer_projection layers.0.mlp.router proj_out "
+    "model.layers.0.mlp.gate model.layers.0.mlp.router.gate model.layers.0.mlp.gate.router_mlp.fc1 mlp.gate.down_proj "
+    "layers.0.ada_rms_norm.linear1 layers.0.attn_norm.linear layers.0.altup.prediction_coefs "
+    "layers.0.laurel.linear_left layers.0.attention.self.continuous_position_bias_mlp.0 time_embed.time_mlp.2 "
+    "encoder.layers.0.downsample.reduction"
+)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
