@@ -21,6 +21,8 @@ LAYERS = {
     "runfolder": 0,
     "parts": 1,
     "manifest": 0,
+    "run_files": 0,
+    "whole_file": 0,
     "companions": 0,
     "terms": 0,
     "heap": 0,

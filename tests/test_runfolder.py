@@ -2,16 +2,12 @@
 
 import json
 import math
-from pathlib import Path
 
 import pytest
+from checkpoints import contents as files
 
-from octoscale.runfolder import RunFolder, replacing, write_json
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder and what it holds."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+from octoscale.run_files import MARK
+from octoscale.runfolder import RunFolder
 
 
 @pytest.mark.parametrize("existing", ["absent", "empty"])
@@ -20,9 +16,9 @@ def test_create_makes_a_run(tmp_path, existing):
     if existing == "empty":
         path.mkdir(parents=True)
     run = RunFolder.create(path, {"seed": 1})
-    assert run.read_json(run.header) == {"seed": 1}
+    assert run.read_json(run.header) == MARK | {"seed": 1}
     assert run.scales.is_dir()
-    assert RunFolder.open(path).read_json(run.header) == {"seed": 1}
+    assert RunFolder.open(path).read_json(run.header) == MARK | {"seed": 1}
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -43,7 +39,7 @@ def test_create_refuses_a_run_unless_told_to_overwrite(tmp_path):
     assert files(old.path) == before
     RunFolder.create(old.path, {"seed": 2}, overwrite=True)
     assert list(files(old.path)) == ["run.json"]  # nothing of the old run is left to be mixed with the new one
-    assert old.read_json(old.header) == {"seed": 2}
+    assert old.read_json(old.header) == MARK | {"seed": 2}
 
 
 def test_create_refuses_a_path_that_is_a_file(tmp_path):
@@ -75,15 +71,6 @@ def test_metrics_are_appended_line_by_line(tmp_path):
     assert [json.loads(line) for line in lines] == rows
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_write_json_refuses_what_json_does_not_have(tmp_path, bad):
-    path = tmp_path / "summary.json"
-    write_json(path, {"loss": 1.0})
-    with pytest.raises(ValueError, match="JSON compliant"):
-        write_json(path, {"loss": [bad]})
-    assert files(tmp_path) == {"summary.json": b'{\n  "loss": 1.0\n}\n'}
-
-
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_metrics_refuse_what_json_does_not_have(tmp_path, bad):
     run = RunFolder.create(tmp_path, {})
@@ -96,43 +83,3 @@ def test_a_line_cut_short_does_not_spoil_the_next(tmp_path):
     run.metrics.write_text('{"step": 0}\n{"step": 1, "lo')
     run.append_metrics({"step": 2})
     assert '{"step": 2}' in run.metrics.read_text().splitlines()
-
-
-def test_write_json_refuses_an_object_and_keeps_the_old_file(tmp_path):
-    path = tmp_path / "summary.json"
-    write_json(path, {"loss": 1.0})
-    with pytest.raises(TypeError, match="not JSON serializable"):
-        write_json(path, {"loss": 2.0, "path": tmp_path})
-    assert files(tmp_path) == {"summary.json": b'{\n  "loss": 1.0\n}\n'}
-
-
-@pytest.mark.parametrize("moment", ["write_text", "replace"])
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, moment):
-    path = tmp_path / "summary.json"
-    write_json(path, {"loss": 1.0})
-
-    def fail(self: Path, *args, **kwargs):
-        self.write_bytes(b"{ half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, moment, fail)
-    with pytest.raises(OSError, match="No space left"):
-        write_json(path, {"loss": 2.0})
-    assert files(tmp_path) == {"summary.json": b'{\n  "loss": 1.0\n}\n'}
-
-
-def test_a_reader_sees_the_old_file_while_the_new_one_is_written(tmp_path):
-    path = tmp_path / "part"
-    path.write_text("old")
-    with replacing(path) as temporary:
-        temporary.write_text("new")
-        assert path.read_text() == "old"
-        assert temporary.parent == path.parent  # a rename is atomic only within one file system
-    assert files(tmp_path) == {"part": b"new"}
-
-
-def test_a_full_disk_is_named_with_the_file(tmp_path):
-    path = tmp_path / "figure.png"
-    with pytest.raises(OSError, match=r"No space left on device: .*figure\.png"), replacing(path):
-        raise OSError(28, "No space left on device")
-    assert files(tmp_path) == {}

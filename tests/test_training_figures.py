@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from octoscale import cli, figures
-from octoscale.runfolder import RunFolder, write_json
+from octoscale.runfolder import RunFolder
 from octoscale.telemetry import SCHEMA
 from octoscale.training_figure_data import (
     LossCurve,
@@ -21,6 +21,7 @@ from octoscale.training_figure_data import (
     running_mean,
     scale_bias_by_step,
 )
+from octoscale.whole_file import write_json
 
 
 def row(**changes) -> dict:

@@ -9,6 +9,7 @@ the loss scale. Before Trainer writes a checkpoint, the rows until then are on d
 
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import transformers
 from torch import nn
 
 from octoscale.linear import Fp8Linear
+from octoscale.lock import exclusive_run
 from octoscale.model_state import load_renamed, save_renamed
 from octoscale.runfolder import RunFolder
 from octoscale.telemetry import Recorder, fp8_layers, read_scales, run_header
@@ -30,7 +32,7 @@ class TrainerCallback(transformers.TrainerCallback):  # type: ignore[misc]
 
     folder: a run's folder; run.json is written if it has none. every: histograms of exponents on each N-th step. Rows
     carry Trainer's step; with several micro-batches a step has several rows. What is evaluated in between is not
-    recorded. A model without FP8 layers gets its losses logged, and no rows.
+    recorded. A model without FP8 layers gets its losses logged, and no rows. Of several processes, the first records.
 
     Trainer's checkpoints hold some tensors under names that it does not find again (experts of Mixtral, the head of
     GPT-NeoX): they are kept beside, and put back when the training goes on, or ends with the best checkpoint.
@@ -45,6 +47,7 @@ class TrainerCallback(transformers.TrainerCallback):  # type: ignore[misc]
         self._every, self._scaling, self._progress = every, scaling, progress
         self._recorder: Recorder | None = None
         self._loss_scale: float | None = None
+        self._lock = ExitStack()
         self.skipped = 0
 
     def put_first(self, trainer: Any) -> None:
@@ -52,9 +55,15 @@ class TrainerCallback(transformers.TrainerCallback):  # type: ignore[misc]
         trainer.callback_handler.callbacks.insert(0, self)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: nn.Module, **_: Any) -> None:
-        """Attach a recorder to the FP8 layers; put back what Trainer did not find in its checkpoint."""
+        """Attach a recorder to the FP8 layers; put back what Trainer did not find in its checkpoint.
+
+        FileExistsError if another process writes to the folder.
+        """
         if state.global_step > 0:
             load_renamed(model, _checkpoint(args, state))
+        if not state.is_world_process_zero:
+            return
+        self._lock.enter_context(exclusive_run(self._run.path, join=True))
         if not self._run.header.exists():
             RunFolder.create(self._run.path, run_header(next(model.parameters()).device, scaling=self._scaling))
         if not any(isinstance(module, Fp8Linear) for module in model.modules()):
@@ -79,6 +88,8 @@ class TrainerCallback(transformers.TrainerCallback):  # type: ignore[misc]
         scale = _loss_scale(optimizer)
         if scale is not None and self._loss_scale is not None and scale < self._loss_scale:
             self.skipped += 1
+            if not state.is_world_process_zero:
+                return
             row = {"step": state.global_step + 1, "skipped": True, "loss_scale": scale}
             self._run.append_metrics({"phase": "train", "scaling": self._scaling, **row})
 
@@ -99,6 +110,8 @@ class TrainerCallback(transformers.TrainerCallback):  # type: ignore[misc]
         scale = _loss_scale(optimizer)
         if scale is not None and "loss" in logs:
             logs["loss_scale"] = scale
+        if not state.is_world_process_zero:
+            return
         row = {key: value if math.isfinite(value) else None for key, value in logs.items()}
         self._run.append_metrics({"phase": "train", "scaling": self._scaling, "step": state.global_step, **row})
         if "loss" in logs:
@@ -115,11 +128,12 @@ class TrainerCallback(transformers.TrainerCallback):  # type: ignore[misc]
 
     def close(self, model: nn.Module) -> None:
         """Write the last rows and let go of the model; Trainer calls it, unless the training ends with an error."""
-        if self._recorder is not None:
-            for layer in fp8_layers(model):
-                layer.fp8.runtime.attach(None)
-            self._recorder.flush()
-            self._recorder = None
+        with self._lock:
+            if self._recorder is not None:
+                for layer in fp8_layers(model):
+                    layer.fp8.runtime.attach(None)
+                self._recorder.flush()
+                self._recorder = None
 
     def first_nonfinite(self, step: int) -> str | None:
         """Where infinity or NaN was first met in a step; None if no cast has met it."""

@@ -28,11 +28,11 @@ from octoscale.layouts import OWN_KEY, Layout
 from octoscale.lock import exclusive
 from octoscale.manifest import write_manifest
 from octoscale.recipe import Operand, Recipe
-from octoscale.runfolder import replacing, write_json
 from octoscale.safetensors_file import Entry, writing
 from octoscale.scaling import Constant
 from octoscale.stored import check_finite_weight
 from octoscale.terms import FILES, begin_or_resume, check_unchanged, state_of
+from octoscale.whole_file import replacing, write_json
 from octoscale.whole_folder import (
     BEGUN,
     CHECKPOINT,

@@ -681,7 +681,7 @@ def _compare(runs: "list[RunFolder]", as_json: bool) -> None:
 def _carry_out(plan: Validation, folder: Path, overwrite: bool, as_json: bool, *, find_range: bool = False) -> None:
     """Run a validation with a progress bar, then show it; on Ctrl-C say what is there and exit with 130."""
     from octoscale import terminal
-    from octoscale.experiment import note_range, run_validation
+    from octoscale.experiment import run_validation
 
     keep_freed_memory()
     console = terminal.PlainConsole(stderr=True)
@@ -689,13 +689,11 @@ def _carry_out(plan: Validation, folder: Path, overwrite: bool, as_json: bool, *
     try:
         unit = "layers" if plan.by_layer else "windows"
         with terminal.progress_bar(console, len(plan.scalings), unit) as progress:
-            run = run_validation(plan, folder, overwrite=overwrite, progress=progress)
+            run = run_validation(plan, folder, overwrite=overwrite, find_range=find_range, progress=progress)
     except KeyboardInterrupt:
         there = f"; what was measured until now: octoscale report {folder}" if (folder / "run.json").exists() else ""
         console.print_text(f"interrupted{there}")
         raise typer.Exit(130) from None
-    if find_range:
-        note_range(run)
     _show(run, as_json)
 
 

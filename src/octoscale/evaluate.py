@@ -11,7 +11,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,15 @@ from octoscale.convert import convert, revert
 from octoscale.formats import PRECISIONS
 from octoscale.layerwise import check_by_layer, losses_by_layer
 from octoscale.linear import Fp8Linear, NonFiniteError
+from octoscale.lock import exclusive_run
 from octoscale.recipe import Recipe, check_names, parse_scaling
-from octoscale.runfolder import RunFolder, write_json
+from octoscale.runfolder import RunFolder
 from octoscale.scaling import Constant
 from octoscale.stored import StoredLinear
 from octoscale.tasks import Encode, Task
 from octoscale.telemetry import Recorder, record, run_header
 from octoscale.validation import STORED
+from octoscale.whole_file import write_json
 
 #: Called with the scaling, windows (or layers) done, and in all.
 Progress = Callable[[str, int, int], None]
@@ -121,25 +123,26 @@ def validate(
     progress then counts layers, and ValueError refuses models that cannot go so. A model that was loaded with FP8
     weights has one scaling: "stored".
     Raises ValueError for a scaling that cannot be read, two of one name, a model in training mode or in FP8 already;
-    FileExistsError if the run holds records; and whatever `convert` raises.
+    FileExistsError if the run holds records, or another process writes to it; and whatever `convert` raises.
     """
     chosen = [_parse(scaling) if isinstance(scaling, str) else scaling for scaling in scalings]
     check_names(chosen)
     _check_state(model, chosen)
     if by_layer and task is not None:
         raise ValueError("questions are asked one by one, not layer by layer: leave the task out")
-    run = None if folder is None else _fresh_run(folder, model)
-    head = {"tokens": windows.numel(), "window": windows.shape[-1], **(head or {})}
-    histograms = _recipe_with_histograms(chosen)
-    scores: list[Score] = []
-    _write_summary(run, head, scores)
-    for scaling in chosen:
-        shown = every if scaling is histograms or scaling == STORED else 0
-        to_check = by_layer and not scores
-        context = _Context(windows=windows, task=task, run=run, every=shown, by_layer=by_layer, to_check=to_check)
-        scores.append(_score(model, scaling, context, progress))
+    with nullcontext() if folder is None else exclusive_run(folder, join=True):
+        run = None if folder is None else _fresh_run(folder, model)
+        head = {"tokens": windows.numel(), "window": windows.shape[-1], **(head or {})}
+        histograms = _recipe_with_histograms(chosen)
+        scores: list[Score] = []
         _write_summary(run, head, scores)
-    return scores
+        for scaling in chosen:
+            shown = every if scaling is histograms or scaling == STORED else 0
+            to_check = by_layer and not scores
+            context = _Context(windows=windows, task=task, run=run, every=shown, by_layer=by_layer, to_check=to_check)
+            scores.append(_score(model, scaling, context, progress))
+            _write_summary(run, head, scores)
+        return scores
 
 
 def summarize(scores: Sequence[Score]) -> dict[str, Any]:

@@ -12,16 +12,21 @@ from octoscale.convert import plan as plan_conversion
 from octoscale.evaluate import Progress, validate
 from octoscale.formats import PRECISIONS
 from octoscale.fp8_head import put_head_in_fp8
+from octoscale.lock import exclusive_run
 from octoscale.recipe import Recipe, check_names, parse_scaling
-from octoscale.runfolder import RunFolder, write_json
+from octoscale.runfolder import RunFolder
 from octoscale.sweep import bias_range
 from octoscale.telemetry import run_header
 from octoscale.validation import DEFAULT_SCALINGS, STORED, Validation
+from octoscale.whole_file import write_json
 
 
-def run_validation(plan: Validation, folder: Path, *, overwrite: bool, progress: Progress | None = None) -> RunFolder:
+def run_validation(
+    plan: Validation, folder: Path, *, overwrite: bool, find_range: bool = False, progress: Progress | None = None
+) -> RunFolder:
     """Carry out `plan` and write it to `folder`. All input is checked before the folder is made.
 
+    find_range: add the range of CSCALE biases that pass to the summary.
     Raises ValueError or OSError, naming the remedy, for anything in the plan that cannot be had.
     """
     stored = models.is_stored(plan.model)
@@ -46,7 +51,6 @@ def run_validation(plan: Validation, folder: Path, *, overwrite: bool, progress:
     windows = tasks.token_windows(text, loaded.encode, window=plan.window, num_tokens=plan.tokens)
     tasks.check_ids(windows, loaded.model)
     header = run_header(loaded.model.device, plan=_plain(plan), note=loaded.note)
-    run = RunFolder.create(folder, header, overwrite=overwrite)
     head = {
         "model": plan.model,
         "text": plan.text,
@@ -57,17 +61,21 @@ def run_validation(plan: Validation, folder: Path, *, overwrite: bool, progress:
         "reason": header["reason"],
     }
     task = tasks.Task(questions=questions, encode=loaded.encode) if questions else None
-    validate(
-        loaded.model,
-        scalings,
-        windows=windows,
-        folder=folder,
-        every=plan.every,
-        task=task,
-        head=head,
-        progress=progress,
-        by_layer=plan.by_layer,
-    )
+    with exclusive_run(folder):
+        run = RunFolder.create(folder, header, overwrite=overwrite)
+        validate(
+            loaded.model,
+            scalings,
+            windows=windows,
+            folder=folder,
+            every=plan.every,
+            task=task,
+            head=head,
+            progress=progress,
+            by_layer=plan.by_layer,
+        )
+        if find_range:
+            _note_range(run)
     return run
 
 
@@ -76,8 +84,7 @@ def scalings_for(model: str, wanted: Sequence[str]) -> Sequence[str]:
     return wanted or ((STORED,) if models.is_stored(model) else DEFAULT_SCALINGS)
 
 
-def note_range(run: RunFolder) -> None:
-    """Add the range of CSCALE biases that pass to the run's summary."""
+def _note_range(run: RunFolder) -> None:
     summary = run.read_json(run.summary)
     found = bias_range(summary)
     write_json(run.summary, {**summary, "cscale_range": {**asdict(found), "text": str(found)}})

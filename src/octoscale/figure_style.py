@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from octoscale.kinds import KINDS
-from octoscale.runfolder import replacing
+from octoscale.whole_file import replacing
 
 LineStyle = Literal["-", "--", "-.", ":"]
 

@@ -25,9 +25,9 @@ from octoscale.lock import exclusive
 from octoscale.manifest import write_manifest
 from octoscale.models import SIZES, config_of_size
 from octoscale.recipe import Recipe
-from octoscale.runfolder import write_json
 from octoscale.safetensors_file import DTYPE_NAMES, Entry, writing
 from octoscale.scaling import Constant
+from octoscale.whole_file import write_json
 from octoscale.whole_folder import (
     BEGUN,
     CHECKPOINT,

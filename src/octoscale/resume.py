@@ -5,6 +5,7 @@ again are recorded once; the same machine, threads and seed give the same bits a
 """
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ def is_finished(run: RunFolder, plan: Training) -> bool:
 
 def take_back(run: RunFolder) -> Path | None:
     """Undo what was recorded after the newest checkpoint, and return that; None, and nothing done, without one."""
+    for left in run.checkpoints.glob(".checkpoint-*.tmp"):  # of a process that was killed while it wrote
+        shutil.rmtree(left)
     checkpoint = newest_checkpoint(run.checkpoints)
     if checkpoint is not None:
         step = checkpoint_step(checkpoint)

@@ -8,17 +8,18 @@
     checkpoints/    of a training: the newest state to go on from (trainer.py)
     model/          of a training that ended: the model, as transformers saves it
 
-A file is written under a temporary name in the same folder and then renamed: a reader, or a crash, sees the old
-file or the new one. Only metrics.jsonl is appended to; a line cut short by a crash is left out when it is read.
+A file is whole or not there (whole_file.py). Only metrics.jsonl is appended to; a line cut short by a crash is left out
+when it is read.
 """
 
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from octoscale.run_files import HEADER, MARK, check_own, empty, is_leftover
+from octoscale.whole_file import replacing, write_json
 
 
 class RunFolder:
@@ -26,7 +27,7 @@ class RunFolder:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self.header = self.path / "run.json"
+        self.header = self.path / HEADER
         self.metrics = self.path / "metrics.jsonl"
         self.summary = self.path / "summary.json"
         self.scales = self.path / "scales"
@@ -36,15 +37,16 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path | str, header: dict[str, Any], *, overwrite: bool = False) -> "RunFolder":
-        """Make a new run. FileExistsError if the folder holds something, unless that is a run and `overwrite`."""
+        """Make a new run. FileExistsError if the folder holds something, unless `overwrite` and all is of a run."""
         run = cls(path)
-        if run.path.is_dir() and any(not _is_temporary(file) for file in run.path.iterdir()):
+        if run.path.is_dir() and not all(is_leftover(file) for file in run.path.iterdir()):
             if not run.header.exists():
                 raise FileExistsError(f"{run.path} holds files that are not a run: choose another folder")
             if not overwrite:
                 raise FileExistsError(f"{run.path} already holds a run: choose another folder, or --overwrite")
-            shutil.rmtree(run.path)
-        write_json(run.header, header)
+            check_own(run.path)
+            empty(run.path)
+        write_json(run.header, MARK | header)
         run.scales.mkdir(exist_ok=True)
         return run
 
@@ -84,31 +86,3 @@ class RunFolder:
             raise FileNotFoundError(f"{self.path} has no {path.name}: the run ended before it was written")
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return content
-
-
-def _is_temporary(path: Path) -> bool:
-    """Whether a process that was killed left this behind while it wrote something else."""
-    return path.name.startswith(".") and path.name.endswith(".tmp")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path to write to; it takes the place of `path` when the block ends well, and is deleted if not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        if error.errno is not None and error.filename is None:  # a full disk does not say which file
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Replace `path` by `content`. ValueError for NaN and infinity, which JSON does not have: write None."""
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

@@ -26,6 +26,7 @@ from torch import nn
 
 from octoscale import backends
 from octoscale.formats import Role
+from octoscale.lock import exclusive_run
 from octoscale.ops import Quantized
 from octoscale.parts import DamagedPartError, list_parts, read_part, readable_parts, replace_part, write_part
 from octoscale.runfolder import RunFolder
@@ -183,30 +184,32 @@ def record(
     folder: made if need be; a run.json is written if it has none. every: histograms of exponents on each N-th step.
     phase and scaling label the rows; scaling defaults to the recipe's name. What the folder holds stays, and the new
     rows are added: another phase tells them apart.
-    Raises ValueError if the model has no FP8 layer, or is being recorded already.
+    Raises ValueError if the model has no FP8 layer, or is being recorded already; FileExistsError if another process
+    writes to the folder.
     """
     layers = fp8_layers(model)
     if any(layer.fp8.runtime.recorder is not None for layer in layers):
         raise ValueError("this model is being recorded already: leave the other record() block first")
     recipe = layers[0].fp8.recipe
-    if not RunFolder(folder).header.exists():
-        RunFolder.create(folder, run_header(next(model.parameters()).device, recipe=recipe.name))
-    scaling = recipe.name if scaling is None else scaling
-    recorder = Recorder(folder, every=every, phase=phase, scaling=scaling, flush_seconds=flush_seconds)
+    with exclusive_run(folder, join=True):
+        if not RunFolder(folder).header.exists():
+            RunFolder.create(folder, run_header(next(model.parameters()).device, recipe=recipe.name))
+        scaling = recipe.name if scaling is None else scaling
+        recorder = Recorder(folder, every=every, phase=phase, scaling=scaling, flush_seconds=flush_seconds)
 
-    def next_step(*_: object) -> None:
-        recorder.next_step()
+        def next_step(*_: object) -> None:
+            recorder.next_step()
 
-    hook = model.register_forward_hook(next_step, always_call=True)
-    for layer in layers:
-        layer.fp8.runtime.attach(recorder)
-    try:
-        yield recorder
-    finally:
-        hook.remove()
+        hook = model.register_forward_hook(next_step, always_call=True)
         for layer in layers:
-            layer.fp8.runtime.attach(None)
-        recorder.flush()
+            layer.fp8.runtime.attach(recorder)
+        try:
+            yield recorder
+        finally:
+            hook.remove()
+            for layer in layers:
+                layer.fp8.runtime.attach(None)
+            recorder.flush()
 
 
 def fp8_layers(model: nn.Module) -> "list[Fp8Linear]":

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from octoscale.runfolder import write_json
+from octoscale.whole_file import write_json
 from octoscale.whole_folder import BEGUN, begin
 
 #: The term that says in which state the files were that are read.

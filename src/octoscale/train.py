@@ -19,14 +19,16 @@ from octoscale import models, resume, tasks
 from octoscale.callback import Progress, TrainerCallback
 from octoscale.convert import convert
 from octoscale.convert import plan as plan_conversion
+from octoscale.lock import exclusive_run
 from octoscale.models import LoadedModel
 from octoscale.recipe import Recipe, parse_scaling
-from octoscale.runfolder import RunFolder, write_json
+from octoscale.runfolder import RunFolder
 from octoscale.state import load_fp8_state
 from octoscale.telemetry import run_header
 from octoscale.train_data import Data, labeled_data, read_labeled_texts, text_data
 from octoscale.trainer import Trainer, checkpoint_step, save_model_whole
 from octoscale.training import Training
+from octoscale.whole_file import write_json
 
 
 def run_training(
@@ -45,17 +47,25 @@ def run_training(
     finite: the run keeps what was until then.
     """
     run = RunFolder(folder)
-    go_on = go_on and run.header.exists()
-    if go_on:
-        resume.check_same_plan(run, plan)
-        if resume.is_finished(run, plan):
-            return run
+    if go_on and run.header.exists():
+        with exclusive_run(folder):
+            return _go_on(plan, run, progress)
     parts = _prepare(plan)
-    checkpoint = resume.take_back(run) if go_on else None
-    if checkpoint is None:
-        header = run_header(parts.loaded.model.device, plan=resume.plan_to_json(plan), note=parts.loaded.note)
-        run = RunFolder.create(folder, header, overwrite=overwrite or go_on)
-    _train(plan, parts, run, checkpoint, progress)
+    with exclusive_run(folder):
+        run = RunFolder.create(folder, _header(plan, parts), overwrite=overwrite)
+        _train(plan, parts, run, None, progress)
+    return run
+
+
+def _go_on(plan: Training, run: RunFolder, progress: Progress | None) -> RunFolder:
+    """Go on with a run that is there, unless it is finished."""
+    resume.check_same_plan(run, plan)
+    if not resume.is_finished(run, plan):
+        parts = _prepare(plan)
+        checkpoint = resume.take_back(run)
+        if checkpoint is None:
+            RunFolder.create(run.path, _header(plan, parts), overwrite=True)
+        _train(plan, parts, run, checkpoint, progress)
     return run
 
 
@@ -65,6 +75,10 @@ class _Parts:
 
     loaded: LoadedModel
     data: Data
+
+
+def _header(plan: Training, parts: _Parts) -> dict[str, Any]:
+    return run_header(parts.loaded.model.device, plan=resume.plan_to_json(plan), note=parts.loaded.note)
 
 
 def _prepare(plan: Training) -> _Parts:

@@ -18,9 +18,12 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from octoscale.callback import TrainerCallback
+from octoscale.manifest import write_manifest
 from octoscale.model_state import load_state, save_state
-from octoscale.runfolder import write_json
+from octoscale.run_files import TRAINED
 from octoscale.state import fp8_state
+from octoscale.whole_file import write_json
+from octoscale.whole_folder import put_in_place
 
 #: In a checkpoint: the FP8 state of the model (state.py).
 FP8_STATE = "fp8.json"
@@ -173,7 +176,7 @@ def _aside(folder: Path) -> Iterator[Path]:
     (hidden / folder.name).mkdir(parents=True)
     try:
         yield hidden / folder.name
-        shutil.rmtree(folder, ignore_errors=True)
-        (hidden / folder.name).rename(folder)
+        write_manifest(hidden / folder.name, TRAINED)
+        put_in_place(hidden / folder.name, folder)
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
