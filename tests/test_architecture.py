@@ -37,6 +37,7 @@ LAYERS = {
     "layouts": 0,
     "quantization": 0,
     "training": 0,
+    "asked": 1,
     "scaling": 1,
     "recipe": 1,
     "safetensors_file": 1,

@@ -339,6 +339,29 @@ def test_a_preset_gives_way_to_options(run, text, tmp_path, monkeypatch):
     assert (plan["accumulate"], plan["dtype"]) == (1, "fp32")
 
 
+@pytest.mark.parametrize("scaling", [None, "amax", "cscale:1", "bf16", "fp16", "fp32"])
+@pytest.mark.parametrize("dtype", [None, "bf16", "fp16", "fp32"])
+@pytest.mark.parametrize("more", [{}, {"--loss-scale": "none"}, {"--batch": "3", "--accumulate": "5"}])
+def test_what_is_typed_wins_over_a_preset(run, monkeypatch, scaling, dtype, more):
+    """Oracle: each typed option stands in the plan; only two precisions that were both typed contradict each other."""
+    plans = []
+    monkeypatch.setattr(cli, "_train", lambda plan, *_: plans.append(plan))
+    words = {"--scaling": scaling, "--dtype": dtype, **more}
+    typed = {option: value for option, value in words.items() if value is not None}
+    args = [word for pair in typed.items() for word in pair]
+    code, _, err = run("train", "gpt-111m", "--preset", "paper", *args)
+    if None not in (scaling, dtype) and scaling in ("bf16", "fp16", "fp32") and scaling != dtype:
+        assert (code, plans) == (2, [])
+        assert f"--dtype {scaling}" in err.splitlines()[-1]
+        return
+    assert code == 0, err
+    for option, value in typed.items():
+        assert str(getattr(plans[0], option.removeprefix("--").replace("-", "_"))) == value
+    assert plans[0].scaling == (scaling or "amax:margin=3")
+    assert plans[0].dtype == (dtype or (scaling if scaling in ("bf16", "fp16", "fp32") else "fp16"))
+    assert (plans[0].window, plans[0].learning_rate) == (120, 4e-5)
+
+
 def test_quantize_writes_a_checkpoint_and_says_what_it_did(run, checkpoint, tmp_path):
     code, out, _ = run("quantize", checkpoint, tmp_path / "fp8", "--scaling", "cscale:2", "--json")
     done = json.loads(out)

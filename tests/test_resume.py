@@ -127,6 +127,22 @@ def test_resume_without_a_run_begins_one(folder, uninterrupted, tmp_path):
     assert measured(run) == measured(uninterrupted["amax"])
 
 
+def test_the_seconds_are_those_of_all_legs(folder, tmp_path):
+    """Oracle: what the checkpoint says, set by hand, and what Trainer says of the last leg; nothing is added twice."""
+    run = run_training(plan(folder, steps=3), tmp_path / "run")
+    first = run.read_json(run.summary)["seconds"]
+    checkpoint = run.checkpoints / "checkpoint-3" / trainer_module.SECONDS
+    assert first > 0
+    assert json.loads(checkpoint.read_text())["seconds"] > 0
+    checkpoint.write_text('{"seconds": 1000}')
+    run = run_training(plan(folder, steps=6), run.path, go_on=True)
+    leg = next(row["train_runtime"] for row in run.read_metrics() if "train_runtime" in row)
+    assert run.read_json(run.summary)["seconds"] == pytest.approx(1000 + leg)
+    run.summary.unlink()
+    run = run_training(plan(folder, steps=6), run.path, go_on=True)  # stopped after its last step
+    assert 1000 < run.read_json(run.summary)["seconds"] < 2000
+
+
 def test_a_finished_run_is_left_as_it_is(folder, uninterrupted):
     run = uninterrupted["amax"]
     before = run.summary.stat().st_mtime_ns

@@ -9,18 +9,18 @@ import io
 import json
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from octoscale.asked import check_training, check_validation
 from octoscale.explained import explained
 from octoscale.heap import keep_freed_memory
 from octoscale.printable import printable
 from octoscale.quantization import Quantization
 from octoscale.streams import open_missing_streams
-from octoscale.training import Training, named_preset
+from octoscale.training import Training, with_preset
 from octoscale.validation import Validation
 from octoscale.waiting import bound_spinning
 
@@ -269,6 +269,7 @@ def _inspected(model: str, recipe: "Recipe", run: bool) -> "tuple[ConversionRepo
 
 @app.command()
 def validate(
+    context: typer.Context,
     model: _Model,
     scaling: _MaybeScalings = None,
     text: _Text = Validation.text,
@@ -307,11 +308,13 @@ def validate(
         by_layer=batch,
         fp8_head=fp8_head,
     )
+    check_validation(_typed(context), plan)
     _carry_out(plan, _folder(out, "validate"), overwrite, as_json)
 
 
 @app.command()
 def sweep(
+    context: typer.Context,
     model: _Model,
     bias: Annotated[str, typer.Option(help="The CSCALE biases: a range -8:6, or a list -3,0,3.")] = "-8:6",
     text: _Text = Validation.text,
@@ -332,6 +335,7 @@ def sweep(
     A bias passes if its perplexity is within 0.5 % of FP8-AMAX's; with --task, if its accuracy is at least 99.5 % of
     the high-precision one.
     """
+    from octoscale.experiment import check_sweep
     from octoscale.sweep import parse_biases
 
     plan = Validation(
@@ -347,6 +351,8 @@ def sweep(
         task=task,
         limit=limit,
     )
+    check_validation(_typed(context), plan)
+    check_sweep(model)
     _carry_out(plan, _folder(out, "sweep"), overwrite, as_json, find_range=True)
 
 
@@ -437,40 +443,41 @@ def train(
     """Train or fine-tune a language model or a classifier, in FP8 or not, and record every scale and gradient."""
     if resume and (out is None or overwrite):
         raise ValueError("--resume goes on with the run that --out names" + (", not --overwrite" if overwrite else ""))
-    plan = Training(
-        model=model,
-        scaling=scaling,
-        text=text,
-        task=task,
-        eval_task=eval_task,
-        tokens=tokens,
-        examples=examples,
-        window=window,
-        steps=steps,
-        batch=batch,
-        accumulate=accumulate,
-        learning_rate=learning_rate,
-        warmup=warmup,
-        weight_decay=weight_decay,
-        loss_scale=loss_scale,
-        validation=validation,
-        formats=formats,
-        skip=skip or (),
-        dtype=dtype,
-        seed=seed,
-        every=every,
-        save_every=save_every,
-        report_to=report_to or (),
-    )
-    if preset is not None:
-        plan = replace(plan, **_not_given(context, named_preset(preset, model, batch)))
+    values = {
+        "model": model,
+        "scaling": scaling,
+        "text": text,
+        "task": task,
+        "eval_task": eval_task,
+        "tokens": tokens,
+        "examples": examples,
+        "window": window,
+        "steps": steps,
+        "batch": batch,
+        "accumulate": accumulate,
+        "learning_rate": learning_rate,
+        "warmup": warmup,
+        "weight_decay": weight_decay,
+        "loss_scale": loss_scale,
+        "validation": validation,
+        "formats": formats,
+        "skip": skip or (),
+        "dtype": dtype,
+        "seed": seed,
+        "every": every,
+        "save_every": save_every,
+        "report_to": report_to or (),
+    }
+    typed = _typed(context)
+    plan = Training(**(values if preset is None else with_preset(preset, values, typed)))
+    check_training(typed, plan)
     _train(plan, _folder(out, "train"), overwrite, resume, as_json)
 
 
-def _not_given(context: typer.Context, preset: dict[str, Any]) -> dict[str, Any]:
-    """The part of a preset that no option on the command line contradicts."""
-    sources = {name: context.get_parameter_source(name) for name in preset}
-    return {name: preset[name] for name, source in sources.items() if source is None or source.name == "DEFAULT"}
+def _typed(context: typer.Context) -> set[str]:
+    """The options that stand on the command line."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
 
 
 def _train(plan: Training, folder: Path, overwrite: bool, resume: bool, as_json: bool) -> None:

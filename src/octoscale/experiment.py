@@ -17,7 +17,7 @@ from octoscale.recipe import Recipe, check_names, parse_scaling
 from octoscale.runfolder import RunFolder
 from octoscale.sweep import bias_range
 from octoscale.telemetry import run_header
-from octoscale.validation import DEFAULT_SCALINGS, STORED, Validation
+from octoscale.validation import STORED, Validation
 from octoscale.whole_file import write_json
 
 
@@ -80,8 +80,16 @@ def run_validation(
 
 
 def scalings_for(model: str, wanted: Sequence[str]) -> Sequence[str]:
-    """The scalings to validate: those that are wanted; else a checkpoint's own, or the defaults."""
-    return wanted or ((STORED,) if models.is_stored(model) else DEFAULT_SCALINGS)
+    """The scalings to validate: those that are wanted; else a checkpoint's own, or none for the defaults."""
+    return wanted or ((STORED,) if models.is_stored(model) else ())
+
+
+def check_sweep(model: str) -> None:
+    """ValueError for a checkpoint whose scales are chosen already."""
+    if models.is_stored(model):
+        raise ValueError(
+            f"{model} holds FP8 weights with their scales: there is none to look for; validate measures it"
+        )
 
 
 def _note_range(run: RunFolder) -> None:

@@ -16,14 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from octoscale.hub_data import load_hub_data
+from octoscale.training import HUB_TASKS
 
-#: Repository on the hub; task -> text columns, and the split for validation.
+#: The repository on the hub that holds HUB_TASKS.
 HUB_REPOSITORY = "nyu-mll/glue"
-HUB_TASKS = {
-    "sst2": (("sentence",), "validation"),
-    "mnli": (("premise", "hypothesis"), "validation_matched"),
-    "qqp": (("question1", "question2"), "validation"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from octoscale.runfolder import RunFolder
 from octoscale.telemetry import drop_scales
-from octoscale.trainer import FP8_STATE, checkpoint_step, newest_checkpoint
+from octoscale.trainer import FP8_STATE, SECONDS, checkpoint_step, newest_checkpoint
 from octoscale.training import Training
 
 #: What may differ from the run that is resumed: how long it goes on, and what is written about it.
@@ -57,6 +57,12 @@ def _is_before(row: dict[str, Any], step: int) -> bool:
     """Whether a measurement comes before a checkpoint: no total of a training, no validation at its end."""
     is_of_an_end = "train_runtime" in row or ("eval_loss" in row and row["step"] > 0)
     return bool(row.get("step", 0) <= step) and not is_of_an_end
+
+
+def read_seconds(checkpoint: Path) -> float:
+    """The seconds that the training took until a checkpoint; 0 for one of an older version."""
+    path = checkpoint / SECONDS
+    return float(json.loads(path.read_text(encoding="utf-8"))["seconds"]) if path.exists() else 0.0
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:

@@ -123,6 +123,7 @@ def _train(plan: Training, parts: _Parts, run: RunFolder, checkpoint: Path | Non
         trainer.evaluate()
     else:
         load_fp8_state(model, resume.read_state(checkpoint))
+        trainer.seconds_before = resume.read_seconds(checkpoint)
     if checkpoint is None or checkpoint_step(checkpoint) < plan.steps:
         try:
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -133,10 +134,10 @@ def _train(plan: Training, parts: _Parts, run: RunFolder, checkpoint: Path | Non
         trainer.state = transformers.TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
     trainer.evaluate()
     save_model_whole(trainer, run.model)
-    write_json(run.summary, _summary(plan, run, checkpoint))
+    write_json(run.summary, _summary(plan, run, checkpoint, trainer.seconds_before))
 
 
-def _summary(plan: Training, run: RunFolder, checkpoint: Path | None) -> dict[str, Any]:
+def _summary(plan: Training, run: RunFolder, checkpoint: Path | None, seconds_before: float) -> dict[str, Any]:
     """The results, from the lines that the training wrote."""
     rows = run.read_metrics()
     losses = [row["loss"] for row in rows if row.get("loss") is not None]
@@ -148,7 +149,7 @@ def _summary(plan: Training, run: RunFolder, checkpoint: Path | None) -> dict[st
         "skipped_steps": sum(row.get("skipped", False) for row in rows),
         "training_loss": statistics.fmean(losses) if losses else None,
         "validation_loss": {"before": evaluations[0]["eval_loss"], "after": evaluations[-1]["eval_loss"]},
-        "seconds": sum(row.get("train_runtime", 0.0) for row in rows),
+        "seconds": seconds_before + sum(row.get("train_runtime", 0.0) for row in rows),
     }
     if plan.task is None:
         summary["tokens"] = plan.steps * plan.accumulate * plan.batch * plan.window

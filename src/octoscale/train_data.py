@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from octoscale import tasks
-from octoscale.labeled import HUB_TASKS, LabeledTexts, read_labeled
+from octoscale.labeled import LabeledTexts, read_labeled
 from octoscale.models import LoadedModel
-from octoscale.training import Training
+from octoscale.training import HUB_TASKS, Training
 
 Example = Mapping[str, Any]
 

@@ -7,7 +7,9 @@ names         a checkpoint holds the model's own, which save_pretrained may chan
 """
 
 import contextlib
+import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,8 +27,8 @@ from octoscale.state import fp8_state
 from octoscale.whole_file import write_json
 from octoscale.whole_folder import put_in_place
 
-#: In a checkpoint: the FP8 state of the model (state.py).
-FP8_STATE = "fp8.json"
+#: In a checkpoint: the FP8 state of the model (state.py), and the seconds that the training took until then.
+FP8_STATE, SECONDS = "fp8.json", "seconds.json"
 
 #: Where a dynamic loss scale begins.
 INITIAL_SCALE = 2.0**16
@@ -49,12 +51,17 @@ class ConstantScaler(torch.amp.GradScaler):
 
 
 class Trainer(transformers.Trainer):  # type: ignore[misc]
-    """Trainer with a loss scale: a number, or None for a dynamic one; 1 is none. fp16: autocast to float16."""
+    """Trainer with a loss scale: a number, or None for a dynamic one; 1 is none. fp16: autocast to float16.
+
+    `seconds_before` is what the legs took that a training goes on from.
+    """
 
     def __init__(self, *args: Any, loss_scale: float | None = 1.0, fp16: bool = False, **options: Any) -> None:
         self._loss_scale, self._fp16 = loss_scale, fp16
         self._skipped_in_a_row = 0
         self._checkpoint_parent: Path | None = None
+        self.seconds_before = 0.0
+        self._started = time.perf_counter()
         super().__init__(*args, **options)
 
     def create_accelerator_and_postprocess(self) -> None:
@@ -65,6 +72,11 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
             self.accelerator.scaler = torch.amp.GradScaler(device, init_scale=INITIAL_SCALE)
         elif self._loss_scale != 1:
             self.accelerator.scaler = ConstantScaler(device, self._loss_scale)
+
+    def train(self, *args: Any, **options: Any) -> Any:
+        """Train; the seconds of this leg count from here."""
+        self._started = time.perf_counter()
+        return super().train(*args, **options)
 
     def autocast_smart_context_manager(self, cache_enabled: bool | None = True) -> Any:
         """Accelerate's autocast, which knows float16 on a GPU only; or torch's."""
@@ -129,6 +141,8 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
             self._checkpoint_parent = temporary.parent
             try:
                 super()._save_checkpoint(model, trial)
+                seconds = self.seconds_before + time.perf_counter() - self._started
+                (temporary / SECONDS).write_text(json.dumps({"seconds": seconds}), encoding="utf-8")
                 write_json(temporary / FP8_STATE, fp8_state(self.model))
             finally:
                 self._checkpoint_parent = None

@@ -1,6 +1,6 @@
 """What to train: one place for the words, and the defaults, of the command train; and the paper's own words by size."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,14 @@ from octoscale.formats import PRECISIONS
 
 #: The precisions of a training: products outside the FP8 layers, and activations, under autocast; parameters float32.
 TRAINING_DTYPES = ("bf16", "fp16", "fp32")
+
+
+#: Labeled texts of the hub: task -> text columns, and the split for validation.
+HUB_TASKS = {
+    "sst2": (("sentence",), "validation"),
+    "mnli": (("premise", "hypothesis"), "validation_matched"),
+    "qqp": (("question1", "question2"), "validation"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,25 +130,39 @@ PAPER_ROWS = tuple(
 PAPER_BATCH = 512
 
 
-def named_preset(name: str, model: str, batch: int) -> dict[str, Any]:
+def with_preset(name: str, values: dict[str, Any], typed: Collection[str]) -> dict[str, Any]:
+    """Fields of `Training`, those of a preset where none was typed. ValueError for a preset that does not fit.
+
+    A scaling that is typed and no FP8 is a precision: it takes the place of the preset's.
+    """
+    preset = named_preset(
+        name, values["model"], values["batch"], values["accumulate"] if "accumulate" in typed else None
+    )
+    if "scaling" in typed and values["scaling"] in TRAINING_DTYPES:
+        preset["dtype"] = values["scaling"]
+    return values | {field: value for field, value in preset.items() if field not in typed}
+
+
+def named_preset(name: str, model: str, batch: int, accumulate: int | None = None) -> dict[str, Any]:
     """The fields of a preset, by name. ValueError for an unknown one."""
     if name != "paper":
         raise ValueError(f"unknown preset {name!r}: there is paper")
-    return paper_preset(model, batch)
+    return paper_preset(model, batch, accumulate)
 
 
-def paper_preset(model: str, batch: int) -> dict[str, Any]:
+def paper_preset(model: str, batch: int, accumulate: int | None = None) -> dict[str, Any]:
     """The paper's training of a model whose name holds a size of the paper: fields of `Training` and their values.
 
     fp16 with a constant loss scale, FP8-AMAX in fnuz formats with margin 3, a constant learning rate, 512 sequences a
-    step in micro-batches of `batch`. ValueError for another model, and if `batch` does not divide 512.
+    step in micro-batches of `batch`, unless `accumulate` says how many. ValueError for another model, and if `batch`
+    does not divide 512.
     """
     rows = [row for row in PAPER_ROWS if row.size in model.lower()]
     if not rows:
         raise ValueError(
             f"--preset paper has no row for {model}: its sizes are {', '.join(r.size for r in PAPER_ROWS)}"
         )
-    if batch < 1 or PAPER_BATCH % batch:
+    if accumulate is None and (batch < 1 or PAPER_BATCH % batch):
         raise ValueError(f"--preset paper takes {PAPER_BATCH} sequences a step, which --batch {batch} does not divide")
     row = rows[0]
     return {
@@ -148,7 +170,7 @@ def paper_preset(model: str, batch: int) -> dict[str, Any]:
         "formats": "fnuz",
         "dtype": "fp16",
         "window": row.window,
-        "accumulate": PAPER_BATCH // batch,
+        "accumulate": PAPER_BATCH // batch if accumulate is None else accumulate,
         "learning_rate": row.learning_rate,
         "weight_decay": row.weight_decay,
         "loss_scale": str(row.loss_scale),

@@ -8,15 +8,17 @@ from octoscale.formats import PRECISIONS
 
 #: The scaling of a checkpoint whose weights are in FP8 already: its own.
 STORED = "stored"
-DEFAULT_SCALINGS = ("bf16", "amax")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """What to validate. Texts as on the command line; see `octoscale validate --help`."""
+    """What to validate. Texts as on the command line; see `octoscale validate --help`.
+
+    scalings: none stands for the model in its own precision, `dtype`, and FP8-AMAX.
+    """
 
     model: str
-    scalings: Sequence[str] = DEFAULT_SCALINGS
+    scalings: Sequence[str] = ()
     text: str = "pydoc"
     window: int = 512
     tokens: int | None = None
@@ -32,5 +34,16 @@ class Validation:
     def __post_init__(self) -> None:
         if self.dtype not in PRECISIONS:
             raise ValueError(f"unknown dtype {self.dtype!r}: one of {', '.join(PRECISIONS)}")
+        if not self.scalings:
+            object.__setattr__(self, "scalings", (self.dtype, "amax"))
+        others = [scaling for scaling in self.scalings if scaling in PRECISIONS]
+        if others and self.dtype not in others:
+            raise ValueError(
+                f"scaling {others[0]} is no FP8, and dtype {self.dtype} is another precision: --dtype {others[0]}"
+            )
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit={self.limit}: must be at least 1")
+        if self.by_layer and self.task is not None:
+            raise ValueError("questions are asked one by one, not layer by layer: leave --batch or --task out")
         if self.every < 0:
             raise ValueError(f"every={self.every}: histograms are recorded every N windows, N >= 1, or never, 0")
