@@ -59,6 +59,7 @@ LAYERS = {
     "convert": 4,
     "reasons": 4,
     "plain": 4,
+    "ignore": 4,
     "trial": 5,
     "weight_reads": 1,
     "state": 4,

@@ -22,8 +22,9 @@ from torch import Tensor
 from octoscale import ops
 from octoscale.checkpoint_files import INDEX, SINGLE, check_complete, find_shards, report_for_files, weights_in
 from octoscale.companions import companions
-from octoscale.convert import ConversionReport, kept_weights
+from octoscale.convert import ConversionReport
 from octoscale.fp8_files import read_entries
+from octoscale.ignore import ignored
 from octoscale.layouts import OWN_KEY, Layout
 from octoscale.lock import exclusive
 from octoscale.manifest import write_manifest
@@ -243,20 +244,6 @@ def _fused_with(name: str) -> list[str]:
     return [f"{parent}.{other}.weight" for other in group]
 
 
-def _kept_in_files(shards: list[Path], report: ConversionReport, weights: Mapping[str, str]) -> Iterator[str]:
-    """The matrices that stay in high precision by their names in the files, where these differ from the model's own.
-
-    Experts that the model stacks lie one by one in the files, and that is how other systems know them.
-    """
-    embeddings = {row.module.rpartition(".")[2] for row in report.skipped if row.reason == "embedding"}
-    for shard in shards:
-        for name, entry in read_entries(shard).items():
-            stem, _, leaf = name.rpartition(".")
-            is_matrix = leaf == "weight" and len(entry.shape) == 2 and name not in weights
-            if is_matrix and stem.rpartition(".")[2] not in embeddings:
-                yield stem
-
-
 def _write_rest(
     source: Path,
     hidden: Path,
@@ -267,8 +254,7 @@ def _write_rest(
 ) -> None:
     """Config, index and the small files: tokenizer, generation config, templates."""
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    kept = kept_weights(report)
-    kept += [name for name in _kept_in_files(shards, report, weights) if name not in kept]
+    kept = ignored(report, {n: e.shape for shard in shards for n, e in read_entries(shard).items()}, weights)
     config["quantization_config"] = export.layout.config(kept, export.activations)
     config[OWN_KEY] = {
         "scaling": export.recipe.name,

@@ -154,20 +154,6 @@ def plan(model: nn.Module, recipe: Recipe) -> ConversionReport:
     return report
 
 
-def kept_weights(report: ConversionReport) -> list[str]:
-    """The modules whose matrices stay in high precision, for the list that other systems want of them.
-
-    Linear layers, stacked experts, routers, convolutions; no embeddings, and nothing around a layer that is converted,
-    for some systems read a name as all that is below it.
-    """
-    converted = [row.module for row in report.converted]
-    return [
-        row.module
-        for row in report.skipped
-        if row.reason != "embedding" and not any(name.startswith(f"{row.module}.") for name in converted)
-    ]
-
-
 def _skipped(modules: dict[str, nn.Module], recipe: Recipe, reasons: dict[nn.Module, str]) -> dict[nn.Module, str]:
     """The reasons to keep a module, with those that the recipe's patterns give."""
     for name, module in modules.items():

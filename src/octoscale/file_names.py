@@ -10,8 +10,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+from transformers.core_model_loading import (
+    WeightConverter,
+    WeightRenaming,
+    rename_source_key,
+    revert_weight_conversion,
+)
 
 
 @dataclass(frozen=True)
@@ -39,3 +45,9 @@ def parameters_of(model: Any, names: Iterable[str]) -> dict[str, Target]:
         if parameter in own:
             found[name] = Target(parameter, merged=pattern is not None)
     return found
+
+
+def shapes_in_files(model: Any) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of the tensors that `save_pretrained` would write of this model; no value is touched."""
+    state = {name: torch.empty_like(tensor, device="meta") for name, tensor in model.state_dict().items()}
+    return {name: tuple(tensor.shape) for name, tensor in revert_weight_conversion(model, state).items()}

@@ -14,6 +14,7 @@ rows or blocks of scales, stay transformers' matter.
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,10 @@ from transformers.quantizers import HfQuantizer, register_quantization_config, r
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from octoscale.convert import ModuleReport, kept_weights, plan, replace_module
-from octoscale.file_names import parameters_of
-from octoscale.fp8_files import Stored, find_stored
+from octoscale.convert import ConversionReport, ModuleReport, plan, replace_module
+from octoscale.file_names import parameters_of, shapes_in_files
+from octoscale.fp8_files import Stored, find_stored, read_entries
+from octoscale.ignore import ignored
 from octoscale.layouts import ACTIVATIONS, LAYOUTS, OWN_KEY, get_layout, scheme_of
 from octoscale.linear import is_linear
 from octoscale.plain import why_not_plain
@@ -129,14 +131,14 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
         rows = plan(model, Recipe.amax()).modules
         _check_served(model, [row for row in rows if row.module in found])
         self._place(model, {row: found[row.module].scale_shape for row in rows if row.module in found})
-        config.kept = [name for name in linears if name not in found]
+        config.kept = _kept_in(files, [replace(row, converted=row.module in found) for row in rows])
 
     def _expect_originals(self, model: PreTrainedModel) -> None:
         """Layers for what is to be quantized when it comes."""
         config = self.quantization_config
         report = plan(model, config.recipe())
+        config.kept = ignored(report, shapes_in_files(model))
         self._place(model, dict.fromkeys(report.converted, get_layout(config.layout).scale_shape))
-        config.kept = kept_weights(report)
 
     def _place(self, model: PreTrainedModel, shapes: Mapping[ModuleReport, tuple[int, ...]]) -> None:
         """A StoredLinear for each of these modules, with scales of that shape."""
@@ -193,6 +195,7 @@ def quantize_model(model: PreTrainedModel, config: OctoscaleConfig) -> None:
     """
     layout, recipe = get_layout(config.layout), config.recipe()
     report = plan(model, recipe)
+    config.kept = ignored(report, shapes_in_files(model))
     for row in report.converted:
         low, high = torch.aminmax(model.get_parameter(f"{row.module}.weight").detach())
         check_finite_weight(f"{row.module}.weight", torch.maximum(-low, high))
@@ -202,7 +205,6 @@ def quantize_model(model: PreTrainedModel, config: OctoscaleConfig) -> None:
         stored = to_stored(module, name, recipe, layout, config.activations, layout.scale_shape)
         _fill(stored, module.weight.detach(), config)
         replace_module(model, row.module, stored)
-    config.kept = kept_weights(report)
 
 
 def _fill(layer: StoredLinear, values: Tensor, config: OctoscaleConfig) -> None:
@@ -256,6 +258,14 @@ def _check_served(model: PreTrainedModel, rows: Iterable[ModuleReport]) -> None:
         why = reads.get(row.module) or why_not_plain(model.get_submodule(row.module))
         if why is not None:
             raise ValueError(f"{row.module} is in FP8 in the checkpoint, and cannot be here: {why}")
+
+
+def _kept_in(files: Iterable[Path], rows: Iterable[ModuleReport]) -> list[str]:
+    """What a checkpoint holds in high precision, and must say so when it is saved again."""
+    entries = {name: entry for path in files for name, entry in read_entries(path).items()}
+    report = ConversionReport(recipe=Recipe.amax(), modules=tuple(rows))
+    codes = [name for name, entry in entries.items() if entry.dtype.startswith("F8")]
+    return ignored(report, {name: entry.shape for name, entry in entries.items()}, codes)
 
 
 def _layouts(found: Mapping[str, Stored]) -> list[str]:

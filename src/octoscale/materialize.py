@@ -19,7 +19,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from octoscale import ops
 from octoscale.checkpoint import WEIGHT_FORMAT, Progress
 from octoscale.checkpoint_files import INDEX
-from octoscale.convert import kept_weights, plan
+from octoscale.convert import plan
+from octoscale.ignore import ignored
 from octoscale.layouts import OWN_KEY, get_layout
 from octoscale.lock import exclusive
 from octoscale.manifest import write_manifest
@@ -88,7 +89,8 @@ def _write(config: Any, folder: Path, seed: int, progress: Progress | None) -> i
                 done += tensor.numel() * tensor.element_size()
                 if progress is not None:
                     progress(done, total)
-    _write_rest(folder, config, shards, kept_weights(report))
+    tensors = {key: entry.shape for entries in shards.values() for key, entry in entries.items()}
+    _write_rest(folder, config, shards, ignored(report, tensors))
     return total
 
 
