@@ -92,6 +92,8 @@ LAYERS = {
     "export": 6,
     "train": 6,
     "train_data": 6,
+    "classifier_ids": 6,
+    "trained_files": 6,
     "trainer": 6,
     "callback": 6,
     "resume": 6,

@@ -3,12 +3,79 @@
 import json
 
 import pytest
+import torch
+import transformers
+from models import tiny_llama
 
-from octoscale.tasks import Question, read_questions, read_text, token_windows
+from octoscale.tasks import (
+    Question,
+    Task,
+    check_task,
+    check_window,
+    positions_of,
+    read_questions,
+    read_text,
+    token_windows,
+)
 
 
 def encode(text):
     return list(text.encode())
+
+
+@pytest.mark.parametrize(
+    ("changes", "limit"),
+    [
+        ({}, 64),
+        ({"max_position_embeddings": -1}, None),
+        ({"max_position_embeddings": 0}, None),
+        ({"max_position_embeddings": None}, None),
+    ],
+)
+def test_the_positions_of_a_model(changes, limit):
+    model = tiny_llama(max_position_embeddings=64)
+    vars(model.config).update(changes)
+    assert positions_of(model) == limit
+    check_window(10**6 if limit is None else limit, model)
+
+
+def test_roberta_counts_from_behind_its_pad():
+    """Oracle: the model itself, which fails at the first position beyond."""
+    sizes = {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = transformers.RobertaConfig(**sizes, intermediate_size=32, max_position_embeddings=20, pad_token_id=1)
+    model = transformers.RobertaForSequenceClassification(config).eval()
+    limit = positions_of(model)
+    assert limit == 18
+    model(input_ids=torch.full((1, limit), 5))
+    with pytest.raises((IndexError, RuntimeError)):
+        model(input_ids=torch.full((1, limit + 1), 5))
+
+
+@pytest.mark.parametrize(
+    ("query", "choices", "message"),
+    [
+        (
+            "x" * 40,
+            ("a", "b"),
+            r"question 2 with the choice 'a' has 42 tokens, and the model 32 positions: leave it out",
+        ),
+        ("Q", ("a", "\x07"), r"question 2 with the choice '.x07': the tokenizer has no token for the choice"),
+        (
+            "Q",
+            ("a", "z" * 3),
+            r"question 2 with the choice 'zzz' holds token 122, and the model has 100: the tokenizer",
+        ),
+    ],
+)
+def test_a_question_that_a_model_cannot_be_asked(query, choices, message):
+    def encode(text):
+        return list(text.removesuffix(" \x07").encode())
+
+    good = Question(query="Q:", choices=("!", "a"), gold=0)
+    check_task(Task(questions=[good], encode=encode), tiny_llama(vocab_size=100))
+    task = Task(questions=[good, Question(query=query, choices=choices, gold=0)], encode=encode)
+    with pytest.raises(ValueError, match=message):
+        check_task(task, tiny_llama(vocab_size=100 if "holds" in message else 128))
 
 
 def test_windows_are_the_first_tokens_without_overlap():

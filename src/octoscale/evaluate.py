@@ -30,7 +30,7 @@ from octoscale.recipe import Recipe, check_names, parse_scaling
 from octoscale.runfolder import RunFolder
 from octoscale.scaling import Constant
 from octoscale.stored import StoredLinear
-from octoscale.tasks import Encode, Task
+from octoscale.tasks import Encode, Question, Task
 from octoscale.telemetry import Recorder, record, run_header
 from octoscale.validation import STORED
 from octoscale.whole_file import write_json
@@ -95,7 +95,7 @@ def accuracy(model: nn.Module, task: Task) -> float:
     right = 0
     with torch.no_grad():
         for question in task.questions:
-            scores = [_choice_score(model, task.encode, question.query.rstrip(), choice) for choice in question.choices]
+            scores = [_choice_score(model, task.encode, question, choice) for choice in question.choices]
             if any(map(math.isnan, scores)) or math.isinf(max(scores)):
                 return math.nan
             right += scores.index(max(scores)) == question.gold
@@ -301,9 +301,9 @@ def _window_loss(model: nn.Module, window: Tensor) -> Tensor:
     return functional.cross_entropy(logits.float(), window[1:], reduction="none")
 
 
-def _choice_score(model: nn.Module, encode: Encode, query: str, choice: str) -> float:
+def _choice_score(model: nn.Module, encode: Encode, question: Question, choice: str) -> float:
     """Log likelihood of the choice's tokens after the query, per byte of the choice's text."""
-    context, full = encode(query), encode(f"{query} {choice.strip()}")
+    context, full = question.ids(encode, choice)
     start = max(1, next((i for i, (a, b) in enumerate(zip(context, full, strict=False)) if a != b), len(context)))
     loss = _window_loss(model, torch.tensor(full, dtype=torch.int64))
     return -float(loss[start - 1 :].sum()) / len(choice.strip().encode())

@@ -50,6 +50,9 @@ def run_validation(
             plan_conversion(loaded.model, scaling)
     windows = tasks.token_windows(text, loaded.encode, window=plan.window, num_tokens=plan.tokens)
     tasks.check_ids(windows, loaded.model)
+    task = tasks.Task(questions=questions, encode=loaded.encode) if questions else None
+    if task is not None:
+        tasks.check_task(task, loaded.model)
     header = run_header(loaded.model.device, plan=_plain(plan), note=loaded.note)
     head = {
         "model": plan.model,
@@ -60,7 +63,6 @@ def run_validation(
         "backend": header["backend"],
         "reason": header["reason"],
     }
-    task = tasks.Task(questions=questions, encode=loaded.encode) if questions else None
     with exclusive_run(folder):
         run = RunFolder.create(folder, header, overwrite=overwrite)
         validate(

@@ -69,6 +69,7 @@ def _input_bias(words: Quantization, recipe: Recipe) -> dict[str, int]:
         raise ValueError(f"{loaded.note}; without it, {words.model} cannot read a calibration text")
     tasks.check_window(words.window, loaded.model)
     windows = tasks.token_windows(text, loaded.encode, window=words.window, num_tokens=words.tokens)
+    tasks.check_ids(windows, loaded.model)
     return calibrate(loaded.model, windows, recipe)
 
 

@@ -4,7 +4,7 @@
     FILE.tsv             a header; columns: `label`, and one or two of text
     FILE.jsonl           the same as objects, one a line
 
-Two texts (premise and hypothesis, two questions) become one, with a line break between them. Classes are the labels
+Two texts (premise and hypothesis, two questions) stay two, for the tokenizer to set apart. Classes are the labels
 that the training examples have, in sorted order; another label in the examples for validation is an error.
 """
 
@@ -24,21 +24,26 @@ HUB_REPOSITORY = "nyu-mll/glue"
 
 @dataclass(frozen=True, kw_only=True)
 class LabeledTexts:
-    """Texts, and for each the index of its class."""
+    """Examples: of each its text, or two texts, and the index of its class."""
 
-    texts: Sequence[str]
+    parts: Sequence[tuple[str, ...]]
     labels: Sequence[int]
     classes: tuple[str, ...]
 
+    @property
+    def texts(self) -> list[str]:
+        """Each example as one text, with a line break between two."""
+        return ["\n".join(parts) for parts in self.parts]
+
     def split(self, share: float) -> "tuple[LabeledTexts, LabeledTexts]":
         """All but the last part, and the last part. ValueError if one of them would be empty."""
-        size = max(1, round(len(self.texts) * share))
-        if len(self.texts) <= size:
-            raise ValueError(f"{len(self.texts)} labeled example: training needs one and validation another")
+        size = max(1, round(len(self.parts) * share))
+        if len(self.parts) <= size:
+            raise ValueError(f"{len(self.parts)} labeled example: training needs one and validation another")
         return self._part(slice(None, -size)), self._part(slice(-size, None))
 
     def _part(self, part: slice) -> "LabeledTexts":
-        return LabeledTexts(texts=self.texts[part], labels=self.labels[part], classes=self.classes)
+        return LabeledTexts(parts=self.parts[part], labels=self.labels[part], classes=self.classes)
 
 
 def read_labeled(
@@ -62,11 +67,11 @@ def read_labeled(
             raise ValueError(f"{where}: the label {label!r} is none of the classes {', '.join(known)}")
     indices = {label: index for index, label in enumerate(known)}
     return LabeledTexts(
-        texts=[text for _, text, _ in rows], labels=[indices[label] for _, _, label in rows], classes=known
+        parts=[parts for _, parts, _ in rows], labels=[indices[label] for _, _, label in rows], classes=known
     )
 
 
-_Row = tuple[str, str, str]  # where it stands, text, label
+_Row = tuple[str, tuple[str, ...], str]  # where it stands, its text or two, label
 
 
 def _from_hub(task: str, validation: bool) -> Iterator[_Row]:
@@ -74,7 +79,7 @@ def _from_hub(task: str, validation: bool) -> Iterator[_Row]:
     split = split if validation else "train"
     data = load_hub_data(HUB_REPOSITORY, task, split)
     for number, row in enumerate(data):
-        yield f"{HUB_REPOSITORY} {task} {split}, row {number}", "\n".join(row[c] for c in columns), str(row["label"])
+        yield f"{HUB_REPOSITORY} {task} {split}, row {number}", tuple(row[c] for c in columns), str(row["label"])
 
 
 def _from_file(path: Path) -> Iterator[_Row]:
@@ -95,7 +100,7 @@ def _from_file(path: Path) -> Iterator[_Row]:
             raise ValueError(f"{where}: {' and '.join(columns)} must be text")
         if not isinstance(row["label"], str | int) or str(row["label"]) == "":
             raise ValueError(f"{where}: the label {row['label']!r} is neither text nor a whole number")
-        yield where, "\n".join(row[column] for column in columns), str(row["label"])
+        yield where, tuple(row[column] for column in columns), str(row["label"])
 
 
 def _tsv(path: Path, lines: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -92,7 +92,10 @@ class Size:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """A language model in eval mode, what turns texts into ids, transformers' tokenizer if it has one, and its name."""
+    """A model in eval mode, what turns texts into ids, transformers' tokenizer if it has one, and its name.
+
+    Classifiers get special tokens with a text, all other models none.
+    """
 
     name: str
     model: Any
@@ -319,6 +322,14 @@ def cache_folder() -> Path:
     return Path(os.environ.get("OCTOSCALE_CACHE") or platformdirs.user_cache_path("octoscale"))
 
 
+def local_folder(spec: str) -> Path | None:
+    """The folder that `spec`, a model that was loaded, came from; None for a size, a .gguf file, or the hub."""
+    if spec in SIZES or spec.endswith(".gguf"):
+        return None
+    folder = Path(_resolve(spec)[0])
+    return folder if folder.is_dir() else None
+
+
 def _resolve(spec: str) -> tuple[str, dict[str, Any]]:
     """What to give to from_pretrained: a folder or hub id, and options."""
     if spec in ALIASES:
@@ -375,7 +386,7 @@ def _load_pretrained(
         return LoadedModel(name=spec, model=model, encode=None, note=note)
 
     def encode(text: str) -> list[int]:
-        return list(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+        return list(tokenizer(text, add_special_tokens=num_labels is not None, verbose=False).input_ids)
 
     return LoadedModel(name=spec, model=model, encode=encode, tokenizer=tokenizer, note=note)
 

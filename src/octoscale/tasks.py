@@ -30,6 +30,11 @@ class Question:
     choices: tuple[str, ...]
     gold: int
 
+    def ids(self, encode: Encode, choice: str) -> tuple[list[int], list[int]]:
+        """The query's ids, and those of the query with a choice after it."""
+        query = self.query.rstrip()
+        return encode(query), encode(f"{query} {choice.strip()}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
@@ -82,14 +87,44 @@ def positions_of(model: Any) -> int | None:
     """How many tokens a transformers model was made for; None if it does not say, or has no limit."""
     config = model.config.get_text_config()
     limit = getattr(config, "max_position_embeddings", None)
-    return limit if isinstance(limit, int) and limit > 0 else None
+    if not isinstance(limit, int) or limit <= 0:
+        return None
+    for name, module in model.named_modules():  # RoBERTa counts from the position behind its pad's
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            return min(limit, int(module.num_embeddings) - int(module.padding_idx) - 1)
+    return limit
 
 
 def check_ids(windows: Tensor, model: Any) -> None:
     """ValueError if a text holds a token for which the model has no embedding."""
-    largest, size = int(windows.max()), model.get_input_embeddings().num_embeddings
+    largest, size = int(windows.max()), embeddings_of(model)
     if largest >= size:
         raise ValueError(f"the text holds token {largest}, and the model has {size}: the tokenizer is another model's")
+
+
+def embeddings_of(model: Any) -> int:
+    """How many tokens a transformers model has an embedding for."""
+    try:
+        return int(model.get_input_embeddings().num_embeddings)
+    except (NotImplementedError, AttributeError):  # no one embedding of tokens: the config says what it says
+        return int(model.config.get_text_config().vocab_size)
+
+
+def check_task(task: Task, model: Any) -> None:
+    """ValueError, with the question's number, for one that the model cannot be asked."""
+    limit = positions_of(model)
+    for number, question in enumerate(task.questions, 1):
+        for choice in question.choices:
+            query, full = question.ids(task.encode, choice)
+            what = f"question {number} with the choice {choice!r:.40}"
+            if limit is not None and len(full) > limit:
+                raise ValueError(f"{what} has {len(full)} tokens, and the model {limit} positions: leave it out")
+            if len(full) < 2 or full == query:
+                raise ValueError(f"{what}: the tokenizer has no token for the choice")
+            if max(full) >= (size := embeddings_of(model)):
+                raise ValueError(
+                    f"{what} holds token {max(full)}, and the model has {size}: the tokenizer is another model's"
+                )
 
 
 def read_questions(source: Path | str, limit: int | None = None) -> list[Question]:

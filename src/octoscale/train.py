@@ -9,6 +9,7 @@ your own, `convert` the model and give Trainer an `octoscale.TrainerCallback(fol
 
 import statistics
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from octoscale.recipe import Recipe, parse_scaling
 from octoscale.runfolder import RunFolder
 from octoscale.state import load_fp8_state
 from octoscale.telemetry import run_header
-from octoscale.train_data import Data, labeled_data, read_labeled_texts, text_data
+from octoscale.train_data import Data, labeled_data, only_logits, read_labeled_texts, text_data
+from octoscale.trained_files import save_reader
 from octoscale.trainer import Trainer, checkpoint_step, save_model_whole
 from octoscale.training import Training
 from octoscale.whole_file import write_json
@@ -115,6 +117,8 @@ def _train(plan: Training, parts: _Parts, run: RunFolder, checkpoint: Path | Non
         compute_metrics=parts.data.metrics,
         loss_scale=plan.constant_loss_scale,
         fp16=plan.dtype == "fp16",
+        beside=partial(save_reader, parts.loaded),
+        preprocess_logits_for_metrics=only_logits,
     )
     callback.put_first(trainer)
     _report_below(trainer, run)

@@ -1,6 +1,7 @@
 """What a training reads, as Trainer takes it: windows of a text, or texts with a label.
 
-Windows are all as long as the plan says. Labeled texts are cut off there, and filled up to the longest of their batch.
+Windows are all as long as the plan says, without special tokens. Labeled texts have those that the tokenizer gives them
+(classifier_ids.py); they are cut off at a window, and filled up to the longest of their batch.
 """
 
 import math
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from octoscale import tasks
+from octoscale.classifier_ids import choose_filling, fill_up, make_reader
 from octoscale.labeled import LabeledTexts, read_labeled
 from octoscale.models import LoadedModel
 from octoscale.training import HUB_TASKS, Training
@@ -56,6 +58,7 @@ def read_labeled_texts(plan: Training) -> tuple[LabeledTexts, LabeledTexts]:
 def text_data(plan: Training, text: str, loaded: LoadedModel) -> Data:
     """Windows of a text, the last part for validation; the labels are the tokens, which the model shifts."""
     windows = tasks.token_windows(text, _encoder(loaded), window=plan.window, num_tokens=plan.tokens)
+    tasks.check_ids(windows, loaded.model)
     size = max(1, round(len(windows) * plan.validation))
     if len(windows) <= size:
         raise ValueError(
@@ -67,32 +70,31 @@ def text_data(plan: Training, text: str, loaded: LoadedModel) -> Data:
 
 
 def labeled_data(plan: Training, train: LabeledTexts, validation: LabeledTexts, loaded: LoadedModel) -> Data:
-    """Texts as ids and classes; the model's config is told which token fills up, for its head looks for the last."""
-    encode, config = _encoder(loaded), loaded.model.config
-    if config.pad_token_id is None:
-        config.pad_token_id = 0 if config.eos_token_id is None else config.eos_token_id
-    pad = int(config.pad_token_id)
+    """Texts as ids and classes; the model's config is told what the classes are called, and which id fills up."""
+    read, filling = make_reader(loaded, plan.window), choose_filling(loaded)
+    config = loaded.model.config
+    config.problem_type = "single_label_classification"
+    config.id2label = dict(enumerate(train.classes))
+    config.label2id = {name: number for number, name in enumerate(train.classes)}
 
     def examples(texts: LabeledTexts) -> Examples:
-        ids = [(encode(text) or [pad])[: plan.window] for text in texts.texts]
-        pairs = zip(ids, texts.labels, strict=True)
-        return Examples([{"input_ids": torch.tensor(row), "labels": torch.tensor(label)} for row, label in pairs])
+        rows = [read(parts) for parts in texts.parts]
+        for row in rows:
+            if not row["input_ids"].numel():  # an empty text
+                row |= {key: torch.full((1,), filling.pad if key == "input_ids" else 0) for key in row}
+            tasks.check_ids(row["input_ids"], loaded.model)
+        return Examples([{**row, "labels": torch.tensor(n)} for row, n in zip(rows, texts.labels, strict=True)])
 
-    def fill(batch: list[Example]) -> dict[str, Tensor]:
-        return fill_up(batch, pad)
+    def collate(batch: list[Example]) -> dict[str, Tensor]:
+        return fill_up(batch, filling.pad, type_pad=filling.type_pad, side=filling.side)
 
-    return Data(train=examples(train), validation=examples(validation), collate=fill, metrics=_accuracy)
+    return Data(train=examples(train), validation=examples(validation), collate=collate, metrics=_accuracy)
 
 
-def fill_up(batch: list[Example], pad: int) -> dict[str, Tensor]:
-    """A batch of ids [B, longest], filled up on the right, with their mask and labels [B]."""
-    ids = [example["input_ids"] for example in batch]
-    ones = [torch.ones_like(row) for row in ids]
-    return {
-        "input_ids": torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=pad),
-        "attention_mask": torch.nn.utils.rnn.pad_sequence(ones, batch_first=True),
-        "labels": torch.stack([example["labels"] for example in batch]),
-    }
+def only_logits(outputs: Any, _: Tensor) -> Tensor:
+    """The logits among what a model gives; an encoder-decoder gives its encoder's states too."""
+    logits: Tensor = outputs[0] if isinstance(outputs, tuple) else outputs
+    return logits
 
 
 def _stack(batch: list[Example]) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +53,18 @@ class ConstantScaler(torch.amp.GradScaler):
 class Trainer(transformers.Trainer):  # type: ignore[misc]
     """Trainer with a loss scale: a number, or None for a dynamic one; 1 is none. fp16: autocast to float16.
 
-    `seconds_before` is what the legs took that a training goes on from.
+    beside: writes to a model's folder what is to be there too. `seconds_before`: what earlier legs took.
     """
 
-    def __init__(self, *args: Any, loss_scale: float | None = 1.0, fp16: bool = False, **options: Any) -> None:
-        self._loss_scale, self._fp16 = loss_scale, fp16
+    def __init__(
+        self,
+        *args: Any,
+        loss_scale: float | None = 1.0,
+        fp16: bool = False,
+        beside: Callable[[Path], None] | None = None,
+        **options: Any,
+    ) -> None:
+        self._loss_scale, self._fp16, self._beside = loss_scale, fp16, beside
         self._skipped_in_a_row = 0
         self._checkpoint_parent: Path | None = None
         self.seconds_before = 0.0
@@ -123,13 +130,15 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
         return str(self._checkpoint_parent or super()._get_output_dir(trial))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        if self._checkpoint_parent is None or output_dir is None:
+        folder = Path(self.args.output_dir if output_dir is None else output_dir)
+        if self._checkpoint_parent is None:
             super()._save(output_dir, state_dict)
-            return
-        folder = Path(output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_state(self.model, folder)
-        torch.save(self.args, folder / transformers.trainer.TRAINING_ARGS_NAME)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_state(self.model, folder)
+            torch.save(self.args, folder / transformers.trainer.TRAINING_ARGS_NAME)
+        if self._beside is not None:
+            self._beside(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_state(self.model if model is None else model, Path(resume_from_checkpoint))
