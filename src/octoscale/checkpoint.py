@@ -20,7 +20,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from octoscale import ops
-from octoscale.checkpoint_files import INDEX, SINGLE, check_complete, find_shards, report_for_files, weights_in
+from octoscale.checkpoint_files import INDEX, SINGLE, check_complete, find_shards, weights_in
 from octoscale.companions import companions
 from octoscale.convert import ConversionReport
 from octoscale.fp8_files import read_entries
@@ -97,7 +97,6 @@ def quantize_checkpoint(
         check_out(source, out, overwrite=overwrite)
         hidden, shards = hidden_beside(out_folder), find_shards(source)
         check_complete(model, shards)
-        report = report_for_files(report, model, shards)
         weights = weights_in(report, model, shards)
         terms = {**_terms(source, report, export), FILES: state_of(_files_read(source, shards))}
         begin_or_resume(hidden, terms, resume=resume)

@@ -7,7 +7,7 @@ weights_in(report_for_files(report, model, shards), model, shards)      name of 
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,8 @@ def _regular(path: Path) -> Path:
 
 def check_complete(model: Any, shards: list[Path]) -> None:
     """ValueError naming the tensors that the files lack, of those that a model of transformers cannot do without."""
-    found = {target.parameter for target in parameters_of(model, _names_in(shards)).values()}
+    targets = parameters_of(model, _names_in(shards)).values()
+    found = {parameter for target in targets for parameter in target.parameters}
     tied = dict(getattr(model, "all_tied_weights_keys", None) or {})
     found |= {name for pair in tied.items() if set(pair) & found for name in pair}
     ignored = [re.compile(pattern) for pattern in model._keys_to_ignore_on_load_missing or ()]
@@ -81,6 +82,14 @@ def check_shapes(model: Any, shards: list[Path]) -> None:
             )
 
 
+def surplus_in(model: Any, shards: list[Path]) -> list[str]:
+    """The tensors of the files that are none of the model's, and that its class does not know of either."""
+    names = _names_in(shards)
+    used = parameters_of(model, names)
+    known = [re.compile(pattern) for pattern in model._keys_to_ignore_on_load_unexpected or ()]
+    return sorted(name for name in names if name not in used and not any(pattern.search(name) for pattern in known))
+
+
 def missing_text(names: Sequence[str]) -> str:
     """What to say of tensors that are not there."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -90,10 +99,14 @@ def missing_text(names: Sequence[str]) -> str:
 def report_for_files(report: ConversionReport, model: Any, shards: list[Path]) -> ConversionReport:
     """The report as the files allow it: a weight that they hold in parts, or within another, stays as it is."""
     targets = parameters_of(model, _names_in(shards)).values()
-    merged = {target.parameter.removesuffix(".weight") for target in targets if target.merged}
+    return without_merged(report, {name for target in targets if target.merged for name in target.parameters})
+
+
+def without_merged(report: ConversionReport, parameters: Collection[str]) -> ConversionReport:
+    """The report, with these parameters kept in high precision: codes with scales of their own cannot be merged."""
     rows = [
         replace(row, converted=False, reason="its weight has another form in the files")
-        if row.module in merged
+        if f"{row.module}.weight" in parameters
         else row
         for row in report.modules
     ]

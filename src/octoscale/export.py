@@ -6,6 +6,7 @@ from typing import Any
 from octoscale import models, tasks
 from octoscale.calibrate import calibrate
 from octoscale.checkpoint import Export, Progress, check_out, quantize_checkpoint
+from octoscale.checkpoint_files import check_shapes, find_shards, report_for_files, surplus_in
 from octoscale.convert import plan
 from octoscale.layouts import get_layout
 from octoscale.quantization import Quantization
@@ -34,7 +35,11 @@ def run_quantization(
     source = models.checkpoint_folder(words.model)
     check_out(source, out, overwrite=overwrite)
     model = models.skeleton(words.model)
-    report = plan(model, recipe)
+    shards = find_shards(source)
+    check_shapes(model, shards)
+    report = report_for_files(plan(model, recipe), model, shards)
+    if not report.converted:
+        raise ValueError(f"{words.model}: no weight that could be FP8 lies in its files as the model has it")
     export = Export(
         recipe=recipe,
         layout=layout,
@@ -54,7 +59,9 @@ def run_quantization(
         "bytes_after": _size(out),
         "folder": str(out),
     }
-    return done | ({"copied_with_infinity_or_nan": not_finite} if not_finite else {})
+    surplus = surplus_in(model, shards)
+    done |= {"copied_with_infinity_or_nan": not_finite} if not_finite else {}
+    return done | ({"copied_and_no_part_of_the_model": surplus} if surplus else {})
 
 
 def _input_bias(words: Quantization, recipe: Recipe) -> dict[str, int]:

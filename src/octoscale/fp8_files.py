@@ -24,8 +24,11 @@ _SCALE_DTYPES = ("F32", "BF16", "F16")
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:
-    """A weight in FP8: the layout that its names follow, the shape of its scales, whether its input has one too."""
+    """A weight in FP8: its name in the files, the layout that its scales' names follow, their shape, whether its input
+    has one too.
+    """
 
+    name: str
     layout: Layout
     scale_shape: tuple[int, ...]
     has_input_scale: bool
@@ -45,9 +48,13 @@ def find_stored(
     for path in files:
         entries |= read_entries(path)
     found: dict[str, Stored] = {}
-    for name, target in targets_of(n for n, entry in entries.items() if entry.dtype.startswith("F8")).items():
-        module = target.parameter.removesuffix(".weight")
-        if target.merged or module not in modules:
+    for name, target in targets_of(entries).items():
+        if not entries[name].dtype.startswith("F8"):
+            continue
+        module, _, leaf = target.parameter.rpartition(".")
+        if target.merged:
+            raise ValueError(f"{name} is in FP8, and becomes a part of {target.parameter}, which has no scale for it")
+        if leaf != "weight" or module not in modules:
             raise ValueError(f"{name} is in FP8, and the weight of no linear layer of this model")
         found[module] = _stored(name, modules[module], entries)
     return found
@@ -80,7 +87,7 @@ def _stored(name: str, shape: tuple[int, ...], entries: Mapping[str, Entry]) -> 
     has_input_scale = f"{stem}.{layout.input_scale}" in entries
     if has_input_scale and _check_scale(f"{stem}.{layout.input_scale}", entries) != scale_shape:
         raise ValueError(f"{stem}: the shapes of its two scales differ")
-    return Stored(layout=layout, scale_shape=scale_shape, has_input_scale=has_input_scale)
+    return Stored(name=name, layout=layout, scale_shape=scale_shape, has_input_scale=has_input_scale)
 
 
 def _check_scale(name: str, entries: Mapping[str, Entry]) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ rows or blocks of scales, stay transformers' matter.
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,13 +22,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.core_model_loading import ConversionOps
+from transformers.core_model_loading import ConversionOps, WeightRenaming, apply_renamings
 from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from octoscale.checkpoint_files import report_for_files, without_merged
 from octoscale.convert import ConversionReport, ModuleReport, plan, replace_module
-from octoscale.file_names import parameters_of, shapes_in_files
+from octoscale.file_names import Saving, Target, parameters_of, shapes_in_files
 from octoscale.fp8_files import Stored, find_stored, read_entries
 from octoscale.ignore import ignored
 from octoscale.layouts import ACTIVATIONS, LAYOUTS, OWN_KEY, get_layout, scheme_of
@@ -98,6 +100,7 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
     def __init__(self, quantization_config: OctoscaleConfig, **options: Any) -> None:
         super().__init__(quantization_config, **options)
         self.refusals: list[ValueError] = []  # of weights that cannot be quantized, while they are read
+        self._scales: dict[str, str] = {}  # name in the files -> in the model
 
     def validate_environment(self, *_: Any, **__: Any) -> None:
         """Static scales must come from somewhere."""
@@ -112,7 +115,7 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
         if self.pre_quantized:
             self._expect_stored(model, [Path(path) for path in checkpoint_files or []])
         else:
-            self._expect_originals(model)
+            self._expect_originals(model, [Path(path) for path in checkpoint_files or []])
 
     def _expect_stored(self, model: PreTrainedModel, files: list[Path]) -> None:
         """Layers for the codes that the files hold."""
@@ -132,11 +135,16 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
         _check_served(model, [row for row in rows if row.module in found])
         self._place(model, {row: found[row.module].scale_shape for row in rows if row.module in found})
         config.kept = _kept_in(files, [replace(row, converted=row.module in found) for row in rows])
+        for module, stored in found.items():
+            for scale in (stored.layout.weight_scale, stored.layout.input_scale):
+                self._scales[f"{stored.name.removesuffix('weight')}{scale}"] = f"{module}.{scale}"
 
-    def _expect_originals(self, model: PreTrainedModel) -> None:
+    def _expect_originals(self, model: PreTrainedModel, files: list[Path]) -> None:
         """Layers for what is to be quantized when it comes."""
         config = self.quantization_config
         report = plan(model, config.recipe())
+        if all(path.suffix == ".safetensors" for path in files):
+            report = report_for_files(report, model, files)
         config.kept = ignored(report, shapes_in_files(model))
         self._place(model, dict.fromkeys(report.converted, get_layout(config.layout).scale_shape))
 
@@ -159,6 +167,30 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
                     module.get_parameter(name).requires_grad_(False)
                 module.quantized_weight()
         setattr(model.config, OWN_KEY, self.quantization_config.own())
+
+    def update_weight_conversions(self, weight_conversions: list[Any], model: PreTrainedModel) -> list[Any]:
+        """A scale goes where its weight goes, also where the model's rules name the weight alone."""
+        rules, names = list(weight_conversions), model.state_dict(keep_vars=True)
+        for name, wanted in self._scales.items():
+            if wanted in names and parameters_of(model, [name], weight_conversions).get(name) != Target(wanted):
+                renamings = [rule for rule in weight_conversions if isinstance(rule, WeightRenaming)]
+                rules.append(WeightRenaming(f"^{re.escape(apply_renamings(name, renamings))}$", wanted))
+        return rules
+
+    def get_state_dict_and_metadata(self, model: PreTrainedModel) -> tuple[dict[str, Tensor] | None, dict[str, str]]:
+        """What save_pretrained is to write: a scale beside its weight, by whichever name that is saved."""
+        saving = Saving(model)
+        if not saving.changes_names:
+            return None, {}
+        moved: dict[str, str] = {}
+        for name, module in model.named_modules(remove_duplicate=False):
+            for scale in module.scale_names if isinstance(module, StoredLinear) else ():
+                wanted = f"{saving.name_of(f'{name}.weight').removesuffix('weight')}{scale}"
+                if saving.name_of(f"{name}.{scale}") != wanted:
+                    if saving.name_of(wanted) != wanted:
+                        raise ValueError(f"{name}: transformers would save its scale apart from its weight")
+                    moved[f"{name}.{scale}"] = wanted
+        return {moved.get(name, name): tensor for name, tensor in model.state_dict().items()}, {}
 
     def param_needs_quantization(self, model: PreTrainedModel, param_name: str, **_: Any) -> bool:
         """Whether this is the weight of a layer that is quantized while it is loaded."""
@@ -194,7 +226,8 @@ def quantize_model(model: PreTrainedModel, config: OctoscaleConfig) -> None:
     ValueError, and the model is what it was, for a weight that holds infinity or NaN.
     """
     layout, recipe = get_layout(config.layout), config.recipe()
-    report = plan(model, recipe)
+    report, saving = plan(model, recipe), Saving(model)
+    report = without_merged(report, {n for n in model.state_dict(keep_vars=True) if not saving.is_whole(n)})
     config.kept = ignored(report, shapes_in_files(model))
     for row in report.converted:
         low, high = torch.aminmax(model.get_parameter(f"{row.module}.weight").detach())
