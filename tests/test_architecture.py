@@ -101,12 +101,15 @@ LAYERS = {
     "distributed": 6,
     "plan": 6,
     "figures": 7,
+    "exponent_figure": 7,
+    "run_contents": 7,
     "figure_data": 7,
     "figure_style": 7,
     "training_figures": 7,
     "training_figure_data": 7,
     "terminal": 7,
     "report": 7,
+    "showing": 7,
     "cli": 8,
 }
 TORCH_FREE = [module for module, layer in LAYERS.items() if layer == 0]

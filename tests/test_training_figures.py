@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from octoscale import cli, figures
+from octoscale.run_contents import read_run
 from octoscale.runfolder import RunFolder
 from octoscale.telemetry import SCHEMA
 from octoscale.training_figure_data import (
@@ -95,7 +96,7 @@ def test_labels_tell_runs_apart(plans, labels):
 
 def test_losses_are_compared_with_high_precision_at_common_steps(tmp_path):
     runs = [training(tmp_path / "amax", [2.2, 3.3, 9.0]), training(tmp_path / "bf16", [2.0, 3.0], {"scaling": "bf16"})]
-    curves = loss_curves(runs)
+    curves = loss_curves([read_run(run.path) for run in runs])
     assert reference_curve(curves).label == "bf16"
     steps, above = excess_by_step(curves[0], curves[1])
     assert steps == [1, 2]
@@ -106,7 +107,7 @@ def test_losses_are_compared_with_high_precision_at_common_steps(tmp_path):
 def test_a_loss_that_is_not_finite_and_a_skipped_step_are_kept(tmp_path):
     run = training(tmp_path / "run", [2.0, None])
     run.append_metrics({"phase": "train", "scaling": "amax", "step": 2, "skipped": True})
-    curve = loss_curves([run])[0]
+    curve = loss_curves([read_run(run.path)])[0]
     assert curve.losses[0] == 2.0
     assert math.isnan(curve.losses[1])
     assert curve.skipped == [2]

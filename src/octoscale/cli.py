@@ -6,7 +6,6 @@ code 1 (explained.py). Ctrl-C ends a run with exit code 130 and leaves what was 
 """
 
 import io
-import json
 import sys
 import time
 from pathlib import Path
@@ -27,7 +26,6 @@ from octoscale.waiting import bound_spinning
 if TYPE_CHECKING:
     from octoscale.convert import ConversionReport
     from octoscale.recipe import Recipe
-    from octoscale.runfolder import RunFolder
 
 app = typer.Typer(
     help="FP8 for language models, with scales that you can see: does a model survive 8-bit floating point, with "
@@ -116,7 +114,7 @@ def bench_quantize(as_json: _Json = False) -> None:
     from octoscale import bench, terminal
 
     report = bench.quantize()
-    _print(report if as_json else terminal.bench_table(report))
+    _show(report if as_json else terminal.bench_table(report))
 
 
 @bench_app.command("linear")
@@ -125,7 +123,7 @@ def bench_linear(as_json: _Json = False) -> None:
     from octoscale import bench, terminal
 
     report = bench.linear()
-    _print(report if as_json else terminal.bench_table(report))
+    _show(report if as_json else terminal.bench_table(report))
 
 
 @bench_app.command("train")
@@ -137,7 +135,7 @@ def bench_train(
 
     keep_freed_memory()
     report = bench_train.train(model)
-    _print(report if as_json else terminal.bench_table(report))
+    _show(report if as_json else terminal.bench_table(report))
 
 
 @bench_app.command("generate")
@@ -155,7 +153,7 @@ def bench_generate(
     from octoscale import bench_generate, terminal
 
     report = bench_generate.generate(model, llama_bench, fp8_head=fp8_head)
-    _print(report if as_json else terminal.bench_table(report))
+    _show(report if as_json else terminal.bench_table(report))
 
 
 @bench_app.command("checkpoint")
@@ -168,7 +166,7 @@ def bench_checkpoint(
 
     keep_freed_memory()
     report = bench_checkpoint.checkpoint(model)
-    _print(report if as_json else terminal.bench_table(report))
+    _show(report if as_json else terminal.bench_table(report))
 
 
 @app.command()
@@ -177,7 +175,7 @@ def info(as_json: _Json = False) -> None:
     from octoscale import bench, terminal
 
     machine = bench.machine()
-    _print(machine if as_json else terminal.facts_table(machine))
+    _show(machine if as_json else terminal.facts_table(machine))
 
 
 @app.command()
@@ -190,7 +188,7 @@ def formats(as_json: _Json = False) -> None:
 
     derived = ("max", "min_normal_exponent", "min_subnormal_exponent", "torch_name")
     rows = [asdict(fmt) | {key: getattr(fmt, key) for key in derived} for fmt in FORMATS.values()]
-    _print(rows if as_json else terminal.formats_table())
+    _show(rows if as_json else terminal.formats_table())
 
 
 @app.command()
@@ -215,7 +213,7 @@ def models(
         return
     if layers is not None:
         raise ValueError("--layers is for --materialize")
-    _print(named_models() if as_json else terminal.models_table(named_models()))
+    _show(named_models() if as_json else terminal.models_table(named_models()))
 
 
 def _materialize(size: str, out: Path, layers: int | None, seed: int, overwrite: bool, as_json: bool) -> None:
@@ -224,7 +222,7 @@ def _materialize(size: str, out: Path, layers: int | None, seed: int, overwrite:
 
     with terminal.bytes_bar(terminal.PlainConsole(stderr=True)) as progress:
         done = materialize(size, out, num_layers=layers, seed=seed, overwrite=overwrite, progress=progress)
-    _print(done if as_json else terminal.facts_table(done))
+    _show(done if as_json else terminal.facts_table(done))
 
 
 @app.command()
@@ -246,12 +244,12 @@ def inspect(
         raise ValueError(f"scaling {scaling} is no FP8: there is nothing to inspect")
     report, not_run = _inspected(model, recipe, run)
     if as_json:
-        _print(report.to_json() | ({} if not_run is None else {"not_run": not_run}))
+        _show(report.to_json() | ({} if not_run is None else {"not_run": not_run}))
         return
-    _print(str(report))
+    _show(str(report))
     if not_run is not None:
         named = f"; FP8 on paper only, never called on a few tokens: {', '.join(not_run)}" if not_run else ""
-        _print(f"{len(report.converted) - len(not_run)} of {len(report.converted)} FP8 layers ran{named}")
+        _show(f"{len(report.converted) - len(not_run)} of {len(report.converted)} FP8 layers ran{named}")
 
 
 def _inspected(model: str, recipe: "Recipe", run: bool) -> "tuple[ConversionReport, list[str] | None]":
@@ -495,9 +493,9 @@ def _train(plan: Training, folder: Path, overwrite: bool, resume: bool, as_json:
         console.print_text(f"interrupted; what was recorded until now: {folder}")
         raise typer.Exit(130) from None
     summary = run.read_json(run.summary)
-    _print({**summary, "run": str(run.path)} if as_json else terminal.training_table(summary))
+    _show({**summary, "run": str(run.path)} if as_json else terminal.training_table(summary))
     if not as_json:
-        _print(f"records, losses and the trained model: {run.path}")
+        _show(f"records, losses and the trained model: {run.path}")
 
 
 @app.command()
@@ -544,7 +542,7 @@ def quantize(
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; --resume goes on\n")
         raise typer.Exit(130) from None
-    _print(done if as_json else terminal.facts_table(done))
+    _show(done if as_json else terminal.facts_table(done))
 
 
 _Prompt = Annotated[str, typer.Option(help="What the model is to go on with.")]
@@ -596,7 +594,7 @@ def generate(
     if as_json:
         facts = {"model": model, "scaling": writer.scaling, "prompt": prompt, "text": new.text}
         done = {"new_tokens": len(new.ids), "seconds": seconds, "fusion": str(writer.fusion), "pages": writer.pages}
-        _print(facts | done)
+        _show(facts | done)
         return
     sys.stdout.write("\n")
     sys.stderr.write(
@@ -658,37 +656,20 @@ def report(
     as_json: _Json = False,
 ) -> None:
     """Draw the figures of a run again, and print its table; of several trainings, compare the losses."""
-    from octoscale.runfolder import RunFolder
+    from octoscale import showing
 
-    opened = [RunFolder.open(run) for run in runs]
-    if len(opened) == 1:
-        _show(opened[0], as_json, module)
+    if len(runs) == 1:
+        showing.show(runs[0], as_json=as_json, module=module)
     elif module is not None:
         raise ValueError("--module is for the figures of one run")
     else:
-        _compare(opened, as_json)
-
-
-def _compare(runs: "list[RunFolder]", as_json: bool) -> None:
-    """Draw the losses of several trainings over each other, and print what they reached."""
-    from octoscale import figures, terminal
-    from octoscale.training_figure_data import loss_curves
-
-    labels = [curve.label for curve in loss_curves(runs)]
-    summaries = [run.read_json(run.summary) for run in runs]
-    drawn = figures.draw_losses([run.path for run in runs])
-    if as_json:
-        paired = [{**summary, "run": str(run.path)} for run, summary in zip(runs, summaries, strict=True)]
-        _print({"runs": paired, "figures": [str(drawn)]})
-        return
-    _print(terminal.runs_table(labels, summaries))
-    _print(f"the losses over each other: {drawn}")
+        showing.compare(runs, as_json=as_json)
 
 
 def _carry_out(plan: Validation, folder: Path, overwrite: bool, as_json: bool, *, find_range: bool = False) -> None:
     """Run a validation with a progress bar, then show it; on Ctrl-C say what is there and exit with 130."""
-    from octoscale import terminal
-    from octoscale.experiment import run_validation
+    from octoscale import showing, terminal
+    from octoscale.experiment import check_finite, run_validation
 
     keep_freed_memory()
     console = terminal.PlainConsole(stderr=True)
@@ -701,42 +682,16 @@ def _carry_out(plan: Validation, folder: Path, overwrite: bool, as_json: bool, *
         there = f"; what was measured until now: octoscale report {folder}" if (folder / "run.json").exists() else ""
         console.print_text(f"interrupted{there}")
         raise typer.Exit(130) from None
-    _show(run, as_json)
+    showing.show(run.path, as_json=as_json)
+    check_finite(run)
 
 
-def _show(run: "RunFolder", as_json: bool, module: str | None = None) -> None:
-    """Draw a run's figures and print its results."""
-    from octoscale import figures, terminal
+def _show(content: Any) -> None:
+    """Print a table, a text, or JSON."""
+    from octoscale.terminal import print_content
 
-    header = run.read_json(run.header)
-    summary = run.read_json(run.summary) if run.summary.exists() else {}  # recorded in Python, without a validation
-    drawn = figures.draw(run.path, module=module)
-    if as_json:
-        _print({**summary, "run": str(run.path), "figures": [str(path) for path in drawn]})
-        return
-    if summary.get("perplexity"):
-        _print(terminal.scores_table(summary))
-    if "validation_loss" in summary:
-        _print(terminal.training_table(summary))
-    lines = [header.get("note", ""), summary.get("cscale_range", {}).get("text", "")]
-    lines += [f"{scaling}: {failure}" for scaling, failure in summary.get("failures", {}).items()]
-    lines += [f"backend: {header['backend']} ({header['reason']})", f"records and {len(drawn)} figures: {run.path}"]
-    _print("\n".join(line for line in lines if line))
+    print_content(content)
 
 
 def _folder(out: Path | None, command: str) -> Path:
     return out or Path("runs") / f"{command}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-def _print(content: Any) -> None:
-    """Print a table or a text, and anything else as JSON."""
-    from rich.table import Table
-
-    from octoscale.terminal import PlainConsole
-
-    if isinstance(content, Table):
-        PlainConsole().print_table(content)
-    elif isinstance(content, str):
-        PlainConsole().print_text(content)
-    else:
-        sys.stdout.write(json.dumps(content, indent=2) + "\n")

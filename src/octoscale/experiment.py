@@ -100,6 +100,22 @@ def _note_range(run: RunFolder) -> None:
     write_json(run.summary, {**summary, "cscale_range": {**asdict(found), "text": str(found)}})
 
 
+def check_finite(run: RunFolder) -> None:
+    """FloatingPointError if the high precision of a run, or every scaling, has a perplexity that is not finite.
+
+    Under one scaling of several that is a result, a cliff; here the model itself is at fault, or nothing was measured.
+    """
+    summary = run.read_json(run.summary)
+    scores = summary["perplexity"]
+    values = [*(scores.get("cscale", {}).values()), *(scores[name] for name in scores if name != "cscale")]
+    wrong = [name for name in PRECISIONS if name in scores and scores[name] is None]
+    if wrong:
+        reason = summary["failures"][wrong[0]]
+        raise FloatingPointError(f"{summary['model']} is at fault, not FP8: in {wrong[0]}, {reason}")
+    if all(value is None for value in values):
+        raise FloatingPointError(f"no scaling of {summary['model']} has a finite perplexity: see the failures above")
+
+
 def _plain(plan: Validation) -> dict[str, Any]:
     """The plan as JSON can say it."""
     return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(plan).items()}

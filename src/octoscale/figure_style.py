@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from octoscale.kinds import KINDS
+from octoscale.printable import printable
 from octoscale.whole_file import replacing
 
 LineStyle = Literal["-", "--", "-.", ":"]
@@ -79,10 +80,20 @@ def integers(at_most: int = 9) -> MaxNLocator:
     return MaxNLocator(at_most, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10])
 
 
+def decimal(value: float, _: float) -> str:
+    """100, 1, 0.00001: never with an exponent."""
+    return f"{value:.12f}".rstrip("0").rstrip(".")
+
+
+def plain(text: str) -> str:
+    """A name as a figure shows it: no formula between dollars, no control characters."""
+    return printable(text).replace("$", r"\$")
+
+
 def with_footer(figure: Figure, footer: str) -> Figure:
     """Small print below the axes."""
     if footer:
-        figure.supxlabel(footer, x=0.01, ha="left", fontsize=7, color="0.35")
+        figure.supxlabel(plain(footer), x=0.01, ha="left", fontsize=7, color="0.35")
     return figure
 
 

@@ -17,7 +17,10 @@ import difflib
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +33,9 @@ from matplotlib.colors import Colormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import FixedLocator, NullLocator
 
+from octoscale.exponent_figure import exponents_figure
 from octoscale.figure_data import (
-    Reach,
     basin,
     clipped_shares,
     clipping_scalings,
@@ -42,13 +44,9 @@ from octoscale.figure_data import (
     excess,
     exponent_scalings,
     finite,
-    histogram,
     main_scaling,
-    mode_of,
-    reach,
     scale_bias_by_layer,
     scalings_of,
-    shares_by_exponent,
     split_scores,
     with_histograms,
 )
@@ -61,79 +59,112 @@ from octoscale.figure_style import (
     STYLE,
     WIDTH,
     KindStyle,
+    decimal,
     integers,
     join,
+    plain,
     save,
     with_footer,
 )
-from octoscale.formats import ROLES, get_format
+from octoscale.formats import ROLES
 from octoscale.kinds import KINDS
-from octoscale.runfolder import RunFolder
+from octoscale.run_contents import RunContents, read_run
 from octoscale.sweep import PERPLEXITY_TOLERANCE
-from octoscale.telemetry import SCHEMA, read_scales
 from octoscale.training_figure_data import has_losses, loss_curves, scale_bias_by_step
 from octoscale.training_figures import loss_figure, scale_bias_steps_figure
 
+#: Makes a figure when it is called.
+Make = Callable[[], Figure]
+
 #: The zoom of the perplexity figure ends here: % above the reference.
 MAX_EXCESS = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """The PNG of each figure that was drawn, and by name what became of each other one."""
+
+    paths: list[Path]
+    failures: dict[str, Exception]
 
 
 def draw(folder: Path | str, *, module: str | None = None) -> list[Path]:
     """Draw every figure that the run's files allow into its folder figures, as PNG and SVG; returns the PNG paths.
 
     A run without recorded scales and without perplexities of cscale biases has nothing to draw: an empty list.
-    module: whose exponents are drawn; by default that of kind ffn_out which flushes most under amax.
+    module: whose exponents are drawn; by default that of kind ffn_out which flushes most under amax. What is damaged
+    is left out, with a warning.
     Raises FileNotFoundError if `folder` is no run, ValueError if the run lacks `module`.
     """
-    run = RunFolder.open(folder)
-    summary = run.read_json(run.summary) if run.summary.exists() else {}
-    rows = read_scales(run.path) if any(run.scales.glob("part-*.parquet")) else pl.DataFrame(schema=SCHEMA)
+    contents = read_run(folder)
+    for damage in contents.damaged:
+        warnings.warn(f"left out: {damage}", stacklevel=2)
+    drawing = draw_all(contents, module)
+    for error in drawing.failures.values():
+        raise error
+    return drawing.paths
+
+
+def draw_all(contents: RunContents, module: str | None = None) -> Drawing:
+    """Draw what a run's contents allow; a figure that fails does not keep the others. ValueError as `draw`."""
     if module is not None:
-        _check_module(rows, module)
+        check_module(contents.scales, module)
+    paths: list[Path] = []
+    failures: dict[str, Exception] = {}
     with style.context(STYLE, after_reset=True):
-        drawn = {**dict(_figures(summary, rows, module)), **dict(_training_figures(run, rows))}
-        return [save(figure, run.figures, stem) for stem, figure in drawn.items()]
+        for stem, make in (*_figures(contents, module), *_training_figures(contents)):
+            try:
+                paths.append(save(make(), contents.figures, stem))
+            except Exception as error:  # noqa: BLE001, PERF203  whoever draws says what failed, after what was measured
+                failures[stem] = error
+    return Drawing(paths=paths, failures=failures)
 
 
-def draw_losses(folders: Sequence[Path | str]) -> Path:
+def draw_losses(runs: Sequence[RunContents]) -> Path:
     """Draw the losses of several trainings over each other, into the first one's figures; returns the PNG's path.
 
-    Raises FileNotFoundError for a folder that is no run, ValueError for one that is no training.
+    Raises ValueError for a run that is no training.
     """
-    runs = [RunFolder.open(folder) for folder in folders]
     with style.context(STYLE, after_reset=True):
         return save(loss_figure(loss_curves(runs), ""), runs[0].figures, "losses")
 
 
-def _training_figures(run: RunFolder, rows: pl.DataFrame) -> Iterator[tuple[str, Figure]]:
+def _training_figures(contents: RunContents) -> Iterator[tuple[str, Make]]:
     """The figures of one training, as far as there are data for them."""
-    plan = run.read_json(run.header).get("plan", {})
+    plan = contents.header.get("plan", {})
     footer = ", ".join(str(plan[key]) for key in ("model", "scaling", "formats", "dtype") if key in plan)
-    biases = scale_bias_by_step(rows)
+    biases = scale_bias_by_step(contents.scales)
     if not biases.is_empty():
-        yield "scale_bias_steps", scale_bias_steps_figure(biases, join("mode over modules and micro-batches", footer))
-    if has_losses(run):
-        yield "loss", loss_figure(loss_curves([run]), footer)
+        moves = join("mode over modules and micro-batches", footer)
+        yield "scale_bias_steps", partial(scale_bias_steps_figure, biases, moves)
+    if has_losses(contents):
+        yield "loss", partial(loss_figure, loss_curves([contents]), footer)
 
 
-def _figures(summary: Mapping[str, Any], rows: pl.DataFrame, module: str | None) -> Iterator[tuple[str, Figure]]:
-    """File stem and figure, for each figure that there are data for."""
-    perplexity, footer = summary.get("perplexity", {}), _footer(summary)
+def _figures(contents: RunContents, module: str | None) -> Iterator[tuple[str, Make]]:
+    """File stem and figure to be made, for each figure that there are data for."""
+    rows, perplexity, footer = contents.scales, contents.summary.get("perplexity", {}), _footer(contents.summary)
     lines, points = split_scores(perplexity)
     if points and any(value is not None for value in (*lines.values(), *points.values())):
-        yield "perplexity", _perplexity_figure(lines, points, basin(perplexity), footer)
+        yield "perplexity", partial(_perplexity_figure, lines, points, basin(perplexity), footer)
     main = main_scaling(scalings_of(rows))
     biases = scale_bias_by_layer(rows.filter(scaling=main or ""))
     if not biases.is_empty():
-        yield "scale_bias", _scale_bias_figure(biases, join(f"mode over steps and modules, scaling {main}", footer))
+        of = join(f"mode over steps and modules, scaling {main}", footer)
+        yield "scale_bias", partial(_scale_bias_figure, biases, of)
     module = module or default_module(rows) or ""
     of_module = with_histograms(rows.filter(module=module))
     for scaling in exponent_scalings(of_module, perplexity):
-        stem = f"exponents-{re.sub(r'[^A-Za-z0-9.=-]+', '_', scaling)}"
-        yield stem, _exponents_figure(of_module.filter(scaling=scaling), join(f"{module}, scaling {scaling}", footer))
+        of = join(f"{module}, scaling {scaling}", footer)
+        yield _stem(scaling), partial(exponents_figure, of_module.filter(scaling=scaling), of)
     shares = clipped_shares(rows)
     if not shares.is_empty():
-        yield "clipping", _clipping_figure(shares, clipping_scalings(scalings_of(rows)), footer)
+        yield "clipping", partial(_clipping_figure, shares, clipping_scalings(scalings_of(rows)), footer)
+
+
+def _stem(scaling: str) -> str:
+    """A file's name for a scaling's exponents, no longer than file systems take."""
+    return f"exponents-{re.sub(r'[^A-Za-z0-9.=-]+', '_', scaling)}"[:200]
 
 
 def _perplexity_figure(
@@ -150,7 +181,7 @@ def _perplexity_figure(
         axes.xaxis.set_major_locator(integers())
         axes.set_xlabel("constant scale_bias")
         axes.grid(axis="y")
-    _draw_lines(panels[0], lines, {name: name if x is None else f"{name}: {x:#.4g}" for name, x in lines.items()})
+    _draw_lines(panels[0], lines, {name: plain(f"{name}: {x:#.4g}") for name, x in finite(lines).items()})
     _draw_points(panels[0], points)
     panels[0].set(yscale="log", ylabel="perplexity", title="all biases")
     handles, labels = panels[0].get_legend_handles_labels()
@@ -185,9 +216,11 @@ def _draw_lines(axes: Axes, levels: Mapping[str, float | None], labels: Mapping[
     """Horizontal lines, each name with a style that it keeps from panel to panel."""
     for (name, level), (color, line) in zip(levels.items(), itertools.cycle(LINE_STYLES), strict=False):
         if level is None:
-            axes.plot([], linestyle="none", label=f"{name}: not finite")
+            axes.plot([], linestyle="none", label=plain(f"{name}: not finite"))
         else:
-            axes.axhline(level, color=color, linestyle=line, linewidth=0.9, label=labels.get(name))
+            axes.axhline(
+                level, color=color, linestyle=line, linewidth=0.9, label=plain(labels[name]) if name in labels else None
+            )
 
 
 def _draw_points(axes: Axes, points: Mapping[int, float | None]) -> None:
@@ -237,63 +270,6 @@ def _draw_series(axes: Axes, series: pl.DataFrame, look: KindStyle, place: float
     axes.plot(x, y, color=look.color, marker=look.marker, linestyle=look.line)
 
 
-def _exponents_figure(rows: pl.DataFrame, footer: str) -> Figure:
-    """One panel a role; an exponent is as wide in every panel."""
-    roles = [role for role in ROLES if not rows.filter(role=role).is_empty()]
-    figure = Figure(figsize=(WIDTH, 0.9 + 1.7 * len(roles)))
-    panels = figure.subplots(len(roles), 1, squeeze=False)[:, 0]
-    ranges = [_draw_exponents(axes, rows.filter(role=role)) for axes, role in zip(panels, roles, strict=True)]
-    span = max(right - left for left, right in ranges)
-    for axes, role, (left, right) in zip(panels, roles, ranges, strict=True):
-        middle = (left + right) / 2
-        _draw_reach(axes, rows.filter(role=role), middle - span / 2, middle + span / 2)
-    panels[-1].set_xlabel("exponent of the value, log2|x|")
-    return with_footer(figure, footer)
-
-
-def _draw_exponents(axes: Axes, rows: pl.DataFrame) -> tuple[float, float]:
-    """The histogram, down to the smallest share on its upper side; returns the range of exponents to be shown."""
-    shares = shares_by_exponent(rows)
-    peak = max(shares, key=lambda exponent: shares[exponent])
-    smallest = min(share for exponent, share in shares.items() if exponent >= peak)
-    floor = min(0, math.floor(math.log10(smallest) - 0.5))  # half a decade below, so that its bar is seen
-    edges = [*range(min(exponent for exponent in shares if shares[exponent] >= 10.0**floor), max(shares) + 2)]
-    values = [shares.get(exponent, 0.0) for exponent in edges[:-1]]
-    axes.stairs(values, edges, baseline=10.0**floor, fill=True, color="#9ECAE9")
-    axes.stairs(values, edges, baseline=10.0**floor, color=CURVE)
-    top = 2.8 - 0.4 * floor  # above 100 %: room for the names of the regions
-    axes.set(yscale="log", ylim=(10.0**floor, 10.0**top), ylabel="share of non-zero\nvalues, %")
-    axes.yaxis.set_major_locator(FixedLocator([10.0**k for k in range(2, floor - 1, -2)]))
-    axes.yaxis.set_major_formatter(_decimal)
-    axes.yaxis.set_minor_locator(NullLocator())
-    held = _reach(rows)
-    return min(edges[0], held.flushed - 5), max(edges[-1], held.saturated + 5)
-
-
-def _draw_reach(axes: Axes, rows: pl.DataFrame, left: float, right: float) -> None:
-    """The regions of the format, each with its name, and with the share of the values that are lost there."""
-    held = _reach(rows)
-    lost: dict[str, Any] = {"facecolor": "none", "edgecolor": "0.5", "linewidth": 0, "zorder": 3}
-    axes.axvspan(left, held.flushed, hatch="////", **lost)
-    axes.axvspan(held.flushed, held.normal, color=SHADE, linewidth=0, zorder=0)
-    axes.axvspan(held.saturated, right, hatch="xxxx", **lost)
-    axes.set_xlim(left, right)
-    axes.vlines([held.flushed, held.saturated], 0, 1, transform=axes.get_xaxis_transform(), color="0.3", linewidth=0.8)
-    regions = {
-        f"flushed\n{_lost_share(rows, 'flushed')}": (left, held.flushed),
-        "sub-\nnormal": (held.flushed, held.normal),
-        "normal": (held.normal, held.saturated),
-        f"saturated\n{_lost_share(rows, 'saturated')}": (held.saturated, right),
-    }
-    for text, (low, high) in regions.items():
-        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5} if "%" in text else None
-        look: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 7.5, "bbox": box, "zorder": 4}
-        axes.text((low + high) / 2, 0.95, text, transform=axes.get_xaxis_transform(), **look)
-    biases = rows["scale_bias"]
-    mode = f"scale_bias {mode_of(biases)}" + (" (mode)" if biases.n_unique() > 1 else "")
-    axes.set_title(f"{ROLE_LABELS[rows['role'][0]]}: {rows['format'][0]}, {mode}")
-
-
 def _clipping_figure(shares: pl.DataFrame, scalings: Sequence[str], footer: str) -> Figure:
     """Rows of panels are scalings, columns the two counts; in a panel kinds and roles by layers."""
     shares = shares.filter(pl.col("scaling").is_in(scalings))
@@ -306,7 +282,7 @@ def _clipping_figure(shares: pl.DataFrame, scalings: Sequence[str], footer: str)
         for axes, count in zip(row, ("saturated", "flushed"), strict=True):
             cells = shares.filter(scaling=scaling).select("role", "kind", "layer", pl.col(count).alias("share"))
             _draw_cells(axes, cells, lines, layers, norm, colors)
-            axes.set_title(f"{scaling}: {count}")
+            axes.set_title(plain(f"{scaling}: {count}"))
     labels = [f"{KIND_STYLES[kind].label}, {ROLE_LABELS[role]}" for role, kind in lines]
     panels[0, 0].set(yticks=range(len(lines)), yticklabels=labels, ylim=(len(lines) - 0.5, -0.5))
     for axes in panels[-1]:
@@ -314,7 +290,7 @@ def _clipping_figure(shares: pl.DataFrame, scalings: Sequence[str], footer: str)
         axes.xaxis.set_major_locator(integers())
     bar = figure.colorbar(ScalarMappable(norm, colors), ax=panels, label="share of the values, %", aspect=40)
     bar.minorticks_off()
-    bar.ax.yaxis.set_major_formatter(_decimal)
+    bar.ax.yaxis.set_major_formatter(decimal)
     complete = len(shares) == len(lines) * len(layers) * len(scalings)
     return with_footer(figure, join("white: none" if complete else "white: none, hatched: not recorded", footer))
 
@@ -344,21 +320,6 @@ def _layers(rows: pl.DataFrame) -> range:
     return range(min(layers), max(layers) + 1)
 
 
-def _decimal(value: float, _: float) -> str:
-    """100, 1, 0.00001: never with an exponent."""
-    return f"{value:.12f}".rstrip("0").rstrip(".")
-
-
-def _reach(rows: pl.DataFrame) -> Reach:
-    return reach(get_format(rows["format"][0]), mode_of(rows["scale_bias"]))
-
-
-def _lost_share(rows: pl.DataFrame, count: str) -> str:
-    """The share of the non-zero values that is saturated, or flushed, in words."""
-    share = 100 * rows[count].sum() / sum(histogram(rows).values())
-    return f"{share:.2g} %" if share < 10 else f"{share:.0f} %"
-
-
 def _footer(summary: Mapping[str, Any]) -> str:
     """The model and the text, as far as the summary names them."""
     tokens = f"{summary['tokens']:,} tokens" if "tokens" in summary else ""
@@ -367,7 +328,7 @@ def _footer(summary: Mapping[str, Any]) -> str:
     return ", ".join(part for part in (summary.get("model"), tokens, window, formats) if part)
 
 
-def _check_module(rows: pl.DataFrame, module: str) -> None:
+def check_module(rows: pl.DataFrame, module: str) -> None:
     """ValueError, naming near modules, unless the run has histograms of this module."""
     modules = rows["module"].unique(maintain_order=True).to_list()
     if module not in modules:

@@ -55,8 +55,10 @@ def replace_part(path: Path, table: pl.DataFrame) -> None:
 
 def read_part(path: Path, schema: Schema) -> pl.DataFrame:
     """The table in a part. DamagedPartError if the checksum or the columns are others, or it is no parquet file."""
-    data = path.read_bytes()
     try:
+        if not path.is_file():
+            raise ValueError("it is no file")  # but a pipe, say, which would never end
+        data = path.read_bytes()
         _check(data)
         table = pl.read_parquet(io.BytesIO(data))
         if table.schema != pl.Schema(schema):

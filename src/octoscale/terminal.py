@@ -3,7 +3,9 @@
 Whatever is shown goes through a `PlainConsole`: names from files are text, never markup or escape sequences.
 """
 
+import json
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -59,6 +61,21 @@ class PlainConsole(Console):
         self.print(table, crop=False)
 
 
+def print_content(content: Any) -> None:
+    """Print a table or a text, and anything else as JSON."""
+    if isinstance(content, Table):
+        PlainConsole().print_table(content)
+    elif isinstance(content, str):
+        PlainConsole().print_text(content)
+    else:
+        print_json(content)
+
+
+def print_json(content: Any) -> None:
+    """Print JSON: exact, whatever is in it."""
+    sys.stdout.write(json.dumps(content, indent=2) + "\n")
+
+
 def formats_table() -> Table:
     """The paper's Table 7: the formats with their derived numbers."""
     table = Table(title="FP8 formats (Perez et al. 2023, Table 7)")
@@ -90,11 +107,12 @@ def models_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 def scores_table(summary: Mapping[str, Any]) -> Table:
     """The results of a run, one line a scaling, relative to the first high precision in it."""
     scores, accuracies = flatten(summary["perplexity"]), flatten(summary.get("accuracy", {}))
-    seconds = flatten(summary["seconds"])
+    seconds = flatten(summary.get("seconds", {}))
     base_name, base = next(iter(scores.items()), ("", None))
     what = f"{summary['model']}: " if "model" in summary else ""
     text = f" of {summary['text']}" if "text" in summary else ""
-    table = Table(title=f"{what}perplexity over {summary['tokens']:,} tokens{text}")
+    length = f" over {summary['tokens']:,} tokens" if "tokens" in summary else ""
+    table = Table(title=f"{what}perplexity{length}{text}")
     table.add_column("scaling")
     table.add_column("perplexity", justify="right")
     table.add_column(f"against {base_name}", justify="right")
@@ -221,16 +239,16 @@ def bytes_bar(console: PlainConsole) -> Iterator[Callable[[int, int], None]]:
 
 
 def training_table(summary: Mapping[str, Any]) -> Table:
-    """What a training did: its length, and the validation before and after."""
+    """What a training did: its length, and the validation before and after; what the summary lacks is left out."""
     unit = "tokens" if "tokens" in summary else "examples"
-    facts = {
-        "model": summary["model"],
-        "scaling": summary["scaling"],
-        "steps": f"{summary['steps']:,}, {summary[unit]:,} {unit}, {summary['seconds']:.1f} s",
-    }
+    lengths = [f"{summary['steps']:,}"] if "steps" in summary else []
+    lengths += [f"{summary[unit]:,} {unit}"] if unit in summary else []
+    lengths += [f"{summary['seconds']:.1f} s"] if "seconds" in summary else []
+    facts = {name: summary[name] for name in ("model", "scaling") if name in summary} | {"steps": ", ".join(lengths)}
     if summary.get("skipped_steps"):
         facts["skipped"] = f"{summary['skipped_steps']:,} steps, whose gradients held infinity or NaN"
-    facts["training loss"] = f"{_number(summary['training_loss'])} on average"
+    if "training_loss" in summary:
+        facts["training loss"] = f"{_number(summary['training_loss'])} on average"
     for name in ("loss", "accuracy"):
         values = summary.get(f"validation_{name}")
         if values is not None:
@@ -241,18 +259,23 @@ def training_table(summary: Mapping[str, Any]) -> Table:
 
 
 def runs_table(labels: Sequence[str], summaries: Sequence[Mapping[str, Any]]) -> Table:
-    """What several trainings reached; validation losses against the first one's."""
+    """What several trainings reached, a dash where one did not end; validation losses against the first one's."""
     with_accuracy = any("validation_accuracy" in summary for summary in summaries)
     table = Table(box=None, header_style="bold")
     table.add_column("run")
     for name in ("steps", "training loss", "validation loss", "against the first", *["accuracy"] * with_accuracy):
         table.add_column(name, justify="right")
-    first = summaries[0]["validation_loss"]["after"]
+    first = summaries[0].get("validation_loss", {}).get("after")
     for label, summary in zip(labels, summaries, strict=True):
-        after = summary["validation_loss"]["after"]
-        accuracy = summary.get("validation_accuracy", {}).get("after")
-        row = [label, f"{summary['steps']:,}", _number(summary["training_loss"]), _number(after), against(after, first)]
-        table.add_row(*row, *([_number(accuracy)] if with_accuracy else []))
+        after = summary.get("validation_loss", {})
+        cells = [
+            f"{summary['steps']:,}" if "steps" in summary else "-",
+            _number(summary["training_loss"]) if "training_loss" in summary else "-",
+            _number(after["after"]) if after else "-",
+            against(after.get("after"), first),
+        ]
+        accuracy = summary.get("validation_accuracy", {})
+        table.add_row(label, *cells, *([_number(accuracy["after"]) if accuracy else "-"] if with_accuracy else []))
     return table
 
 
@@ -263,7 +286,7 @@ def _number(value: float | None) -> str:
 
 def against(value: float | None, base: float | None) -> str:
     """A perplexity relative to the reference: +3.52%, or x 15.7 where that is far away."""
-    if value is None or base is None or not math.isfinite(base):
+    if value is None or not base or not math.isfinite(base):
         return "-"
     excess = value / base - 1
     return f"{excess:+.2%}" if abs(excess) < 10 else f"x {value / base:.3g}"

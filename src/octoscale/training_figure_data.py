@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from octoscale.figure_data import REFERENCES, constant_bias
-from octoscale.runfolder import RunFolder
+from octoscale.run_contents import RunContents
 
 #: What may tell two runs apart beside the scaling, in this order.
 _FIELDS = (
@@ -64,16 +64,16 @@ def drawn_layers(layers: Sequence[int]) -> list[int]:
     return [ordered[place] for place in sorted(places)] if ordered else []
 
 
-def loss_curves(runs: Sequence[RunFolder]) -> list[LossCurve]:
+def loss_curves(runs: Sequence[RunContents]) -> list[LossCurve]:
     """The curves of some runs, each with a label of its own. ValueError for a run that logged no loss."""
-    plans = [run.read_json(run.header).get("plan", {}) for run in runs]
+    plans = [run.header.get("plan", {}) for run in runs]
     labels = distinct_labels(plans, [run.path.name for run in runs])
     return [_curve(run, label) for run, label in zip(runs, labels, strict=True)]
 
 
-def has_losses(run: RunFolder) -> bool:
+def has_losses(run: RunContents) -> bool:
     """Whether a run is a training that logged a loss."""
-    return any("loss" in row and row.get("phase") == "train" for row in run.read_metrics())
+    return any("loss" in row for row in run.training_rows)
 
 
 def distinct_labels(plans: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
@@ -106,14 +106,14 @@ def reference_curve(curves: Sequence[LossCurve]) -> LossCurve:
 
 
 def excess_by_step(curve: LossCurve, reference: LossCurve) -> tuple[list[int], list[float]]:
-    """How far the running mean lies above the reference's, in %, at the steps that both have."""
+    """How far the running mean lies above the reference's, in %, at the steps where both have one, not zero."""
     base = dict(zip(reference.steps, reference.mean, strict=True))
-    pairs = [(step, value) for step, value in zip(curve.steps, curve.mean, strict=True) if step in base]
+    pairs = [(step, value) for step, value in zip(curve.steps, curve.mean, strict=True) if base.get(step)]
     return [step for step, _ in pairs], [100 * (value / base[step] - 1) for step, value in pairs]
 
 
-def _curve(run: RunFolder, label: str) -> LossCurve:
-    rows = [row for row in run.read_metrics() if row.get("phase") == "train"]
+def _curve(run: RunContents, label: str) -> LossCurve:
+    rows = run.training_rows
     logged = [row for row in rows if "loss" in row]
     if not logged:
         raise ValueError(f"{run.path} is no training: it logged no loss")

@@ -14,7 +14,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from octoscale.figure_style import KIND_STYLES, LOOKS, ROLE_LABELS, WIDTH, integers, with_footer
+from octoscale.figure_style import KIND_STYLES, LOOKS, ROLE_LABELS, WIDTH, integers, plain, with_footer
 from octoscale.formats import ROLES
 from octoscale.kinds import KINDS
 from octoscale.training_figure_data import LossCurve, excess_by_step, mean_width, reference_curve
@@ -73,7 +73,7 @@ def loss_figure(curves: Sequence[LossCurve], footer: str) -> Figure:
 def _draw_losses(axes: Axes, curve: LossCurve, color: str, line: object) -> None:
     """Single steps pale, their mean strong; crosses at the upper edge where a loss is not finite, ticks for skips."""
     axes.plot(curve.steps, curve.losses, color=color, linewidth=0.5, alpha=0.3)
-    axes.plot(curve.steps, curve.mean, color=color, linestyle=line, label=curve.label)
+    axes.plot(curve.steps, curve.mean, color=color, linestyle=line, label=plain(curve.label))
     if curve.validation:
         axes.plot(
             [*curve.validation], [*curve.validation.values()], "o", color=color, markerfacecolor="white", zorder=4
@@ -93,5 +93,5 @@ def _draw_differences(axes: Axes, curves: Sequence[LossCurve]) -> None:
         axes.plot(*excess_by_step(curve, reference), color=look.color, linestyle=look.line)
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, -MAX_DIFFERENCE), min(high, MAX_DIFFERENCE))
-    axes.set_ylabel(f"above\n{reference.label}, %")
+    axes.set_ylabel(f"above\n{plain(reference.label)}, %")
     axes.grid(axis="y")

@@ -1,0 +1,84 @@
+"""The figure of one module's exponents: its values against what the format holds at its scale.
+
+A panel a role: a histogram of log2|x| before scaling, and behind it the regions of the format, each with its name and
+the share of the values that is lost there.
+"""
+
+import math
+from typing import Any
+
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from octoscale.figure_data import Reach, histogram, mode_of, reach, shares_by_exponent
+from octoscale.figure_style import CURVE, ROLE_LABELS, SHADE, WIDTH, decimal, with_footer
+from octoscale.formats import ROLES, get_format
+
+
+def exponents_figure(rows: pl.DataFrame, footer: str) -> Figure:
+    """One panel a role; an exponent is as wide in every panel."""
+    roles = [role for role in ROLES if not rows.filter(role=role).is_empty()]
+    figure = Figure(figsize=(WIDTH, 0.9 + 1.7 * len(roles)))
+    panels = figure.subplots(len(roles), 1, squeeze=False)[:, 0]
+    ranges = [_draw_exponents(axes, rows.filter(role=role)) for axes, role in zip(panels, roles, strict=True)]
+    span = max(right - left for left, right in ranges)
+    for axes, role, (left, right) in zip(panels, roles, ranges, strict=True):
+        middle = (left + right) / 2
+        _draw_reach(axes, rows.filter(role=role), middle - span / 2, middle + span / 2)
+    panels[-1].set_xlabel("exponent of the value, log2|x|")
+    return with_footer(figure, footer)
+
+
+def _draw_exponents(axes: Axes, rows: pl.DataFrame) -> tuple[float, float]:
+    """The histogram, down to the smallest share on its upper side; returns the range of exponents to be shown."""
+    shares = shares_by_exponent(rows)
+    peak = max(shares, key=lambda exponent: shares[exponent])
+    smallest = min(share for exponent, share in shares.items() if exponent >= peak)
+    floor = min(0, math.floor(math.log10(smallest) - 0.5))  # half a decade below, so that its bar is seen
+    edges = [*range(min(exponent for exponent in shares if shares[exponent] >= 10.0**floor), max(shares) + 2)]
+    values = [shares.get(exponent, 0.0) for exponent in edges[:-1]]
+    axes.stairs(values, edges, baseline=10.0**floor, fill=True, color="#9ECAE9")
+    axes.stairs(values, edges, baseline=10.0**floor, color=CURVE)
+    top = 2.8 - 0.4 * floor  # above 100 %: room for the names of the regions
+    axes.set(yscale="log", ylim=(10.0**floor, 10.0**top), ylabel="share of non-zero\nvalues, %")
+    axes.yaxis.set_major_locator(FixedLocator([10.0**k for k in range(2, floor - 1, -2)]))
+    axes.yaxis.set_major_formatter(decimal)
+    axes.yaxis.set_minor_locator(NullLocator())
+    held = _reach(rows)
+    return min(edges[0], held.flushed - 5), max(edges[-1], held.saturated + 5)
+
+
+def _draw_reach(axes: Axes, rows: pl.DataFrame, left: float, right: float) -> None:
+    """The regions of the format, each with its name, and with the share of the values that are lost there."""
+    held = _reach(rows)
+    lost: dict[str, Any] = {"facecolor": "none", "edgecolor": "0.5", "linewidth": 0, "zorder": 3}
+    axes.axvspan(left, held.flushed, hatch="////", **lost)
+    axes.axvspan(held.flushed, held.normal, color=SHADE, linewidth=0, zorder=0)
+    axes.axvspan(held.saturated, right, hatch="xxxx", **lost)
+    axes.set_xlim(left, right)
+    axes.vlines([held.flushed, held.saturated], 0, 1, transform=axes.get_xaxis_transform(), color="0.3", linewidth=0.8)
+    regions = {
+        f"flushed\n{_lost_share(rows, 'flushed')}": (left, held.flushed),
+        "sub-\nnormal": (held.flushed, held.normal),
+        "normal": (held.normal, held.saturated),
+        f"saturated\n{_lost_share(rows, 'saturated')}": (held.saturated, right),
+    }
+    for text, (low, high) in regions.items():
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5} if "%" in text else None
+        look: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 7.5, "bbox": box, "zorder": 4}
+        axes.text((low + high) / 2, 0.95, text, transform=axes.get_xaxis_transform(), **look)
+    biases = rows["scale_bias"]
+    mode = f"scale_bias {mode_of(biases)}" + (" (mode)" if biases.n_unique() > 1 else "")
+    axes.set_title(f"{ROLE_LABELS[rows['role'][0]]}: {rows['format'][0]}, {mode}")
+
+
+def _reach(rows: pl.DataFrame) -> Reach:
+    return reach(get_format(rows["format"][0]), mode_of(rows["scale_bias"]))
+
+
+def _lost_share(rows: pl.DataFrame, count: str) -> str:
+    """The share of the non-zero values that is saturated, or flushed, in words."""
+    share = 100 * rows[count].sum() / sum(histogram(rows).values())
+    return f"{share:.2g} %" if share < 10 else f"{share:.0f} %"

@@ -1,0 +1,260 @@
+"""What the files of a run say, as far as they can be read: damage is named, and the rest is shown.
+
+    contents = read_run("runs/mine")
+    contents.summary["perplexity"]           what is there has the type and the range that a run writes
+    contents.damaged                         what is not, one line each
+
+Tables and figures take a run from here and trust it: no number in it is absurd, no name is anything but a text.
+"""
+
+import json
+import math
+import reprlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from octoscale.backends.base import NUM_EXPONENT_BINS
+from octoscale.formats import FORMATS, ROLES
+from octoscale.kinds import KINDS
+from octoscale.runfolder import RunFolder
+from octoscale.telemetry import SCHEMA, read_readable_scales
+
+#: No run has more steps, or tokens, or layers, and no scale more bits; a larger number is damage.
+_MOST, _MOST_LAYERS, _MOST_BITS, _LONGEST_NAME = 2**53, 1000, 1100, 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunContents:
+    """What a run's files say. `metrics` are the lines of metrics.jsonl, `scales` the rows of all parts."""
+
+    path: Path
+    header: dict[str, Any]
+    summary: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    scales: pl.DataFrame
+    damaged: list[str]
+
+    @property
+    def figures(self) -> Path:
+        """The folder for its figures."""
+        return RunFolder(self.path).figures
+
+    @property
+    def training_rows(self) -> list[dict[str, Any]]:
+        """The measurements of a training."""
+        return [row for row in self.metrics if row.get("phase") == "train"]
+
+
+def read_run(folder: Path | str) -> RunContents:
+    """Read a run. FileNotFoundError if `folder` is none; ValueError if nothing of it can be read."""
+    run = RunFolder.open(folder)
+    damaged: list[str] = []
+    header = _checked(_json_object(run.header, damaged), _HEADER, run.header, damaged)
+    summary = _summary(run.summary, damaged)
+    metrics, scales = _metrics(run.metrics, damaged), _scales(run, damaged)
+    if damaged and not header and not summary and not metrics and scales.is_empty():
+        raise ValueError(f"nothing of {run.path} can be read: {damaged[0]}")
+    return RunContents(path=run.path, header=header, summary=summary, metrics=metrics, scales=scales, damaged=damaged)
+
+
+# What a field may hold.
+
+_Check = Callable[[Any], bool]
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) <= _MOST
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and _is_number(value) and value >= 0
+
+
+def _is_score(value: Any) -> bool:
+    return value is None or (_is_number(value) and value > 0)
+
+
+def _is_share(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= 1
+
+
+def _is_time(value: Any) -> bool:
+    return _is_number(value) and value >= 0
+
+
+def _is_loss(value: Any) -> bool:
+    return value is None or _is_number(value)
+
+
+def _is_before_and_after(value: Any) -> bool:
+    return isinstance(value, dict) and {"before", "after"} <= value.keys() and all(map(_is_loss, value.values()))
+
+
+def _is_plan(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_range(value: Any) -> bool:
+    return isinstance(value, dict) and _is_text(value.get("text"))
+
+
+def _are_failures(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value.values()))
+
+
+def _is_bias(key: str) -> bool:
+    digits = key.removeprefix("-")
+    return digits.isascii() and digits.isdigit() and len(digits) <= 4 and int(digits) <= _MOST_BITS
+
+
+#: Tables of a value for each scaling, constant ones by their bias under `cscale`.
+_PER_SCALING: dict[str, _Check] = {"perplexity": _is_score, "accuracy": _is_share, "seconds": _is_time}
+
+_HEADER: dict[str, _Check] = {"note": _is_text, "backend": _is_text, "reason": _is_text, "plan": _is_plan}
+_SUMMARY: dict[str, _Check] = {
+    **dict.fromkeys(("model", "text", "formats", "backend", "reason", "scaling"), _is_text),
+    **dict.fromkeys(("tokens", "window", "steps", "examples", "skipped_steps", "resumed_after_step"), _is_count),
+    "training_loss": _is_loss,
+    "validation_loss": _is_before_and_after,
+    "validation_accuracy": _is_before_and_after,
+    "cscale_range": _is_range,
+    "failures": _are_failures,
+}
+_METRICS: dict[str, _Check] = {
+    **dict.fromkeys(("phase", "scaling"), _is_text),
+    **dict.fromkeys(("loss", "eval_loss"), _is_loss),
+    "step": _is_count,
+    "skipped": lambda value: isinstance(value, bool),
+}
+
+
+def _checked(content: dict[str, Any], checks: Mapping[str, _Check], path: Path, damaged: list[str]) -> dict[str, Any]:
+    """The fields that hold what they may; each other one is named, and left out."""
+    wrong = [name for name, check in checks.items() if name in content and not check(content[name])]
+    damaged.extend(_says(path, name, content[name]) for name in wrong)
+    return {name: value for name, value in content.items() if name not in wrong}
+
+
+def _summary(path: Path, damaged: list[str]) -> dict[str, Any]:
+    """The results, with only those scores that can be ones. `seconds` of a training is one number."""
+    summary = _checked(_json_object(path, damaged), _SUMMARY, path, damaged)
+    for name, check in _PER_SCALING.items():
+        value = summary.get(name)
+        if isinstance(value, dict):
+            summary[name] = _per_scaling(value, check, f"{path}: {name}", damaged)
+        elif name in summary and not (name == "seconds" and _is_time(value)):
+            damaged.append(_says(path, name, summary.pop(name)))
+    return summary
+
+
+def _per_scaling(table: dict[str, Any], check: _Check, where: str, damaged: list[str]) -> dict[str, Any]:
+    """The values of each scaling, and of each bias, that can be ones."""
+    kept: dict[str, Any] = {}
+    for scaling, value in table.items():
+        if scaling == "cscale" and isinstance(value, dict):
+            kept[scaling] = {bias: score for bias, score in value.items() if _is_bias(bias) and check(score)}
+            damaged.extend(_says(where, f"cscale:{bias}", value[bias]) for bias in value if bias not in kept[scaling])
+        elif scaling != "cscale" and check(value):
+            kept[scaling] = value
+        else:
+            damaged.append(_says(where, scaling, value))
+    return kept
+
+
+def _says(where: Path | str, name: str, value: Any) -> str:
+    return f"{where}: {reprlib.repr(name)[1:-1]} is {reprlib.repr(value)}"
+
+
+def _json_object(path: Path, damaged: list[str]) -> dict[str, Any]:
+    """The object in a JSON file; empty if there is no file, or it is damaged."""
+    data = _bytes(path, damaged)
+    try:
+        content = json.loads(data) if data is not None else {}
+        if not isinstance(content, dict):
+            raise ValueError("it holds no object")
+    except (ValueError, RecursionError, MemoryError) as error:
+        damaged.append(f"{path} is damaged: {error}")
+        return {}
+    return content
+
+
+def _bytes(path: Path, damaged: list[str]) -> bytes | None:
+    """What a file holds; None if there is none, or it is none that ends: a pipe, a device."""
+    try:
+        if path.is_file():
+            return path.read_bytes()
+        if path.exists() or path.is_symlink():
+            damaged.append(f"{path} is no file")
+    except (OSError, MemoryError) as error:
+        damaged.append(f"{path} cannot be read: {error}")
+    return None
+
+
+def _metrics(path: Path, damaged: list[str]) -> list[dict[str, Any]]:
+    """The lines that are measurements; one without an end was cut short by a crash, which is no damage."""
+    rows: list[dict[str, Any]] = []
+    wrong: list[int] = []
+    *lines, _cut_short = (_bytes(path, damaged) or b"").split(b"\n")
+    for number, line in enumerate(lines, 1):
+        row = _measurement(line)
+        if row is None:
+            wrong.append(number)
+        else:
+            rows.append(row)
+    if wrong:
+        more = f", and {len(wrong) - 1} others" if len(wrong) > 1 else ""
+        damaged.append(f"{path}: line {wrong[0]} is no measurement{more}")
+    return rows
+
+
+def _measurement(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError, MemoryError):
+        return None
+    if not isinstance(row, dict) or not all(check(row[name]) for name, check in _METRICS.items() if name in row):
+        return None
+    return row if "step" in row or row.get("phase") != "train" else None
+
+
+def _scales(run: RunFolder, damaged: list[str]) -> pl.DataFrame:
+    """The rows of the parts that can be read and hold what a cast can see."""
+    try:
+        rows, lost = read_readable_scales(run.path)
+    except FileNotFoundError:
+        return pl.DataFrame(schema=SCHEMA)
+    damaged.extend(map(str, lost))
+    kept = rows.filter(_possible())
+    if kept.height < rows.height:
+        damaged.append(f"{run.scales}: {rows.height - kept.height} of {rows.height} rows hold what no cast can see")
+    return kept
+
+
+def _possible() -> pl.Expr:
+    """Whether a row can have been written by a run."""
+    counts = [pl.col(name).is_between(0, pl.col("numel")) for name in ("saturated", "flushed", "nonfinite")]
+    names = [pl.col(name).str.len_bytes() <= _LONGEST_NAME for name in ("module", "scaling", "phase")]
+    bins = pl.col("exponents")
+    checks = [
+        pl.col("step").is_between(0, _MOST),
+        pl.col("layer").is_null() | pl.col("layer").is_between(0, _MOST_LAYERS),
+        pl.col("kind").is_in(KINDS),
+        pl.col("role").is_in(ROLES),
+        pl.col("format").is_in(list(FORMATS)),
+        pl.col("scale_bias").is_between(-_MOST_BITS, _MOST_BITS),
+        pl.col("amax").is_not_null(),
+        pl.col("numel").is_between(0, _MOST),
+        bins.is_null() | ((bins.list.len() == NUM_EXPONENT_BINS) & ~bins.list.eval(pl.element().is_null()).list.any()),
+    ]
+    return reduce(lambda a, b: a & b, [*checks, *counts, *names]).fill_null(value=False)

@@ -1,0 +1,87 @@
+"""A run on the terminal: first what was measured, then what is damaged, then its figures.
+
+A figure that fails comes last, as an error of the command: it never hides the table. JSON holds the same: `figures` are
+those that were drawn, `damaged` and `not_drawn` are there if anything is.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from octoscale import figures, terminal
+from octoscale.figures import Drawing
+from octoscale.printable import first_line, printable
+from octoscale.run_contents import RunContents, read_run
+from octoscale.training_figure_data import has_losses, loss_curves
+
+
+def show(folder: Path | str, *, as_json: bool, module: str | None = None) -> None:
+    """Print a run's results, and draw its figures. Whatever a figure raises is raised after that."""
+    contents = read_run(folder)
+    if module is not None:
+        figures.check_module(contents.scales, module)
+    if not as_json:
+        _print_results(contents)
+    drawing = figures.draw_all(contents, module)
+    if as_json:
+        of_run = {**contents.summary, "run": str(contents.path), "figures": [str(path) for path in drawing.paths]}
+        terminal.print_json(of_run | _lacking(contents.damaged, drawing))
+    else:
+        _print_lines([f"records and {len(drawing.paths)} figures: {contents.path}"])
+    for name, error in drawing.failures.items():
+        raise _about(name, error) from error
+
+
+def compare(folders: Sequence[Path | str], *, as_json: bool) -> None:
+    """Print what several trainings reached, and draw their losses over each other."""
+    runs = [read_run(folder) for folder in folders]
+    damaged = [damage for run in runs for damage in run.damaged]
+    readable = [run for run in runs if has_losses(run) or not run.damaged]
+    if not readable:
+        raise ValueError(f"no losses of these runs can be read: {damaged[0]}")
+    labels = [curve.label for curve in loss_curves(readable)]
+    if not as_json:
+        terminal.print_content(terminal.runs_table(labels, [run.summary for run in readable]))
+        _say_damaged(damaged)
+    drawn = figures.draw_losses(readable)
+    if as_json:
+        of_runs = [{**run.summary, "run": str(run.path)} for run in readable]
+        terminal.print_json({"runs": of_runs, "figures": [str(drawn)]} | ({"damaged": damaged} if damaged else {}))
+    else:
+        _print_lines([f"the losses over each other: {drawn}"])
+
+
+def _print_results(contents: RunContents) -> None:
+    summary, header = contents.summary, contents.header
+    if summary.get("perplexity"):
+        terminal.print_content(terminal.scores_table(summary))
+    if "validation_loss" in summary:
+        terminal.print_content(terminal.training_table(summary))
+    lines = [header.get("note", ""), summary.get("cscale_range", {}).get("text", "")]
+    lines += [f"{scaling}: {failure}" for scaling, failure in summary.get("failures", {}).items()]
+    if "backend" in header:
+        lines.append(f"backend: {header['backend']}" + (f" ({header['reason']})" if "reason" in header else ""))
+    _print_lines(lines)
+    _say_damaged(contents.damaged)
+
+
+def _print_lines(lines: Sequence[str]) -> None:
+    terminal.print_content("\n".join(line for line in lines if line))
+
+
+def _say_damaged(damaged: Sequence[str]) -> None:
+    """On stderr, where they do not mix with results."""
+    sys.stdout.flush()
+    for damage in damaged:
+        sys.stderr.write(f"octoscale: damaged, and left out: {printable(damage)}\n")
+
+
+def _lacking(damaged: Sequence[str], drawing: Drawing) -> dict[str, Any]:
+    not_drawn = {name: first_line(error) for name, error in drawing.failures.items()}
+    return ({"damaged": list(damaged)} if damaged else {}) | ({"not_drawn": not_drawn} if not_drawn else {})
+
+
+def _about(name: str, error: Exception) -> Exception:
+    """The error with the figure's name, if it is one of the disk; a defect stays what it is."""
+    return OSError(f"the figure {name} could not be drawn: {error}") if isinstance(error, OSError) else error
