@@ -53,6 +53,7 @@ LAYERS = {
     "fused_ends": 4,
     "fused_layer": 4,
     "known_layers": 4,
+    "usual_path": 4,
     "stored": 3,
     "compiled": 3,
     "watch": 3,

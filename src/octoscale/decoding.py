@@ -13,13 +13,14 @@ Codes and norms are read where they are; that one is replaced, or a scale change
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
 
 from octoscale.backends import token
 from octoscale.fused_backbone import FusedBackbone
-from octoscale.fused_ends import FusedHead, FusedNorm
+from octoscale.fused_ends import FusedHead, FusedNorm, why_head_unknown
 from octoscale.fused_layer import FusedLayer, why_not
 from octoscale.known_layers import BACKBONES, why_backbone_unknown
 from octoscale.reasons import decoder_stacks
@@ -63,8 +64,8 @@ def fuse(model: PreTrainedModel) -> FusionReport:
                 module.forward = FusedBackbone(module)
                 norm: nn.Module = module.norm
                 norm.forward = FusedNorm(norm)
-    head = model.get_output_embeddings()
-    plain = bool(fused) and type(head) is nn.Linear and head.bias is None and "forward" not in head.__dict__
+    head: Any = model.get_output_embeddings()
+    plain = bool(fused) and why_head_unknown(head) is None
     if plain:
         head.forward = FusedHead(head)
     fast_head = plain or (isinstance(head, StoredLinear) and head.fp8.activations == "none")

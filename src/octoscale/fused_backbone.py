@@ -17,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from octoscale.backends.token import TokenLayer, step_through
 from octoscale.fused_layer import FusedLayer, is_plain
 from octoscale.known_layers import are_all_modules_watched, is_collecting, is_watched, why_backbone_unknown
+from octoscale.usual_path import is_usual_cache
 
 _RECORDER = attrgetter("recorder")
 
@@ -53,7 +54,7 @@ class FusedBackbone:
             x = self._model.embed_tokens(input_ids)
             positions = torch.tensor([[past_key_values.get_seq_length()]]) if position_ids is None else position_ids
             cosines, sines = (turn.contiguous() for turn in self._model.rotary_emb(x, position_ids=positions))
-            if is_plain(x) and cosines.dtype == sines.dtype == x.dtype:
+            if is_plain(x) and stack.layers[0].turns(x, cosines, sines):
                 y = self._model.norm(stack.step(past_key_values, x, cosines, sines))
                 return BaseModelOutputWithPast(last_hidden_state=y, past_key_values=past_key_values)
         self._past = None
@@ -88,7 +89,7 @@ class FusedBackbone:
             self._stack, self._past = _Stack(modules, layers), None
         if self._past is None or self._past() is not past:
             self._past = weakref.ref(past)
-            self._is_known = self._stack.refresh() and why_backbone_unknown(model) is None
+            self._is_known = self._stack.refresh() and why_backbone_unknown(model) is None and is_usual_cache(past)
         if not self._is_known:
             return None
         return None if self._stack.is_observed() or not self._stack.extends(past) else self._stack

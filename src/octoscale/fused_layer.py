@@ -22,6 +22,7 @@ from octoscale.linear import NonFiniteError, nonfinite_error
 from octoscale.recipe import Operand
 from octoscale.scaling import Delayed
 from octoscale.stored import StoredLinear
+from octoscale.usual_path import is_intercepted, is_usual_cache
 from octoscale.watch import Watch
 
 _LINEARS = tuple(f"self_attn.{name}_proj" for name in "qkvo") + tuple(
@@ -54,6 +55,10 @@ def why_not(layer: nn.Module) -> str | None:
         return f"its sizes are no multiples of {token.STEP}, or its heads wider than {token.MAX_HEAD_DIM}"
     if any(layer.get_submodule(name).weight.dtype != torch.bfloat16 for name in _NORMS):
         return "it is not bfloat16"
+    try:
+        _Parts(layer).facts()
+    except ValueError as error:
+        return str(error)
     return None
 
 
@@ -123,9 +128,16 @@ class FusedLayer:
         room = self._caches.get(cache)
         if room is not None and room.has_next(cache):
             return num_tokens == 1
+        if "update" in vars(cache):
+            return False
         if cache.get_seq_length():
             return num_tokens == 1 and cache.keys.dtype == torch.bfloat16 and cache.keys.shape[0] == 1
         return num_tokens == 1 or self.core().serves_rows
+
+    def turns(self, x: Tensor, *turns: Tensor) -> bool:
+        """Whether these are a cosine and a sine for each token and each value of a head, as the core reads them."""
+        shape = (1, x.shape[1], self.parts.head_dim)
+        return len(turns) == 2 and all(y.dtype == x.dtype and y.shape == shape and y.is_contiguous() for y in turns)
 
     def room(self, cache: DynamicLayer | None, num_tokens: int) -> "Room":
         """Room behind the keys and values of a cache that `extends` allows."""
@@ -164,16 +176,19 @@ class FusedLayer:
             return False
         if any(value is not None for name, value in kwargs.items() if name not in _WORDS):
             return False
-        if any(turn.dtype != x.dtype or not turn.is_contiguous() for turn in kwargs["position_embeddings"]):
+        if not self.turns(x, *kwargs.get("position_embeddings") or ()):
             return False
-        return not self.is_observed() and self.extends(kwargs.get("past_key_values"), x.shape[1])
+        past = kwargs.get("past_key_values")
+        return not self.is_observed() and (past is None or is_usual_cache(past)) and self.extends(past, x.shape[1])
 
 
 def is_plain(x: Tensor) -> bool:
     """Whether this is one sequence of tokens, [1, tokens, hidden], of the kind that the core takes, at inference."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or is_intercepted() or type(x) is not Tensor:
+        return False
     if x.dtype != torch.bfloat16 or x.device.type != "cpu" or x.shape[0] != 1 or not x.is_contiguous():
         return False
-    return not (torch.is_grad_enabled() or torch.compiler.is_compiling() or x.numel() == 0)
+    return x.numel() > 0
 
 
 class _Parts:

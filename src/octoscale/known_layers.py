@@ -18,6 +18,7 @@ from transformers.models.mistral import modeling_mistral as mistral
 from transformers.utils import output_capturing
 
 from octoscale.stored import StoredLinear
+from octoscale.usual_path import is_of_a_library, usual_functions, why_unusual
 
 #: Decoder layer -> its pieces by name, each of one of these classes.
 _PIECES: dict[type[nn.Module], dict[str, tuple[type[nn.Module], ...]]] = {
@@ -56,14 +57,15 @@ def why_unknown(layer: nn.Module) -> str | None:
         reason = _why_another(name, layer.get_submodule(name), classes)
         if reason is not None:
             return reason
-    return _why_patched(type(layer), "the layer") or _why_attention(layer.self_attn)
+    again = _why_another("the layer", layer, (type(layer),))
+    return again or why_unusual(type(layer)) or _why_attention(layer.self_attn)
 
 
 def why_backbone_unknown(model: nn.Module) -> str | None:
     """The same of the decoder as a whole; its own `forward` may have been replaced by us only."""
     if type(model) not in BACKBONES:
         return f"{type(model).__name__} is not known"
-    return _why_patched(type(model), "the decoder") or why_norm_unknown(model)
+    return why_patched(type(model), "the decoder") or why_unusual(type(model)) or why_norm_unknown(model)
 
 
 def why_norm_unknown(model: nn.Module) -> str | None:
@@ -81,7 +83,7 @@ def globals_of(layer: nn.Module) -> list[object]:
     words = [getattr(config, name, None) for name in ("_attn_implementation", "sliding_window", "is_causal")]
     forwards: list[object] = [type(module).forward for module in pieces]
     recipes = [(m.fp8.recipe, m.fp8.activations) for m in layer.modules() if isinstance(m, StoredLinear)]
-    return [*forwards, _rotary_of(type(layer)), _attention_of(config), *words, *recipes]
+    return [*forwards, *usual_functions(type(layer)), _attention_of(config), *words, *recipes]
 
 
 def is_watched(module: nn.Module) -> bool:
@@ -114,14 +116,16 @@ def _why_another(name: str, module: nn.Module, classes: tuple[type[nn.Module], .
         return f"{name} is a {type(module).__name__}, not a {classes[0].__name__}"
     if "forward" in module.__dict__ and type(module.forward).__module__.partition(".")[0] != "octoscale":
         return f"the forward of {name} was replaced"
-    return _why_patched(type(module), name)
+    return why_patched(type(module), name)
 
 
-def _why_patched(cls: type[nn.Module], name: str) -> str | None:
-    """Whether the class still has the forward that was written for it."""
+def why_patched(cls: type[nn.Module], name: str) -> str | None:
+    """Whether the class still has the forward that was written for it, and is called as every module is."""
     forward: Any = cls.forward
     is_own = (forward.__module__, forward.__qualname__) == (cls.__module__, f"{cls.__name__}.forward")
-    return None if is_own else f"the forward of {name}'s class {cls.__name__} was replaced"
+    if is_own and is_of_a_library(forward) and cls.__call__ is nn.Module.__call__:
+        return None
+    return f"the forward of {name}'s class {cls.__name__} was replaced"
 
 
 def _why_attention(attention: Any) -> str | None:
@@ -132,9 +136,8 @@ def _why_attention(attention: Any) -> str | None:
         return "its attention is not causal"
     if isinstance(attention, mistral.MistralAttention) and getattr(config, "sliding_window", None) is not None:
         return f"it has a sliding window of {config.sliding_window} tokens"
-    rotary = _rotary_of(llama.LlamaDecoderLayer if isinstance(attention, llama.LlamaAttention) else None)
-    if rotary.__name__ != "apply_rotary_pos_emb" or not rotary.__module__.startswith("transformers."):
-        return "the rotation of positions was replaced"
+    if not isinstance(attention.scaling, float):
+        return f"its attention's scaling is {attention.scaling}, no number"
     queries, keys = attention.q_proj, attention.k_proj
     if not (isinstance(queries, StoredLinear) and isinstance(keys, StoredLinear)):
         return None  # says so itself
@@ -149,7 +152,3 @@ def _attention_of(config: Any) -> object:
     if config._attn_implementation != "sdpa":
         return None
     return modeling_utils.ALL_ATTENTION_FUNCTIONS.get("sdpa")
-
-
-def _rotary_of(cls: type[nn.Module] | None) -> Any:
-    return (llama if cls is llama.LlamaDecoderLayer else mistral).apply_rotary_pos_emb
