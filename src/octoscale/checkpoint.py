@@ -67,7 +67,9 @@ class Export:
 
     def __post_init__(self) -> None:
         if self.recipe.weight.format != WEIGHT_FORMAT:
-            raise ValueError(f"weights in {self.recipe.weight.format}: checkpoints hold {WEIGHT_FORMAT}, --formats ocp")
+            raise ValueError(
+                f"weights in {self.recipe.weight.format}: checkpoints hold {WEIGHT_FORMAT}, leave formats= out"
+            )
         if (self.activations == "static") != (self.input_bias is not None):
             raise ValueError("static activations, and only those, need a scale_bias for each layer's input")
 

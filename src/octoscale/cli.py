@@ -365,6 +365,8 @@ def demo(
     """See what FP8 does to a real model: SmolLM2-135M in bf16, FP8-AMAX, and FP8-CSCALE with biases -8 to 6."""
     from octoscale.sweep import parse_biases
 
+    if tokens is not None and tokens < Validation.window:
+        raise ValueError(f"--tokens {tokens}: the demo reads windows of {Validation.window} tokens, one at least")
     biases = parse_biases("-8,-1,6" if quick else "-8:6")
     plan = Validation(
         model="smollm2-135m",
