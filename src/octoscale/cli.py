@@ -242,27 +242,31 @@ def inspect(
     recipe = parse_scaling(scaling, formats, skip or ())
     if not isinstance(recipe, Recipe):
         raise ValueError(f"scaling {scaling} is no FP8: there is nothing to inspect")
-    report, not_run = _inspected(model, recipe, run)
+    report, num_fp8, not_run = _inspected(model, recipe, run)
     if as_json:
-        _show(report.to_json() | ({} if not_run is None else {"not_run": not_run}))
+        _show(report.to_json() | ({"not_run": not_run} if run else {}))
         return
     _show(str(report))
-    if not_run is not None:
-        named = f"; FP8 on paper only, never called on a few tokens: {', '.join(not_run)}" if not_run else ""
-        _show(f"{len(report.converted) - len(not_run)} of {len(report.converted)} FP8 layers ran{named}")
+    if run:
+        named = f"; not called (experts may get no token, a text runs no picture): {', '.join(not_run)}"
+        _show(f"{num_fp8 - len(not_run)} of {num_fp8} FP8 layers ran{named * bool(not_run)}")
 
 
-def _inspected(model: str, recipe: "Recipe", run: bool) -> "tuple[ConversionReport, list[str] | None]":
-    """The report, and with `run` the converted layers that a call of the model does not reach."""
+def _inspected(model: str, recipe: "Recipe", run: bool) -> "tuple[ConversionReport, int, list[str]]":
+    """The report; with `run` also how many layers are FP8, and those of them that a call of the model does not reach.
+
+    A checkpoint in FP8 runs as it is, and the report says what would become of such a model.
+    """
     from octoscale.convert import convert, plan
-    from octoscale.models import load, skeleton
+    from octoscale.models import is_stored, load, skeleton
+    from octoscale.telemetry import fp8_layers
     from octoscale.trial import layers_not_run
 
     if not run:
-        return plan(skeleton(model), recipe), None
+        return plan(skeleton(model), recipe), 0, []
     loaded = load(model).model
-    report = convert(loaded, recipe)
-    return report, layers_not_run(loaded, report)
+    report = plan(skeleton(model), recipe) if is_stored(model) else convert(loaded, recipe)
+    return report, len(fp8_layers(loaded)), layers_not_run(loaded)
 
 
 @app.command()
