@@ -103,6 +103,15 @@ def test_validate_in_float32_has_a_float32_baseline(run, checkpoint, text):  # n
     assert '"bf16":' not in out
 
 
+@pytest.mark.parametrize("scaling", ["amax", "bf16"])
+def test_fp8_weights_do_not_train(scaling, run, checkpoint, text, tmp_path):  # noqa: F811
+    assert run("quantize", checkpoint, tmp_path / "fp8")[0] == 0
+    code, _, err = run("train", tmp_path / "fp8", "--text", text, "--scaling", scaling, "--out", tmp_path / "run")
+    assert code == 2
+    assert "holds FP8 weights, which do not train: name the checkpoint it was made from" in err
+    assert not (tmp_path / "run").exists()
+
+
 def test_sweep_of_stored_scales_names_a_command_that_helps(run, checkpoint, tmp_path):  # noqa: F811
     assert run("quantize", checkpoint, tmp_path / "fp8")[0] == 0
     code, _, err = run("sweep", tmp_path / "fp8")

@@ -87,6 +87,8 @@ def _prepare(plan: Training) -> _Parts:
     """Read what the plan names, the cheap things first; nothing is written."""
     scaling = parse_scaling(plan.scaling, plan.formats, plan.skip)
     _check_trackers(plan)
+    if models.is_stored(plan.model):
+        raise ValueError(f"{plan.model} holds FP8 weights, which do not train: name the checkpoint it was made from")
     transformers.set_seed(plan.seed)
     if plan.task is None:
         text = tasks.read_text(plan.text)
