@@ -89,7 +89,15 @@ class WithValueHead(nn.Module):
 
 
 FAMILIES = {f.__name__: f for f in (dbrx, qwen2_moe, mixtral, jetmoe, switch, mamba, falcon_mamba, falcon, t5, rwkv)}
+
+
+def resnet():
+    sizes = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
+    return T.ResNetForImageClassification(T.ResNetConfig(**sizes))
+
+
 KEPT = {
+    mixtral: {"mlp.gate": "router"},
     dbrx: {"router.layer": "router"},
     qwen2_moe: {"mlp.shared_expert_gate": "router"},
     jetmoe: {"router.layer": "router"},
@@ -141,3 +149,88 @@ def test_layers_that_cannot_hold_codes_are_in_the_list_that_others_read():
     config = OctoscaleConfig("amax")
     quantize_model(mixtral().bfloat16(), config)
     assert {"model.layers.0.mlp.gate", "model.layers.1.mlp.experts", "lm_head"} <= set(config.kept)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's own
+@pytest.mark.parametrize("wrap", [lambda m: m, lambda m: nn.Sequential(m), torch.compile], ids=["", "in", "compiled"])
+def test_a_wrapper_changes_nothing(wrap):
+    """Oracle: the model without it."""
+    alone = {row.module: (row.converted, row.reason) for row in plan(tiny_llama(), Recipe.amax()).modules}
+    rows = plan(wrap(tiny_llama()), Recipe.amax()).modules
+    inner = {row.module.removeprefix("0.").removeprefix("_orig_mod."): (row.converted, row.reason) for row in rows}
+    assert inner == alone
+
+
+def test_a_model_without_a_stack_of_layers_has_nothing_to_convert():
+    """The classifier of a convolutional network is its head, and its only linear layer."""
+    with pytest.raises(ValueError, match=r"nothing to convert in this ResNetForImageClassification: .*outside the dec"):
+        plan(resnet(), Recipe.amax())
+
+
+class Lists(T.PreTrainedModel):
+    """Lists that hold layers, and lists that do not."""
+
+    config_class = T.PretrainedConfig
+
+    def __init__(self):
+        super().__init__(T.PretrainedConfig())
+        mlp = lambda: nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))  # noqa: E731
+        self.layers = nn.ModuleList([mlp(), mlp()])
+        self.projections = nn.ModuleList([nn.Linear(4, 4), nn.GELU(), nn.Linear(4, 4)])
+        self.bbox_embed = nn.ModuleList([mlp()])
+        self.deepstack_merger_list = nn.ModuleList([mlp()])
+        self.empty = nn.ModuleList()
+
+
+def test_lists_of_bare_layers_of_heads_and_of_mergers_are_no_stacks():
+    rows = plan(Lists(), Recipe.amax()).modules
+    assert [row.module for row in rows if row.converted] == ["layers.0.0", "layers.0.2", "layers.1.0", "layers.1.2"]
+    assert [row.layer for row in rows if row.converted] == [0, 0, 1, 1]
+    assert {row.reason for row in rows if not row.converted} == {"outside the decoder layers"}
+
+
+class Experts(nn.Module):
+    def __init__(self, gate, experts):
+        super().__init__()
+        self.add_module(gate, nn.Linear(4, 2))
+        self.add_module(experts, nn.ModuleList([nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))]))
+
+
+@pytest.mark.parametrize(
+    ("gate", "beside", "routes"),
+    [
+        ("gate", "experts", True),
+        ("gate", "shared_expert", True),
+        ("moe_gate", "experts", True),
+        ("gating_network", "experts", True),
+        ("router", "blocks", True),
+        ("router_gate", "experts", True),
+        ("shared_expert_gate", "blocks", True),
+        ("gate", "blocks", False),
+        ("gate_proj", "experts", False),
+    ],
+)
+def test_names_of_routers(gate, beside, routes):
+    """A gate is a router where experts stand beside it; a GLU has a gate too."""
+    rows = {
+        row.module: row for row in plan(nn.Sequential(Experts(gate, beside), nn.Linear(4, 4)), Recipe.amax()).modules
+    }
+    assert rows[f"0.{gate}"].converted is not routes
+    assert (rows[f"0.{gate}"].reason == "router") is routes
+    assert rows[f"0.{beside}.0.0"].converted
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", FAMILIES)
+def test_in_files_as_in_memory(name, tmp_path):
+    """Oracle: the model converted in memory, bit for bit; what is kept is kept in both."""
+    torch.manual_seed(0)
+    model = FAMILIES[name]().eval()
+    model.save_pretrained(tmp_path)
+    inputs = {"input_ids": torch.arange(8)[None]}
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = inputs["input_ids"]
+    octoscale.convert(model, Recipe.amax())
+    loaded = type(model).from_pretrained(tmp_path, quantization_config=OctoscaleConfig("amax")).eval()
+    with torch.no_grad():
+        assert torch.equal(loaded(**inputs).logits, model(**inputs).logits)
