@@ -7,10 +7,12 @@ import torch
 from checkpoints import save_tiny_llama
 from safetensors.torch import load_file, save_file
 from test_cli import run  # noqa: F401
+from transformers import AutoModelForCausalLM
 
 import octoscale
 from octoscale.announced import describe
 from octoscale.export import run_quantization
+from octoscale.hf import OctoscaleConfig
 from octoscale.layouts import LAYOUTS
 from octoscale.quantization import Quantization
 
@@ -153,3 +155,35 @@ def test_other_quantizations_are_named_with_what_can_be_done(name, source, run):
         assert code == 2
         assert "its weights are quantized" in err
         assert "let vLLM or transformers run this folder" in err
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+@pytest.mark.parametrize("words", [{}, {"quantization_config": OctoscaleConfig("amax")}])
+def test_transformers_itself_refuses_codes_that_nothing_announces(dtype, words, source):
+    """Once octoscale.hf is imported; before, it read them as values."""
+    content = load_file(source / "model.safetensors")
+    content["model.layers.1.mlp.up_proj.weight"] = content["model.layers.1.mlp.up_proj.weight"].to(dtype)
+    save_file(content, source / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"up_proj.weight in .*model.safetensors is F8_E[45]M[32], and config.json"):
+        AutoModelForCausalLM.from_pretrained(source, **words)
+
+
+def test_codes_of_layers_that_the_model_does_not_have_are_passed_over(source):
+    """As transformers passes over their values."""
+    content = load_file(source / "model.safetensors")
+    name = "model.layers.1.mlp.up_proj.weight"
+    content[name] = content[name].to(torch.float8_e4m3fn)
+    save_file(content, source / "model.safetensors", {"format": "pt"})
+    assert AutoModelForCausalLM.from_pretrained(source, num_hidden_layers=1).config.num_hidden_layers == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32])
+def test_integers_in_the_place_of_weights_are_refused(dtype, source):
+    content = load_file(source / "model.safetensors")
+    content["model.layers.1.mlp.up_proj.weight"] = content["model.layers.1.mlp.up_proj.weight"].to(dtype)
+    save_file(content, source / "model.safetensors", {"format": "pt"})
+    name = {torch.int8: "I8", torch.uint8: "U8", torch.int32: "I32"}[dtype]
+    with pytest.raises(octoscale.models.ModelError, match=rf"up_proj.weight is {name} in .*, and config.json does not"):
+        octoscale.load(str(source))
+    with pytest.raises(ValueError, match=rf"up_proj.weight is {name} in "):
+        run_quantization(Quantization(model=str(source)), source.parent / "out")

@@ -74,6 +74,7 @@ LAYERS = {
     "calibrate": 4,
     "hf": 4,
     "folder_files": 4,
+    "guard": 4,
     "generation_settings": 4,
     "tokenizer_files": 4,
     "models": 5,

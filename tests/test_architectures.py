@@ -266,3 +266,32 @@ def test_code_in_a_folder_never_runs(where, command, tmp_path, run, monkeypatch)
     if where == "config":
         assert code == 2
         assert len([line for line in err.splitlines() if "error" in line]) == 1
+
+
+def bert_generation(**words):
+    return T.BertGenerationDecoder(T.BertGenerationConfig(**BERT, **words))
+
+
+def roberta(**words):
+    return T.RobertaForCausalLM(T.RobertaConfig(**BERT, **words))
+
+
+def xlm(**words):
+    return T.XLMWithLMHeadModel(T.XLMConfig(vocab_size=256, emb_dim=32, n_layers=2, n_heads=4, **words))
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [(bert_generation, "is_decoder"), (roberta, "is_decoder"), (xlm, "causal"), (lambda **_: tiny_llama(), "any")],
+)
+def test_what_sees_later_tokens_does_not_predict_the_next_one(build, words):
+    """Oracle: the logits of a text whose last token is another one."""
+    for flag in (False, True):
+        torch.manual_seed(0)
+        model = build(**{words: flag}).eval()
+        text = torch.arange(5, 15)[None]
+        other = text.clone()
+        other[0, -1] = 40
+        with torch.no_grad():
+            before, after = model(text).logits[0, :-1], model(other).logits[0, :-1]
+        assert predicts_tokens(model) == torch.allclose(before, after, atol=1e-6)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from octoscale.fp8_files import read_entries
+from octoscale.fp8_files import is_packed, read_entries
 from octoscale.layouts import get_layout, scheme_of
 
 MODELOPT_FILE = "hf_quant_config.json"
@@ -25,6 +25,8 @@ def announce(config: Any, folder: Path, shards: Sequence[Path]) -> None:
     scale a tensor.
     """
     content = getattr(config, "quantization_config", None)
+    if content is None:  # of a composite model, it may stand with the text model's config, as transformers has it
+        content = getattr(config.get_text_config(decoder=True), "quantization_config", None)
     modelopt = _modelopt(content, folder)
     if modelopt is not None:
         config.quantization_config = _understood(modelopt, shards)
@@ -35,7 +37,7 @@ def announce(config: Any, folder: Path, shards: Sequence[Path]) -> None:
         return
     for shard in shards:
         for name, entry in read_entries(shard).items():
-            if entry.dtype.startswith(("F8", "F4", "F6")):
+            if is_packed(entry):
                 raise ValueError(
                     f"{name} in {shard.name} is {entry.dtype}, and config.json does not say how it is scaled: "
                     "it lacks the quantization_config that was written with these files"

@@ -20,14 +20,20 @@ _CAUSAL = (
     auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
 )
 
+#: Models of those tables that see later tokens all the same: a prompt as a whole, or permutations of a text.
+_BOTH_WAYS = ("cpmant", "xlnet")
+
 
 def class_of(config: Any) -> Any:
     """The class that a config names, if it is one of transformers'; else what its model type is mapped to."""
     named = _named(config)
     if named is not None:
         return named
-    if type(config) in transformers.AutoModelForCausalLM._model_mapping:
-        return transformers.AutoModelForCausalLM
+    both = getattr(config, "is_encoder_decoder", False)
+    first = transformers.AutoModelForSeq2SeqLM if both else transformers.AutoModelForCausalLM
+    for cls in (first, transformers.AutoModelForImageTextToText):
+        if type(config) in cls._model_mapping:
+            return cls
     return transformers.AutoModel
 
 
@@ -54,8 +60,11 @@ def predicts_tokens(model: Any) -> bool:
     name = type(model).__name__
     if not any(name in _flat(table) for table in _CAUSAL):
         return False
-    reads_both_ways = config.model_type in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    return not reads_both_ways or bool(getattr(config, "is_decoder", False) or getattr(config, "causal", False))
+    if config.model_type in _BOTH_WAYS:
+        return False
+    reads_both_ways = config.model_type in (*auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES, "bert-generation")
+    flag = "causal" if hasattr(config, "causal") else "is_decoder"  # XLM's word, and BERT's
+    return not reads_both_ways or bool(getattr(config, flag, False))
 
 
 def check_loaded(model: Any, info: Mapping[str, Any], config: Any, *, is_new_head: bool) -> str:

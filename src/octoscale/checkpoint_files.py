@@ -66,19 +66,22 @@ def check_complete(model: Any, shards: list[Path]) -> None:
 
 
 def check_shapes(model: Any, shards: list[Path]) -> None:
-    """ValueError naming a tensor of another shape than in this model, which was made without weights.
+    """ValueError naming a tensor of another shape than in this model, which was made without weights, or of integers.
 
-    Transformers finds that too, after it has made room for a tensor as the config wants it: with one digit too many
+    Integers in the place of a weight are codes of a quantization that config.json does not speak of. As to shapes,
+    transformers finds that too, after it has made room for a tensor as the config wants it: with one digit too many
     there, that is more than a machine has.
     """
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict(keep_vars=True).items()}
+    own = model.state_dict(keep_vars=True)
     entries = {name: (entry, shard) for shard in shards for name, entry in read_entries(shard).items()}
     for name, target in parameters_of(model, entries).items():
-        entry, shard = entries[name]
-        if not target.merged and entry.shape != shapes[target.parameter]:
+        (entry, shard), parameter = entries[name], own[target.parameter]
+        if entry.dtype.startswith(("I", "U")) and parameter.is_floating_point():
+            raise ValueError(f"{name} is {entry.dtype} in {shard}, and config.json does not say how it is scaled")
+        if not target.merged and entry.shape != tuple(parameter.shape):
             raise ValueError(
                 f"{name} has shape {list(entry.shape)} in {shard}, and by config.json it should have "
-                f"{list(shapes[target.parameter])}: they are of different models"
+                f"{list(parameter.shape)}: they are of different models"
             )
 
 

@@ -60,6 +60,11 @@ def find_stored(
     return found
 
 
+def is_packed(entry: Entry) -> bool:
+    """Whether a tensor is of codes, of 8, 6 or 4 bits, that mean nothing without a scale."""
+    return entry.dtype.startswith(("F8", "F6", "F4"))
+
+
 def read_entries(path: Path) -> dict[str, Entry]:
     """Dtypes and shapes of a file, in the order of its bytes; no tensor is read. ValueError if it is no safetensors."""
     if path.suffix != ".safetensors":

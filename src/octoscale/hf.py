@@ -27,6 +27,7 @@ from transformers.quantizers import HfQuantizer, register_quantization_config, r
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from octoscale import guard
 from octoscale.checkpoint_files import report_for_files, without_merged
 from octoscale.convert import ConversionReport, ModuleReport, plan, replace_module
 from octoscale.file_names import Saving, Target, parameters_of, shapes_in_files
@@ -345,3 +346,4 @@ def _take_over(method: str) -> None:
 
 for _method in ("compressed-tensors", "fp8"):
     _take_over(_method)
+guard.install()
