@@ -55,6 +55,8 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 }
 
 _MAX_WAITING_ROWS = 20_000
+#: Several threads may begin to record to a folder that is no run yet.
+_creating = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,8 +194,9 @@ def record(
         raise ValueError("this model is being recorded already: leave the other record() block first")
     recipe = layers[0].fp8.recipe
     with exclusive_run(folder, join=True):
-        if not RunFolder(folder).header.exists():
-            RunFolder.create(folder, run_header(next(model.parameters()).device, recipe=recipe.name))
+        with _creating:
+            if not RunFolder(folder).header.exists():
+                RunFolder.create(folder, run_header(next(model.parameters()).device, recipe=recipe.name))
         scaling = recipe.name if scaling is None else scaling
         recorder = Recorder(folder, every=every, phase=phase, scaling=scaling, flush_seconds=flush_seconds)
 
