@@ -13,6 +13,7 @@ from test_cli import run  # noqa: F401
 from octoscale.export import run_quantization
 from octoscale.manifest import MANIFEST
 from octoscale.quantization import Quantization
+from octoscale.whole_folder import BEGUN
 
 WRITERS = {
     "quantize": lambda folder: ("quantize", str(folder / "model"), str(folder / "out")),
@@ -218,3 +219,11 @@ def test_a_writer_holds_its_folder(source, monkeypatch):
 
     monkeypatch.setattr(checkpoint, "_write_rest", meanwhile)
     assert quantize(source, out) == quantize(source, source.parent / "alone")
+
+
+@pytest.mark.parametrize("left", [[], [f".{BEGUN}.4711.tmp"], [BEGUN], [BEGUN, "model.safetensors"]])
+def test_a_process_that_was_killed_early_is_in_nobodys_way(left, source):
+    (source.parent / ".out.tmp").mkdir()
+    for name in left:
+        note(source.parent / ".out.tmp", name, "{}")
+    assert quantize(source, source.parent / "out") == quantize(source, source.parent / "other")

@@ -123,7 +123,8 @@ def _is_ours(hidden: Path) -> bool:
     """Whether a stopped run left this: before it wrote anything, in the middle, or after the exchange."""
     if hidden.is_symlink() or not hidden.is_dir():
         return False
-    return (hidden / BEGUN).exists() or kind_of(hidden) is not None or not any(hidden.iterdir())
+    is_marked = (hidden / BEGUN).exists() or kind_of(hidden) is not None
+    return is_marked or all(path.name.startswith(f".{BEGUN}.") for path in hidden.iterdir())
 
 
 def _is_there(path: Path) -> bool:
