@@ -244,3 +244,19 @@ def test_foreign_files_without_our_words_are_read(tmp_path):
     x = torch.randint(-8, 9, (3, 32)).float()  # exact in e4m3fn
     with torch.no_grad():
         torch.testing.assert_close(layer(x), plain.model.layers[0].self_attn.q_proj(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_layers_that_share_a_weight_never_get_a_scale_from_nowhere(tmp_path):
+    """Zamba ties the weights of its attention: the scale of all but one would be memory that nobody wrote."""
+    from transformers import ZambaConfig, ZambaForCausalLM
+
+    sizes = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4}
+    layers = {"num_hidden_layers": 4, "layers_block_type": ["linear_attention", "hybrid"] * 2, "n_mamba_heads": 2}
+    heads = {"attention_hidden_size": 64, "attention_head_dim": 16, "use_mamba_kernels": False}
+    config = ZambaConfig(**sizes, **layers, **heads)
+    ZambaForCausalLM(config).bfloat16().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="shares its weight with another layer, and has no scale: leave it out"):
+        ZambaForCausalLM.from_pretrained(tmp_path, quantization_config=OctoscaleConfig("amax"))
+    kept = OctoscaleConfig("amax", skip=["shared_transf.*"])
+    assert ZambaForCausalLM.from_pretrained(tmp_path, quantization_config=kept)

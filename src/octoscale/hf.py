@@ -31,6 +31,7 @@ from octoscale import guard
 from octoscale.checkpoint_files import report_for_files, without_merged
 from octoscale.convert import ConversionReport, ModuleReport, plan, replace_module
 from octoscale.file_names import Saving, Target, parameters_of, shapes_in_files
+from octoscale.formats import FORMATS
 from octoscale.fp8_files import Stored, find_stored, read_entries
 from octoscale.ignore import ignored
 from octoscale.layouts import ACTIVATIONS, LAYOUTS, OWN_KEY, get_layout, scheme_of
@@ -43,6 +44,7 @@ from octoscale.telemetry import LayerName
 from octoscale.weight_reads import why_kept
 
 METHOD = "octoscale"
+_CODES = frozenset(getattr(torch, fmt.torch_name) for fmt in FORMATS.values())
 
 
 @register_quantization_config(METHOD)
@@ -101,6 +103,7 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
     def __init__(self, quantization_config: OctoscaleConfig, **options: Any) -> None:
         super().__init__(quantization_config, **options)
         self.refusals: list[ValueError] = []  # of weights that cannot be quantized, while they are read
+        self.filled: set[str] = set()  # the layers whose weight and scales come from a file, or are made from one
         self._scales: dict[str, str] = {}  # name in the files -> in the model
 
     def validate_environment(self, *_: Any, **__: Any) -> None:
@@ -135,6 +138,7 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
         rows = plan(model, Recipe.amax()).modules
         _check_served(model, [row for row in rows if row.module in found])
         self._place(model, {row: found[row.module].scale_shape for row in rows if row.module in found})
+        self.filled.update(found)
         config.kept = _kept_in(files, [replace(row, converted=row.module in found) for row in rows])
         for module, stored in found.items():
             for scale in (stored.layout.weight_scale, stored.layout.input_scale):
@@ -162,7 +166,13 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
         """Check every scale now, not at the first use; freeze what transformers may have thawed."""
         if self.refusals:
             raise self.refusals[0]
-        for module in model.modules():
+        filled = {model.get_submodule(name) for name in self.filled}
+        for path, module in model.named_modules(remove_duplicate=False):
+            is_code = is_linear(module) and module.weight.dtype in _CODES
+            if is_code and module not in filled:  # transformers ties weights, and knows nothing of scales
+                raise ValueError(
+                    f"{path} shares its weight with another layer, and has no scale: leave it out with skip"
+                )
             if isinstance(module, StoredLinear):
                 for name in ("weight", *module.scale_names):
                     module.get_parameter(name).requires_grad_(False)
@@ -256,6 +266,7 @@ class _Quantize(ConversionOps):  # type: ignore[misc]
 
     def __init__(self, quantizer: OctoscaleQuantizer) -> None:
         self._config, self._refusals = quantizer.quantization_config, quantizer.refusals
+        self._filled = quantizer.filled
 
     def convert(
         self,
@@ -277,6 +288,7 @@ class _Quantize(ConversionOps):  # type: ignore[misc]
         except ValueError as error:  # transformers would only say that there were issues, in a table
             self._refusals.append(error)
             _fill(layer, torch.zeros(values.shape), self._config)
+        self._filled.add(name)
         made: dict[str, Tensor] = {
             f"{name}.{part}": layer.get_parameter(part) for part in ("weight", *layer.scale_names)
         }
