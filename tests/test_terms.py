@@ -99,6 +99,17 @@ def test_a_source_that_changes_while_it_is_read_is_noticed(change, source, monke
     assert not (source.parent / "out").exists()
 
 
+def test_a_source_that_changes_while_a_text_is_read_is_noticed(source, monkeypatch):
+    """Its static scales are of other weights than those that are cast afterwards."""
+    from octoscale import export
+
+    calibrate = export.calibrate
+    monkeypatch.setattr(export, "calibrate", lambda *args: (calibrate(*args), touch(source / "model.safetensors"))[0])
+    with pytest.raises(ValueError, match=r"model\.safetensors changed while the checkpoint was read: begin again"):
+        quantize(source, source.parent / "out", **STATIC)
+    assert [path.name for path in source.parent.iterdir()] == ["model"]
+
+
 def test_resume_and_overwrite_are_two_wishes(source, run):  # noqa: F811
     code, _, err = run("quantize", str(source), str(source.parent / "out"), "--resume", "--overwrite")
     assert code == 2

@@ -81,13 +81,15 @@ def quantize_checkpoint(
     report: ConversionReport,
     export: Export,
     *,
+    state: Mapping[str, list[int]],
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> list[str]:
     """Write the checkpoint in folder `source` to the new folder `out`, in FP8 where `report` converts.
 
-    model: of transformers, without weights (device meta), that the report is of.
+    model: of transformers, without weights (device meta), that the report is of. state: what `state_of_source` said
+    before anything was read.
     Returns the tensors that were copied and hold infinity or NaN. Memory: one tensor and its codes.
     FileExistsError if `out` exists (overwrite: unless octoscale wrote all of it), or is being written;
     FileNotFoundError if `source` holds no safetensors; ValueError if it is in FP8 already, lacks a tensor of
@@ -100,12 +102,12 @@ def quantize_checkpoint(
         hidden, shards = hidden_beside(out_folder), find_shards(source)
         check_complete(model, shards)
         weights = weights_in(report, model, shards)
-        terms = {**_terms(source, report, export), FILES: state_of(_files_read(source, shards))}
+        terms = {**_terms(source, report, export), FILES: state}
         begin_or_resume(hidden, terms, resume=resume)
         try:
             _write_shards(shards, hidden, weights, export, progress)
             _write_rest(source, hidden, shards, report, weights, export)
-            check_unchanged(terms, _files_read(source, shards))
+            check_unchanged(state, state_of_source(source))
         except ValueError:  # to go on would end in the same way
             discard(hidden)
             raise
@@ -122,6 +124,12 @@ def check_out(source: Path, out: Path, *, overwrite: bool) -> None:
     if out.resolve() == source.resolve():
         raise ValueError(f"{out} is the checkpoint that is read: choose another folder")
     check_free(target(out), overwrite=overwrite)
+
+
+def state_of_source(source: Path) -> dict[str, list[int]]:
+    """In which state all files of `source` are that go into the result."""
+    folder = source.resolve()
+    return state_of([*find_shards(folder), folder / "config.json", *companions(folder)])
 
 
 def _write_shards(
@@ -150,11 +158,6 @@ def _terms(source: Path, report: ConversionReport, export: Export) -> dict[str, 
         "tie_fused": export.tie_fused,
         "source": str(source.resolve()),
     }
-
-
-def _files_read(source: Path, shards: list[Path]) -> list[Path]:
-    """All of `source` that goes into the result."""
-    return [*shards, source / "config.json", *companions(source)]
 
 
 def _write_shard(

@@ -5,7 +5,7 @@ from typing import Any
 
 from octoscale import models, tasks
 from octoscale.calibrate import calibrate
-from octoscale.checkpoint import Export, Progress, check_out, quantize_checkpoint
+from octoscale.checkpoint import Export, Progress, check_out, quantize_checkpoint, state_of_source
 from octoscale.checkpoint_files import check_shapes, find_shards, report_for_files, surplus_in
 from octoscale.convert import plan
 from octoscale.layouts import get_layout
@@ -34,6 +34,7 @@ def run_quantization(
     layout = get_layout(words.layout)
     source = models.checkpoint_folder(words.model)
     check_out(source, out, overwrite=overwrite)
+    state = state_of_source(source)
     model = models.skeleton(words.model)
     shards = find_shards(source)
     check_shapes(model, shards)
@@ -48,7 +49,7 @@ def run_quantization(
         tie_fused=words.tie_fused,
     )
     options = {"resume": resume, "overwrite": overwrite}
-    not_finite = quantize_checkpoint(source, out, model, report, export, **options, progress=progress)
+    not_finite = quantize_checkpoint(source, out, model, report, export, state=state, **options, progress=progress)
     done = {
         "model": words.model,
         "scaling": recipe.name,

@@ -37,9 +37,8 @@ def begin_or_resume(hidden: Path, terms: Mapping[str, Any], *, resume: bool) -> 
         left.unlink()
 
 
-def check_unchanged(terms: Mapping[str, Any], paths: Iterable[Path]) -> None:
+def check_unchanged(before: Mapping[str, list[int]], now: Mapping[str, list[int]]) -> None:
     """ValueError if the files that were read are not what they were in the beginning."""
-    now, before = state_of(paths), terms[FILES]
     changed = sorted(name for name in {**now, **before} if now.get(name) != before.get(name))
     if changed:
         raise ValueError(f"{', '.join(changed)} changed while the checkpoint was read: begin again")
