@@ -26,6 +26,7 @@ LAYERS = {
     "companions": 0,
     "terms": 0,
     "heap": 0,
+    "checksums": 0,
     "printable": 0,
     "explained": 0,
     "waiting": 0,

@@ -15,6 +15,7 @@ from checkpoints import save_tiny_llama
 
 import octoscale
 from octoscale import trainer as trainer_module
+from octoscale.checksums import CHECKSUMS, write_checksums
 from octoscale.models import load
 from octoscale.telemetry import read_scales
 from octoscale.train import run_training
@@ -135,6 +136,7 @@ def test_the_seconds_are_those_of_all_legs(folder, tmp_path):
     assert first > 0
     assert json.loads(checkpoint.read_text())["seconds"] > 0
     checkpoint.write_text('{"seconds": 1000}')
+    write_checksums(checkpoint.parent)
     run = run_training(plan(folder, steps=6), run.path, go_on=True)
     leg = next(row["train_runtime"] for row in run.read_metrics() if "train_runtime" in row)
     assert run.read_json(run.summary)["seconds"] == pytest.approx(1000 + leg)
@@ -202,7 +204,11 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(folder, tmp_path, monkeypat
 
 def test_a_checkpoint_without_fp8_state_is_refused(folder, tmp_path):
     run_training(plan(folder, steps=3), tmp_path / "run")
-    (tmp_path / "run" / "checkpoints" / "checkpoint-3" / trainer_module.FP8_STATE).unlink()
+    checkpoint = tmp_path / "run" / "checkpoints" / "checkpoint-3"
+    (checkpoint / trainer_module.FP8_STATE).unlink()
+    with pytest.raises(ValueError, match=r"fp8\.json is missing"):
+        run_training(plan(folder), tmp_path / "run", go_on=True)
+    (checkpoint / CHECKSUMS).unlink()  # as an older version writes it
     with pytest.raises(ValueError, match=r"holds no fp8.json"):
         run_training(plan(folder), tmp_path / "run", go_on=True)
 
@@ -215,3 +221,31 @@ def test_the_state_holds_the_histories_of_delayed_scaling(uninterrupted):
     for roles in histories.values():
         assert set(roles) == {"weight", "input", "grad_output"}
         assert all(len(past) == 3 and min(past) > 0 for past in roles.values())
+
+
+def test_a_damaged_checkpoint_is_not_gone_on_with_and_nothing_is_taken_back(folder, tmp_path):
+    run = run_training(plan(folder, steps=3), tmp_path / "run")
+    before = run.metrics.read_bytes()
+    damaged = run.checkpoints / "checkpoint-3" / "optimizer.pt"
+    data = damaged.read_bytes()
+    damaged.write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match=r"optimizer\.pt is not what was written there: delete .*checkpoint-3"):
+        run_training(plan(folder), run.path, go_on=True)
+    assert run.metrics.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("run.json", "{", r"run\.json is damaged"),
+        ("run.json", "[]", r"run\.json is damaged: it holds no object"),
+        ("run.json", '{"plan": 5}', "is no training that octoscale train began"),
+        ("summary.json", '{"steps": "3"}', r"summary\.json is damaged: steps is '3'"),
+        ("summary.json", "\xff", r"summary\.json is damaged"),
+    ],
+)
+def test_a_damaged_run_is_not_gone_on_with(name, text, message, folder, tmp_path):
+    run = run_training(plan(folder, steps=1), tmp_path / "run")
+    (run.path / name).write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match=message):
+        run_training(plan(folder), run.path, go_on=True)

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from octoscale.checksums import check_checksums
 from octoscale.runfolder import RunFolder
 from octoscale.telemetry import drop_scales
 from octoscale.trainer import FP8_STATE, SECONDS, checkpoint_step, newest_checkpoint
@@ -28,7 +29,7 @@ def plan_to_json(plan: Training) -> dict[str, Any]:
 def check_same_plan(run: RunFolder, plan: Training) -> None:
     """ValueError, naming the field, if the run is of another plan, or no training."""
     header = run.read_json(run.header)
-    if "plan" not in header or "learning_rate" not in header["plan"]:
+    if not isinstance(header.get("plan"), dict) or "learning_rate" not in header["plan"]:
         raise ValueError(f"{run.path} is no training that octoscale train began: it cannot be resumed")
     for name, value in plan_to_json(plan).items():
         before = header["plan"].get(name, getattr(Training, name, None))  # a run of an older version lacks newer fields
@@ -38,15 +39,22 @@ def check_same_plan(run: RunFolder, plan: Training) -> None:
 
 def is_finished(run: RunFolder, plan: Training) -> bool:
     """Whether the run has its summary, after at least the steps of the plan."""
-    return run.summary.exists() and int(run.read_json(run.summary).get("steps", 0)) >= plan.steps
+    steps = run.read_json(run.summary).get("steps") if run.summary.exists() else 0
+    if type(steps) is not int:
+        raise ValueError(f"{run.summary} is damaged: steps is {steps!r}; delete it to go on from the last checkpoint")
+    return steps >= plan.steps
 
 
 def take_back(run: RunFolder) -> Path | None:
-    """Undo what was recorded after the newest checkpoint, and return that; None, and nothing done, without one."""
+    """Undo what was recorded after the newest checkpoint, and return that; None, and nothing done, without one.
+
+    ValueError, and nothing done, if it is damaged.
+    """
     for left in run.checkpoints.glob(".checkpoint-*.tmp"):  # of a process that was killed while it wrote
         shutil.rmtree(left)
     checkpoint = newest_checkpoint(run.checkpoints)
     if checkpoint is not None:
+        check_checksums(checkpoint)
         step = checkpoint_step(checkpoint)
         run.keep_metrics(lambda row: _is_before(row, step))
         drop_scales(run.path, step)
@@ -55,8 +63,11 @@ def take_back(run: RunFolder) -> Path | None:
 
 def _is_before(row: dict[str, Any], step: int) -> bool:
     """Whether a measurement comes before a checkpoint: no total of a training, no validation at its end."""
-    is_of_an_end = "train_runtime" in row or ("eval_loss" in row and row["step"] > 0)
-    return bool(row.get("step", 0) <= step) and not is_of_an_end
+    done = row.get("step", 0)
+    if type(done) is not int:  # damaged
+        return False
+    is_of_an_end = "train_runtime" in row or ("eval_loss" in row and done > 0)
+    return done <= step and not is_of_an_end
 
 
 def read_seconds(checkpoint: Path) -> float:

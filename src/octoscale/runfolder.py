@@ -67,11 +67,13 @@ class RunFolder:
             file.write((("\n" if cut_short else "") + line + "\n").encode())
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The measurements in their order; a line that a crash cut short is left out."""
+        """The measurements in their order; a line that a crash cut short is left out. ValueError if it is no file."""
         rows = []
-        for line in self.metrics.read_bytes().split(b"\n") if self.metrics.exists() else ():
-            with suppress(ValueError):
-                rows.append(json.loads(line))
+        for line in _bytes_of(self.metrics).split(b"\n") if self.metrics.exists() else ():
+            with suppress(ValueError, RecursionError):
+                row = json.loads(line)
+                if isinstance(row, dict):
+                    rows.append(row)
         return rows
 
     def keep_metrics(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
@@ -81,8 +83,20 @@ class RunFolder:
             temporary.write_text("".join(lines), encoding="utf-8")
 
     def read_json(self, path: Path) -> dict[str, Any]:
-        """One of the run's JSON files. FileNotFoundError, naming it, if the run has none."""
+        """One of the run's JSON files. FileNotFoundError if the run has none, ValueError if it is damaged."""
         if not path.exists():
             raise FileNotFoundError(f"{self.path} has no {path.name}: the run ended before it was written")
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            content = json.loads(_bytes_of(path))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"{path} is damaged: it holds no object")
         return content
+
+
+def _bytes_of(path: Path) -> bytes:
+    """What a file holds. ValueError for a pipe or a device, which might never end."""
+    if not path.is_file():
+        raise ValueError(f"{path} is no file")
+    return path.read_bytes()

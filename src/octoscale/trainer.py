@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from octoscale.callback import TrainerCallback
+from octoscale.checksums import write_checksums
 from octoscale.manifest import write_manifest
 from octoscale.model_state import load_state, save_state
 from octoscale.run_files import TRAINED
@@ -153,6 +154,7 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
                 seconds = self.seconds_before + time.perf_counter() - self._started
                 (temporary / SECONDS).write_text(json.dumps({"seconds": seconds}), encoding="utf-8")
                 write_json(temporary / FP8_STATE, fp8_state(self.model))
+                write_checksums(temporary)
             finally:
                 self._checkpoint_parent = None
         for other in checkpoints(parent)[:-1]:

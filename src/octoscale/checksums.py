@@ -1,0 +1,54 @@
+"""The checksum of each file of a folder, kept in it: a training does not go on with a file that has changed.
+
+    write_checksums(folder)     checksums.json: name -> CRC-32, of the files that are there
+    check_checksums(folder)     ValueError that names the first one that is another now
+
+A folder of an older version has none, and is taken as it is.
+"""
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+from octoscale.whole_file import write_json
+
+CHECKSUMS = "checksums.json"
+
+_PIECE = 1 << 20  # bytes read at a time
+
+
+def write_checksums(folder: Path) -> None:
+    """Note the files that the folder holds now, but for those of its subfolders."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != CHECKSUMS)
+    write_json(folder / CHECKSUMS, {name: f"{_crc(folder / name):08x}" for name in names})
+
+
+def check_checksums(folder: Path) -> None:
+    """ValueError, naming the file, unless all files are as they were noted."""
+    noted = folder / CHECKSUMS
+    if not noted.exists() and not noted.is_symlink():
+        return
+    for name, expected in _read(noted).items():
+        path = folder / name
+        if not path.is_file() or f"{_crc(path):08x}" != expected:
+            what = "is not what was written there" if path.is_file() else "is missing, or no file"
+            raise ValueError(f"{path} {what}: delete {folder} to go on without it")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict) or any("/" in name or not name for name in content):
+        raise ValueError(f"{path} is damaged: delete {path.parent} to go on without it")
+    return content
+
+
+def _crc(path: Path) -> int:
+    crc = 0
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            crc = zlib.crc32(piece, crc)
+    return crc

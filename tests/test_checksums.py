@@ -1,0 +1,65 @@
+"""A file that changed is named. Oracle: the bytes on the disk, one of which was changed."""
+
+import os
+import zlib
+
+import pytest
+
+from octoscale.checksums import CHECKSUMS, check_checksums, write_checksums
+from octoscale.whole_file import write_json
+
+CONTENT = {"a.json": b"{}", "b.pt": bytes(range(256)) * 20, "empty": b""}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, data in CONTENT.items():
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "sub").mkdir()
+    write_checksums(tmp_path)
+    return tmp_path
+
+
+def test_a_folder_that_is_as_it_was_passes(folder):
+    check_checksums(folder)
+    assert f"{zlib.crc32(CONTENT['b.pt']):08x}" in (folder / CHECKSUMS).read_text()
+    write_checksums(folder)
+    check_checksums(folder)
+
+
+def test_a_folder_without_checksums_passes(tmp_path):
+    (tmp_path / "a").write_text("x")
+    check_checksums(tmp_path)
+
+
+@pytest.mark.parametrize("name", CONTENT)
+@pytest.mark.parametrize("change", ["flip", "cut", "delete", "pipe", "folder", "loop"])
+def test_a_file_that_changed_is_named(change, name, folder):
+    path = folder / name
+    data = path.read_bytes()
+    path.unlink()
+    if change == "flip":
+        path.write_bytes(bytes([data[0] ^ 1]) + data[1:] if data else b"x")
+    elif change == "cut":
+        path.write_bytes(data[:-1] if data else b"x")
+    elif change == "pipe":
+        os.mkfifo(path)
+    elif change == "folder":
+        path.mkdir()
+    elif change == "loop":
+        path.symlink_to(name)
+    with pytest.raises(ValueError, match=rf"{name} is .*: delete {folder} to go on without it"):
+        check_checksums(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"../x": "0"}', "[" * 100000])
+def test_checksums_that_are_damaged_are_named(text, folder):
+    (folder / CHECKSUMS).write_text(text)
+    with pytest.raises(ValueError, match=rf"{CHECKSUMS} is damaged"):
+        check_checksums(folder)
+
+
+def test_a_checksum_of_another_type_is_another_one(folder):
+    write_json(folder / CHECKSUMS, {"a.json": None})
+    with pytest.raises(ValueError, match=r"a\.json is not what was written there"):
+        check_checksums(folder)
