@@ -197,7 +197,7 @@ run_quantization(Quantization(model={str(source)!r}), Path({str(tmp_path / "out"
     ("words", "message"),
     [
         ({"scaling": "bf16"}, "scaling bf16 is no FP8: there is nothing to quantize"),
-        ({"scaling": "amax:formats=fnuz"}, "weights in e4m3fnuz: checkpoints hold e4m3fn, --formats ocp"),
+        ({"scaling": "amax:formats=fnuz"}, "weights in e4m3fnuz: checkpoints hold e4m3fn, leave formats= out"),
         ({"skip": ["nosuch"]}, "skip pattern 'nosuch' matches no linear layer"),
     ],
 )

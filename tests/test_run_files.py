@@ -12,6 +12,7 @@ from test_cli import run  # noqa: F401
 from octoscale import figures
 from octoscale.lock import LOCK
 from octoscale.manifest import MANIFEST
+from octoscale.run_contents import read_run
 from octoscale.run_files import MARK, check_own, empty
 from octoscale.runfolder import RunFolder
 from octoscale.train import run_training
@@ -41,7 +42,7 @@ def trained(tmp_path_factory):
     plan = Training(model=str(folder / "llama"), text=str(folder / "text.txt"), report_to=["tensorboard"], **words)
     run_training(plan, folder / "run")
     figures.draw(folder / "run")
-    figures.draw_losses([folder / "run", folder / "run"])
+    figures.draw_losses([read_run(folder / "run"), read_run(folder / "run")])
     return folder / "run"
 
 
@@ -149,12 +150,9 @@ def test_a_run_of_an_older_version_is_known(copy):
     (copy / "run.json").write_text(json.dumps(OLD_HEADER))
     for manifest in copy.rglob(MANIFEST):
         manifest.unlink()
-    for path in (copy / "model").iterdir():
-        if "token" in path.name or path.suffix == ".jinja":
+    for path in (*(copy / "model").iterdir(), *(copy / "checkpoints" / "checkpoint-2").iterdir()):
+        if "token" in path.name or path.suffix == ".jinja" or path.name == "seconds.json":
             path.unlink()  # older versions saved none
-    for path in (copy / "checkpoints" / "checkpoint-2").iterdir():
-        if "token" in path.name or path.suffix == ".jinja":
-            path.unlink()
     check_own(copy)
     note(copy, "model/thesis.txt")
     with pytest.raises(FileExistsError, match=r"holds model/thesis\.txt"):
