@@ -81,6 +81,7 @@ def test_a_command_in_a_message_exists():
         (["quantize", "MODEL", "out", "--scaling", "amax:formats=fnuz"], "hold e4m3fn, leave formats= out"),
         (["sweep", "FP8"], "validate measures it"),
         (["validate", "FP8", "--scaling", "amax"], "leave --scaling out"),
+        (["quantize", "FP8", "out"], "holds FP8 weights with their scales already: quantize what it was made from"),
         (["demo", "--tokens", "100"], "--tokens 100: the demo reads windows of 512 tokens"),
     ],
 )

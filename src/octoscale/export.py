@@ -33,6 +33,8 @@ def run_quantization(
         raise ValueError(f"scaling {words.scaling} is no FP8: there is nothing to quantize")
     layout = get_layout(words.layout)
     source = models.checkpoint_folder(words.model)
+    if models.is_stored(words.model):
+        raise ValueError(f"{words.model} holds FP8 weights with their scales already: quantize what it was made from")
     check_out(source, out, overwrite=overwrite)
     state = state_of_source(source)
     model = models.skeleton(words.model)
