@@ -13,7 +13,7 @@ import octoscale
 from octoscale.announced import describe
 from octoscale.export import run_quantization
 from octoscale.hf import OctoscaleConfig
-from octoscale.layouts import LAYOUTS
+from octoscale.layouts import LAYOUTS, get_layout, scheme_of
 from octoscale.quantization import Quantization
 
 IDS = torch.arange(1, 12)[None]
@@ -187,3 +187,52 @@ def test_integers_in_the_place_of_weights_are_refused(dtype, source):
         octoscale.load(str(source))
     with pytest.raises(ValueError, match=rf"up_proj.weight is {name} in "):
         run_quantization(Quantization(model=str(source)), source.parent / "out")
+
+
+JUNK = [None, 7.5, -3, 0, 10**9, "abc", "", [1, None], [], {}, {"a": {"b": [1]}}, True, False, [[[{}]]]]
+
+
+def places(content, way=()):
+    for key, value in content.items():
+        yield (*way, key)
+        if isinstance(value, dict):
+            yield from places(value, (*way, key))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("activations", ["static", "dynamic"])
+def test_no_wrong_value_of_a_quantization_config_is_guessed_at(activations, layout):
+    """Oracle: the words of the layouts: static and dynamic differ in one word of them, or nothing is understood.
+
+    `dynamic: "no"` is not true, and inputs of no scales at all are not `[]`.
+    """
+    content = get_layout(layout).config(["lm_head"], activations)
+    assert scheme_of(content) == activations
+    legal = {("activation_scheme",), ("quant_method",)}
+    for way in places(content):
+        for junk in JUNK:
+            changed = json.loads(json.dumps(content))
+            inner = changed
+            for key in way[:-1]:
+                inner = inner[key]
+            inner[way[-1]] = junk
+            found = scheme_of(changed)
+            describe(changed)  # in words, whatever it says
+            if way[-1] == "dynamic" and "input_activations" in way and isinstance(junk, bool):
+                assert found == ("dynamic" if junk else "static")
+            elif way[-1] == "input_activations" and junk is None:
+                assert found == "none"
+            else:
+                assert found in (activations, None), f"{way} is {junk!r}"
+            if way in legal or way[-1] in ("strategy", "num_bits", "type", "format", "config_groups", "weights"):
+                is_default = junk is None and way[-1] == "format" and len(way) > 1
+                assert found is None or is_default, f"{way} is {junk!r}"
+
+
+@pytest.mark.parametrize("value", [None, 3, "fp9", ["amax"], {}])
+def test_a_wrong_scaling_of_our_own_is_named(value, source):
+    folder = fp8(source)
+    own = json.loads((folder / "config.json").read_text())["octoscale"]
+    edit(folder, octoscale={**own, "scaling": value})
+    with pytest.raises(octoscale.models.ModelError, match=r"config.json: octoscale.scaling is "):
+        octoscale.load(str(folder))

@@ -62,7 +62,8 @@ def describe(content: Mapping[str, Any]) -> str:
 
 
 def _describe_group(group: Mapping[str, Any]) -> str:
-    weights, inputs = group.get("weights") or {}, group.get("input_activations") or {}
+    parts = (group.get("weights"), group.get("input_activations"))
+    weights, inputs = (part if isinstance(part, dict) else {} for part in parts)
     kinds = {"channel": "one scale a row", "block": "one scale a block", "group": "one scale a group"}
     kinds |= {"tensor": "one scale a tensor", "tensor_group": "one scale a group"}
     words = f"{kinds.get(str(weights.get('strategy')), 'unknown scales')} of {weights.get('num_bits')}-bit weights"

@@ -326,7 +326,10 @@ def _adopt(config: OctoscaleConfig, words: Any) -> None:
     """Take over what config.json of a file of ours says about itself, where it agrees with what others read."""
     if isinstance(words, dict) and words.get("activations") == config.activations:
         config.scaling = str(words.get("scaling", config.scaling))
-        config.recipe()
+        try:
+            config.recipe()
+        except ValueError as error:
+            raise ValueError(f"config.json: {OWN_KEY}.scaling is {config.scaling!r}: {error}") from error
 
 
 def _understood(content: dict[str, Any]) -> OctoscaleConfig | None:

@@ -10,7 +10,7 @@ are powers of two, 2**-scale_bias. Static layouts also hold such a scale for the
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 #: Under this key of config.json stands what the layouts of others have no word for.
 OWN_KEY = "octoscale"
@@ -104,12 +104,17 @@ def get_layout(name: str) -> Layout:
 
 
 def scheme_of(content: Mapping[str, Any]) -> str | None:
-    """What a `quantization_config` says about activations; None if its weights have not one e4m3fn scale a tensor."""
+    """What a `quantization_config` says about activations; None if its weights have not one e4m3fn scale a tensor.
+
+    Values of a kind that they should not have mean nothing: no guess is made.
+    """
     if content.get("quant_method") == "compressed-tensors":
-        groups = list((content.get("config_groups") or {}).values())
-        schemes = {_compressed_scheme(group) for group in groups} if content.get("format") in _FLOAT_FORMATS else set()
+        groups = content.get("config_groups")
+        if not isinstance(groups, dict) or content.get("format") not in _FLOAT_FORMATS:
+            return None
+        schemes = {_compressed_scheme(group) for group in groups.values()}
         return schemes.pop() if len(schemes) == 1 else None
-    if content.get("quant_method") == "fp8" and not content.get("weight_block_size"):
+    if content.get("quant_method") == "fp8" and content.get("weight_block_size") is None:
         scheme = content.get("activation_scheme")
         return str(scheme) if scheme in ("dynamic", "static") else None
     return None
@@ -121,17 +126,21 @@ _FLOAT_FORMATS = ("float-quantized", "naive-quantized")
 
 def _compressed_scheme(group: Any) -> str | None:
     """The same of one group; `format` in the group, where it stands, overrides that of the whole."""
-    weights, inputs = group.get("weights") or {}, group.get("input_activations")
-    if group.get("format") not in (None, *_FLOAT_FORMATS) or not _is_one_scale(weights) or weights.get("dynamic"):
+    if not isinstance(group, dict) or group.get("format") not in (None, *_FLOAT_FORMATS):
         return None
-    if not inputs:
+    weights, inputs = group.get("weights"), group.get("input_activations")
+    if not _is_one_scale(weights) or weights.get("dynamic"):
+        return None
+    if inputs is None:
         return "none"
     if not _is_one_scale(inputs):
         return None
     return "dynamic" if inputs.get("dynamic") else "static"
 
 
-def _is_one_scale(args: Mapping[str, Any]) -> bool:
+def _is_one_scale(args: Any) -> TypeGuard[Mapping[str, Any]]:
     """Whether these arguments of a quantization mean one symmetric FP8 scale a tensor."""
     wanted = {"num_bits": 8, "type": "float", "strategy": "tensor"}
-    return all(args.get(key) == value for key, value in wanted.items()) and args.get("symmetric", True)
+    if not isinstance(args, dict) or any(args.get(key) != value for key, value in wanted.items()):
+        return False
+    return args.get("symmetric", True) is True and isinstance(args.get("dynamic", False), bool)
