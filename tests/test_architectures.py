@@ -268,6 +268,48 @@ def test_code_in_a_folder_never_runs(where, command, tmp_path, run, monkeypatch)
         assert len([line for line in err.splitlines() if "error" in line]) == 1
 
 
+@pytest.mark.parametrize("name", ["whisper", "tiny_llama"])
+def test_code_of_a_classifier_never_runs_either(name, tmp_path, monkeypatch):
+    """Of Whisper, transformers has no classifier of texts: there, the folder's own would have been offered."""
+    save(name, tmp_path / "m")
+    trace = tmp_path / "ran"
+    (tmp_path / "m" / "code.py").write_text(CODE.format(trace=str(trace)))
+    path = tmp_path / "m" / "config.json"
+    change = {"auto_map": {"AutoModelForSequenceClassification": "code.M", "AutoModel": "code.M"}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    monkeypatch.setattr(sys, "stdin", __import__("io").StringIO("y\n" * 50))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    if name == "whisper":
+        with pytest.raises(ModelError):
+            octoscale.load(str(tmp_path / "m"), num_labels=2)
+    else:
+        loaded = octoscale.load(str(tmp_path / "m"), num_labels=2)
+        assert "was not run: transformers' own LlamaForSequenceClassification reads it" in loaded.note
+    assert not trace.exists()
+
+
+def test_an_adapter_in_the_folder_hides_nothing(tmp_path):
+    """transformers adds it to the model, and reports of its tensors alone."""
+    peft = pytest.importorskip("peft")
+    folder = save_tiny_llama(tmp_path / "m")
+    model = peft.get_peft_model(T.LlamaForCausalLM.from_pretrained(folder), peft.LoraConfig(target_modules=["q_proj"]))
+    model.save_pretrained(folder)
+    assert any("lora" in name for name, _ in octoscale.load(str(folder)).model.named_parameters())
+    take_out(folder, "model.layers.1.mlp.up_proj.weight")
+    with pytest.raises(ModelError, match=r"lacks 1 of the model's tensors: model.layers.1.mlp.up_proj.weight"):
+        octoscale.load(str(folder))
+
+
+def test_what_was_passed_over_is_said_after_training(tmp_path, run):  # noqa: F811
+    folder = save_tiny_llama(tmp_path / "m")
+    content = load_file(folder / "model.safetensors")
+    content["model.layers.0.mystery.weight"] = torch.ones(3)
+    save_file(content, folder / "model.safetensors", {"format": "pt"})
+    code, out, err = run("train", folder, "--steps", "1", "--batch", "1", "--window", "16", "--tokens", "64")
+    assert code == 0, err
+    assert "no use for: model.layers.0.mystery.weight" in out
+
+
 def bert_generation(**words):
     return T.BertGenerationDecoder(T.BertGenerationConfig(**BERT, **words))
 

@@ -501,7 +501,8 @@ def _train(plan: Training, folder: Path, overwrite: bool, resume: bool, as_json:
     summary = run.read_json(run.summary)
     _show({**summary, "run": str(run.path)} if as_json else terminal.training_table(summary))
     if not as_json:
-        _show(f"records, losses and the trained model: {run.path}")
+        note = run.read_json(run.header).get("note", "")
+        _show("\n".join([*([str(note)] if note else []), f"records, losses and the trained model: {run.path}"]))
 
 
 @app.command()

@@ -85,11 +85,6 @@ def check_runs_no_code(folder: Path, content: Mapping[str, Any]) -> None:
             raise ValueError(f"{path}: {key} is {_shown(content[key])}: code of the hub is never run")
 
 
-def has_own_code(content: Mapping[str, Any]) -> bool:
-    """Whether a config brings code, which is not run."""
-    return bool(content.get("auto_map"))
-
-
 def explain_config(folder: Path, error: BaseException, attempt: Callable[[Any], object] | None = None) -> str:
     """Why transformers fails with the config of `folder`, with the key that is to blame if it is one.
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from octoscale.announced import announce
-from octoscale.architectures import check_loaded, class_of, is_auto, predicts_tokens, without_weights
+from octoscale.architectures import check_loaded, class_of, predicts_tokens, without_weights
 from octoscale.checkpoint_files import INDEX, SINGLE, check_complete, check_shapes, find_shards
 from octoscale.companions import patterns_of_others
 from octoscale.folder_files import check_folder, explain_config, read_config
@@ -29,6 +29,9 @@ from octoscale.model_errors import ModelError as ModelError
 from octoscale.package_index import ALIASES, cached_checkpoint, gguf_options, quiet
 from octoscale.sizes import SIZES, config_of_size, sizes_with_weights
 from octoscale.sizes import Size as Size
+
+#: transformers adds an adapter that a folder holds to the model that it holds.
+ADAPTER = "adapter_config.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +203,8 @@ def _load_pretrained(
             shards = find_shards(Path(folder))  # an index may name any file of the machine
             model = skeleton(spec)  # what config.json gets wrong is found, and named, before memory is taken
             check_shapes(model, shards)
-            if "quantization_config" in options:  # transformers cannot draw codes for what is missing
+            has_adapter = (Path(folder) / ADAPTER).exists()  # of which alone transformers then reports
+            if has_adapter or "quantization_config" in options:  # it cannot draw codes for what is missing
                 check_complete(model, shards)
     if num_labels is not None:
         cls = transformers.AutoModelForSequenceClassification
@@ -208,21 +212,26 @@ def _load_pretrained(
         more |= {"num_labels": num_labels} if "config" not in more else {}
     else:
         cls = class_of(config)
-    own = {name: option for name, option in options.items() if is_auto(config) or name != "trust_remote_code"}
-    model, info = cls.from_pretrained(folder, dtype=dtype, **own, **more)
-    note = check_loaded(model.eval(), info, config, is_new_head=num_labels is not None)
+    model, info = cls.from_pretrained(folder, dtype=dtype, **options, **more)
+    notes = [check_loaded(model.eval(), info, config, is_new_head=num_labels is not None)]
+    if getattr(config, "auto_map", None):
+        notes.append(f"the code that {spec} brings was not run: transformers' own {type(model).__name__} reads it")
     options.pop("quantization_config", None)
     del options["trust_remote_code"]
     try:
         tokenizer = read_tokenizer(Path(folder), **options)
     except ValueError as error:
-        note = "; ".join([*([note] if note else []), f"the tokenizer of {spec} cannot be read: {error}"])
-        return LoadedModel(name=spec, model=model, encode=None, note=note)
+        notes.append(f"the tokenizer of {spec} cannot be read: {error}")
+        return LoadedModel(name=spec, model=model, encode=None, note=_joined(notes))
 
     def encode(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=num_labels is not None, verbose=False).input_ids)
 
-    return LoadedModel(name=spec, model=model, encode=encode, tokenizer=tokenizer, note=note)
+    return LoadedModel(name=spec, model=model, encode=encode, tokenizer=tokenizer, note=_joined(notes))
+
+
+def _joined(notes: list[str]) -> str:
+    return "; ".join(note for note in notes if note)
 
 
 def _random(size: str, dtype: torch.dtype, num_labels: int | None) -> Any:
