@@ -6,6 +6,7 @@ Each input is made from its number alone; a failure prints the number, and `Case
 
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -34,6 +35,7 @@ CALIBRATE = ["--tokens", "64", "--window", "32", "--calibrate"]
 NUMBER = int(os.environ.get("OCTOSCALE_MUTATIONS", "550"))
 
 SECONDS = 120  # a command that takes longer hangs
+MEMORY = 12 << 30  # bytes; a command that asks for more reads what it should not
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Command:
 
 
 def _run(make: Callable[[], Sequence[str]], files: Sequence[Path]) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     arguments = make()
     files[0].write_text(" ".join(arguments))
     for number, file in enumerate(files[1:], 1):
