@@ -36,7 +36,6 @@ STAY = (
     ),
     *(
         "model.fp16.safetensors.index.json",
-        "hf_quant_config.json",
         ".gitattributes",
         ".git/config",
         ".hidden/vocab.txt",

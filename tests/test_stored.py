@@ -31,6 +31,8 @@ def linear(kind: str = "linear", *, bias: bool = True, dtype: torch.dtype = torc
 def stored(module: nn.Module, activations: str = "dynamic", layout: str = "compressed-tensors", shape=(1,)):
     layer = to_stored(module, NAME, Recipe.amax(), get_layout(layout), activations, shape)
     layer.set_weight(module.weight.detach(), Operand(format="e4m3fn", rule=Amax()))
+    if activations == "static":
+        set_scale(layer, 1.0, "input_scale")
     return layer
 
 

@@ -118,9 +118,11 @@ def reshaped(fresh: Tensor, shape: Sequence[int]) -> Tensor:
     """Another shape for a result that nobody else holds yet.
 
     No view of it, for what a model gets it may write to in place (OLMo clips, Llama 4 adds), and autograd refuses such
-    a write to a view that was made inside of a Function, or without gradients.
+    a write to a view that was made inside of a Function, or without gradients. torch.compile makes its own of a view.
     """
-    return fresh.view(shape) if fresh.requires_grad else fresh.contiguous().resize_(shape)
+    if fresh.requires_grad or torch.compiler.is_compiling():
+        return fresh.view(shape)
+    return fresh.contiguous().resize_(shape)
 
 
 def _product(
