@@ -298,3 +298,16 @@ def test_a_composite_config_writes_within_its_positions(tmp_path, run):  # noqa:
     code, _, err = run("generate", "m", "--prompt", "Once", "--max-new-tokens", "400")
     assert code == 2
     assert "are more than the 64 that m can read" in err
+
+
+def test_no_text_is_lost_where_a_decoder_takes_back_what_it_said():
+    """A decoder that rewrites its beginning, which none that we know does: the end is still there."""
+    from octoscale.generate import _Streamer
+
+    pieces = []
+    texts = {0: "", 1: "one ", 2: "one two ", 3: "ONE two three"}
+    streamer = _Streamer(0, lambda ids: texts[len(ids)], pieces.append)
+    for i in range(3):
+        streamer.put(torch.tensor([i]))
+    streamer.end()
+    assert "".join(pieces).endswith("ONE two three")

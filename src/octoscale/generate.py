@@ -206,8 +206,11 @@ class _Streamer(BaseStreamer):  # type: ignore[misc]
         self._show(text[: settled(text)])
 
     def end(self) -> None:
-        """Emit what is left."""
-        self._show(self._decode(self._ids))
+        """Emit what is left. Were something else shown than what stands in the end, no text is lost all the same."""
+        text = self._decode(self._ids)
+        if not text.startswith(self._shown):
+            self._shown = ""
+        self._show(text)
 
     def _show(self, text: str) -> None:
         if text.startswith(self._shown) and text != self._shown:

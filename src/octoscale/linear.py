@@ -180,9 +180,8 @@ class LayerState:
         if x8 is None:
             x8 = self._cast(x, "input", self.step)
             _last_cast.put(x, self.recipe.input, self.runtime.recorder, x8)
-        if not (
-            _in_backward() or self._is_left_out(inference)
-        ):  # the forward that a checkpoint recomputes has its row already
+        has_row = _in_backward()  # the forward that a checkpoint recomputes
+        if not (has_row or self._is_left_out(inference)):
             self._record("input", x8, self.step)
         if inference:
             self.runtime.advance_histories("input")

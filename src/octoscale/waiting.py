@@ -11,7 +11,7 @@ import os
 import sys
 
 SPIN_VARIABLE = "GOMP_SPINCOUNT"
-#: The fewest that cost a program alone on the machine no more than 2 %: a tenth of GNU's.
+#: The fewest tried that cost a program alone on the machine no more than 2 % by medians: a tenth of GNU's.
 SPINS = 30_000
 #: Whoever set one of these has decided.
 _USERS = (SPIN_VARIABLE, "OMP_WAIT_POLICY")
