@@ -9,6 +9,18 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, Llam
 STORIES = Path(__file__).resolve().parents[2] / "shared" / "data" / "stories260K"
 VOCABULARY = 96
 
+#: Sizes of small models, in the words of most configs; of a mixture of experts; of T5.
+SMALL = {
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+EXPERTS = {**SMALL, "moe_intermediate_size": 32, "num_experts": 4, "num_experts_per_tok": 2}
+T5 = {"vocab_size": 96, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+
 
 def tiny_gpt2(seed: int = 0, **changes) -> GPT2LMHeadModel:
     """Two layers of width 32 in eval mode; its linear layers are Conv1D."""

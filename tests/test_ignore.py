@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers as T
-from models import tiny_gpt2, tiny_llama
+from models import EXPERTS, SMALL, T5, tiny_gpt2, tiny_llama
 from safetensors import safe_open
 from transformers.quantizers.quantizers_utils import should_convert_module
 
@@ -22,16 +22,6 @@ from octoscale.quantization import Quantization
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 
-SMALL = {
-    "vocab_size": 96,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-}
-EXPERTS = {**SMALL, "moe_intermediate_size": 32, "num_experts": 4, "num_experts_per_tok": 2}
-T5 = {"vocab_size": 96, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
 MODELS = {
     "llama": tiny_llama,
     "gpt2": tiny_gpt2,

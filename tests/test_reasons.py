@@ -3,7 +3,7 @@
 import pytest
 import torch
 import transformers as T
-from models import tiny_llama
+from models import EXPERTS, SMALL, T5, tiny_llama
 from torch import nn
 
 import octoscale
@@ -11,17 +11,6 @@ from octoscale import Recipe
 from octoscale.convert import plan
 from octoscale.hf import OctoscaleConfig, quantize_model
 from octoscale.trial import layers_not_run
-
-SMALL = {
-    "vocab_size": 96,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-}
-EXPERTS = {**SMALL, "moe_intermediate_size": 32, "num_experts": 4, "num_experts_per_tok": 2}
-T5 = {"vocab_size": 96, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
 
 
 def dbrx():
