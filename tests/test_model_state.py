@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import octoscale
 from octoscale.materialize import byte_tokenizer
-from octoscale.model_state import RENAMED, load_renamed, load_state, save_renamed, save_state
+from octoscale.model_state import RENAMED, load_renamed, load_state, own_memory, save_renamed, save_state
 from octoscale.train import run_training
 from octoscale.training import Training
 
@@ -190,3 +190,21 @@ def test_a_resumed_training_of_ours_has_every_weight(name, stop, tmp_path):
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     losses = [[r[k] for r in run.read_metrics() for k in ("loss", "eval_loss") if k in r] for run in (part, whole)]
     assert losses[0] == losses[1]
+
+
+def test_parts_of_one_tensor_get_memory_of_their_own(tmp_path):
+    """Oracle: the values before; tied parameters stay one. safetensors refuses to write parts."""
+    model = tiny_llama(tie_word_embeddings=True)
+    attention = model.model.layers[0].self_attn
+    whole = torch.randn(64, 32)
+    for name, part in zip(("q_proj", "k_proj", "v_proj"), whole.split([32, 16, 16]), strict=True):
+        attention.get_submodule(name).weight.data = part
+    with pytest.raises(RuntimeError, match="covering the entire storage"):
+        save_state(model, tmp_path)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    own_memory(model)
+    save_state(model, tmp_path)
+    again = tiny_llama(tie_word_embeddings=True, seed=1)
+    load_state(again, tmp_path)
+    assert all(torch.equal(value, before[name]) for name, value in again.state_dict().items())
+    assert model.lm_head.weight is model.model.embed_tokens.weight

@@ -23,7 +23,7 @@ from octoscale.formats import PRECISIONS
 from octoscale.fp8_head import put_head_in_fp8
 from octoscale.hf import OctoscaleConfig
 from octoscale.huge_pages import gather
-from octoscale.tasks import positions_of
+from octoscale.tasks import embeddings_of, positions_of
 from octoscale.validation import STORED
 
 DEFAULT_SCALING, DEFAULT_ACTIVATIONS = "amax", "dynamic"
@@ -121,7 +121,7 @@ class Writer:
         ids = encode(text) if tokenizer is None else list(tokenizer(text).input_ids)
         if not ids:
             raise ValueError("the prompt is empty")
-        embeddings = self._model.get_input_embeddings().num_embeddings
+        embeddings = embeddings_of(self._model)
         if max(ids) >= embeddings:
             raise ValueError(
                 f"the prompt holds token {max(ids)}, and {self._loaded.name} knows {embeddings} tokens only: "

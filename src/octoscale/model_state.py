@@ -37,6 +37,17 @@ def load_state(model: nn.Module, folder: Path) -> None:
         raise ValueError(_explain(folder, model, sorted(missing), sorted(unexpected)))
 
 
+def own_memory(model: nn.Module) -> None:
+    """Give parameters that are parts of one larger tensor memory of their own, values unchanged.
+
+    transformers splits a fused tensor of a file into views (q, k, v of GTE and Nomic's BERT), which no file can hold
+    one by one. Parameters that share all of their memory stay one.
+    """
+    for parameter in model.parameters():
+        if parameter.untyped_storage().nbytes() > parameter.numel() * parameter.element_size():
+            parameter.data = parameter.data.clone()
+
+
 def save_renamed(model: nn.Module, folder: Path) -> None:
     """Beside a checkpoint that save_pretrained wrote: the tensors that it holds under other names, if there are any."""
     state = model.state_dict()

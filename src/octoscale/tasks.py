@@ -91,7 +91,7 @@ def positions_of(model: Any) -> int | None:
         return None
     for name, module in model.named_modules():  # RoBERTa counts from the position behind its pad's
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
-            return min(limit, int(module.num_embeddings) - int(module.padding_idx) - 1)
+            return min(limit, int(module.weight.shape[0]) - int(module.padding_idx) - 1)
     return limit
 
 

@@ -21,6 +21,7 @@ from octoscale.callback import Progress, TrainerCallback
 from octoscale.convert import convert
 from octoscale.convert import plan as plan_conversion
 from octoscale.lock import exclusive_run
+from octoscale.model_state import own_memory
 from octoscale.models import LoadedModel
 from octoscale.recipe import Recipe, parse_scaling
 from octoscale.runfolder import RunFolder
@@ -101,6 +102,7 @@ def _prepare(plan: Training) -> _Parts:
         loaded = models.load(plan.model, torch.float32, num_labels=len(train.classes), seed=plan.seed)
         tasks.check_window(plan.window, loaded.model)
         data = labeled_data(plan, train, validation, loaded)
+    own_memory(loaded.model)
     if isinstance(scaling, Recipe):
         plan_conversion(loaded.model, scaling)
         convert(loaded.model, scaling)

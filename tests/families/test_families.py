@@ -52,7 +52,7 @@ def _cases() -> list[Any]:
             if not is_made(family, check):
                 continue
             reason = KNOWN.get((str(family), check))
-            marks = [] if reason is None else [pytest.mark.xfail(strict=False, reason=reason)]
+            marks = [] if reason is None else [pytest.mark.xfail(strict=True, reason=reason)]
             cases.append(pytest.param(family, check, marks=marks, id=f"{family}-{check}"))
     return cases
 
