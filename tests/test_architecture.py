@@ -98,6 +98,7 @@ LAYERS = {
     "export": 6,
     "train": 6,
     "train_data": 6,
+    "first_batch": 6,
     "classifier_ids": 6,
     "trained_files": 6,
     "trainer": 6,

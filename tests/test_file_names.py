@@ -22,6 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 RULES = {
     "a part": lambda: [WeightRenaming("feed_forward", "mlp"), WeightRenaming(r"\.attn\.", ".self_attn.")],
     "up to the weight": lambda: [WeightRenaming("mlp.w2.weight", "mlp.down_proj.weight")],
+    "another ending": lambda: [WeightRenaming(r"mlp\.w2", "mlp.down_proj.weight")],  # Inkling 2's convolutions
     "a prefix": lambda: [PrefixChange(prefix_to_remove="language_model")],
     "one to many": lambda: [
         WeightConverter("mlp.gate_up.weight", ["mlp.gate_proj.weight", "mlp.up_proj.weight"], [Chunk(dim=0)]),
@@ -29,7 +30,7 @@ RULES = {
     ],
 }
 #: The layers that can be FP8: all but those whose weights are parts of one in the file.
-WHOLE = {"a part": 14, "up to the weight": 14, "a prefix": 14, "one to many": 4}
+WHOLE = {"a part": 14, "up to the weight": 14, "another ending": 14, "a prefix": 14, "one to many": 4}
 
 
 @pytest.fixture(params=RULES)
@@ -77,7 +78,8 @@ def test_quantize_keeps_the_names_of_the_files(source, rules, tmp_path):
     after = load_file(tmp_path / "out" / "model.safetensors")
     scales = {name for name in after if name.endswith(".weight_scale")}
     assert set(after) - scales == set(before)
-    assert {name.removesuffix("_scale") for name in scales} == {n for n, x in after.items() if x.element_size() == 1}
+    codes = [name for name, tensor in after.items() if tensor.element_size() == 1]
+    assert {f"{name.removesuffix('.weight')}.weight_scale" for name in codes} == scales
     model = octoscale.load(str(tmp_path / "out")).model
     assert len(layers(model)) == WHOLE[rules]
     expected = LlamaForCausalLM.from_pretrained(source)
@@ -100,7 +102,7 @@ def test_quantized_while_loading_saved_and_loaded_again(source, rules, tmp_path)
         model.save_pretrained(tmp_path / folder)
         found = load_file(tmp_path / folder / "model.safetensors")
         codes = {name for name, tensor in found.items() if tensor.element_size() == 1}
-        assert {f"{name}_scale" for name in codes} <= set(found)
+        assert {f"{name.removesuffix('.weight')}.weight_scale" for name in codes} <= set(found)
         model = LlamaForCausalLM.from_pretrained(tmp_path / folder)
         assert len(layers(model)) == WHOLE[rules]
         assert torch.equal(logits(model), expected)

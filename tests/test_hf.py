@@ -11,12 +11,13 @@ from checkpoints import byte_tokenizer, save_tiny_llama
 from models import TINY, tiny_llama, tokens
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments, pipeline
+from transformers.core_model_loading import WeightRenaming
 
 import octoscale
 from octoscale import Recipe
 from octoscale.checkpoint import find_shards
 from octoscale.export import run_quantization
-from octoscale.hf import OctoscaleConfig, quantize_model
+from octoscale.hf import OctoscaleConfig, OctoscaleQuantizer, quantize_model
 from octoscale.layouts import LAYOUTS
 from octoscale.quantization import Quantization
 from octoscale.stored import StoredLinear
@@ -260,3 +261,13 @@ def test_layers_that_share_a_weight_never_get_a_scale_from_nowhere(tmp_path):
         ZambaForCausalLM.from_pretrained(tmp_path, quantization_config=OctoscaleConfig("amax"))
     kept = OctoscaleConfig("amax", skip=["shared_transf.*"])
     assert ZambaForCausalLM.from_pretrained(tmp_path, quantization_config=kept)
+
+
+def test_a_scale_that_a_models_own_names_lead_astray_is_no_scale(tmp_path, monkeypatch):
+    """transformers would leave memory that nobody wrote in its place, and say so in a warning at most."""
+    source = save("llama", tmp_path / "a")
+    load(source, quantization_config=OctoscaleConfig("amax")).save_pretrained(tmp_path / "b")
+    rule = WeightRenaming(r"o_proj\.weight_scale", "q_proj.weight_scale")
+    monkeypatch.setattr(OctoscaleQuantizer, "update_weight_conversions", lambda _, rules, *__: [*rules, rule])
+    with pytest.raises(ValueError, match=r"layers\.0\.self_attn\.o_proj\.weight_scale: transformers found no tensor"):
+        load(tmp_path / "b")

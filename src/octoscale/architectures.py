@@ -67,6 +67,11 @@ def predicts_tokens(model: Any) -> bool:
     return not reads_both_ways or bool(getattr(config, flag, False))
 
 
+def has_classifier(config: Any) -> bool:
+    """Whether transformers has a class of this model type that tells texts apart."""
+    return config.model_type in auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+
+
 def check_loaded(model: Any, info: Mapping[str, Any], config: Any, *, is_new_head: bool) -> str:
     """A note on tensors of the files that the model has no use for; ValueError for tensors that the files lack.
 

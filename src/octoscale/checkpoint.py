@@ -23,7 +23,7 @@ from octoscale import ops
 from octoscale.checkpoint_files import INDEX, SINGLE, check_complete, find_shards, weights_in
 from octoscale.companions import companions
 from octoscale.convert import ConversionReport
-from octoscale.fp8_files import read_entries
+from octoscale.fp8_files import name_of_scale, read_entries
 from octoscale.ignore import ignored
 from octoscale.layouts import OWN_KEY, Layout
 from octoscale.lock import exclusive
@@ -181,10 +181,10 @@ def _planned(name: str, entry: Entry, is_weight: bool, export: Export) -> dict[s
     """The tensors that one tensor becomes."""
     if not is_weight:
         return {name: entry}
-    module, scale = name.removesuffix(".weight"), Entry(dtype="F32", shape=export.layout.scale_shape)
-    made = {name: Entry(dtype="F8_E4M3", shape=entry.shape), f"{module}.{export.layout.weight_scale}": scale}
+    layout, scale = export.layout, Entry(dtype="F32", shape=export.layout.scale_shape)
+    made = {name: Entry(dtype="F8_E4M3", shape=entry.shape), name_of_scale(name, layout.weight_scale): scale}
     if export.activations == "static":
-        made[f"{module}.{export.layout.input_scale}"] = scale
+        made[name_of_scale(name, layout.input_scale)] = scale
     return made
 
 
@@ -198,11 +198,11 @@ def _quantized(
     cast = ops.quantize(tensor, WEIGHT_FORMAT, rule)
     assert cast.observed is not None
     check_finite_weight(name, cast.observed.amax)
-    stem = name.removesuffix(".weight")
+    layout = export.layout
     yield name, cast.codes
-    yield f"{stem}.{export.layout.weight_scale}", _scale(int(cast.scale_bias), export.layout)
+    yield name_of_scale(name, layout.weight_scale), _scale(int(cast.scale_bias), layout)
     if export.input_bias is not None:
-        yield f"{stem}.{export.layout.input_scale}", _scale(export.input_bias[module], export.layout)
+        yield name_of_scale(name, layout.input_scale), _scale(export.input_bias[module], layout)
 
 
 def _scale(scale_bias: int, layout: Layout) -> Tensor:

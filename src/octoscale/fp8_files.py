@@ -60,6 +60,11 @@ def find_stored(
     return found
 
 
+def name_of_scale(weight: str, scale: str) -> str:
+    """The name of a scale in the files, beside its weight's, which may end otherwise than in .weight."""
+    return f"{weight.removesuffix('.weight')}.{scale}"
+
+
 def is_packed(entry: Entry) -> bool:
     """Whether a tensor is of codes, of 8, 6 or 4 bits, that mean nothing without a scale."""
     return entry.dtype.startswith(("F8", "F6", "F4"))
@@ -79,19 +84,20 @@ def read_entries(path: Path) -> dict[str, Entry]:
 
 def _stored(name: str, shape: tuple[int, ...], entries: Mapping[str, Entry]) -> Stored:
     """How one weight is stored."""
-    entry, stem = entries[name], name.removesuffix(".weight")
+    entry = entries[name]
     if entry.dtype != _CODES:
         raise ValueError(f"{name} is {entry.dtype}: weights are read in {_CODES} only")
     if entry.shape != shape:
         raise ValueError(f"{name} has shape {list(entry.shape)}, the model's {list(shape)}")
-    layout = next((layout for layout in LAYOUTS.values() if f"{stem}.{layout.weight_scale}" in entries), None)
+    layout = next((layout for layout in LAYOUTS.values() if name_of_scale(name, layout.weight_scale) in entries), None)
     if layout is None:
         names = " or ".join(sorted({layout.weight_scale for layout in LAYOUTS.values()}))
         raise ValueError(f"{name} is in FP8, and no {names} beside it: its values are not known")
-    scale_shape = _check_scale(f"{stem}.{layout.weight_scale}", entries)
-    has_input_scale = f"{stem}.{layout.input_scale}" in entries
-    if has_input_scale and _check_scale(f"{stem}.{layout.input_scale}", entries) != scale_shape:
-        raise ValueError(f"{stem}: the shapes of its two scales differ")
+    scale_shape = _check_scale(name_of_scale(name, layout.weight_scale), entries)
+    input_scale = name_of_scale(name, layout.input_scale)
+    has_input_scale = input_scale in entries
+    if has_input_scale and _check_scale(input_scale, entries) != scale_shape:
+        raise ValueError(f"{name}: the shapes of its two scales differ")
     return Stored(name=name, layout=layout, scale_shape=scale_shape, has_input_scale=has_input_scale)
 
 

@@ -32,7 +32,7 @@ from octoscale.checkpoint_files import report_for_files, without_merged
 from octoscale.convert import ConversionReport, ModuleReport, plan, replace_module
 from octoscale.file_names import Saving, Target, parameters_of, shapes_in_files
 from octoscale.formats import FORMATS
-from octoscale.fp8_files import Stored, find_stored, read_entries
+from octoscale.fp8_files import Stored, find_stored, name_of_scale, read_entries
 from octoscale.ignore import ignored
 from octoscale.layouts import ACTIVATIONS, LAYOUTS, OWN_KEY, get_layout, scheme_of
 from octoscale.linear import is_linear
@@ -142,7 +142,7 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
         config.kept = _kept_in(files, [replace(row, converted=row.module in found) for row in rows])
         for module, stored in found.items():
             for scale in (stored.layout.weight_scale, stored.layout.input_scale):
-                self._scales[f"{stored.name.removesuffix('weight')}{scale}"] = f"{module}.{scale}"
+                self._scales[name_of_scale(stored.name, scale)] = f"{module}.{scale}"
 
     def _expect_originals(self, model: PreTrainedModel, files: list[Path]) -> None:
         """Layers for what is to be quantized when it comes."""
@@ -175,7 +175,11 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
                 )
             if isinstance(module, StoredLinear):
                 for name in ("weight", *module.scale_names):
-                    module.get_parameter(name).requires_grad_(False)
+                    parameter = module.get_parameter(name).requires_grad_(False)
+                    if self.pre_quantized and not getattr(parameter, "_is_hf_initialized", False):
+                        raise ValueError(
+                            f"{path}.{name}: transformers found no tensor for it, by the model's own names"
+                        )
                 module.quantized_weight()
         setattr(model.config, OWN_KEY, self.quantization_config.own())
 
@@ -196,7 +200,7 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
         moved: dict[str, str] = {}
         for name, module in model.named_modules(remove_duplicate=False):
             for scale in module.scale_names if isinstance(module, StoredLinear) else ():
-                wanted = f"{saving.name_of(f'{name}.weight').removesuffix('weight')}{scale}"
+                wanted = name_of_scale(saving.name_of(f"{name}.weight"), scale)
                 if saving.name_of(f"{name}.{scale}") != wanted:
                     if saving.name_of(wanted) != wanted:
                         raise ValueError(f"{name}: transformers would save its scale apart from its weight")

@@ -20,6 +20,7 @@ from octoscale import ops
 from octoscale.checkpoint import WEIGHT_FORMAT, Progress
 from octoscale.checkpoint_files import INDEX
 from octoscale.convert import plan
+from octoscale.fp8_files import name_of_scale
 from octoscale.ignore import ignored
 from octoscale.layouts import OWN_KEY, get_layout
 from octoscale.lock import exclusive
@@ -124,9 +125,7 @@ def _shards(model: PreTrainedModel, quantized: set[str]) -> dict[str, dict[str, 
         entries = groups.setdefault(next((part for part in name.split(".") if part.isdecimal()), "rest"), {})
         if name in quantized:
             entries[name] = Entry(dtype="F8_E4M3", shape=tuple(tensor.shape))
-            entries[f"{name.removesuffix('.weight')}.{layout.weight_scale}"] = Entry(
-                dtype="F32", shape=layout.scale_shape
-            )
+            entries[name_of_scale(name, layout.weight_scale)] = Entry(dtype="F32", shape=layout.scale_shape)
         else:
             entries[name] = Entry(dtype=DTYPE_NAMES[tensor.dtype], shape=tuple(tensor.shape))
     return {f"model-{i:05d}-of-{len(groups):05d}.safetensors": part for i, part in enumerate(groups.values(), 1)}

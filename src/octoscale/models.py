@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from octoscale.announced import announce
-from octoscale.architectures import check_loaded, class_of, predicts_tokens, without_weights
+from octoscale.architectures import check_loaded, class_of, has_classifier, predicts_tokens, without_weights
 from octoscale.checkpoint_files import INDEX, SINGLE, check_complete, check_shapes, find_shards
 from octoscale.companions import patterns_of_others
 from octoscale.folder_files import check_folder, explain_config, read_config
@@ -129,9 +129,10 @@ def _shards_in(folder: Path) -> list[Path]:
 def check_causal(model: Any, name: str) -> None:
     """ModelError for a model that does not predict the next token: it has no perplexity, and writes no text."""
     if not predicts_tokens(model):
+        also = ", and train --task makes a classifier of it" if has_classifier(model.config) else ""
         raise ModelError(
             f"{name} is a {type(model).__name__}, which does not predict the next token of a text: "
-            "octoscale inspect and quantize take it, and train --task makes a classifier of it"
+            f"octoscale inspect and quantize take it{also}"
         )
 
 

@@ -20,6 +20,7 @@ from octoscale import models, resume, tasks
 from octoscale.callback import Progress, TrainerCallback
 from octoscale.convert import convert
 from octoscale.convert import plan as plan_conversion
+from octoscale.first_batch import check_first_batch
 from octoscale.lock import exclusive_run
 from octoscale.model_state import own_memory
 from octoscale.models import LoadedModel
@@ -102,6 +103,8 @@ def _prepare(plan: Training) -> _Parts:
         loaded = models.load(plan.model, torch.float32, num_labels=len(train.classes), seed=plan.seed)
         tasks.check_window(plan.window, loaded.model)
         data = labeled_data(plan, train, validation, loaded)
+    first = [data.train[index] for index in range(min(2, plan.batch, len(data.train)))]
+    check_first_batch(plan.model, loaded.model, data.collate(first), plan.dtype)
     own_memory(loaded.model)
     if isinstance(scaling, Recipe):
         plan_conversion(loaded.model, scaling)
@@ -198,6 +201,8 @@ def _arguments(plan: Training, run: RunFolder) -> Any:
         save_strategy="steps" if plan.save_every else "no",
         save_steps=plan.save_every or 1,
         report_to=list(plan.report_to),
+        remove_unused_columns=False,  # what a forward's signature does not name, labels too
+        label_names=["labels"],
         disable_tqdm=True,
         dataloader_pin_memory=False,
         use_cpu=not torch.accelerator.is_available(),

@@ -86,6 +86,7 @@ def why_kept(model: nn.Module) -> dict[str, str]:
             for name in [full, *ends]:
                 for layer in (name, f"{name}{WRAPPED}"):
                     kept.setdefault(layer, f"{type(module).__name__}: {what}")
+    _source_of.cache_clear()  # a tree takes 17 MB; what it said of each class is kept
     return kept
 
 

@@ -133,4 +133,5 @@ ENCODER: dict[str, dict[str, Any]] = {
 
 ENCODER_DECODER: dict[str, dict[str, Any]] = {
     "fsmt": {"src_vocab_size": 512, "tgt_vocab_size": 512},
+    "t5": {"decoder_start_token_id": 0},
 }

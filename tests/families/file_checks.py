@@ -52,6 +52,7 @@ def check_load(family: Family, tmp: Path) -> None:
     kept = in_fp8 - stored(quantized)  # their weights are read by others, who would find codes
     assert stored(quantized) <= in_fp8
     octoscale.convert(model, Recipe.amax(skip=sorted(kept)))
+    model.config._is_quantized = True  # transformers says so; Falcon Mamba then adds a bias elsewhere
     expect_same(answers(family, quantized), answers(family, model))
 
 

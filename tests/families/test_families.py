@@ -42,7 +42,9 @@ def is_made(family: Family, check: str) -> bool:
     """Whether a check is about what the family does."""
     if check == "generate":
         return family.writes
-    return family.kind in {"fuse": ("causal",), "train": ("causal", "encoder")}.get(check, (family.kind,))
+    return family.kind in {"fuse": ("causal",), "train": ("causal", "encoder", "encoder-decoder", "seeing")}.get(
+        check, (family.kind,)
+    )
 
 
 def _cases() -> list[Any]:
