@@ -6,6 +6,7 @@ import math
 import pytest
 from checkpoints import contents as files
 
+from octoscale import runfolder
 from octoscale.run_files import MARK
 from octoscale.runfolder import RunFolder
 
@@ -40,6 +41,22 @@ def test_create_refuses_a_run_unless_told_to_overwrite(tmp_path):
     RunFolder.create(old.path, {"seed": 2}, overwrite=True)
     assert list(files(old.path)) == ["run.json"]  # nothing of the old run is left to be mixed with the new one
     assert old.read_json(old.header) == MARK | {"seed": 2}
+
+
+def test_a_run_that_a_crash_left_emptied_can_be_made_anew(tmp_path, monkeypatch):
+    """A disk that was full when the new header should have been written. Oracle: the header, and the files."""
+    path = RunFolder.create(tmp_path / "run", {"mine": 1}).path
+    (path / "metrics.jsonl").write_text("{}\n")
+    written = runfolder.write_json
+    monkeypatch.setattr(runfolder, "write_json", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(OSError, match="No space left"):
+        RunFolder.create(path, {"mine": 2}, overwrite=True)
+    monkeypatch.setattr(runfolder, "write_json", written)
+    assert RunFolder(path).is_emptied
+    run = RunFolder.create(path, {"mine": 3})
+    assert run.read_json(run.header)["mine"] == 3
+    assert not run.metrics.exists()
+    assert not run.is_emptied
 
 
 def test_create_refuses_a_path_that_is_a_file(tmp_path):

@@ -17,8 +17,6 @@ from transformers.core_model_loading import (
     PrefixChange,
     WeightConverter,
     WeightRenaming,
-    apply_converters,
-    apply_renamings,
     dot_natural_key,
     rename_source_key,
     revert_weight_conversion,
@@ -66,6 +64,11 @@ def parameters_of(model: Any, names: Iterable[str], rules: Iterable[Any] | None 
     return found
 
 
+def renamed(name: str, rules: Iterable[WeightRenaming]) -> str:
+    """A name after all these rules."""
+    return str(rename_source_key(name, list(rules), [])[0])
+
+
 def shapes_in_files(model: Any) -> dict[str, tuple[int, ...]]:
     """Name -> shape of the tensors that `save_pretrained` would write of this model; no value is touched."""
     state = {name: torch.empty_like(tensor, device="meta") for name, tensor in model.state_dict().items()}
@@ -91,8 +94,8 @@ class Saving:
 
     def name_of(self, parameter: str) -> str:
         """The name in the file of a parameter that is written as it is."""
-        return str(apply_renamings(parameter, self._renamings))
+        return renamed(parameter, self._renamings)
 
     def is_whole(self, parameter: str) -> bool:
         """Whether a parameter is written as it is, not merged with others, split, or in another form."""
-        return apply_converters(parameter, self._converters)[1] is None
+        return rename_source_key(parameter, [], self._converters)[1] is None

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.core_model_loading import ConversionOps, WeightRenaming, apply_renamings
+from transformers.core_model_loading import ConversionOps, WeightRenaming
 from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 from transformers.utils.quantization_config import QuantizationConfigMixin
@@ -30,7 +30,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from octoscale import guard
 from octoscale.checkpoint_files import report_for_files, without_merged
 from octoscale.convert import ConversionReport, ModuleReport, plan, replace_module
-from octoscale.file_names import Saving, Target, parameters_of, shapes_in_files
+from octoscale.file_names import Saving, Target, parameters_of, renamed, shapes_in_files
 from octoscale.formats import FORMATS
 from octoscale.fp8_files import Stored, find_stored, name_of_scale, read_entries
 from octoscale.ignore import ignored
@@ -189,7 +189,7 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
         for name, wanted in self._scales.items():
             if wanted in names and parameters_of(model, [name], weight_conversions).get(name) != Target(wanted):
                 renamings = [rule for rule in weight_conversions if isinstance(rule, WeightRenaming)]
-                rules.append(WeightRenaming(f"^{re.escape(apply_renamings(name, renamings))}$", wanted))
+                rules.append(WeightRenaming(f"^{re.escape(renamed(name, renamings))}$", wanted))
         return rules
 
     def get_state_dict_and_metadata(self, model: PreTrainedModel) -> tuple[dict[str, Tensor] | None, dict[str, str]]:

@@ -42,7 +42,7 @@ class RunFolder:
         if run.path.is_dir() and not all(is_leftover(file) for file in run.path.iterdir()):
             if not run.header.exists():
                 raise FileExistsError(f"{run.path} holds files that are not a run: choose another folder")
-            if not overwrite:
+            if not (overwrite or run.is_emptied):
                 raise FileExistsError(f"{run.path} already holds a run: choose another folder, or --overwrite")
             check_own(run.path)
             empty(run.path)
@@ -57,6 +57,14 @@ class RunFolder:
         if not run.header.exists():
             raise FileNotFoundError(f"{run.path} is not a run: it holds no run.json")
         return run
+
+    @property
+    def is_emptied(self) -> bool:
+        """Whether a process that was to replace the run ended when the old one was gone, and the new one not begun."""
+        try:
+            return self.read_json(self.header) == MARK
+        except (FileNotFoundError, ValueError):
+            return False
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Append one measurement to metrics.jsonl. ValueError for NaN and infinity: write None."""

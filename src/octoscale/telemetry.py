@@ -261,8 +261,8 @@ def run_header(device: torch.device, **more: Any) -> dict[str, Any]:
     return {
         "command": sys.argv,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "versions": {name: version(name) for name in ("octoscale", "torch", "transformers")}
-        | {"python": platform.python_version()},
+        "versions": {name: version(name) for name in ("octoscale", "transformers")}
+        | {"torch": str(torch.__version__), "python": platform.python_version()},  # torch's says which build it is
         "backend": choice.name,
         "reason": choice.reason,
         "device": str(device),

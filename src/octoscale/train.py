@@ -51,7 +51,7 @@ def run_training(
     finite: the run keeps what was until then.
     """
     run = RunFolder(folder)
-    if go_on and run.header.exists():
+    if go_on and run.header.exists() and not run.is_emptied:
         with exclusive_run(folder):
             return _go_on(plan, run, progress)
     parts = _prepare(plan)
