@@ -1,0 +1,11 @@
+"""What the server of commands.py has done before it forks: a process of its own would spend a second on it."""
+
+from models import TINY
+
+from octoscale import Recipe
+from octoscale.convert import plan
+from octoscale.materialize import byte_tokenizer
+
+for _make in TINY.values():
+    plan(_make().to("meta"), Recipe.amax(), stored=True)
+byte_tokenizer()
