@@ -271,3 +271,15 @@ def test_a_scale_that_a_models_own_names_lead_astray_is_no_scale(tmp_path, monke
     monkeypatch.setattr(OctoscaleQuantizer, "update_weight_conversions", lambda _, rules, *__: [*rules, rule])
     with pytest.raises(ValueError, match=r"layers\.0\.self_attn\.o_proj\.weight_scale: transformers found no tensor"):
         load(tmp_path / "b")
+
+
+@pytest.mark.parametrize("part", ["self_attn.o_proj", "mlp.up_proj"])
+def test_a_weight_that_the_files_lack_is_not_drawn_and_quantized(part, tmp_path):
+    """By transformers' own call, too, which would only warn."""
+    source = save("llama", tmp_path / "a")
+    path = source / "model.safetensors"
+    tensors = load_file(path)
+    del tensors[f"model.layers.1.{part}.weight"]
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=rf"model\.layers\.1\.{part}\.weight: the files hold no tensor for it"):
+        load(source, quantization_config=OctoscaleConfig("amax"))

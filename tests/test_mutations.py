@@ -81,6 +81,7 @@ class Command:
 
 def _run(make: Callable[[], Sequence[str]], files: Sequence[Path]) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    torch.set_num_threads(1)  # after a fork, torch makes its pool anew at the first use, and two threads at once fail
     arguments = make()
     files[0].write_text(" ".join(arguments))
     for number, file in enumerate(files[1:], 1):

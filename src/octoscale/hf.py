@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.core_model_loading import ConversionOps, WeightRenaming
 from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
@@ -105,6 +105,7 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
         self.refusals: list[ValueError] = []  # of weights that cannot be quantized, while they are read
         self.filled: set[str] = set()  # the layers whose weight and scales come from a file, or are made from one
         self._scales: dict[str, str] = {}  # name in the files -> in the model
+        self._loading: PreTrainedModel | None = None
 
     def validate_environment(self, *_: Any, **__: Any) -> None:
         """Static scales must come from somewhere."""
@@ -116,6 +117,7 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
     def _process_model_before_weight_loading(
         self, model: PreTrainedModel, checkpoint_files: list[str] | None = None, **_: Any
     ) -> None:
+        self._loading = model
         if self.pre_quantized:
             self._expect_stored(model, [Path(path) for path in checkpoint_files or []])
         else:
@@ -152,6 +154,9 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
             report = report_for_files(report, model, files)
         config.kept = ignored(report, shapes_in_files(model))
         self._place(model, dict.fromkeys(report.converted, get_layout(config.layout).scale_shape))
+        for row in report.converted:  # transformers before 5.21 casts what it reads to the dtype that it finds
+            layer: Any = model.get_submodule(row.module)
+            layer.weight = nn.Parameter(layer.weight.to(layer.fp8.dtype), requires_grad=False)
 
     def _place(self, model: PreTrainedModel, shapes: Mapping[ModuleReport, tuple[int, ...]]) -> None:
         """A StoredLinear for each of these modules, with scales of that shape."""
@@ -164,13 +169,15 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **_: Any) -> None:
         """Check every scale now, not at the first use; freeze what transformers may have thawed."""
+        self._loading = None
         if self.refusals:
             raise self.refusals[0]
         filled = {model.get_submodule(name) for name in self.filled}
         for path, module in model.named_modules(remove_duplicate=False):
-            is_code = is_linear(module) and module.weight.dtype in _CODES
-            if is_code and module not in filled:  # transformers ties weights, and knows nothing of scales
-                raise ValueError(
+            if module not in filled and isinstance(module, StoredLinear) and module.weight.dtype not in _CODES:
+                raise ValueError(f"{path}.weight: the files hold no tensor for it")
+            if module not in filled and is_linear(module) and module.weight.dtype in _CODES:
+                raise ValueError(  # transformers ties weights, and knows nothing of scales
                     f"{path} shares its weight with another layer, and has no scale: leave it out with skip"
                 )
             if isinstance(module, StoredLinear):
@@ -183,8 +190,12 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
                 module.quantized_weight()
         setattr(model.config, OWN_KEY, self.quantization_config.own())
 
-    def update_weight_conversions(self, weight_conversions: list[Any], model: PreTrainedModel) -> list[Any]:
+    def update_weight_conversions(
+        self, weight_conversions: list[Any], model: PreTrainedModel | None = None
+    ) -> list[Any]:
         """A scale goes where its weight goes, also where the model's rules name the weight alone."""
+        model = self._loading if model is None else model  # which transformers before 5.21 does not say
+        assert model is not None
         rules, names = list(weight_conversions), model.state_dict(keep_vars=True)
         for name, wanted in self._scales.items():
             if wanted in names and parameters_of(model, [name], weight_conversions).get(name) != Target(wanted):

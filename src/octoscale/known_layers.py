@@ -13,6 +13,7 @@ from torch import nn
 from transformers import modeling_utils
 from transformers.activations import SiLUActivation
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.llama import modeling_llama as llama
 from transformers.models.mistral import modeling_mistral as mistral
 from transformers.utils import output_capturing
@@ -42,6 +43,9 @@ BACKBONES: dict[type[nn.Module], type[nn.Module]] = {
     mistral.MistralModel: mistral.MistralRMSNorm,
 }
 _NAMES = tuple(cls.__name__ for cls in _PIECES)
+
+#: Decoder layers of transformers before 5.21 are called by it: as any module in inference.
+_CHECKPOINTING = vars(GradientCheckpointingLayer).get("__call__")
 
 #: What attention must be; a name, so that a test can put exact arithmetic in both places.
 USUAL_ATTENTION: Callable[..., Any] = sdpa_attention_forward
@@ -123,7 +127,7 @@ def why_patched(cls: type[nn.Module], name: str) -> str | None:
     """Whether the class still has the forward that was written for it, and is called as every module is."""
     forward: Any = cls.forward
     is_own = (forward.__module__, forward.__qualname__) == (cls.__module__, f"{cls.__name__}.forward")
-    if is_own and is_of_a_library(forward) and cls.__call__ is nn.Module.__call__:
+    if is_own and is_of_a_library(forward) and cls.__call__ in (nn.Module.__call__, _CHECKPOINTING):
         return None
     return f"the forward of {name}'s class {cls.__name__} was replaced"
 
