@@ -5,8 +5,8 @@ import zlib
 
 import pytest
 
-from octoscale.checksums import CHECKSUMS, check_checksums, write_checksums
-from octoscale.whole_file import write_json
+from octoscale.system.checksums import CHECKSUMS, check_checksums, write_checksums
+from octoscale.system.whole_file import write_json
 
 CONTENT = {"a.json": b"{}", "b.pt": bytes(range(256)) * 20, "empty": b""}
 

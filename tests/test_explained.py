@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import octoscale
-from octoscale.explained import explained
+from octoscale.system.explained import explained
 
 MISTAKES = {
     "value": (ValueError("what is wrong\nand more"), "what is wrong"),

@@ -9,8 +9,8 @@ import pytest
 from octoscale import figure_data, figures, reference
 from octoscale.backends.base import EXPONENT_OFFSET, NUM_EXPONENT_BINS
 from octoscale.runfolder import RunFolder
+from octoscale.system.whole_file import write_json
 from octoscale.telemetry import SCHEMA
-from octoscale.whole_file import write_json
 
 PERPLEXITY = {
     "amax": 18.0,

@@ -7,7 +7,7 @@ import pytest
 
 PROGRAM = """
 import resource, torch
-from octoscale.heap import keep_freed_memory
+from octoscale.system.heap import keep_freed_memory
 if {keep}:
     assert keep_freed_memory()
 def step():

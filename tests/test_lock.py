@@ -13,12 +13,12 @@ from test_cli import run  # noqa: F401
 
 import octoscale
 from octoscale import Recipe, convert, record
-from octoscale.lock import LOCK, exclusive, exclusive_run
+from octoscale.system.lock import LOCK, exclusive, exclusive_run
 
 HOLDER = """
 import sys
 from pathlib import Path
-from octoscale import lock
+from octoscale.system import lock
 with getattr(lock, sys.argv[1])(Path(sys.argv[2])):
     print("held", flush=True)
     sys.stdin.readline()

@@ -5,7 +5,7 @@ import json
 import pytest
 from checkpoints import note
 
-from octoscale.manifest import MANIFEST, first_stranger, kind_of, write_manifest
+from octoscale.system.manifest import MANIFEST, first_stranger, kind_of, write_manifest
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import sys
 import unicodedata
 
-from octoscale.printable import first_line, printable
+from octoscale.system.printable import first_line, printable
 
 #: Control, line and paragraph separators, surrogates.
 ACTING = ("Cc", "Zl", "Zp", "Cs")

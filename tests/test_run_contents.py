@@ -11,7 +11,7 @@ from octoscale import figures
 from octoscale.parts import replace_part
 from octoscale.run_contents import read_run
 from octoscale.runfolder import RunFolder
-from octoscale.whole_file import write_json
+from octoscale.system.whole_file import write_json
 
 TRAINING = {"model": "m", "scaling": "amax", "steps": 2, "tokens": 64, "seconds": 1.0, "training_loss": 2.0}
 LOSSES = [{"phase": "train", "scaling": "amax", "step": step, "loss": 2.0} for step in range(3)]

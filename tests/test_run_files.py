@@ -10,11 +10,11 @@ from checkpoints import contents, note, save_tiny_llama
 from test_cli import run  # noqa: F401
 
 from octoscale import figures
-from octoscale.lock import LOCK
-from octoscale.manifest import MANIFEST
 from octoscale.run_contents import read_run
 from octoscale.run_files import MARK, check_own, empty
 from octoscale.runfolder import RunFolder
+from octoscale.system.lock import LOCK
+from octoscale.system.manifest import MANIFEST
 from octoscale.train import run_training
 from octoscale.training import Training
 

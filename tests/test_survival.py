@@ -16,9 +16,9 @@ from commands import Command
 from models import tiny_llama
 
 from octoscale import read_scales
-from octoscale.lock import LOCK
 from octoscale.models import load
 from octoscale.runfolder import RunFolder
+from octoscale.system.lock import LOCK
 from octoscale.telemetry import read_readable_scales
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]

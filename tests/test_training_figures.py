@@ -11,6 +11,7 @@ import pytest
 from octoscale import cli, figures
 from octoscale.run_contents import read_run
 from octoscale.runfolder import RunFolder
+from octoscale.system.whole_file import write_json
 from octoscale.telemetry import SCHEMA
 from octoscale.training_figure_data import (
     LossCurve,
@@ -23,7 +24,6 @@ from octoscale.training_figure_data import (
     running_mean,
     scale_bias_by_step,
 )
-from octoscale.whole_file import write_json
 
 
 def row(**changes) -> dict:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from octoscale.waiting import SPIN_VARIABLE, SPINS, bound_spinning
+from octoscale.system.waiting import SPIN_VARIABLE, SPINS, bound_spinning
 
 COMMAND = "import sys; from octoscale.cli import main; sys.argv = ['octoscale', 'info']; main()"
 

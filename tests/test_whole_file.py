@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from checkpoints import contents as files
 
-from octoscale.whole_file import replacing, write_json
+from octoscale.system.whole_file import replacing, write_json
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

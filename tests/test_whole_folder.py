@@ -11,9 +11,9 @@ from checkpoints import contents, note, quantize, save_tiny_llama
 from test_cli import run  # noqa: F401
 
 from octoscale.export import run_quantization
-from octoscale.manifest import MANIFEST
 from octoscale.quantization import Quantization
-from octoscale.whole_folder import BEGUN
+from octoscale.system.manifest import MANIFEST
+from octoscale.system.whole_folder import BEGUN
 
 WRITERS = {
     "quantize": lambda folder: ("quantize", str(folder / "model"), str(folder / "out")),

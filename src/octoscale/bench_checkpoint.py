@@ -79,7 +79,7 @@ _PEAK = """
 import sys, threading
 from pathlib import Path
 from octoscale.export import run_quantization
-from octoscale.heap import keep_freed_memory
+from octoscale.system.heap import keep_freed_memory
 from octoscale.quantization import Quantization
 
 def anonymous():

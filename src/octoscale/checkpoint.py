@@ -26,15 +26,15 @@ from octoscale.convert import ConversionReport
 from octoscale.fp8_files import name_of_scale, read_entries
 from octoscale.ignore import ignored
 from octoscale.layouts import OWN_KEY, Layout
-from octoscale.lock import exclusive
-from octoscale.manifest import write_manifest
 from octoscale.recipe import Operand, Recipe
 from octoscale.safetensors_file import Entry, writing
 from octoscale.scaling import Constant
 from octoscale.stored import check_finite_weight
-from octoscale.terms import FILES, begin_or_resume, check_unchanged, state_of
-from octoscale.whole_file import replacing, write_json
-from octoscale.whole_folder import (
+from octoscale.system.lock import exclusive
+from octoscale.system.manifest import write_manifest
+from octoscale.system.terms import FILES, begin_or_resume, check_unchanged, state_of
+from octoscale.system.whole_file import replacing, write_json
+from octoscale.system.whole_folder import (
     BEGUN,
     CHECKPOINT,
     check_free,

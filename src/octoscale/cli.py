@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from octoscale.asked import check_training, check_validation
-from octoscale.explained import explained
-from octoscale.heap import keep_freed_memory
-from octoscale.printable import printable
 from octoscale.quantization import Quantization
-from octoscale.streams import open_missing_streams
+from octoscale.system.explained import explained
+from octoscale.system.heap import keep_freed_memory
+from octoscale.system.printable import printable
+from octoscale.system.streams import open_missing_streams
+from octoscale.system.waiting import bound_spinning
 from octoscale.training import Training, with_preset
 from octoscale.validation import Validation
-from octoscale.waiting import bound_spinning
 
 if TYPE_CHECKING:
     from octoscale.convert import ConversionReport

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from octoscale.manifest import MANIFEST
+from octoscale.system.manifest import MANIFEST
 
 #: Endings of files of weights, and of what else a training leaves; pickles and code could run.
 WEIGHT_ENDINGS = (

@@ -25,15 +25,15 @@ from octoscale.convert import convert, revert
 from octoscale.formats import PRECISIONS
 from octoscale.layerwise import check_by_layer, losses_by_layer
 from octoscale.linear import Fp8Linear, NonFiniteError
-from octoscale.lock import exclusive_run
 from octoscale.recipe import Recipe, check_names, parse_scaling
 from octoscale.runfolder import RunFolder
 from octoscale.scaling import Constant
 from octoscale.stored import StoredLinear
+from octoscale.system.lock import exclusive_run
+from octoscale.system.whole_file import write_json
 from octoscale.tasks import Encode, Question, Task
 from octoscale.telemetry import Recorder, record, run_header
 from octoscale.validation import STORED
-from octoscale.whole_file import write_json
 
 #: Called with the scaling, windows (or layers) done, and in all.
 Progress = Callable[[str, int, int], None]

@@ -12,13 +12,13 @@ from octoscale.convert import plan as plan_conversion
 from octoscale.evaluate import Progress, validate
 from octoscale.formats import PRECISIONS
 from octoscale.fp8_head import put_head_in_fp8
-from octoscale.lock import exclusive_run
 from octoscale.recipe import Recipe, check_names, parse_scaling
 from octoscale.runfolder import RunFolder
 from octoscale.sweep import bias_range
+from octoscale.system.lock import exclusive_run
+from octoscale.system.whole_file import write_json
 from octoscale.telemetry import run_header
 from octoscale.validation import STORED, Validation
-from octoscale.whole_file import write_json
 
 
 def run_validation(

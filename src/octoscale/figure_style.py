@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from octoscale.kinds import KINDS
-from octoscale.printable import printable
-from octoscale.whole_file import replacing
+from octoscale.system.printable import printable
+from octoscale.system.whole_file import replacing
 
 LineStyle = Literal["-", "--", "-.", ":"]
 

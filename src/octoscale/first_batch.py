@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from octoscale.models import ModelError
-from octoscale.printable import first_line
+from octoscale.system.printable import first_line
 
 #: What activations are in; parameters stay float32.
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from octoscale import heap
 from octoscale.convert import replace_module
 from octoscale.layouts import get_layout
 from octoscale.linear import Fp8Linear
 from octoscale.recipe import Recipe
 from octoscale.stored import StoredLinear, to_stored
+from octoscale.system import heap
 from octoscale.telemetry import LayerName
 
 _LAYOUT = get_layout("compressed-tensors")

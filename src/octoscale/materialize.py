@@ -23,14 +23,14 @@ from octoscale.convert import plan
 from octoscale.fp8_files import name_of_scale
 from octoscale.ignore import ignored
 from octoscale.layouts import OWN_KEY, get_layout
-from octoscale.lock import exclusive
-from octoscale.manifest import write_manifest
 from octoscale.recipe import Recipe
 from octoscale.safetensors_file import DTYPE_NAMES, Entry, writing
 from octoscale.scaling import Constant
 from octoscale.sizes import SIZES, config_of_size
-from octoscale.whole_file import write_json
-from octoscale.whole_folder import (
+from octoscale.system.lock import exclusive
+from octoscale.system.manifest import write_manifest
+from octoscale.system.whole_file import write_json
+from octoscale.system.whole_folder import (
     BEGUN,
     CHECKPOINT,
     begin,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
-from octoscale.whole_file import replacing
+from octoscale.system.whole_file import replacing
 
 Schema = Mapping[str, pl.DataType | type[pl.DataType]]
 

@@ -10,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from octoscale.checksums import check_checksums
 from octoscale.runfolder import RunFolder
+from octoscale.system.checksums import check_checksums
 from octoscale.telemetry import drop_scales
 from octoscale.trainer import FP8_STATE, SECONDS, checkpoint_step, newest_checkpoint
 from octoscale.training import Training

@@ -11,9 +11,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from octoscale.lock import LOCK
-from octoscale.manifest import first_stranger, kind_of
-from octoscale.whole_file import write_json
+from octoscale.system.lock import LOCK
+from octoscale.system.manifest import first_stranger, kind_of
+from octoscale.system.whole_file import write_json
 
 HEADER = "run.json"
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from octoscale.run_files import HEADER, MARK, check_own, empty, is_leftover
-from octoscale.whole_file import replacing, write_json
+from octoscale.system.whole_file import replacing, write_json
 
 
 class RunFolder:

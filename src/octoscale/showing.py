@@ -11,8 +11,8 @@ from typing import Any
 
 from octoscale import figures, terminal
 from octoscale.figures import Drawing
-from octoscale.printable import first_line, printable
 from octoscale.run_contents import RunContents, read_run
+from octoscale.system.printable import first_line, printable
 from octoscale.training_figure_data import has_losses, loss_curves
 
 

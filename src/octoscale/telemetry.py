@@ -26,10 +26,10 @@ from torch import nn
 
 from octoscale import backends
 from octoscale.formats import Role
-from octoscale.lock import exclusive_run
 from octoscale.ops import Quantized
 from octoscale.parts import DamagedPartError, list_parts, read_part, readable_parts, replace_part, write_part
 from octoscale.runfolder import RunFolder
+from octoscale.system.lock import exclusive_run
 
 if TYPE_CHECKING:
     from octoscale.linear import Fp8Linear

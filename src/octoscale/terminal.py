@@ -26,7 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from octoscale.formats import FORMATS
-from octoscale.printable import printable
+from octoscale.system.printable import printable
 
 #: Called with the scaling, windows done, windows in all.
 Report = Callable[[str, int, int], None]

@@ -21,18 +21,18 @@ from octoscale.callback import Progress, TrainerCallback
 from octoscale.convert import convert
 from octoscale.convert import plan as plan_conversion
 from octoscale.first_batch import check_first_batch
-from octoscale.lock import exclusive_run
 from octoscale.model_state import own_memory
 from octoscale.models import LoadedModel
 from octoscale.recipe import Recipe, parse_scaling
 from octoscale.runfolder import RunFolder
 from octoscale.state import load_fp8_state
+from octoscale.system.lock import exclusive_run
+from octoscale.system.whole_file import write_json
 from octoscale.telemetry import run_header
 from octoscale.train_data import Data, labeled_data, only_logits, read_labeled_texts, text_data
 from octoscale.trained_files import save_reader
 from octoscale.trainer import Trainer, checkpoint_step, save_model_whole
 from octoscale.training import Training
-from octoscale.whole_file import write_json
 
 
 def run_training(

@@ -20,13 +20,13 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from octoscale.callback import TrainerCallback
-from octoscale.checksums import write_checksums
-from octoscale.manifest import write_manifest
 from octoscale.model_state import load_state, save_state
 from octoscale.run_files import TRAINED
 from octoscale.state import fp8_state
-from octoscale.whole_file import write_json
-from octoscale.whole_folder import put_in_place
+from octoscale.system.checksums import write_checksums
+from octoscale.system.manifest import write_manifest
+from octoscale.system.whole_file import write_json
+from octoscale.system.whole_folder import put_in_place
 
 #: In a checkpoint: the FP8 state of the model (state.py), and the seconds that the training took until then.
 FP8_STATE, SECONDS = "fp8.json", "seconds.json"

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from octoscale.whole_file import write_json
-from octoscale.whole_folder import BEGUN, begin
+from octoscale.system.whole_file import write_json
+from octoscale.system.whole_folder import BEGUN, begin
 
 #: The term that says in which state the files were that are read.
 FILES = "files"

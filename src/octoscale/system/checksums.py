@@ -11,7 +11,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from octoscale.whole_file import write_json
+from octoscale.system.whole_file import write_json
 
 CHECKSUMS = "checksums.json"
 

@@ -16,7 +16,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from octoscale.manifest import MANIFEST, first_stranger, kind_of
+from octoscale.system.manifest import MANIFEST, first_stranger, kind_of
 
 #: In a hidden folder: that octoscale began to write there.
 BEGUN = ".octoscale.begun.json"

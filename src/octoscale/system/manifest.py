@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from octoscale.whole_file import write_json
+from octoscale.system.whole_file import write_json
 
 MANIFEST = "octoscale.json"
 

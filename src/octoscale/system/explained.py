@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from octoscale.printable import first_line, printable
+from octoscale.system.printable import first_line, printable
 
 #: What a command refuses with a message of its own.
 MISTAKES = (ValueError, OSError, FloatingPointError)
