@@ -6,7 +6,7 @@ import hypothesis
 import pytest
 from implementations import BACKENDS, using
 
-from octoscale.formats import FORMATS, Format
+from octoscale.numerics.formats import FORMATS, Format
 
 hypothesis.settings.register_profile("octoscale", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("octoscale")

@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from octoscale.formats import FORMATS, Format
+from octoscale.numerics.formats import FORMATS, Format
 from octoscale.ops import Quantized
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

@@ -243,7 +243,7 @@ def test_a_relative_import_from_a_subpackage_is_seen(source):
 @pytest.mark.parametrize(
     "source",
     [
-        "from octoscale.formats import Format",
+        "from octoscale.numerics.formats import Format",
         "from octoscale import backends, formats",
         "from octoscale.backends.base import Observed",
         "from octoscale import __version__",

@@ -8,7 +8,7 @@ import torch
 from models import tiny_llama
 
 from octoscale import bench, bench_checkpoint, bench_train, models, ops, terminal
-from octoscale.scaling import Amax
+from octoscale.numerics.scaling import Amax
 
 
 @pytest.fixture(scope="module")

@@ -53,7 +53,7 @@ def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
 def test_codes_and_scales_are_those_of_the_converted_model(name, scaling, tmp_path):
     source = save(name, tmp_path / "model")
     found = quantized(source, tmp_path / "out", scaling=scaling)
-    expected = casts(source, octoscale.recipe.parse_scaling(scaling))
+    expected = casts(source, octoscale.numerics.recipe.parse_scaling(scaling))
     assert len(expected) == {"gpt2": 8, "llama": 14}[name]
     for module, cast in expected.items():
         assert same_bits(found.pop(f"{module}.weight"), cast.codes)

@@ -11,7 +11,7 @@ from checkpoints import byte_tokenizer, save_tiny_llama
 from octoscale import models
 from octoscale.convert import plan as plan_conversion
 from octoscale.labeled import read_labeled
-from octoscale.recipe import Recipe
+from octoscale.numerics.recipe import Recipe
 from octoscale.runfolder import RunFolder
 from octoscale.telemetry import read_scales
 from octoscale.train import run_training

@@ -14,10 +14,10 @@ from models import TINY, tiny_gpt2, tiny_llama, tokens
 from transformers import DynamicCache, MistralConfig, MistralForCausalLM
 
 from octoscale.decoding import fuse, unfuse
-from octoscale.formats import FORMATS, get_format
 from octoscale.hf import OctoscaleConfig
 from octoscale.linear import NonFiniteError
-from octoscale.scaling import amax_to_scale_bias
+from octoscale.numerics.formats import FORMATS, get_format
+from octoscale.numerics.scaling import amax_to_scale_bias
 from octoscale.stored import StoredLinear
 from octoscale.telemetry import Recorder
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from octoscale.formats import FORMAT_SETS, FORMATS, ROLES, get_format, get_format_set
+from octoscale.numerics.formats import FORMAT_SETS, FORMATS, ROLES, get_format, get_format_set
 
 # Table 7, and the codes that its column "special values" means (IEEE: exponent field all ones).
 TABLE_7 = {

@@ -18,8 +18,8 @@ from octoscale.export import run_quantization
 from octoscale.fp8_head import StoredEmbedding, put_head_in_fp8
 from octoscale.generate import Sampling, Writer
 from octoscale.hf import OctoscaleConfig, quantize_model
+from octoscale.numerics.scaling import Amax
 from octoscale.quantization import Quantization
-from octoscale.scaling import Amax
 from octoscale.stored import StoredLinear
 from octoscale.system.heap import page_out
 from octoscale.telemetry import read_scales

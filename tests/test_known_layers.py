@@ -22,10 +22,10 @@ from transformers import DynamicCache, MistralConfig, MistralForCausalLM, cache_
 
 from octoscale.convert import replace_module
 from octoscale.decoding import fuse, unfuse
-from octoscale.formats import FORMATS
 from octoscale.hf import OctoscaleConfig, quantize_model
-from octoscale.recipe import Operand, Recipe
-from octoscale.scaling import Amax
+from octoscale.numerics.formats import FORMATS
+from octoscale.numerics.recipe import Operand, Recipe
+from octoscale.numerics.scaling import Amax
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),

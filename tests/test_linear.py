@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.pytorch_utils import Conv1D
 
-from octoscale import NonFiniteError, Recipe, ops, reference
-from octoscale.formats import get_format
+from octoscale import NonFiniteError, Recipe, ops
 from octoscale.linear import Fp8Linear, to_fp8
-from octoscale.recipe import Operand
-from octoscale.scaling import Amax, Constant
+from octoscale.numerics import reference
+from octoscale.numerics.formats import get_format
+from octoscale.numerics.recipe import Operand
+from octoscale.numerics.scaling import Amax, Constant
 from octoscale.telemetry import LayerName
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

@@ -14,8 +14,8 @@ from checkpoints import save_tiny_llama
 from octoscale import models, package_index
 from octoscale.convert import plan
 from octoscale.models import ModelError, load, named_models, skeleton
+from octoscale.numerics.recipe import Recipe
 from octoscale.package_index import ALIASES, Alias, check_sha256
-from octoscale.recipe import Recipe
 from octoscale.sizes import SIZES
 
 

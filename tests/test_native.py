@@ -22,9 +22,10 @@ from implementations import BACKENDS, using
 from tensors import DTYPES, normal, rounded
 from torch import Tensor
 
-from octoscale import backends, ops, reference
-from octoscale.formats import FORMATS, Format
-from octoscale.scaling import MAX_SCALE_BIAS, MIN_SCALE_BIAS, Amax, Constant
+from octoscale import backends, ops
+from octoscale.numerics import reference
+from octoscale.numerics.formats import FORMATS, Format
+from octoscale.numerics.scaling import MAX_SCALE_BIAS, MIN_SCALE_BIAS, Amax, Constant
 
 native = pytest.importorskip("octoscale.backends.native", reason="the C++ core is not built")
 
@@ -390,7 +391,7 @@ import torch
 from threadpoolctl import threadpool_info
 from octoscale import ops
 from octoscale.backends import native
-from octoscale.scaling import Amax
+from octoscale.numerics.scaling import Amax
 ops.quantize(torch.ones(4_000_000), "e4m3fn", Amax())
 print(native.has_pool, len({row["filepath"] for row in threadpool_info() if row["user_api"] == "openmp"}))
 """
@@ -403,7 +404,7 @@ def test_one_thread_means_one():
     script = """
 import os, torch
 from octoscale import ops
-from octoscale.scaling import Amax
+from octoscale.numerics.scaling import Amax
 torch.set_num_threads(1)
 ops.quantize(torch.ones(4_000_000), "e4m3fn", Amax())
 before = len(os.listdir("/proc/self/task"))

@@ -9,9 +9,9 @@ from tensors import normal
 from torch import Tensor
 
 from octoscale import backends, ops
-from octoscale.formats import FORMATS
+from octoscale.numerics.formats import FORMATS
+from octoscale.numerics.scaling import Amax, Constant
 from octoscale.ops import Quantized
-from octoscale.scaling import Amax, Constant
 
 pytest.importorskip("octoscale.backends.operators", reason="the C++ core is not built")
 
@@ -100,7 +100,7 @@ def test_inside_a_transform_of_torch_func(transform):
 import torch
 from torch.func import functionalize, grad
 from octoscale import ops
-from octoscale.scaling import Amax
+from octoscale.numerics.scaling import Amax
 cast, x = lambda x: ops.quantize(x, "e4m3fn", Amax()).dequantize(), torch.tensor([1.0, 2.0, 3.0, 4.0])
 print({transform}.tolist())
 """
@@ -113,7 +113,7 @@ def test_the_first_cast_of_a_process_may_be_a_compiled_one():
     script = """
 import torch
 from octoscale import ops
-from octoscale.scaling import Amax
+from octoscale.numerics.scaling import Amax
 compiled = torch.compile(lambda x: ops.quantize(x, "e4m3fn", Amax()).dequantize(), fullgraph=True, backend="aot_eager")
 print(compiled(torch.ones(2)).tolist())
 """

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from tensors import DTYPES, FORMAT_PAIRS, OTHER_DTYPES, normal, quantized, rounded
 from torch import Tensor
 
-from octoscale.formats import FORMATS, Format
+from octoscale.numerics.formats import FORMATS, Format
+from octoscale.numerics.scaling import Amax
 from octoscale.ops import Quantized, linear, matmul, quantize
-from octoscale.scaling import Amax
 
 pytestmark = pytest.mark.usefixtures("backend")
 

@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from octoscale.formats import ROLES
-from octoscale.recipe import PRECISIONS, Operand, Recipe, parse_scaling
-from octoscale.scaling import Amax, Constant, Delayed
+from octoscale.numerics.formats import ROLES
+from octoscale.numerics.recipe import PRECISIONS, Operand, Recipe, parse_scaling
+from octoscale.numerics.scaling import Amax, Constant, Delayed
 
 OCP = {"weight": "e4m3fn", "input": "e4m3fn", "grad_output": "e5m2"}
 FNUZ = {"weight": "e4m3fnuz", "input": "e4m3fnuz", "grad_output": "e5m2fnuz"}

@@ -24,10 +24,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from octoscale import ops, reference
+from octoscale import ops
 from octoscale.backends.base import EXPONENT_OFFSET, NUM_EXPONENT_BINS
-from octoscale.formats import FORMATS, Format, get_format
-from octoscale.scaling import MAX_SCALE_BIAS, MIN_SCALE_BIAS, Constant
+from octoscale.numerics import reference
+from octoscale.numerics.formats import FORMATS, Format, get_format
+from octoscale.numerics.scaling import MAX_SCALE_BIAS, MIN_SCALE_BIAS, Constant
 
 BIT_DTYPES = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
 SCALE_BIASES = (-126, -37, -1, 0, 5, 41, 126)

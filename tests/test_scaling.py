@@ -11,9 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octoscale import reference
-from octoscale.formats import FORMATS, Format
-from octoscale.scaling import Amax, Constant, Delayed, History, amax_to_scale_bias, power_of_two
+from octoscale.numerics import reference
+from octoscale.numerics.formats import FORMATS, Format
+from octoscale.numerics.scaling import Amax, Constant, Delayed, History, amax_to_scale_bias, power_of_two
 
 LARGEST = {"e4m3fn": 448, "e5m2": 57344, "e4m3fnuz": 240, "e5m2fnuz": 57344}  # Table 7
 MARGINS = (0, 3, -2, 50)

@@ -12,8 +12,8 @@ import octoscale
 from octoscale import Recipe
 from octoscale.layouts import LAYOUTS, get_layout
 from octoscale.linear import to_fp8
-from octoscale.recipe import Operand
-from octoscale.scaling import Amax
+from octoscale.numerics.recipe import Operand
+from octoscale.numerics.scaling import Amax
 from octoscale.stored import scale_parameter, split_scale, to_stored
 from octoscale.telemetry import LayerName, read_scales
 

@@ -19,10 +19,11 @@ from models import TINY, tokens
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from octoscale import Recipe, Recorder, convert, ops, read_scales, record, reference
-from octoscale.formats import ROLES, get_format
+from octoscale import Recipe, Recorder, convert, ops, read_scales, record
+from octoscale.numerics import reference
+from octoscale.numerics.formats import ROLES, get_format
+from octoscale.numerics.scaling import Amax
 from octoscale.runfolder import RunFolder
-from octoscale.scaling import Amax
 from octoscale.telemetry import SCHEMA, LayerName, drop_scales
 
 K, N = 6, 5

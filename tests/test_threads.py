@@ -13,8 +13,8 @@ from octoscale import Recipe
 from octoscale.decoding import fuse
 from octoscale.hf import OctoscaleConfig, quantize_model
 from octoscale.huge_pages import gather
-from octoscale.recipe import parse_scaling
-from octoscale.scaling import History
+from octoscale.numerics.recipe import parse_scaling
+from octoscale.numerics.scaling import History
 
 THREADS = 8
 

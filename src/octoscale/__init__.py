@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from octoscale.convert import revert as revert
     from octoscale.evaluate import perplexity as perplexity
     from octoscale.evaluate import validate as validate
-    from octoscale.formats import FORMATS as FORMATS
-    from octoscale.formats import Format as Format
     from octoscale.linear import Fp8Linear as Fp8Linear
     from octoscale.linear import NonFiniteError as NonFiniteError
     from octoscale.models import load as load
+    from octoscale.numerics.formats import FORMATS as FORMATS
+    from octoscale.numerics.formats import Format as Format
+    from octoscale.numerics.recipe import Operand as Operand
+    from octoscale.numerics.recipe import Recipe as Recipe
+    from octoscale.numerics.scaling import Amax as Amax
+    from octoscale.numerics.scaling import Constant as Constant
+    from octoscale.numerics.scaling import Delayed as Delayed
     from octoscale.ops import Quantized as Quantized
     from octoscale.ops import matmul as matmul
     from octoscale.ops import quantize as quantize
-    from octoscale.recipe import Operand as Operand
-    from octoscale.recipe import Recipe as Recipe
-    from octoscale.scaling import Amax as Amax
-    from octoscale.scaling import Constant as Constant
-    from octoscale.scaling import Delayed as Delayed
     from octoscale.state import fp8_state as fp8_state
     from octoscale.state import load_fp8_state as load_fp8_state
     from octoscale.tasks import read_text as read_text
@@ -56,19 +56,19 @@ _MODULE_OF = {
     "revert": "convert",
     "perplexity": "evaluate",
     "validate": "evaluate",
-    "FORMATS": "formats",
-    "Format": "formats",
+    "FORMATS": "numerics.formats",
+    "Format": "numerics.formats",
     "Fp8Linear": "linear",
     "NonFiniteError": "linear",
     "load": "models",
     "Quantized": "ops",
     "matmul": "ops",
     "quantize": "ops",
-    "Operand": "recipe",
-    "Recipe": "recipe",
-    "Amax": "scaling",
-    "Constant": "scaling",
-    "Delayed": "scaling",
+    "Operand": "numerics.recipe",
+    "Recipe": "numerics.recipe",
+    "Amax": "numerics.scaling",
+    "Constant": "numerics.scaling",
+    "Delayed": "numerics.scaling",
     "fp8_state": "state",
     "load_fp8_state": "state",
     "read_text": "tasks",

@@ -9,7 +9,7 @@ Each row of a table says of an option when it is read, and what to do where it i
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from octoscale.formats import PRECISIONS
+from octoscale.numerics.formats import PRECISIONS
 from octoscale.training import HUB_TASKS, Training
 from octoscale.validation import STORED, Validation
 

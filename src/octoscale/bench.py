@@ -25,9 +25,9 @@ from torch.nn import functional
 from octoscale import backends, ops
 from octoscale.backends import portable
 from octoscale.backends.base import Backend
-from octoscale.formats import get_format
+from octoscale.numerics.formats import get_format
+from octoscale.numerics.scaling import Amax
 from octoscale.ops import Quantized
-from octoscale.scaling import Amax
 
 Candidates = dict[str, Callable[[], object]]
 Report = dict[str, Any]

@@ -18,7 +18,7 @@ from octoscale.bench import Report, alternate, has, machine, time_over
 from octoscale.convert import convert
 from octoscale.convert import plan as plan_conversion
 from octoscale.linear import is_conv1d
-from octoscale.recipe import Recipe
+from octoscale.numerics.recipe import Recipe
 from octoscale.telemetry import Recorder, fp8_layers, record
 
 MODEL, BATCH, WINDOW, ROUNDS = "smollm2-135m", 4, 256, 7

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from octoscale.convert import plan
-from octoscale.formats import get_format
-from octoscale.recipe import Recipe
-from octoscale.scaling import Amax, Constant, amax_to_scale_bias
+from octoscale.numerics.formats import get_format
+from octoscale.numerics.recipe import Recipe
+from octoscale.numerics.scaling import Amax, Constant, amax_to_scale_bias
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ from octoscale.validation import Validation
 
 if TYPE_CHECKING:
     from octoscale.convert import ConversionReport
-    from octoscale.recipe import Recipe
+    from octoscale.numerics.recipe import Recipe
 
 app = typer.Typer(
     help="FP8 for language models, with scales that you can see: does a model survive 8-bit floating point, with "
@@ -184,7 +184,7 @@ def formats(as_json: _Json = False) -> None:
     from dataclasses import asdict
 
     from octoscale import terminal
-    from octoscale.formats import FORMATS
+    from octoscale.numerics.formats import FORMATS
 
     derived = ("max", "min_normal_exponent", "min_subnormal_exponent", "torch_name")
     rows = [asdict(fmt) | {key: getattr(fmt, key) for key in derived} for fmt in FORMATS.values()]
@@ -237,7 +237,7 @@ def inspect(
     as_json: _Json = False,
 ) -> None:
     """Say of every module of a model whether it goes to FP8, in which formats, or why it stays."""
-    from octoscale.recipe import Recipe, parse_scaling
+    from octoscale.numerics.recipe import Recipe, parse_scaling
 
     recipe = parse_scaling(scaling, formats, skip or ())
     if not isinstance(recipe, Recipe):

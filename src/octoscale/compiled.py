@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from octoscale import ops
-from octoscale.formats import Format, get_format
+from octoscale.numerics.formats import Format, get_format
+from octoscale.numerics.recipe import Recipe, parse_scaling
+from octoscale.numerics.scaling import Rule
 from octoscale.ops import Quantized
-from octoscale.recipe import Recipe, parse_scaling
-from octoscale.scaling import Rule
 
 SEPARATOR = "; "
 

@@ -22,12 +22,12 @@ from torch.nn import functional
 
 from octoscale.bf16_gemm import bf16_through_float32
 from octoscale.convert import convert, revert
-from octoscale.formats import PRECISIONS
 from octoscale.layerwise import check_by_layer, losses_by_layer
 from octoscale.linear import Fp8Linear, NonFiniteError
-from octoscale.recipe import Recipe, check_names, parse_scaling
+from octoscale.numerics.formats import PRECISIONS
+from octoscale.numerics.recipe import Recipe, check_names, parse_scaling
+from octoscale.numerics.scaling import Constant
 from octoscale.runfolder import RunFolder
-from octoscale.scaling import Constant
 from octoscale.stored import StoredLinear
 from octoscale.system.lock import exclusive_run
 from octoscale.system.whole_file import write_json

@@ -10,9 +10,9 @@ import torch
 from octoscale import models, tasks
 from octoscale.convert import plan as plan_conversion
 from octoscale.evaluate import Progress, validate
-from octoscale.formats import PRECISIONS
 from octoscale.fp8_head import put_head_in_fp8
-from octoscale.recipe import Recipe, check_names, parse_scaling
+from octoscale.numerics.formats import PRECISIONS
+from octoscale.numerics.recipe import Recipe, check_names, parse_scaling
 from octoscale.runfolder import RunFolder
 from octoscale.sweep import bias_range
 from octoscale.system.lock import exclusive_run

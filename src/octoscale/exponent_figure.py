@@ -14,7 +14,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from octoscale.figure_data import Reach, histogram, mode_of, reach, shares_by_exponent
 from octoscale.figure_style import CURVE, ROLE_LABELS, SHADE, WIDTH, decimal, with_footer
-from octoscale.formats import ROLES, get_format
+from octoscale.numerics.formats import ROLES, get_format
 
 
 def exponents_figure(rows: pl.DataFrame, footer: str) -> Figure:

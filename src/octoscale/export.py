@@ -9,9 +9,9 @@ from octoscale.checkpoint import Export, Progress, check_out, quantize_checkpoin
 from octoscale.checkpoint_files import check_shapes, find_shards, report_for_files, surplus_in
 from octoscale.convert import plan
 from octoscale.layouts import get_layout
+from octoscale.numerics.recipe import Recipe, parse_scaling
+from octoscale.numerics.scaling import Constant
 from octoscale.quantization import Quantization
-from octoscale.recipe import Recipe, parse_scaling
-from octoscale.scaling import Constant
 
 
 def run_quantization(

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import polars as pl
 
 from octoscale.backends.base import EXPONENT_OFFSET, NUM_EXPONENT_BINS
-from octoscale.formats import Format
+from octoscale.numerics.formats import Format
 from octoscale.sweep import bias_range
 
 Key = TypeVar("Key", str, int)

@@ -66,8 +66,8 @@ from octoscale.figure_style import (
     save,
     with_footer,
 )
-from octoscale.formats import ROLES
 from octoscale.kinds import KINDS
+from octoscale.numerics.formats import ROLES
 from octoscale.run_contents import RunContents, read_run
 from octoscale.sweep import PERPLEXITY_TOLERANCE
 from octoscale.training_figure_data import has_losses, loss_curves, scale_bias_by_step

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from octoscale.convert import replace_module
 from octoscale.layouts import get_layout
 from octoscale.linear import Fp8Linear
-from octoscale.recipe import Recipe
+from octoscale.numerics.recipe import Recipe
 from octoscale.stored import StoredLinear, to_stored
 from octoscale.system import heap
 from octoscale.telemetry import LayerName

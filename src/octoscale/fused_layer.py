@@ -19,8 +19,8 @@ from octoscale.backends import token
 from octoscale.backends.token import LayerFacts, LinearFacts, TokenLayer
 from octoscale.known_layers import are_all_modules_watched, globals_of, is_collecting, is_watched, why_unknown
 from octoscale.linear import NonFiniteError, nonfinite_error
-from octoscale.recipe import Operand
-from octoscale.scaling import Delayed
+from octoscale.numerics.recipe import Operand
+from octoscale.numerics.scaling import Delayed
 from octoscale.stored import StoredLinear
 from octoscale.usual_path import is_intercepted, is_usual_cache
 from octoscale.watch import Watch

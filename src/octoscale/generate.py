@@ -19,10 +19,10 @@ from transformers.generation.streamers import BaseStreamer
 
 from octoscale import models
 from octoscale.decoding import fuse
-from octoscale.formats import PRECISIONS
 from octoscale.fp8_head import put_head_in_fp8
 from octoscale.hf import OctoscaleConfig
 from octoscale.huge_pages import gather
+from octoscale.numerics.formats import PRECISIONS
 from octoscale.tasks import embeddings_of, positions_of
 from octoscale.validation import STORED
 

@@ -31,14 +31,14 @@ from octoscale import guard
 from octoscale.checkpoint_files import report_for_files, without_merged
 from octoscale.convert import ConversionReport, ModuleReport, plan, replace_module
 from octoscale.file_names import Saving, Target, parameters_of, renamed, shapes_in_files
-from octoscale.formats import FORMATS
 from octoscale.fp8_files import Stored, find_stored, name_of_scale, read_entries
 from octoscale.ignore import ignored
 from octoscale.layouts import ACTIVATIONS, LAYOUTS, OWN_KEY, get_layout, scheme_of
 from octoscale.linear import is_linear
+from octoscale.numerics.formats import FORMATS
+from octoscale.numerics.recipe import Recipe, parse_scaling
+from octoscale.numerics.scaling import Constant
 from octoscale.plain import why_not_plain
-from octoscale.recipe import Recipe, parse_scaling
-from octoscale.scaling import Constant
 from octoscale.stored import StoredLinear, check_finite_weight, scale_parameter, to_stored
 from octoscale.telemetry import LayerName
 from octoscale.weight_reads import why_kept

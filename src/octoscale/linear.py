@@ -34,10 +34,10 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from octoscale import ops
 from octoscale.compiled import SEPARATOR, fp8_linear
-from octoscale.formats import ROLES, Role
+from octoscale.numerics.formats import ROLES, Role
+from octoscale.numerics.recipe import Operand, Recipe
+from octoscale.numerics.scaling import Delayed, History
 from octoscale.ops import Quantized
-from octoscale.recipe import Operand, Recipe
-from octoscale.scaling import Delayed, History
 from octoscale.telemetry import LayerName, Recorder
 
 

@@ -23,9 +23,9 @@ from octoscale.convert import plan
 from octoscale.fp8_files import name_of_scale
 from octoscale.ignore import ignored
 from octoscale.layouts import OWN_KEY, get_layout
-from octoscale.recipe import Recipe
+from octoscale.numerics.recipe import Recipe
+from octoscale.numerics.scaling import Constant
 from octoscale.safetensors_file import DTYPE_NAMES, Entry, writing
-from octoscale.scaling import Constant
 from octoscale.sizes import SIZES, config_of_size
 from octoscale.system.lock import exclusive
 from octoscale.system.manifest import write_manifest

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from octoscale import backends
 from octoscale.backends.base import Observed
-from octoscale.formats import Format, get_format
-from octoscale.scaling import History, Rule
+from octoscale.numerics.formats import Format, get_format
+from octoscale.numerics.scaling import History, Rule
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 

@@ -19,8 +19,8 @@ from typing import Any
 import polars as pl
 
 from octoscale.backends.base import NUM_EXPONENT_BINS
-from octoscale.formats import FORMATS, ROLES
 from octoscale.kinds import KINDS
+from octoscale.numerics.formats import FORMATS, ROLES
 from octoscale.runfolder import RunFolder
 from octoscale.telemetry import SCHEMA, read_readable_scales
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from octoscale.linear import Fp8Linear
-from octoscale.scaling import Delayed
+from octoscale.numerics.scaling import Delayed
 
 
 def fp8_state(model: nn.Module) -> dict[str, Any]:

@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from octoscale import backends
-from octoscale.formats import Role
+from octoscale.numerics.formats import Role
 from octoscale.ops import Quantized
 from octoscale.parts import DamagedPartError, list_parts, read_part, readable_parts, replace_part, write_part
 from octoscale.runfolder import RunFolder

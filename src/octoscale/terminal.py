@@ -25,7 +25,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from octoscale.formats import FORMATS
+from octoscale.numerics.formats import FORMATS
 from octoscale.system.printable import printable
 
 #: Called with the scaling, windows done, windows in all.

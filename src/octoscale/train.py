@@ -23,7 +23,7 @@ from octoscale.convert import plan as plan_conversion
 from octoscale.first_batch import check_first_batch
 from octoscale.model_state import own_memory
 from octoscale.models import LoadedModel
-from octoscale.recipe import Recipe, parse_scaling
+from octoscale.numerics.recipe import Recipe, parse_scaling
 from octoscale.runfolder import RunFolder
 from octoscale.state import load_fp8_state
 from octoscale.system.lock import exclusive_run

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from octoscale.formats import PRECISIONS
+from octoscale.numerics.formats import PRECISIONS
 
 #: The precisions of a training: products outside the FP8 layers, and activations, under autocast; parameters float32.
 TRAINING_DTYPES = ("bf16", "fp16", "fp32")

@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from octoscale.figure_style import KIND_STYLES, LOOKS, ROLE_LABELS, WIDTH, integers, plain, with_footer
-from octoscale.formats import ROLES
 from octoscale.kinds import KINDS
+from octoscale.numerics.formats import ROLES
 from octoscale.training_figure_data import LossCurve, excess_by_step, mean_width, reference_curve
 
 #: Beyond this, in %, the lower panel of the losses is cut off: a run that diverges would flatten the others.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from octoscale.formats import PRECISIONS
+from octoscale.numerics.formats import PRECISIONS
 
 #: The scaling of a checkpoint whose weights are in FP8 already: its own.
 STORED = "stored"

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from octoscale import reference
-from octoscale.formats import get_format
+from octoscale.numerics import reference
+from octoscale.numerics.formats import get_format
 
 _ROUNDING = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
 

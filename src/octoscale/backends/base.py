@@ -6,8 +6,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from octoscale.formats import Format
-from octoscale.scaling import History, Rule
+from octoscale.numerics.formats import Format
+from octoscale.numerics.scaling import History, Rule
 
 #: `Observed.exponents` has one bin for each value of float32's exponent field: bin = exponent + EXPONENT_OFFSET.
 #: Bin 0 holds zeros (and float32's own subnormals), the last bin holds inf and NaN.

@@ -20,8 +20,8 @@ from torch import Tensor
 from octoscale.backends import _core
 from octoscale.backends.base import NUM_EXPONENT_BINS, Cast, Observed
 from octoscale.backends.portable import unscale
-from octoscale.formats import FORMATS, Format
-from octoscale.scaling import Constant, History, Rule
+from octoscale.numerics.formats import FORMATS, Format
+from octoscale.numerics.scaling import Constant, History, Rule
 
 #: From the slowest to the fastest; the position is the number by which the core knows an instruction set.
 ISAS = ("scalar", "avx2", "avx512", "amx")

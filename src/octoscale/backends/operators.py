@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from octoscale.backends.base import NUM_EXPONENT_BINS, Cast
 from octoscale.backends.native import Native, Source, chosen, to_cast
-from octoscale.formats import Format
-from octoscale.scaling import History, Rule
+from octoscale.numerics.formats import Format
+from octoscale.numerics.scaling import History, Rule
 
 
 @dataclass(frozen=True)

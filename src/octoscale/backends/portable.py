@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from octoscale.backends.base import NUM_EXPONENT_BINS, Cast, Observed
-from octoscale.formats import Format
-from octoscale.scaling import History, Rule, power_of_two
+from octoscale.numerics.formats import Format
+from octoscale.numerics.scaling import History, Rule, power_of_two
 
 _SIGN_AND_7_BITS = -0x8000 + 0x3F80  # of an int16 that holds a code shifted by 7
 

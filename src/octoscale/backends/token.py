@@ -16,9 +16,9 @@ from torch import Tensor
 
 from octoscale import backends
 from octoscale.backends.operators import Operators
-from octoscale.formats import FORMATS
-from octoscale.recipe import Operand
-from octoscale.scaling import Amax, Constant
+from octoscale.numerics.formats import FORMATS
+from octoscale.numerics.recipe import Operand
+from octoscale.numerics.scaling import Amax, Constant
 
 if TYPE_CHECKING:
     from octoscale.backends import _core

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from octoscale.formats import PRECISIONS, Role, get_format, get_format_set
-from octoscale.scaling import Amax, Constant, Delayed, Rule
+from octoscale.numerics.formats import PRECISIONS, Role, get_format, get_format_set
+from octoscale.numerics.scaling import Amax, Constant, Delayed, Rule
 
 #: Rule -> the parameters that its text must have, and those that it may have.
 _PARAMETERS: dict[str, tuple[frozenset[str], frozenset[str]]] = {

@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from octoscale.formats import Format
+from octoscale.numerics.formats import Format
 
 
 def decode(code: int, fmt: Format) -> float:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from octoscale.formats import Format
+from octoscale.numerics.formats import Format
 
 MIN_SCALE_BIAS, MAX_SCALE_BIAS = -126, 126
 
