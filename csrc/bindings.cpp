@@ -174,7 +174,7 @@ using release_gil = nb::call_guard<nb::gil_scoped_release>;
 }  // namespace
 
 NB_MODULE(_core, module) {
-  module.doc() = "The C++ core: addresses and numbers, unchecked. octoscale.backends.native is its only user.";
+  module.doc() = "The C++ core: addresses and numbers, unchecked. octoscale.kernels.native is its only user.";
   module.def("isas", &available_isas);
   module.def("formats", &format_rows);
   module.def("use_pool", &use_pool);

@@ -6,13 +6,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from unittest import mock
 
-from octoscale import backends
-from octoscale.backends import portable
+from octoscale.kernels import portable, table
 
 BACKENDS = {"portable": portable}
-if importlib.util.find_spec("octoscale.backends._core"):
-    from octoscale.backends.native import Native, available
-    from octoscale.backends.operators import Operators
+if importlib.util.find_spec("octoscale.kernels._core"):
+    from octoscale.kernels.native import Native, available
+    from octoscale.kernels.operators import Operators
 
     BACKENDS |= {f"native[{isa}]": Operators(Native(isa)) for isa in available()}
 
@@ -20,6 +19,6 @@ if importlib.util.find_spec("octoscale.backends._core"):
 @contextmanager
 def using(name: str) -> Iterator[None]:
     """Inside the block the package uses this backend, whatever this machine would choose."""
-    choice = replace(backends.choose("cpu"), name=name.partition("[")[0], backend=BACKENDS[name])
+    choice = replace(table.choose("cpu"), name=name.partition("[")[0], backend=BACKENDS[name])
     with mock.patch.object(backends, "choose", return_value=choice):
         yield

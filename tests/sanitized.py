@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-NAME = "octoscale.backends._core"
+NAME = "octoscale.kernels._core"
 
 if NAME in sys.modules:
     raise RuntimeError(f"{NAME} was imported before the plugin `sanitized`")
@@ -33,6 +33,6 @@ def pytest_report_header() -> str:
 
 def pytest_collection_finish() -> None:
     """Fail before the first test if the package uses another core; the header above is not asked for with -q."""
-    from octoscale.backends import native
+    from octoscale.kernels import native
 
     assert native._core is _core, "the tests run on another core"

@@ -5,8 +5,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from octoscale.kernels.ops import Quantized
 from octoscale.numerics.formats import FORMATS, Format
-from octoscale.ops import Quantized
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 OTHER_DTYPES = (torch.float64, torch.int32, torch.uint8, torch.bool, torch.complex64, torch.float8_e4m3fn)

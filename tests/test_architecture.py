@@ -245,7 +245,7 @@ def test_a_relative_import_from_a_subpackage_is_seen(source):
     [
         "from octoscale.numerics.formats import Format",
         "from octoscale import backends, formats",
-        "from octoscale.backends.base import Observed",
+        "from octoscale.kernels.base import Observed",
         "from octoscale import __version__",
         "import octoscale",
         "import torch.nn",

@@ -7,7 +7,8 @@ import pytest
 import torch
 from models import tiny_llama
 
-from octoscale import bench, bench_checkpoint, bench_train, models, ops, terminal
+from octoscale import bench, bench_checkpoint, bench_train, models, terminal
+from octoscale.kernels import ops
 from octoscale.numerics.scaling import Amax
 
 

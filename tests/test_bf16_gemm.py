@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from octoscale import bf16_gemm
-from octoscale.bf16_gemm import bf16_through_float32
+from octoscale.kernels import bf16_gemm
+from octoscale.kernels.bf16_gemm import bf16_through_float32
 
 
 @pytest.fixture(autouse=True)

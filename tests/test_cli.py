@@ -10,7 +10,7 @@ import torch
 from checkpoints import save_tiny_llama
 
 from octoscale import cli
-from octoscale.backends import choose
+from octoscale.kernels.table import choose
 
 COMMANDS = [
     *("info", "formats", "models", "inspect", "validate", "sweep", "demo", "train", "report"),

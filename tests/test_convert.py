@@ -16,8 +16,9 @@ from models import STORIES, TINY, stories, tiny_gpt2, tiny_llama, tokens
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from octoscale import Fp8Linear, Recipe, convert, ops, revert
+from octoscale import Fp8Linear, Recipe, convert, revert
 from octoscale.convert import forget_casts, plan
+from octoscale.kernels import ops
 from octoscale.kinds import KINDS, kind_of
 
 MODELS = {**TINY, "stories260K": stories}

@@ -117,7 +117,7 @@ def test_the_first_tokens_go_through_a_fused_layer_together(name, length, head_d
 
 @pytest.mark.parametrize("name", NATIVES)
 def test_the_core_and_scaling_py_choose_the_same_scale(name):
-    from octoscale.backends import _core
+    from octoscale.kernels import _core
 
     edges = [
         2.0**e * m for e in (-149, -130, -126, -20, -1, 0, 1, 8, 15, 100, 127) for m in (1, 1.0000001, 1.75, 1.7500001)
@@ -163,7 +163,7 @@ def test_what_the_step_does_not_serve_goes_the_usual_way(case, saved, monkeypatc
     ids = tokens(batch=batch, length=10)
     expected = decode(model, ids)
     fuse(model)
-    monkeypatch.setattr("octoscale.backends.token.TokenLayer.step", lambda *_: pytest.fail("the fused step ran"))
+    monkeypatch.setattr("octoscale.kernels.token.TokenLayer.step", lambda *_: pytest.fail("the fused step ran"))
     layers = model.model.layers[:1] if case == "a hook" else model.model.layers
     if case == "a hook":
         unfuse(model.model.layers[1])
@@ -250,7 +250,7 @@ def test_a_step_that_fails_leaves_the_cache_as_it_was(saved):
 def test_gradients_and_float32_go_the_usual_way(saved, monkeypatch):
     model = load(saved)
     fuse(model)
-    monkeypatch.setattr("octoscale.backends.token.TokenLayer.step", lambda *_: pytest.fail("the fused step ran"))
+    monkeypatch.setattr("octoscale.kernels.token.TokenLayer.step", lambda *_: pytest.fail("the fused step ran"))
     cache = DynamicCache()
     model(tokens(batch=1, length=3), past_key_values=cache)
     embeddings = torch.randn(1, 1, 64, dtype=torch.bfloat16, requires_grad=True)

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from octoscale import figure_data, figures
-from octoscale.backends.base import EXPONENT_OFFSET, NUM_EXPONENT_BINS
+from octoscale.kernels.base import EXPONENT_OFFSET, NUM_EXPONENT_BINS
 from octoscale.numerics import reference
 from octoscale.runfolder import RunFolder
 from octoscale.system.whole_file import write_json

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.pytorch_utils import Conv1D
 
-from octoscale import NonFiniteError, Recipe, ops
+from octoscale import NonFiniteError, Recipe
+from octoscale.kernels import ops
 from octoscale.linear import Fp8Linear, to_fp8
 from octoscale.numerics import reference
 from octoscale.numerics.formats import get_format

@@ -22,12 +22,12 @@ from implementations import BACKENDS, using
 from tensors import DTYPES, normal, rounded
 from torch import Tensor
 
-from octoscale import backends, ops
+from octoscale.kernels import ops, table
 from octoscale.numerics import reference
 from octoscale.numerics.formats import FORMATS, Format
 from octoscale.numerics.scaling import MAX_SCALE_BIAS, MIN_SCALE_BIAS, Amax, Constant
 
-native = pytest.importorskip("octoscale.backends.native", reason="the C++ core is not built")
+native = pytest.importorskip("octoscale.kernels.native", reason="the C++ core is not built")
 
 NATIVE = [name for name in BACKENDS if name.startswith("native")]
 VECTOR = [name for name in NATIVE if name != "native[scalar]"]
@@ -389,8 +389,8 @@ def test_there_is_one_openmp_pool():
     script = """
 import torch
 from threadpoolctl import threadpool_info
-from octoscale import ops
-from octoscale.backends import native
+from octoscale.kernels import ops
+from octoscale.kernels import native
 from octoscale.numerics.scaling import Amax
 ops.quantize(torch.ones(4_000_000), "e4m3fn", Amax())
 print(native.has_pool, len({row["filepath"] for row in threadpool_info() if row["user_api"] == "openmp"}))
@@ -403,7 +403,7 @@ def test_one_thread_means_one():
     """Oracle: the threads that the system counts."""
     script = """
 import os, torch
-from octoscale import ops
+from octoscale.kernels import ops
 from octoscale.numerics.scaling import Amax
 torch.set_num_threads(1)
 ops.quantize(torch.ones(4_000_000), "e4m3fn", Amax())
@@ -471,7 +471,7 @@ def test_python_runs_while_the_core_does(call):
 
 def choice_with(**environment: str) -> str:
     """Name and reason of the backend in a new process."""
-    script = "from octoscale.backends import choose; c = choose('cpu'); print(c.name, '|', c.reason)"
+    script = "from octoscale.kernels.table import choose; c = choose('cpu'); print(c.name, '|', c.reason)"
     done = subprocess.run(
         [sys.executable, "-c", script], env=os.environ | environment, capture_output=True, text=True, check=False
     )
@@ -499,9 +499,9 @@ def fresh_choice(monkeypatch):
     """`choose` without what it remembers, before and after."""
     monkeypatch.delenv("OCTOSCALE_ISA", raising=False)
     monkeypatch.delenv("OCTOSCALE_BACKEND", raising=False)
-    backends._choices.clear()
+    table._choices.clear()
     yield
-    backends._choices.clear()
+    table._choices.clear()
 
 
 @pytest.mark.usefixtures("fresh_choice")
@@ -509,24 +509,24 @@ def test_an_instruction_set_that_this_cpu_lacks(monkeypatch):
     monkeypatch.setattr(native, "available", lambda: ["scalar", "avx2"])
     monkeypatch.setenv("OCTOSCALE_ISA", "avx512")
     with pytest.raises(ValueError, match="OCTOSCALE_ISA=avx512: this CPU, or this build, runs only scalar, avx2"):
-        backends.choose("cpu")
+        table.choose("cpu")
 
 
 @pytest.mark.usefixtures("fresh_choice")
 def test_without_vector_instructions_plain_torch_is_faster(monkeypatch):
     monkeypatch.setattr(native, "available", lambda: ["scalar"])
-    choice = backends.choose("cpu")
+    choice = table.choose("cpu")
     assert choice.name == "portable"
     assert "no vector instructions for this CPU" in choice.reason
-    backends._choices.clear()
+    table._choices.clear()
     monkeypatch.setenv("OCTOSCALE_ISA", "scalar")
-    assert backends.choose("cpu").name == "native"
+    assert table.choose("cpu").name == "native"
 
 
 @pytest.mark.usefixtures("fresh_choice")
 def test_without_a_core_plain_torch_serves_and_says_so(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    choice = backends.choose("cpu")
+    choice = table.choose("cpu")
     assert choice.name == "portable"
     assert choice.reason.startswith(
         "the C++ core was not built when octoscale was installed (it needs a C++17 compiler)"
@@ -540,4 +540,4 @@ def test_a_core_that_cannot_serve_is_not_forced(monkeypatch):
     with pytest.raises(
         ValueError, match=r"no backend serves cpu: OCTOSCALE_BACKEND=native; the C\+\+ core was not built"
     ):
-        backends.choose("cpu")
+        table.choose("cpu")

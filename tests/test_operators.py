@@ -8,15 +8,15 @@ import torch
 from tensors import normal
 from torch import Tensor
 
-from octoscale import backends, ops
+from octoscale.kernels import ops, table
+from octoscale.kernels.ops import Quantized
 from octoscale.numerics.formats import FORMATS
 from octoscale.numerics.scaling import Amax, Constant
-from octoscale.ops import Quantized
 
-pytest.importorskip("octoscale.backends.operators", reason="the C++ core is not built")
+pytest.importorskip("octoscale.kernels.operators", reason="the C++ core is not built")
 
 pytestmark = [
-    pytest.mark.skipif(backends.choose("cpu").name != "native", reason="the C++ core does not serve this machine"),
+    pytest.mark.skipif(table.choose("cpu").name != "native", reason="the C++ core does not serve this machine"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # torch's own, while it compiles
 ]
 
@@ -99,7 +99,7 @@ def test_inside_a_transform_of_torch_func(transform):
     script = f"""
 import torch
 from torch.func import functionalize, grad
-from octoscale import ops
+from octoscale.kernels import ops
 from octoscale.numerics.scaling import Amax
 cast, x = lambda x: ops.quantize(x, "e4m3fn", Amax()).dequantize(), torch.tensor([1.0, 2.0, 3.0, 4.0])
 print({transform}.tolist())
@@ -112,7 +112,7 @@ def test_the_first_cast_of_a_process_may_be_a_compiled_one():
     """Nothing that eager mode would have filled in before is needed. Oracle: fullgraph raises."""
     script = """
 import torch
-from octoscale import ops
+from octoscale.kernels import ops
 from octoscale.numerics.scaling import Amax
 compiled = torch.compile(lambda x: ops.quantize(x, "e4m3fn", Amax()).dequantize(), fullgraph=True, backend="aot_eager")
 print(compiled(torch.ones(2)).tolist())

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from tensors import DTYPES, OTHER_DTYPES, normal, rounded
 from torch import Tensor
 
-from octoscale import ops
+from octoscale.kernels import ops
+from octoscale.kernels.ops import Quantized, matmul, quantize
 from octoscale.numerics import reference
 from octoscale.numerics.formats import FORMATS, Format
 from octoscale.numerics.scaling import Amax, Constant, Delayed, History
-from octoscale.ops import Quantized, matmul, quantize
 
 pytestmark = pytest.mark.usefixtures("backend")
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from tensors import DTYPES, FORMAT_PAIRS, OTHER_DTYPES, normal, quantized, rounded
 from torch import Tensor
 
+from octoscale.kernels.ops import Quantized, linear, matmul, quantize
 from octoscale.numerics.formats import FORMATS, Format
 from octoscale.numerics.scaling import Amax
-from octoscale.ops import Quantized, linear, matmul, quantize
 
 pytestmark = pytest.mark.usefixtures("backend")
 

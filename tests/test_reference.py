@@ -24,8 +24,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from octoscale import ops
-from octoscale.backends.base import EXPONENT_OFFSET, NUM_EXPONENT_BINS
+from octoscale.kernels import ops
+from octoscale.kernels.base import EXPONENT_OFFSET, NUM_EXPONENT_BINS
 from octoscale.numerics import reference
 from octoscale.numerics.formats import FORMATS, Format, get_format
 from octoscale.numerics.scaling import MAX_SCALE_BIAS, MIN_SCALE_BIAS, Constant

@@ -19,7 +19,8 @@ from models import TINY, tokens
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from octoscale import Recipe, Recorder, convert, ops, read_scales, record
+from octoscale import Recipe, Recorder, convert, read_scales, record
+from octoscale.kernels import ops
 from octoscale.numerics import reference
 from octoscale.numerics.formats import ROLES, get_format
 from octoscale.numerics.scaling import Amax

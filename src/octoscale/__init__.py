@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from octoscale.convert import revert as revert
     from octoscale.evaluate import perplexity as perplexity
     from octoscale.evaluate import validate as validate
+    from octoscale.kernels.ops import Quantized as Quantized
+    from octoscale.kernels.ops import matmul as matmul
+    from octoscale.kernels.ops import quantize as quantize
     from octoscale.linear import Fp8Linear as Fp8Linear
     from octoscale.linear import NonFiniteError as NonFiniteError
     from octoscale.models import load as load
@@ -35,9 +38,6 @@ if TYPE_CHECKING:
     from octoscale.numerics.scaling import Amax as Amax
     from octoscale.numerics.scaling import Constant as Constant
     from octoscale.numerics.scaling import Delayed as Delayed
-    from octoscale.ops import Quantized as Quantized
-    from octoscale.ops import matmul as matmul
-    from octoscale.ops import quantize as quantize
     from octoscale.state import fp8_state as fp8_state
     from octoscale.state import load_fp8_state as load_fp8_state
     from octoscale.tasks import read_text as read_text
@@ -61,9 +61,9 @@ _MODULE_OF = {
     "Fp8Linear": "linear",
     "NonFiniteError": "linear",
     "load": "models",
-    "Quantized": "ops",
-    "matmul": "ops",
-    "quantize": "ops",
+    "Quantized": "kernels.ops",
+    "matmul": "kernels.ops",
+    "quantize": "kernels.ops",
     "Operand": "numerics.recipe",
     "Recipe": "numerics.recipe",
     "Amax": "numerics.scaling",

@@ -22,12 +22,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from octoscale import backends, ops
-from octoscale.backends import portable
-from octoscale.backends.base import Backend
+from octoscale.kernels import ops, portable, table
+from octoscale.kernels.base import Backend
+from octoscale.kernels.ops import Quantized
 from octoscale.numerics.formats import get_format
 from octoscale.numerics.scaling import Amax
-from octoscale.ops import Quantized
 
 Candidates = dict[str, Callable[[], object]]
 Report = dict[str, Any]
@@ -108,7 +107,7 @@ def linear(
 
 def machine() -> Report:
     """What this machine is and which backend serves it: the facts behind every figure."""
-    choice = backends.choose("cpu")
+    choice = table.choose("cpu")
     return {
         "octoscale": version("octoscale"),
         "torch": torch.__version__,
@@ -240,8 +239,8 @@ def _words(shape: tuple[int, int, int]) -> str:
 def _ours() -> dict[str, Backend]:
     """Our backends by name: portable, and each instruction set of the C++ core that is there."""
     found: dict[str, Backend] = {"portable": portable}
-    if backends.choose("cpu").name == "native":
-        from octoscale.backends.native import Native, available
+    if table.choose("cpu").name == "native":
+        from octoscale.kernels.native import Native, available
 
         found |= {f"native[{isa}]": Native(isa) for isa in available()}
     return found
@@ -253,9 +252,9 @@ def _instruction_sets() -> list[str]:
 
 def _best() -> str:
     """The name in `_ours` of the backend that this machine uses."""
-    if backends.choose("cpu").name != "native":
+    if table.choose("cpu").name != "native":
         return "portable"
-    from octoscale.backends.native import chosen
+    from octoscale.kernels.native import chosen
 
     return f"native[{chosen()}]"
 

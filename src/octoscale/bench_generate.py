@@ -23,12 +23,12 @@ import torch
 from torch import nn
 
 from octoscale import gguf_shape, models
-from octoscale.backends.native import Native, Source, chosen
 from octoscale.bench import Report, has, machine
 from octoscale.decoding import fuse
 from octoscale.export import run_quantization
 from octoscale.fp8_head import put_head_in_fp8
 from octoscale.huge_pages import allocate, gather
+from octoscale.kernels.native import Native, Source, chosen
 from octoscale.quantization import Quantization
 
 PROMPT, NEW_TOKENS, PREFILL, ROUNDS = 16, 64, 512, 5

@@ -19,12 +19,12 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from octoscale import ops
 from octoscale.checkpoint_files import INDEX, SINGLE, check_complete, find_shards, weights_in
 from octoscale.companions import companions
 from octoscale.convert import ConversionReport
 from octoscale.fp8_files import name_of_scale, read_entries
 from octoscale.ignore import ignored
+from octoscale.kernels import ops
 from octoscale.layouts import OWN_KEY, Layout
 from octoscale.numerics.recipe import Operand, Recipe
 from octoscale.numerics.scaling import Constant

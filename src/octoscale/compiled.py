@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from octoscale import ops
+from octoscale.kernels import ops
+from octoscale.kernels.ops import Quantized
 from octoscale.numerics.formats import Format, get_format
 from octoscale.numerics.recipe import Recipe, parse_scaling
 from octoscale.numerics.scaling import Rule
-from octoscale.ops import Quantized
 
 SEPARATOR = "; "
 

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from octoscale.bf16_gemm import bf16_through_float32
 from octoscale.convert import convert, revert
+from octoscale.kernels.bf16_gemm import bf16_through_float32
 from octoscale.layerwise import check_by_layer, losses_by_layer
 from octoscale.linear import Fp8Linear, NonFiniteError
 from octoscale.numerics.formats import PRECISIONS

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import polars as pl
 
-from octoscale.backends.base import EXPONENT_OFFSET, NUM_EXPONENT_BINS
+from octoscale.kernels.base import EXPONENT_OFFSET, NUM_EXPONENT_BINS
 from octoscale.numerics.formats import Format
 from octoscale.sweep import bias_range
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from octoscale.backends.token import TokenLayer, step_through
 from octoscale.fused_layer import FusedLayer, is_plain
+from octoscale.kernels.token import TokenLayer, step_through
 from octoscale.known_layers import are_all_modules_watched, is_collecting, is_watched, why_backbone_unknown
 from octoscale.usual_path import is_usual_cache
 

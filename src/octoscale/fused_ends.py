@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from octoscale.backends import token
+from octoscale.kernels import token
 from octoscale.known_layers import why_patched
 from octoscale.usual_path import is_intercepted, is_of_a_library
 

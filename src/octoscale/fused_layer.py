@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
 
-from octoscale.backends import token
-from octoscale.backends.token import LayerFacts, LinearFacts, TokenLayer
+from octoscale.kernels import token
+from octoscale.kernels.token import LayerFacts, LinearFacts, TokenLayer
 from octoscale.known_layers import are_all_modules_watched, globals_of, is_collecting, is_watched, why_unknown
 from octoscale.linear import NonFiniteError, nonfinite_error
 from octoscale.numerics.recipe import Operand

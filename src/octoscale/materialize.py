@@ -16,12 +16,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from octoscale import ops
 from octoscale.checkpoint import WEIGHT_FORMAT, Progress
 from octoscale.checkpoint_files import INDEX
 from octoscale.convert import plan
 from octoscale.fp8_files import name_of_scale
 from octoscale.ignore import ignored
+from octoscale.kernels import ops
 from octoscale.layouts import OWN_KEY, get_layout
 from octoscale.numerics.recipe import Recipe
 from octoscale.numerics.scaling import Constant

@@ -18,7 +18,7 @@ from typing import Any
 
 import polars as pl
 
-from octoscale.backends.base import NUM_EXPONENT_BINS
+from octoscale.kernels.base import NUM_EXPONENT_BINS
 from octoscale.kinds import KINDS
 from octoscale.numerics.formats import FORMATS, ROLES
 from octoscale.runfolder import RunFolder

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from octoscale import ops
+from octoscale.kernels import ops
+from octoscale.kernels.ops import Quantized
 from octoscale.layouts import Layout
 from octoscale.linear import Fp8Linear, LayerState, Products, Seen, is_conv1d
 from octoscale.numerics.formats import get_format
 from octoscale.numerics.recipe import Operand, Recipe
 from octoscale.numerics.scaling import MAX_SCALE_BIAS, MIN_SCALE_BIAS, Constant
-from octoscale.ops import Quantized
 from octoscale.telemetry import LayerName
 
 #: Values of codes with a smaller scale_bias are exactly bfloat16, in half of float32's memory.

@@ -24,9 +24,9 @@ import polars as pl
 import torch
 from torch import nn
 
-from octoscale import backends
+from octoscale.kernels import table
+from octoscale.kernels.ops import Quantized
 from octoscale.numerics.formats import Role
-from octoscale.ops import Quantized
 from octoscale.parts import DamagedPartError, list_parts, read_part, readable_parts, replace_part, write_part
 from octoscale.runfolder import RunFolder
 from octoscale.system.lock import exclusive_run
@@ -257,7 +257,7 @@ def drop_scales(folder: Path | str, step: int) -> None:
 
 def run_header(device: torch.device, **more: Any) -> dict[str, Any]:
     """What run.json says of every run: command, versions, backend and its reason; then `more`."""
-    choice = backends.choose(device.type)
+    choice = table.choose(device.type)
     return {
         "command": sys.argv,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from octoscale.backends import _core
-from octoscale.backends.base import NUM_EXPONENT_BINS, Cast, Observed
-from octoscale.backends.portable import unscale
+from octoscale.kernels import _core
+from octoscale.kernels.base import NUM_EXPONENT_BINS, Cast, Observed
+from octoscale.kernels.portable import unscale
 from octoscale.numerics.formats import FORMATS, Format
 from octoscale.numerics.scaling import Constant, History, Rule
 

@@ -12,7 +12,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from octoscale.backends.base import NUM_EXPONENT_BINS, Cast, Observed
+from octoscale.kernels.base import NUM_EXPONENT_BINS, Cast, Observed
 from octoscale.numerics.formats import Format
 from octoscale.numerics.scaling import History, Rule, power_of_two
 

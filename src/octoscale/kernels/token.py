@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from octoscale import backends
-from octoscale.backends.operators import Operators
+from octoscale.kernels import table
+from octoscale.kernels.operators import Operators
 from octoscale.numerics.formats import FORMATS
 from octoscale.numerics.recipe import Operand
 from octoscale.numerics.scaling import Amax, Constant
 
 if TYPE_CHECKING:
-    from octoscale.backends import _core
+    from octoscale.kernels import _core
 
 #: Loops run in steps of this many values; heads are at most this wide.
 STEP, MAX_HEAD_DIM = 16, 256
@@ -67,7 +67,7 @@ class LayerFacts:
 
 def why_not() -> str | None:
     """Why this machine has no fast single token, or None."""
-    choice = backends.choose("cpu")
+    choice = table.choose("cpu")
     return None if choice.name == "native" else f"the backend is {choice.name}: {choice.reason}"
 
 
@@ -75,7 +75,7 @@ class TokenLayer:
     """The core's picture of a decoder layer."""
 
     def __init__(self, facts: LayerFacts) -> None:
-        from octoscale.backends import _core
+        from octoscale.kernels import _core
 
         self._isa = _isa()
         heads = (facts.num_heads, facts.num_kv_heads, facts.head_dim)
@@ -87,7 +87,7 @@ class TokenLayer:
     @property
     def serves_rows(self) -> bool:
         """Whether a step takes many tokens, the first of their sequence."""
-        from octoscale.backends import _core
+        from octoscale.kernels import _core
 
         return _core.serves_rows(self._isa)
 
@@ -118,7 +118,7 @@ def step_through(
     layers: `native` of TokenLayers that stay alive. As `TokenLayer.step`, but that linear layers are counted through
     all layers, seven in each.
     """
-    from octoscale.backends import _core
+    from octoscale.kernels import _core
 
     addresses = (x.data_ptr(), cosines.data_ptr(), sines.data_ptr(), out.data_ptr())
     return _core.step_through(_isa(), layers, caches, *addresses, torch.get_num_threads())
@@ -126,7 +126,7 @@ def step_through(
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float, out: Tensor) -> None:
     """Fill `out` with x [..., n] / sqrt(mean(x**2) + epsilon) * weight [n], all bfloat16 and contiguous."""
-    from octoscale.backends import _core
+    from octoscale.kernels import _core
 
     n = weight.numel()
     _core.rms_norm(_isa(), x.data_ptr(), x.numel() // n, n, weight.data_ptr(), epsilon, out.data_ptr())
@@ -134,7 +134,7 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float, out: Tensor) -> None:
 
 def linear_bf16(x_MK: Tensor, weight_NK: Tensor, out_MN: Tensor) -> bool:
     """Fill `out` with x @ weight^T, all bfloat16 and contiguous, for few rows. False if no kernel here does it."""
-    from octoscale.backends import _core
+    from octoscale.kernels import _core
 
     (m, k), n = x_MK.shape, weight_NK.shape[0]
     operands = (x_MK.data_ptr(), -1, k, 1, weight_NK.data_ptr(), -1, 1, k, m, k, n)
@@ -142,7 +142,7 @@ def linear_bf16(x_MK: Tensor, weight_NK: Tensor, out_MN: Tensor) -> bool:
 
 
 def _isa() -> int:
-    operators = backends.choose("cpu").backend
+    operators = table.choose("cpu").backend
     assert isinstance(operators, Operators)
     return operators.native.number
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from octoscale.backends.portable import cpu_has_bf16_gemm
+from octoscale.kernels.portable import cpu_has_bf16_gemm
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from octoscale import backends
-from octoscale.backends.base import Observed
+from octoscale.kernels import table
+from octoscale.kernels.base import Observed
 from octoscale.numerics.formats import Format, get_format
 from octoscale.numerics.scaling import History, Rule
 
@@ -45,7 +45,7 @@ class Quantized:
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The values, `codes * 2**-scale_bias`: exact in float32 and bfloat16 unless they leave the dtype's range."""
         _check_dtype(dtype, "dequantize")
-        return backends.choose(self.codes.device.type).backend.dequantize(self.codes, self.scale_bias, dtype)
+        return table.choose(self.codes.device.type).backend.dequantize(self.codes, self.scale_bias, dtype)
 
     def t(self) -> "Quantized":
         """The transpose of a matrix, as a view of the same codes."""
@@ -76,7 +76,7 @@ def quantize(
     if x.layout != torch.strided:
         raise TypeError(f"quantize takes a dense tensor, not one of layout {_name(x.layout)}: x.to_dense()")
     fmt = get_format(format) if isinstance(format, str) else format
-    backend = backends.choose(x.device.type).backend
+    backend = table.choose(x.device.type).backend
     cast = backend.quantize(
         x.detach() if x.requires_grad else x, fmt, rule, history, counts=counts, exponents=exponents
     )
@@ -139,7 +139,7 @@ def _product(
         if bias_N.device != device:
             raise ValueError(f"{what} takes a bias on {device}, as its operands, not on {bias_N.device}")
         _check_dtype(bias_N.dtype, f"the bias of {what}")
-    return backends.choose(device.type).backend.matmul(a_MK, b_KN, scale_bias, bias_N, dtype)
+    return table.choose(device.type).backend.matmul(a_MK, b_KN, scale_bias, bias_N, dtype)
 
 
 def _rows(x: Tensor) -> Tensor:

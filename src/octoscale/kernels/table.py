@@ -8,8 +8,8 @@ from typing import cast
 
 import torch
 
-from octoscale.backends import portable
-from octoscale.backends.base import Backend
+from octoscale.kernels import portable
+from octoscale.kernels.base import Backend
 
 #: Names a row of the table, to be used whatever is faster.
 BACKEND_VARIABLE = "OCTOSCALE_BACKEND"
@@ -62,17 +62,17 @@ def _choose(device_type: str) -> Choice:
 def _why_not_native(device_type: str) -> str | None:
     if device_type != "cpu":
         return f"the C++ core serves the CPU only, not {device_type}"
-    if importlib.util.find_spec("octoscale.backends._core") is None:
+    if importlib.util.find_spec("octoscale.kernels._core") is None:
         return "the C++ core was not built when octoscale was installed (it needs a C++17 compiler)"
     try:
-        from octoscale.backends import native
+        from octoscale.kernels import native
     except ImportError as error:
         return f"the C++ core does not load ({error})"
     return native.why_not()
 
 
 def _make_native(_: str) -> tuple[Backend, str]:
-    from octoscale.backends import native, operators
+    from octoscale.kernels import native, operators
 
     return operators.Operators(native.Native(native.chosen())), native.describe()
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from octoscale.backends.base import NUM_EXPONENT_BINS, Cast
-from octoscale.backends.native import Native, Source, chosen, to_cast
+from octoscale.kernels.base import NUM_EXPONENT_BINS, Cast
+from octoscale.kernels.native import Native, Source, chosen, to_cast
 from octoscale.numerics.formats import Format
 from octoscale.numerics.scaling import History, Rule
 
