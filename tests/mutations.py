@@ -11,8 +11,8 @@ from typing import Any
 
 import polars as pl
 
-from octoscale.parts import replace_part
-from octoscale.telemetry import SCHEMA
+from octoscale.runs.parts import replace_part
+from octoscale.runs.scales import SCHEMA
 
 #: Values that no reader expects.
 HOSTILE: list[Any] = [

@@ -12,8 +12,8 @@ from octoscale import models
 from octoscale.convert import plan as plan_conversion
 from octoscale.labeled import read_labeled
 from octoscale.numerics.recipe import Recipe
-from octoscale.runfolder import RunFolder
-from octoscale.telemetry import read_scales
+from octoscale.runs.folder import RunFolder
+from octoscale.runs.scales import read_scales
 from octoscale.train import run_training
 from octoscale.train_data import _accuracy, fill_up, labeled_data
 from octoscale.training import Training

@@ -198,12 +198,12 @@ def test_ctrl_c_leaves_a_run_that_report_can_show(run, checkpoint, text, monkeyp
 
 
 def test_a_full_disk_is_one_line(run, checkpoint, text, monkeypatch):
-    from octoscale import telemetry
+    from octoscale.runs import scales
 
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(telemetry.pl.DataFrame, "write_parquet", full)
+    monkeypatch.setattr(scales.pl.DataFrame, "write_parquet", full)
     code, _, err = run("validate", checkpoint, "--text", text, "--window", 32, "--tokens", 64, "--out", "run")
     assert code == 2
     assert "No space left on device" in err.splitlines()[-1]

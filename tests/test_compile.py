@@ -9,7 +9,7 @@ from torch import nn
 
 import octoscale
 from octoscale import Recipe, compiled
-from octoscale.telemetry import read_scales
+from octoscale.runs.scales import read_scales
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the compiler's own
 

@@ -18,8 +18,8 @@ from octoscale.hf import OctoscaleConfig
 from octoscale.linear import NonFiniteError
 from octoscale.numerics.formats import FORMATS, get_format
 from octoscale.numerics.scaling import amax_to_scale_bias
+from octoscale.runs.scales import Recorder
 from octoscale.stored import StoredLinear
-from octoscale.telemetry import Recorder
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # transformers' own

@@ -11,7 +11,7 @@ from checkpoints import save_tiny_llama
 
 import octoscale
 from octoscale.models import load
-from octoscale.telemetry import read_scales
+from octoscale.runs.scales import read_scales
 
 ROOT = Path(__file__).resolve().parent.parent
 

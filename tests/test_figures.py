@@ -9,9 +9,9 @@ import pytest
 from octoscale import figure_data, figures
 from octoscale.kernels.base import EXPONENT_OFFSET, NUM_EXPONENT_BINS
 from octoscale.numerics import reference
-from octoscale.runfolder import RunFolder
+from octoscale.runs.folder import RunFolder
+from octoscale.runs.scales import SCHEMA
 from octoscale.system.whole_file import write_json
-from octoscale.telemetry import SCHEMA
 
 PERPLEXITY = {
     "amax": 18.0,

@@ -20,9 +20,9 @@ from octoscale.hf import OctoscaleConfig, quantize_model
 from octoscale.kernels import ops
 from octoscale.numerics.scaling import Amax
 from octoscale.quantization import Quantization
+from octoscale.runs.scales import read_scales
 from octoscale.stored import StoredLinear
 from octoscale.system.heap import page_out
-from octoscale.telemetry import read_scales
 from octoscale.validation import STORED, Validation
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own

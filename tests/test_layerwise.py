@@ -12,11 +12,12 @@ from models import TINY, VOCABULARY, tiny_llama, tokens
 from test_cli import run  # noqa: F401
 from torch import nn
 
-from octoscale import models, telemetry
+from octoscale import models
 from octoscale.evaluate import _window_loss, validate
 from octoscale.export import run_quantization
 from octoscale.layerwise import losses_by_layer
 from octoscale.quantization import Quantization
+from octoscale.runs import scales
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 
@@ -33,7 +34,7 @@ def fp8(tmp_path):
 
 def rows(folder):
     keys = ["scaling", "step", "module", "role"]
-    return telemetry.read_scales(folder).sort(keys)
+    return scales.read_scales(folder).sort(keys)
 
 
 @pytest.mark.parametrize("name", TINY)

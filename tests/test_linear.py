@@ -28,7 +28,7 @@ from octoscale.numerics import reference
 from octoscale.numerics.formats import get_format
 from octoscale.numerics.recipe import Operand
 from octoscale.numerics.scaling import Amax, Constant
-from octoscale.telemetry import LayerName
+from octoscale.runs.scales import LayerName
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 KINDS = ("linear", "linear without bias", "conv1d")

@@ -8,7 +8,7 @@ from torch import nn
 import octoscale
 import octoscale.hf
 from octoscale import Fp8Linear, Recipe
-from octoscale.telemetry import read_scales
+from octoscale.runs.scales import read_scales
 
 peft = pytest.importorskip("peft")
 

@@ -8,7 +8,7 @@ from checkpoints import save_tiny_llama
 from torch import nn
 
 from octoscale import models, trainer
-from octoscale.telemetry import read_scales
+from octoscale.runs.scales import read_scales
 from octoscale.train import run_training
 from octoscale.training import Training, named_preset
 

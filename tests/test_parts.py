@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from octoscale import Recipe, convert, read_scales, record
-from octoscale.parts import DamagedPartError, list_parts, read_part, readable_parts, replace_part, write_part
-from octoscale.telemetry import SCHEMA, drop_scales, read_readable_scales
+from octoscale.runs.parts import DamagedPartError, list_parts, read_part, readable_parts, replace_part, write_part
+from octoscale.runs.scales import SCHEMA, drop_scales, read_readable_scales
 
 COLUMNS = {"step": pl.Int64, "module": pl.String, "amax": pl.Float32, "exponents": pl.List(pl.UInt32)}
 

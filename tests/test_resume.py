@@ -16,8 +16,8 @@ from checkpoints import save_tiny_llama
 import octoscale
 from octoscale import trainer as trainer_module
 from octoscale.models import load
+from octoscale.runs.scales import read_scales
 from octoscale.system.checksums import CHECKSUMS, write_checksums
-from octoscale.telemetry import read_scales
 from octoscale.train import run_training
 from octoscale.training import Training
 

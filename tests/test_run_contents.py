@@ -8,9 +8,9 @@ from test_cli import run  # noqa: F401
 from test_figures import SUMMARY, frame, row, small_run, write_run
 
 from octoscale import figures
-from octoscale.parts import replace_part
 from octoscale.run_contents import read_run
-from octoscale.runfolder import RunFolder
+from octoscale.runs.folder import RunFolder
+from octoscale.runs.parts import replace_part
 from octoscale.system.whole_file import write_json
 
 TRAINING = {"model": "m", "scaling": "amax", "steps": 2, "tokens": 64, "seconds": 1.0, "training_loss": 2.0}

@@ -11,8 +11,8 @@ from test_cli import run  # noqa: F401
 
 from octoscale import figures
 from octoscale.run_contents import read_run
-from octoscale.run_files import MARK, check_own, empty
-from octoscale.runfolder import RunFolder
+from octoscale.runs.files import MARK, check_own, empty
+from octoscale.runs.folder import RunFolder
 from octoscale.system.lock import LOCK
 from octoscale.system.manifest import MANIFEST
 from octoscale.train import run_training

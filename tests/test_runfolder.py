@@ -6,9 +6,9 @@ import math
 import pytest
 from checkpoints import contents as files
 
-from octoscale import runfolder
-from octoscale.run_files import MARK
-from octoscale.runfolder import RunFolder
+from octoscale.runs import folder
+from octoscale.runs.files import MARK
+from octoscale.runs.folder import RunFolder
 
 
 @pytest.mark.parametrize("existing", ["absent", "empty"])
@@ -47,11 +47,11 @@ def test_a_run_that_a_crash_left_emptied_can_be_made_anew(tmp_path, monkeypatch)
     """A disk that was full when the new header should have been written. Oracle: the header, and the files."""
     path = RunFolder.create(tmp_path / "run", {"mine": 1}).path
     (path / "metrics.jsonl").write_text("{}\n")
-    written = runfolder.write_json
-    monkeypatch.setattr(runfolder, "write_json", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    written = folder.write_json
+    monkeypatch.setattr(folder, "write_json", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(OSError, match="No space left"):
         RunFolder.create(path, {"mine": 2}, overwrite=True)
-    monkeypatch.setattr(runfolder, "write_json", written)
+    monkeypatch.setattr(folder, "write_json", written)
     assert RunFolder(path).is_emptied
     run = RunFolder.create(path, {"mine": 3})
     assert run.read_json(run.header)["mine"] == 3

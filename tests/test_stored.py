@@ -14,8 +14,8 @@ from octoscale.layouts import LAYOUTS, get_layout
 from octoscale.linear import to_fp8
 from octoscale.numerics.recipe import Operand
 from octoscale.numerics.scaling import Amax
+from octoscale.runs.scales import LayerName, read_scales
 from octoscale.stored import scale_parameter, split_scale, to_stored
-from octoscale.telemetry import LayerName, read_scales
 
 NAME = LayerName(module="up_proj", layer=0, kind="ffn_in")
 

@@ -17,9 +17,9 @@ from models import tiny_llama
 
 from octoscale import read_scales
 from octoscale.models import load
-from octoscale.runfolder import RunFolder
+from octoscale.runs.folder import RunFolder
+from octoscale.runs.scales import read_readable_scales
 from octoscale.system.lock import LOCK
-from octoscale.telemetry import read_readable_scales
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 

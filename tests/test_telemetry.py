@@ -24,8 +24,8 @@ from octoscale.kernels import ops
 from octoscale.numerics import reference
 from octoscale.numerics.formats import ROLES, get_format
 from octoscale.numerics.scaling import Amax
-from octoscale.runfolder import RunFolder
-from octoscale.telemetry import SCHEMA, LayerName, drop_scales
+from octoscale.runs.folder import RunFolder
+from octoscale.runs.scales import SCHEMA, LayerName, drop_scales
 
 K, N = 6, 5
 FLOAT32_BIAS, NONFINITE_BIN = 127, 255

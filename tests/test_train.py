@@ -14,7 +14,7 @@ from octoscale import Recipe
 from octoscale.callback import TrainerCallback
 from octoscale.models import load
 from octoscale.numerics.recipe import parse_scaling
-from octoscale.telemetry import read_scales
+from octoscale.runs.scales import read_scales
 from octoscale.train import run_training
 from octoscale.training import Training
 

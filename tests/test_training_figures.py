@@ -10,9 +10,9 @@ import pytest
 
 from octoscale import cli, figures
 from octoscale.run_contents import read_run
-from octoscale.runfolder import RunFolder
+from octoscale.runs.folder import RunFolder
+from octoscale.runs.scales import SCHEMA
 from octoscale.system.whole_file import write_json
-from octoscale.telemetry import SCHEMA
 from octoscale.training_figure_data import (
     LossCurve,
     distinct_labels,

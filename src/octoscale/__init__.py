@@ -38,13 +38,13 @@ if TYPE_CHECKING:
     from octoscale.numerics.scaling import Amax as Amax
     from octoscale.numerics.scaling import Constant as Constant
     from octoscale.numerics.scaling import Delayed as Delayed
+    from octoscale.runs.scales import Recorder as Recorder
+    from octoscale.runs.scales import read_scales as read_scales
+    from octoscale.runs.scales import record as record
     from octoscale.state import fp8_state as fp8_state
     from octoscale.state import load_fp8_state as load_fp8_state
     from octoscale.tasks import read_text as read_text
     from octoscale.tasks import token_windows as token_windows
-    from octoscale.telemetry import Recorder as Recorder
-    from octoscale.telemetry import read_scales as read_scales
-    from octoscale.telemetry import record as record
 
 __version__ = "0.1.0"
 
@@ -73,9 +73,9 @@ _MODULE_OF = {
     "load_fp8_state": "state",
     "read_text": "tasks",
     "token_windows": "tasks",
-    "Recorder": "telemetry",
-    "read_scales": "telemetry",
-    "record": "telemetry",
+    "Recorder": "runs.scales",
+    "read_scales": "runs.scales",
+    "record": "runs.scales",
 }
 __all__ = sorted(_MODULE_OF)
 

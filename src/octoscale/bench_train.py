@@ -19,7 +19,7 @@ from octoscale.convert import convert
 from octoscale.convert import plan as plan_conversion
 from octoscale.linear import is_conv1d
 from octoscale.numerics.recipe import Recipe
-from octoscale.telemetry import Recorder, fp8_layers, record
+from octoscale.runs.scales import Recorder, fp8_layers, record
 
 MODEL, BATCH, WINDOW, ROUNDS = "smollm2-135m", 4, 256, 7
 

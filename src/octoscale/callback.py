@@ -19,9 +19,9 @@ from torch import nn
 
 from octoscale.linear import Fp8Linear
 from octoscale.model_state import load_renamed, save_renamed
-from octoscale.runfolder import RunFolder
+from octoscale.runs.folder import RunFolder
+from octoscale.runs.scales import Recorder, fp8_layers, read_scales, run_header
 from octoscale.system.lock import exclusive_run
-from octoscale.telemetry import Recorder, fp8_layers, read_scales, run_header
 
 #: Called with the steps done and the loss of the last one.
 Progress = Callable[[int, float], None]

@@ -259,7 +259,7 @@ def _inspected(model: str, recipe: "Recipe", run: bool) -> "tuple[ConversionRepo
     """
     from octoscale.convert import convert, plan
     from octoscale.models import is_stored, load, skeleton
-    from octoscale.telemetry import fp8_layers
+    from octoscale.runs.scales import fp8_layers
     from octoscale.trial import layers_not_run
 
     if not run:

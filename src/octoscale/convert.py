@@ -25,7 +25,7 @@ from octoscale.linear import Fp8Linear, is_linear, to_fp8
 from octoscale.numerics.formats import ROLES
 from octoscale.numerics.recipe import Recipe
 from octoscale.reasons import decoder_stacks, reasons_to_keep
-from octoscale.telemetry import LayerName, fp8_layers
+from octoscale.runs.scales import LayerName, fp8_layers
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,12 +27,12 @@ from octoscale.linear import Fp8Linear, NonFiniteError
 from octoscale.numerics.formats import PRECISIONS
 from octoscale.numerics.recipe import Recipe, check_names, parse_scaling
 from octoscale.numerics.scaling import Constant
-from octoscale.runfolder import RunFolder
+from octoscale.runs.folder import RunFolder
+from octoscale.runs.scales import Recorder, record, run_header
 from octoscale.stored import StoredLinear
 from octoscale.system.lock import exclusive_run
 from octoscale.system.whole_file import write_json
 from octoscale.tasks import Encode, Question, Task
-from octoscale.telemetry import Recorder, record, run_header
 from octoscale.validation import STORED
 
 #: Called with the scaling, windows (or layers) done, and in all.

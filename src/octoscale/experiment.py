@@ -13,11 +13,11 @@ from octoscale.evaluate import Progress, validate
 from octoscale.fp8_head import put_head_in_fp8
 from octoscale.numerics.formats import PRECISIONS
 from octoscale.numerics.recipe import Recipe, check_names, parse_scaling
-from octoscale.runfolder import RunFolder
+from octoscale.runs.folder import RunFolder
+from octoscale.runs.scales import run_header
 from octoscale.sweep import bias_range
 from octoscale.system.lock import exclusive_run
 from octoscale.system.whole_file import write_json
-from octoscale.telemetry import run_header
 from octoscale.validation import STORED, Validation
 
 

@@ -18,9 +18,9 @@ from octoscale.convert import replace_module
 from octoscale.layouts import get_layout
 from octoscale.linear import Fp8Linear
 from octoscale.numerics.recipe import Recipe
+from octoscale.runs.scales import LayerName
 from octoscale.stored import StoredLinear, to_stored
 from octoscale.system import heap
-from octoscale.telemetry import LayerName
 
 _LAYOUT = get_layout("compressed-tensors")
 

@@ -39,8 +39,8 @@ from octoscale.numerics.formats import FORMATS
 from octoscale.numerics.recipe import Recipe, parse_scaling
 from octoscale.numerics.scaling import Constant
 from octoscale.plain import why_not_plain
+from octoscale.runs.scales import LayerName
 from octoscale.stored import StoredLinear, check_finite_weight, scale_parameter, to_stored
-from octoscale.telemetry import LayerName
 from octoscale.weight_reads import why_kept
 
 METHOD = "octoscale"

@@ -38,7 +38,7 @@ from octoscale.kernels.ops import Quantized
 from octoscale.numerics.formats import ROLES, Role
 from octoscale.numerics.recipe import Operand, Recipe
 from octoscale.numerics.scaling import Delayed, History
-from octoscale.telemetry import LayerName, Recorder
+from octoscale.runs.scales import LayerName, Recorder
 
 
 class NonFiniteError(FloatingPointError):

@@ -10,9 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from octoscale.runfolder import RunFolder
+from octoscale.runs.folder import RunFolder
+from octoscale.runs.scales import drop_scales
 from octoscale.system.checksums import check_checksums
-from octoscale.telemetry import drop_scales
 from octoscale.trainer import FP8_STATE, SECONDS, checkpoint_step, newest_checkpoint
 from octoscale.training import Training
 

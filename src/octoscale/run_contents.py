@@ -21,8 +21,8 @@ import polars as pl
 from octoscale.kernels.base import NUM_EXPONENT_BINS
 from octoscale.kinds import KINDS
 from octoscale.numerics.formats import FORMATS, ROLES
-from octoscale.runfolder import RunFolder
-from octoscale.telemetry import SCHEMA, read_readable_scales
+from octoscale.runs.folder import RunFolder
+from octoscale.runs.scales import SCHEMA, read_readable_scales
 
 #: No run has more steps, or tokens, or layers, and no scale more bits; a larger number is damage.
 _MOST, _MOST_LAYERS, _MOST_BITS, _LONGEST_NAME = 2**53, 1000, 1100, 1000

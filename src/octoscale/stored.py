@@ -26,7 +26,7 @@ from octoscale.linear import Fp8Linear, LayerState, Products, Seen, is_conv1d
 from octoscale.numerics.formats import get_format
 from octoscale.numerics.recipe import Operand, Recipe
 from octoscale.numerics.scaling import MAX_SCALE_BIAS, MIN_SCALE_BIAS, Constant
-from octoscale.telemetry import LayerName
+from octoscale.runs.scales import LayerName
 
 #: Values of codes with a smaller scale_bias are exactly bfloat16, in half of float32's memory.
 _SAFE_BIAS = 100

@@ -24,11 +24,11 @@ from octoscale.first_batch import check_first_batch
 from octoscale.model_state import own_memory
 from octoscale.models import LoadedModel
 from octoscale.numerics.recipe import Recipe, parse_scaling
-from octoscale.runfolder import RunFolder
+from octoscale.runs.folder import RunFolder
+from octoscale.runs.scales import run_header
 from octoscale.state import load_fp8_state
 from octoscale.system.lock import exclusive_run
 from octoscale.system.whole_file import write_json
-from octoscale.telemetry import run_header
 from octoscale.train_data import Data, labeled_data, only_logits, read_labeled_texts, text_data
 from octoscale.trained_files import save_reader
 from octoscale.trainer import Trainer, checkpoint_step, save_model_whole

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from octoscale.callback import TrainerCallback
 from octoscale.model_state import load_state, save_state
-from octoscale.run_files import TRAINED
+from octoscale.runs.files import TRAINED
 from octoscale.state import fp8_state
 from octoscale.system.checksums import write_checksums
 from octoscale.system.manifest import write_manifest

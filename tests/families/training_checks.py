@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
-from octoscale.runfolder import RunFolder
+from octoscale.runs.folder import RunFolder
 from octoscale.train import run_training
 from octoscale.training import Training
 

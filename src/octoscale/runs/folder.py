@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from octoscale.run_files import HEADER, MARK, check_own, empty, is_leftover
+from octoscale.runs.files import HEADER, MARK, check_own, empty, is_leftover
 from octoscale.system.whole_file import replacing, write_json
 
 

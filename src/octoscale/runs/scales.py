@@ -27,8 +27,8 @@ from torch import nn
 from octoscale.kernels import table
 from octoscale.kernels.ops import Quantized
 from octoscale.numerics.formats import Role
-from octoscale.parts import DamagedPartError, list_parts, read_part, readable_parts, replace_part, write_part
-from octoscale.runfolder import RunFolder
+from octoscale.runs.folder import RunFolder
+from octoscale.runs.parts import DamagedPartError, list_parts, read_part, readable_parts, replace_part, write_part
 from octoscale.system.lock import exclusive_run
 
 if TYPE_CHECKING:
