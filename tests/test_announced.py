@@ -13,7 +13,7 @@ import octoscale
 from octoscale.announced import describe
 from octoscale.export import run_quantization
 from octoscale.hf import OctoscaleConfig
-from octoscale.layouts import LAYOUTS, get_layout, scheme_of
+from octoscale.layers.layouts import LAYOUTS, get_layout, scheme_of
 from octoscale.quantization import Quantization
 
 IDS = torch.arange(1, 12)[None]

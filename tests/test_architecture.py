@@ -217,17 +217,17 @@ def test_an_unknown_public_name_is_named():
 @pytest.mark.parametrize(
     "source",
     [
-        "from octoscale.linear import Fp8Linear",
+        "from octoscale.layers.linear import Fp8Linear",
         "from octoscale import linear",
         "from octoscale import Fp8Linear",
-        "import octoscale.linear",
-        "import octoscale.linear as layer",
+        "import octoscale.layers.linear",
+        "import octoscale.layers.linear as layer",
         "from .linear import Fp8Linear",
         "from . import linear",
-        "def f():\n    from octoscale.linear import Fp8Linear",
-        "class C:\n    def f(self):\n        import octoscale.linear",
+        "def f():\n    from octoscale.layers.linear import Fp8Linear",
+        "class C:\n    def f(self):\n        import octoscale.layers.linear",
         "try:\n    from octoscale import linear\nexcept ImportError:\n    pass",
-        "if TYPE_CHECKING:\n    pass\nelse:\n    from octoscale.linear import Fp8Linear",
+        "if TYPE_CHECKING:\n    pass\nelse:\n    from octoscale.layers.linear import Fp8Linear",
         "from octoscale.new_module import something",
     ],
 )
@@ -249,8 +249,8 @@ def test_a_relative_import_from_a_subpackage_is_seen(source):
         "from octoscale import __version__",
         "import octoscale",
         "import torch.nn",
-        "if TYPE_CHECKING:\n    from octoscale.linear import Fp8Linear",
-        "import typing\nif typing.TYPE_CHECKING:\n    from octoscale.linear import Fp8Linear",
+        "if TYPE_CHECKING:\n    from octoscale.layers.linear import Fp8Linear",
+        "import typing\nif typing.TYPE_CHECKING:\n    from octoscale.layers.linear import Fp8Linear",
     ],
 )
 def test_an_import_from_below_or_for_types_is_allowed(source):

@@ -8,7 +8,8 @@ from models import TINY, tiny_gpt2, tiny_llama, tokens
 from torch import nn
 
 import octoscale
-from octoscale import Recipe, compiled
+from octoscale import Recipe
+from octoscale.layers import compiled
 from octoscale.runs.scales import read_scales
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the compiler's own

@@ -15,11 +15,11 @@ from transformers import DynamicCache, MistralConfig, MistralForCausalLM
 
 from octoscale.decoding import fuse, unfuse
 from octoscale.hf import OctoscaleConfig
-from octoscale.linear import NonFiniteError
+from octoscale.layers.linear import NonFiniteError
+from octoscale.layers.stored import StoredLinear
 from octoscale.numerics.formats import FORMATS, get_format
 from octoscale.numerics.scaling import amax_to_scale_bias
 from octoscale.runs.scales import Recorder
-from octoscale.stored import StoredLinear
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # transformers' own

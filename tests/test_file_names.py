@@ -12,9 +12,9 @@ from octoscale.checkpoint_files import check_complete
 from octoscale.export import run_quantization
 from octoscale.file_names import Saving, parameters_of
 from octoscale.hf import OctoscaleConfig
+from octoscale.layers.stored import StoredLinear
 from octoscale.models import skeleton
 from octoscale.quantization import Quantization
-from octoscale.stored import StoredLinear
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 

@@ -18,10 +18,10 @@ from octoscale.fp8_head import StoredEmbedding, put_head_in_fp8
 from octoscale.generate import Sampling, Writer
 from octoscale.hf import OctoscaleConfig, quantize_model
 from octoscale.kernels import ops
+from octoscale.layers.stored import StoredLinear
 from octoscale.numerics.scaling import Amax
 from octoscale.quantization import Quantization
 from octoscale.runs.scales import read_scales
-from octoscale.stored import StoredLinear
 from octoscale.system.heap import page_out
 from octoscale.validation import STORED, Validation
 

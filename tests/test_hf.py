@@ -18,9 +18,9 @@ from octoscale import Recipe
 from octoscale.checkpoint import find_shards
 from octoscale.export import run_quantization
 from octoscale.hf import OctoscaleConfig, OctoscaleQuantizer, quantize_model
-from octoscale.layouts import LAYOUTS
+from octoscale.layers.layouts import LAYOUTS
+from octoscale.layers.stored import StoredLinear
 from octoscale.quantization import Quantization
-from octoscale.stored import StoredLinear
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 

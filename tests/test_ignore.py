@@ -17,7 +17,7 @@ from octoscale.convert import plan
 from octoscale.export import run_quantization
 from octoscale.hf import OctoscaleConfig
 from octoscale.ignore import ignored
-from octoscale.layouts import LAYOUTS
+from octoscale.layers.layouts import LAYOUTS
 from octoscale.quantization import Quantization
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own

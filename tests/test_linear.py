@@ -23,7 +23,7 @@ from transformers.pytorch_utils import Conv1D
 
 from octoscale import NonFiniteError, Recipe
 from octoscale.kernels import ops
-from octoscale.linear import Fp8Linear, to_fp8
+from octoscale.layers.linear import Fp8Linear, to_fp8
 from octoscale.numerics import reference
 from octoscale.numerics.formats import get_format
 from octoscale.numerics.recipe import Operand

@@ -82,13 +82,13 @@ def test_a_frozen_base_gets_no_product_for_its_gradient(monkeypatch):
     """
     model = adapted("llama", convert_first=True).train()
     calls = []
-    matmul = octoscale.linear.ops.matmul
+    matmul = octoscale.layers.linear.ops.matmul
 
     def counting(a, b, **options):
         calls.append(options["dtype"])
         return matmul(a, b, **options)
 
-    monkeypatch.setattr(octoscale.linear.ops, "matmul", counting)
+    monkeypatch.setattr(octoscale.layers.linear.ops, "matmul", counting)
     model(input_ids=tokens(), labels=tokens()).loss.backward()
     assert len(calls) == 14 + 7 + 4
     assert all(p.grad is None for key, p in model.named_parameters() if "lora" not in key)

@@ -7,8 +7,8 @@ import torch
 from test_cli import run  # noqa: F401
 
 from octoscale import models
+from octoscale.layers.stored import StoredLinear
 from octoscale.materialize import materialize
-from octoscale.stored import StoredLinear
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 

@@ -10,12 +10,12 @@ from transformers.pytorch_utils import Conv1D
 
 import octoscale
 from octoscale import Recipe
-from octoscale.layouts import LAYOUTS, get_layout
-from octoscale.linear import to_fp8
+from octoscale.layers.layouts import LAYOUTS, get_layout
+from octoscale.layers.linear import to_fp8
+from octoscale.layers.stored import scale_parameter, split_scale, to_stored
 from octoscale.numerics.recipe import Operand
 from octoscale.numerics.scaling import Amax
 from octoscale.runs.scales import LayerName, read_scales
-from octoscale.stored import scale_parameter, split_scale, to_stored
 
 NAME = LayerName(module="up_proj", layer=0, kind="ffn_in")
 

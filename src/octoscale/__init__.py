@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from octoscale.kernels.ops import Quantized as Quantized
     from octoscale.kernels.ops import matmul as matmul
     from octoscale.kernels.ops import quantize as quantize
-    from octoscale.linear import Fp8Linear as Fp8Linear
-    from octoscale.linear import NonFiniteError as NonFiniteError
+    from octoscale.layers.linear import Fp8Linear as Fp8Linear
+    from octoscale.layers.linear import NonFiniteError as NonFiniteError
     from octoscale.models import load as load
     from octoscale.numerics.formats import FORMATS as FORMATS
     from octoscale.numerics.formats import Format as Format
@@ -58,8 +58,8 @@ _MODULE_OF = {
     "validate": "evaluate",
     "FORMATS": "numerics.formats",
     "Format": "numerics.formats",
-    "Fp8Linear": "linear",
-    "NonFiniteError": "linear",
+    "Fp8Linear": "layers.linear",
+    "NonFiniteError": "layers.linear",
     "load": "models",
     "Quantized": "kernels.ops",
     "matmul": "kernels.ops",

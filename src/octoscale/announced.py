@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from octoscale.fp8_files import is_packed, read_entries
-from octoscale.layouts import get_layout, scheme_of
+from octoscale.layers.layouts import get_layout, scheme_of
 
 MODELOPT_FILE = "hf_quant_config.json"
 

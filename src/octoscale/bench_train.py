@@ -17,7 +17,7 @@ from octoscale import models
 from octoscale.bench import Report, alternate, has, machine, time_over
 from octoscale.convert import convert
 from octoscale.convert import plan as plan_conversion
-from octoscale.linear import is_conv1d
+from octoscale.layers.linear import is_conv1d
 from octoscale.numerics.recipe import Recipe
 from octoscale.runs.scales import Recorder, fp8_layers, record
 

@@ -17,7 +17,7 @@ import polars as pl
 import transformers
 from torch import nn
 
-from octoscale.linear import Fp8Linear
+from octoscale.layers.linear import Fp8Linear
 from octoscale.model_state import load_renamed, save_renamed
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import Recorder, fp8_layers, read_scales, run_header

@@ -25,11 +25,11 @@ from octoscale.convert import ConversionReport
 from octoscale.fp8_files import name_of_scale, read_entries
 from octoscale.ignore import ignored
 from octoscale.kernels import ops
-from octoscale.layouts import OWN_KEY, Layout
+from octoscale.layers.layouts import OWN_KEY, Layout
+from octoscale.layers.stored import check_finite_weight
 from octoscale.numerics.recipe import Operand, Recipe
 from octoscale.numerics.scaling import Constant
 from octoscale.safetensors_file import Entry, writing
-from octoscale.stored import check_finite_weight
 from octoscale.system.lock import exclusive
 from octoscale.system.manifest import write_manifest
 from octoscale.system.terms import FILES, begin_or_resume, check_unchanged, state_of

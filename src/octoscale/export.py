@@ -8,7 +8,7 @@ from octoscale.calibrate import calibrate
 from octoscale.checkpoint import Export, Progress, check_out, quantize_checkpoint, state_of_source
 from octoscale.checkpoint_files import check_shapes, find_shards, report_for_files, surplus_in
 from octoscale.convert import plan
-from octoscale.layouts import get_layout
+from octoscale.layers.layouts import get_layout
 from octoscale.numerics.recipe import Recipe, parse_scaling
 from octoscale.numerics.scaling import Constant
 from octoscale.quantization import Quantization

@@ -12,7 +12,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from octoscale.file_names import Target
-from octoscale.layouts import LAYOUTS, Layout
+from octoscale.layers.layouts import LAYOUTS, Layout
 from octoscale.safetensors_file import Entry
 
 #: From names of tensors to what they become in a model.

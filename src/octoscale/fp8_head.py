@@ -15,11 +15,11 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from octoscale.convert import replace_module
-from octoscale.layouts import get_layout
-from octoscale.linear import Fp8Linear
+from octoscale.layers.layouts import get_layout
+from octoscale.layers.linear import Fp8Linear
+from octoscale.layers.stored import StoredLinear, to_stored
 from octoscale.numerics.recipe import Recipe
 from octoscale.runs.scales import LayerName
-from octoscale.stored import StoredLinear, to_stored
 from octoscale.system import heap
 
 _LAYOUT = get_layout("compressed-tensors")

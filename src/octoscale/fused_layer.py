@@ -18,12 +18,12 @@ from transformers.cache_utils import Cache, DynamicLayer
 from octoscale.kernels import token
 from octoscale.kernels.token import LayerFacts, LinearFacts, TokenLayer
 from octoscale.known_layers import are_all_modules_watched, globals_of, is_collecting, is_watched, why_unknown
-from octoscale.linear import NonFiniteError, nonfinite_error
+from octoscale.layers.linear import NonFiniteError, nonfinite_error
+from octoscale.layers.stored import StoredLinear
+from octoscale.layers.watch import Watch
 from octoscale.numerics.recipe import Operand
 from octoscale.numerics.scaling import Delayed
-from octoscale.stored import StoredLinear
 from octoscale.usual_path import is_intercepted, is_usual_cache
-from octoscale.watch import Watch
 
 _LINEARS = tuple(f"self_attn.{name}_proj" for name in "qkvo") + tuple(
     f"mlp.{name}_proj" for name in ("gate", "up", "down")

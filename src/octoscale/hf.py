@@ -33,14 +33,14 @@ from octoscale.convert import ConversionReport, ModuleReport, plan, replace_modu
 from octoscale.file_names import Saving, Target, parameters_of, renamed, shapes_in_files
 from octoscale.fp8_files import Stored, find_stored, name_of_scale, read_entries
 from octoscale.ignore import ignored
-from octoscale.layouts import ACTIVATIONS, LAYOUTS, OWN_KEY, get_layout, scheme_of
-from octoscale.linear import is_linear
+from octoscale.layers.layouts import ACTIVATIONS, LAYOUTS, OWN_KEY, get_layout, scheme_of
+from octoscale.layers.linear import is_linear
+from octoscale.layers.stored import StoredLinear, check_finite_weight, scale_parameter, to_stored
 from octoscale.numerics.formats import FORMATS
 from octoscale.numerics.recipe import Recipe, parse_scaling
 from octoscale.numerics.scaling import Constant
 from octoscale.plain import why_not_plain
 from octoscale.runs.scales import LayerName
-from octoscale.stored import StoredLinear, check_finite_weight, scale_parameter, to_stored
 from octoscale.weight_reads import why_kept
 
 METHOD = "octoscale"

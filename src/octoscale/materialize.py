@@ -22,7 +22,7 @@ from octoscale.convert import plan
 from octoscale.fp8_files import name_of_scale
 from octoscale.ignore import ignored
 from octoscale.kernels import ops
-from octoscale.layouts import OWN_KEY, get_layout
+from octoscale.layers.layouts import OWN_KEY, get_layout
 from octoscale.numerics.recipe import Recipe
 from octoscale.numerics.scaling import Constant
 from octoscale.safetensors_file import DTYPE_NAMES, Entry, writing

@@ -23,7 +23,7 @@ from octoscale.checkpoint_files import INDEX, SINGLE, check_complete, check_shap
 from octoscale.companions import patterns_of_others
 from octoscale.folder_files import check_folder, explain_config, read_config
 from octoscale.generation_settings import check_generation_settings
-from octoscale.layouts import scheme_of
+from octoscale.layers.layouts import scheme_of
 from octoscale.model_errors import READ_ERRORS, explain
 from octoscale.model_errors import ModelError as ModelError
 from octoscale.package_index import ALIASES, cached_checkpoint, gguf_options, quiet

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from octoscale.layouts import ACTIVATIONS, get_layout
+from octoscale.layers.layouts import ACTIVATIONS, get_layout
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from octoscale.kinds import WRAPPED
-from octoscale.linear import is_linear
+from octoscale.layers.linear import is_linear
 from octoscale.plain import why_not_plain
 from octoscale.weight_reads import why_kept
 

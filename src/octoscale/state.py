@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from octoscale.linear import Fp8Linear
+from octoscale.layers.linear import Fp8Linear
 from octoscale.numerics.scaling import Delayed
 
 

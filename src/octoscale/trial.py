@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from octoscale.linear import Fp8Linear
+from octoscale.layers.linear import Fp8Linear
 
 _TOKENS, _SAMPLES = 32, 16_000
 

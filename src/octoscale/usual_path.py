@@ -18,7 +18,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
-from octoscale.stored import StoredLinear
+from octoscale.layers.stored import StoredLinear
 
 _FUNCTIONS: tuple[tuple[Any, str], ...] = (
     (functional, "scaled_dot_product_attention"),

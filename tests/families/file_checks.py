@@ -13,8 +13,8 @@ from octoscale import Recipe
 from octoscale.convert import plan
 from octoscale.export import run_quantization
 from octoscale.hf import OctoscaleConfig
+from octoscale.layers.stored import StoredLinear
 from octoscale.quantization import Quantization
-from octoscale.stored import StoredLinear
 
 
 def save(family: Family, folder: Path) -> Path:

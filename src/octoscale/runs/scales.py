@@ -32,7 +32,7 @@ from octoscale.runs.parts import DamagedPartError, list_parts, read_part, readab
 from octoscale.system.lock import exclusive_run
 
 if TYPE_CHECKING:
-    from octoscale.linear import Fp8Linear
+    from octoscale.layers.linear import Fp8Linear
 
 #: The columns of `scales/*.parquet`. `layer` is null outside a stack of layers. `exponents` is null between the steps
 #: that record it; else it counts the values before scaling by float32's exponent field (backends/base.py).
@@ -217,7 +217,7 @@ def record(
 
 def fp8_layers(model: nn.Module) -> "list[Fp8Linear]":
     """The FP8 layers of a model; ValueError if it has none."""
-    from octoscale.linear import Fp8Linear
+    from octoscale.layers.linear import Fp8Linear
 
     layers = [module for module in model.modules() if isinstance(module, Fp8Linear)]
     if not layers:

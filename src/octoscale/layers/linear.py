@@ -32,9 +32,9 @@ from torch.autograd.function import once_differentiable
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from octoscale.compiled import SEPARATOR, fp8_linear
 from octoscale.kernels import ops
 from octoscale.kernels.ops import Quantized
+from octoscale.layers.compiled import SEPARATOR, fp8_linear
 from octoscale.numerics.formats import ROLES, Role
 from octoscale.numerics.recipe import Operand, Recipe
 from octoscale.numerics.scaling import Delayed, History
