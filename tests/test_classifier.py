@@ -9,7 +9,7 @@ import transformers
 from checkpoints import byte_tokenizer, save_tiny_llama
 
 from octoscale import models
-from octoscale.convert import plan as plan_conversion
+from octoscale.conversion.convert import plan as plan_conversion
 from octoscale.labeled import read_labeled
 from octoscale.numerics.recipe import Recipe
 from octoscale.runs.folder import RunFolder

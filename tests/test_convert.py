@@ -17,9 +17,9 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from octoscale import Fp8Linear, Recipe, convert, revert
-from octoscale.convert import forget_casts, plan
+from octoscale.conversion.convert import forget_casts, plan
+from octoscale.conversion.kinds import KINDS, kind_of
 from octoscale.kernels import ops
-from octoscale.kinds import KINDS, kind_of
 
 MODELS = {**TINY, "stories260K": stories}
 

@@ -11,10 +11,10 @@ from test_cli import run  # noqa: F401
 from torch import nn
 from transformers import AutoModelForCausalLM
 
+from octoscale.conversion.head import StoredEmbedding, put_head_in_fp8
 from octoscale.decoding import fuse
 from octoscale.experiment import run_validation
 from octoscale.export import run_quantization
-from octoscale.fp8_head import StoredEmbedding, put_head_in_fp8
 from octoscale.generate import Sampling, Writer
 from octoscale.hf import OctoscaleConfig, quantize_model
 from octoscale.kernels import ops

@@ -2,7 +2,7 @@
 
 import pytest
 
-from octoscale.kinds import kind_of
+from octoscale.conversion.kinds import kind_of
 
 #: Names of one family a line, in the order q/k/v, output of attention, FFN in, FFN out; "-" where it has none.
 FAMILIES = {

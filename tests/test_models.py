@@ -12,7 +12,7 @@ import torch
 from checkpoints import save_tiny_llama
 
 from octoscale import models, package_index
-from octoscale.convert import plan
+from octoscale.conversion.convert import plan
 from octoscale.models import ModelError, load, named_models, skeleton
 from octoscale.numerics.recipe import Recipe
 from octoscale.package_index import ALIASES, Alias, check_sha256

@@ -8,9 +8,9 @@ from torch import nn
 
 import octoscale
 from octoscale import Recipe
-from octoscale.convert import plan
+from octoscale.conversion.convert import plan
+from octoscale.conversion.trial import layers_not_run
 from octoscale.hf import OctoscaleConfig, quantize_model
-from octoscale.trial import layers_not_run
 
 
 def dbrx():

@@ -10,8 +10,8 @@ from torch import nn
 
 import octoscale
 from octoscale import Recipe
+from octoscale.conversion.trial import layers_not_run
 from octoscale.hf import OctoscaleConfig, quantize_model
-from octoscale.trial import layers_not_run
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 

@@ -9,8 +9,8 @@ from torch.nn.functional import linear
 
 import octoscale
 from octoscale import Fp8Linear, Recipe
-from octoscale.trial import layers_not_run
-from octoscale.weight_reads import BYPASSED, TYPED, WRITTEN, why_kept
+from octoscale.conversion.trial import layers_not_run
+from octoscale.conversion.weight_reads import BYPASSED, TYPED, WRITTEN, why_kept
 
 
 class Block(nn.Module):

@@ -3,7 +3,7 @@
 from models import TINY
 
 from octoscale import Recipe
-from octoscale.convert import plan
+from octoscale.conversion.convert import plan
 from octoscale.materialize import byte_tokenizer
 
 for _make in TINY.values():

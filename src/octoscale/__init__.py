@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from octoscale.callback import TrainerCallback as TrainerCallback
-    from octoscale.convert import ConversionReport as ConversionReport
-    from octoscale.convert import convert as convert
-    from octoscale.convert import forget_casts as forget_casts
-    from octoscale.convert import revert as revert
+    from octoscale.conversion.convert import ConversionReport as ConversionReport
+    from octoscale.conversion.convert import convert as convert
+    from octoscale.conversion.convert import forget_casts as forget_casts
+    from octoscale.conversion.convert import revert as revert
+    from octoscale.conversion.state import fp8_state as fp8_state
+    from octoscale.conversion.state import load_fp8_state as load_fp8_state
     from octoscale.evaluate import perplexity as perplexity
     from octoscale.evaluate import validate as validate
     from octoscale.kernels.ops import Quantized as Quantized
@@ -41,8 +43,6 @@ if TYPE_CHECKING:
     from octoscale.runs.scales import Recorder as Recorder
     from octoscale.runs.scales import read_scales as read_scales
     from octoscale.runs.scales import record as record
-    from octoscale.state import fp8_state as fp8_state
-    from octoscale.state import load_fp8_state as load_fp8_state
     from octoscale.tasks import read_text as read_text
     from octoscale.tasks import token_windows as token_windows
 
@@ -50,10 +50,10 @@ __version__ = "0.1.0"
 
 _MODULE_OF = {
     "TrainerCallback": "callback",
-    "ConversionReport": "convert",
-    "convert": "convert",
-    "forget_casts": "convert",
-    "revert": "convert",
+    "ConversionReport": "conversion.convert",
+    "convert": "conversion.convert",
+    "forget_casts": "conversion.convert",
+    "revert": "conversion.convert",
     "perplexity": "evaluate",
     "validate": "evaluate",
     "FORMATS": "numerics.formats",
@@ -69,8 +69,8 @@ _MODULE_OF = {
     "Amax": "numerics.scaling",
     "Constant": "numerics.scaling",
     "Delayed": "numerics.scaling",
-    "fp8_state": "state",
-    "load_fp8_state": "state",
+    "fp8_state": "conversion.state",
+    "load_fp8_state": "conversion.state",
     "read_text": "tasks",
     "token_windows": "tasks",
     "Recorder": "runs.scales",

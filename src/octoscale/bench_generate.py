@@ -24,9 +24,9 @@ from torch import nn
 
 from octoscale import gguf_shape, models
 from octoscale.bench import Report, has, machine
+from octoscale.conversion.head import put_head_in_fp8
 from octoscale.decoding import fuse
 from octoscale.export import run_quantization
-from octoscale.fp8_head import put_head_in_fp8
 from octoscale.huge_pages import allocate, gather
 from octoscale.kernels.native import Native, Source, chosen
 from octoscale.quantization import Quantization
@@ -214,7 +214,7 @@ _RESIDENT = """
 import sys, psutil, torch, transformers
 from octoscale import models
 from octoscale.decoding import fuse
-from octoscale.fp8_head import put_head_in_fp8
+from octoscale.conversion.head import put_head_in_fp8
 from octoscale.huge_pages import gather
 kind, folder = sys.argv[1:]
 models.load("gpt-10m").model(torch.zeros(1, 4, dtype=torch.long))

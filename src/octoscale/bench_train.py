@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from octoscale import models
 from octoscale.bench import Report, alternate, has, machine, time_over
-from octoscale.convert import convert
-from octoscale.convert import plan as plan_conversion
+from octoscale.conversion.convert import convert
+from octoscale.conversion.convert import plan as plan_conversion
 from octoscale.layers.linear import is_conv1d
 from octoscale.numerics.recipe import Recipe
 from octoscale.runs.scales import Recorder, fp8_layers, record

@@ -8,7 +8,7 @@ Larger values than on that text will saturate; dynamic activations have no such 
 import torch
 from torch import Tensor, nn
 
-from octoscale.convert import plan
+from octoscale.conversion.convert import plan
 from octoscale.numerics.formats import get_format
 from octoscale.numerics.recipe import Recipe
 from octoscale.numerics.scaling import Amax, Constant, amax_to_scale_bias

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from octoscale.checkpoint_files import INDEX, SINGLE, check_complete, find_shards, weights_in
 from octoscale.companions import companions
-from octoscale.convert import ConversionReport
+from octoscale.conversion.convert import ConversionReport
+from octoscale.conversion.ignore import ignored
 from octoscale.fp8_files import name_of_scale, read_entries
-from octoscale.ignore import ignored
 from octoscale.kernels import ops
 from octoscale.layers.layouts import OWN_KEY, Layout
 from octoscale.layers.stored import check_finite_weight

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from octoscale.convert import ConversionReport
+from octoscale.conversion.convert import ConversionReport
 from octoscale.file_names import parameters_of
 from octoscale.fp8_files import read_entries
 

@@ -24,7 +24,7 @@ from octoscale.training import Training, with_preset
 from octoscale.validation import Validation
 
 if TYPE_CHECKING:
-    from octoscale.convert import ConversionReport
+    from octoscale.conversion.convert import ConversionReport
     from octoscale.numerics.recipe import Recipe
 
 app = typer.Typer(
@@ -257,10 +257,10 @@ def _inspected(model: str, recipe: "Recipe", run: bool) -> "tuple[ConversionRepo
 
     A checkpoint in FP8 runs as it is, and the report says what would become of such a model.
     """
-    from octoscale.convert import convert, plan
+    from octoscale.conversion.convert import convert, plan
+    from octoscale.conversion.trial import layers_not_run
     from octoscale.models import is_stored, load, skeleton
     from octoscale.runs.scales import fp8_layers
-    from octoscale.trial import layers_not_run
 
     if not run:
         return plan(skeleton(model), recipe), 0, []

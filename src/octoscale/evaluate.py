@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from octoscale.convert import convert, revert
+from octoscale.conversion.convert import convert, revert
 from octoscale.kernels.bf16_gemm import bf16_through_float32
 from octoscale.layers.linear import Fp8Linear, NonFiniteError
 from octoscale.layers.stored import StoredLinear

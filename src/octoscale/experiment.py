@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from octoscale import models, tasks
-from octoscale.convert import plan as plan_conversion
+from octoscale.conversion.convert import plan as plan_conversion
+from octoscale.conversion.head import put_head_in_fp8
 from octoscale.evaluate import Progress, validate
-from octoscale.fp8_head import put_head_in_fp8
 from octoscale.numerics.formats import PRECISIONS
 from octoscale.numerics.recipe import Recipe, check_names, parse_scaling
 from octoscale.runs.folder import RunFolder

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from octoscale.kinds import KINDS
+from octoscale.conversion.kinds import KINDS
 from octoscale.system.printable import printable
 from octoscale.system.whole_file import replacing
 

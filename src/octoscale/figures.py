@@ -34,6 +34,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from octoscale.conversion.kinds import KINDS
 from octoscale.exponent_figure import exponents_figure
 from octoscale.figure_data import (
     basin,
@@ -66,7 +67,6 @@ from octoscale.figure_style import (
     save,
     with_footer,
 )
-from octoscale.kinds import KINDS
 from octoscale.numerics.formats import ROLES
 from octoscale.run_contents import RunContents, read_run
 from octoscale.sweep import PERPLEXITY_TOLERANCE

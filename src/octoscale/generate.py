@@ -18,8 +18,8 @@ from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
 from octoscale import models
+from octoscale.conversion.head import put_head_in_fp8
 from octoscale.decoding import fuse
-from octoscale.fp8_head import put_head_in_fp8
 from octoscale.hf import OctoscaleConfig
 from octoscale.huge_pages import gather
 from octoscale.numerics.formats import PRECISIONS

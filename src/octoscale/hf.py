@@ -29,19 +29,19 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from octoscale import guard
 from octoscale.checkpoint_files import report_for_files, without_merged
-from octoscale.convert import ConversionReport, ModuleReport, plan, replace_module
+from octoscale.conversion.convert import ConversionReport, ModuleReport, plan, replace_module
+from octoscale.conversion.ignore import ignored
+from octoscale.conversion.plain import why_not_plain
+from octoscale.conversion.weight_reads import why_kept
 from octoscale.file_names import Saving, Target, parameters_of, renamed, shapes_in_files
 from octoscale.fp8_files import Stored, find_stored, name_of_scale, read_entries
-from octoscale.ignore import ignored
 from octoscale.layers.layouts import ACTIVATIONS, LAYOUTS, OWN_KEY, get_layout, scheme_of
 from octoscale.layers.linear import is_linear
 from octoscale.layers.stored import StoredLinear, check_finite_weight, scale_parameter, to_stored
 from octoscale.numerics.formats import FORMATS
 from octoscale.numerics.recipe import Recipe, parse_scaling
 from octoscale.numerics.scaling import Constant
-from octoscale.plain import why_not_plain
 from octoscale.runs.scales import LayerName
-from octoscale.weight_reads import why_kept
 
 METHOD = "octoscale"
 _CODES = frozenset(getattr(torch, fmt.torch_name) for fmt in FORMATS.values())

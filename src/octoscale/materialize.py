@@ -18,9 +18,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from octoscale.checkpoint import WEIGHT_FORMAT, Progress
 from octoscale.checkpoint_files import INDEX
-from octoscale.convert import plan
+from octoscale.conversion.convert import plan
+from octoscale.conversion.ignore import ignored
 from octoscale.fp8_files import name_of_scale
-from octoscale.ignore import ignored
 from octoscale.kernels import ops
 from octoscale.layers.layouts import OWN_KEY, get_layout
 from octoscale.numerics.recipe import Recipe

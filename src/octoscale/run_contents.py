@@ -18,8 +18,8 @@ from typing import Any
 
 import polars as pl
 
+from octoscale.conversion.kinds import KINDS
 from octoscale.kernels.base import NUM_EXPONENT_BINS
-from octoscale.kinds import KINDS
 from octoscale.numerics.formats import FORMATS, ROLES
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import SCHEMA, read_readable_scales

@@ -18,15 +18,15 @@ import transformers
 
 from octoscale import models, resume, tasks
 from octoscale.callback import Progress, TrainerCallback
-from octoscale.convert import convert
-from octoscale.convert import plan as plan_conversion
+from octoscale.conversion.convert import convert
+from octoscale.conversion.convert import plan as plan_conversion
+from octoscale.conversion.state import load_fp8_state
 from octoscale.first_batch import check_first_batch
 from octoscale.model_state import own_memory
 from octoscale.models import LoadedModel
 from octoscale.numerics.recipe import Recipe, parse_scaling
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import run_header
-from octoscale.state import load_fp8_state
 from octoscale.system.lock import exclusive_run
 from octoscale.system.whole_file import write_json
 from octoscale.train_data import Data, labeled_data, only_logits, read_labeled_texts, text_data

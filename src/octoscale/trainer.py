@@ -20,9 +20,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from octoscale.callback import TrainerCallback
+from octoscale.conversion.state import fp8_state
 from octoscale.model_state import load_state, save_state
 from octoscale.runs.files import TRAINED
-from octoscale.state import fp8_state
 from octoscale.system.checksums import write_checksums
 from octoscale.system.manifest import write_manifest
 from octoscale.system.whole_file import write_json

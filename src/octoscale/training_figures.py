@@ -14,8 +14,8 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from octoscale.conversion.kinds import KINDS
 from octoscale.figure_style import KIND_STYLES, LOOKS, ROLE_LABELS, WIDTH, integers, plain, with_footer
-from octoscale.kinds import KINDS
 from octoscale.numerics.formats import ROLES
 from octoscale.training_figure_data import LossCurve, excess_by_step, mean_width, reference_curve
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import octoscale
 from octoscale import Recipe
-from octoscale.convert import plan
+from octoscale.conversion.convert import plan
 from octoscale.export import run_quantization
 from octoscale.hf import OctoscaleConfig
 from octoscale.layers.stored import StoredLinear

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import octoscale
 from octoscale import Recipe
-from octoscale.convert import ConversionReport
+from octoscale.conversion.convert import ConversionReport
 from octoscale.layers.linear import Fp8Linear
 
 E4, E5 = "e4m3fn", "e5m2"

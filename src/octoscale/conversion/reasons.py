@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import nn
 
-from octoscale.kinds import WRAPPED
+from octoscale.conversion.kinds import WRAPPED
+from octoscale.conversion.plain import why_not_plain
+from octoscale.conversion.weight_reads import why_kept
 from octoscale.layers.linear import is_linear
-from octoscale.plain import why_not_plain
-from octoscale.weight_reads import why_kept
 
 #: The last part of the names under which models keep their head.
 HEAD_NAMES = frozenset({"lm_head", "head", "score", "classifier", "embed_out", "qa_outputs", "output", "output_layer"})

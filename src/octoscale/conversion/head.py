@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from octoscale.convert import replace_module
+from octoscale.conversion.convert import replace_module
 from octoscale.layers.layouts import get_layout
 from octoscale.layers.linear import Fp8Linear
 from octoscale.layers.stored import StoredLinear, to_stored

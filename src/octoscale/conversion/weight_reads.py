@@ -24,7 +24,7 @@ from typing import Any
 
 from torch import nn
 
-from octoscale.kinds import WRAPPED
+from octoscale.conversion.kinds import WRAPPED
 
 BYPASSED = "its weight is read without calling it"
 TYPED = "code around it reads the dtype of its weight"

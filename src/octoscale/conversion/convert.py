@@ -20,11 +20,11 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from octoscale.kinds import WRAPPED, kind_of
+from octoscale.conversion.kinds import WRAPPED, kind_of
+from octoscale.conversion.reasons import decoder_stacks, reasons_to_keep
 from octoscale.layers.linear import Fp8Linear, is_linear, to_fp8
 from octoscale.numerics.formats import ROLES
 from octoscale.numerics.recipe import Recipe
-from octoscale.reasons import decoder_stacks, reasons_to_keep
 from octoscale.runs.scales import LayerName, fp8_layers
 
 

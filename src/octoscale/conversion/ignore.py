@@ -10,7 +10,7 @@ Embeddings are not listed, nor a name that has a converted layer below it: some 
 
 from collections.abc import Container, Iterable, Iterator, Mapping
 
-from octoscale.convert import ConversionReport
+from octoscale.conversion.convert import ConversionReport
 
 #: The names that vLLM asks for, to see whether the experts of a layer are in high precision.
 _OF_THE_FIRST_EXPERT = ("0.gate_proj", "0.up_proj", "0.down_proj")
