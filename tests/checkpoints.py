@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from octoscale.checkpoints.settings import Quantization
 from octoscale.export import run_quantization
 from octoscale.materialize import byte_tokenizer
-from octoscale.quantization import Quantization
 
 
 def save_tiny_llama(folder: Path) -> Path:

@@ -10,11 +10,11 @@ from test_cli import run  # noqa: F401
 from transformers import AutoModelForCausalLM
 
 import octoscale
-from octoscale.announced import describe
+from octoscale.checkpoints.announced import describe
+from octoscale.checkpoints.hf import OctoscaleConfig
+from octoscale.checkpoints.settings import Quantization
 from octoscale.export import run_quantization
-from octoscale.hf import OctoscaleConfig
 from octoscale.layers.layouts import LAYOUTS, get_layout, scheme_of
-from octoscale.quantization import Quantization
 
 IDS = torch.arange(1, 12)[None]
 

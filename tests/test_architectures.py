@@ -13,9 +13,9 @@ from test_cli import run  # noqa: F401
 
 import octoscale
 from octoscale.architectures import predicts_tokens
+from octoscale.checkpoints.settings import Quantization
 from octoscale.export import run_quantization
 from octoscale.models import ModelError, skeleton
-from octoscale.quantization import Quantization
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 
 import octoscale
 from octoscale import Recipe
-from octoscale.checkpoint import INDEX, find_shards
+from octoscale.checkpoints.quantize import INDEX, find_shards
+from octoscale.checkpoints.settings import Quantization
+from octoscale.checkpoints.writer import Entry, writing
 from octoscale.export import run_quantization
-from octoscale.quantization import Quantization
-from octoscale.safetensors_file import Entry, writing
 
 
 def save(name: str, folder: Path, **options) -> Path:
@@ -160,16 +160,16 @@ def test_a_killed_run_leaves_no_checkpoint_and_goes_on(tmp_path):
     code = f"""
 import os, signal
 from pathlib import Path
-from octoscale import checkpoint
+from octoscale.checkpoints import quantize
 from octoscale.export import run_quantization
-from octoscale.quantization import Quantization
-write, calls = checkpoint._write_shard, []
+from octoscale.checkpoints.settings import Quantization
+write, calls = quantize._write_shard, []
 def stop(*args):
     calls.append(1)
     if len(calls) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     write(*args)
-checkpoint._write_shard = stop
+quantize._write_shard = stop
 run_quantization(Quantization(model={str(source)!r}), Path({str(tmp_path / "out")!r}))
 """
     environment = {**os.environ, "PYTHONPATH": str(Path(octoscale.__file__).parents[1])}

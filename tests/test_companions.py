@@ -4,7 +4,7 @@ import pytest
 from checkpoints import byte_tokenizer, note, quantize, save_tiny_llama
 from transformers import AutoTokenizer
 
-from octoscale.companions import companions, patterns_of_others
+from octoscale.checkpoints.companions import companions, patterns_of_others
 
 
 @pytest.fixture

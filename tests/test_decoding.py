@@ -13,8 +13,8 @@ from implementations import BACKENDS, using
 from models import TINY, tiny_gpt2, tiny_llama, tokens
 from transformers import DynamicCache, MistralConfig, MistralForCausalLM
 
+from octoscale.checkpoints.hf import OctoscaleConfig
 from octoscale.decoding import fuse, unfuse
-from octoscale.hf import OctoscaleConfig
 from octoscale.layers.linear import NonFiniteError
 from octoscale.layers.stored import StoredLinear
 from octoscale.numerics.formats import FORMATS, get_format

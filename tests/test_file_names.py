@@ -8,13 +8,13 @@ from transformers import LlamaForCausalLM, conversion_mapping
 from transformers.core_model_loading import Chunk, PrefixChange, WeightConverter, WeightRenaming
 
 import octoscale
-from octoscale.checkpoint_files import check_complete
+from octoscale.checkpoints.hf import OctoscaleConfig
+from octoscale.checkpoints.names import Saving, parameters_of
+from octoscale.checkpoints.settings import Quantization
+from octoscale.checkpoints.shards import check_complete
 from octoscale.export import run_quantization
-from octoscale.file_names import Saving, parameters_of
-from octoscale.hf import OctoscaleConfig
 from octoscale.layers.stored import StoredLinear
 from octoscale.models import skeleton
-from octoscale.quantization import Quantization
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 

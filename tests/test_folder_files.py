@@ -17,7 +17,7 @@ import torch
 from checkpoints import save_tiny_llama
 
 from octoscale import models
-from octoscale.folder_files import blamed
+from octoscale.checkpoints.folder import blamed
 from octoscale.models import ModelError
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own

@@ -11,16 +11,16 @@ from test_cli import run  # noqa: F401
 from torch import nn
 from transformers import AutoModelForCausalLM
 
+from octoscale.checkpoints.hf import OctoscaleConfig, quantize_model
+from octoscale.checkpoints.settings import Quantization
 from octoscale.conversion.head import StoredEmbedding, put_head_in_fp8
 from octoscale.decoding import fuse
 from octoscale.experiment import run_validation
 from octoscale.export import run_quantization
 from octoscale.generate import Sampling, Writer
-from octoscale.hf import OctoscaleConfig, quantize_model
 from octoscale.kernels import ops
 from octoscale.layers.stored import StoredLinear
 from octoscale.numerics.scaling import Amax
-from octoscale.quantization import Quantization
 from octoscale.runs.scales import read_scales
 from octoscale.system.heap import page_out
 from octoscale.validation import STORED, Validation

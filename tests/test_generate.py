@@ -11,10 +11,10 @@ from test_cli import run  # noqa: F401
 from transformers import AutoModelForCausalLM, GgufConfig
 
 from octoscale import bench_generate, gguf_shape, terminal
+from octoscale.checkpoints.hf import OctoscaleConfig
+from octoscale.checkpoints.settings import Quantization
 from octoscale.export import run_quantization
 from octoscale.generate import Sampling, Writer, choose_scaling
-from octoscale.hf import OctoscaleConfig
-from octoscale.quantization import Quantization
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 

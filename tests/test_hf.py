@@ -15,12 +15,12 @@ from transformers.core_model_loading import WeightRenaming
 
 import octoscale
 from octoscale import Recipe
-from octoscale.checkpoint import find_shards
+from octoscale.checkpoints.hf import OctoscaleConfig, OctoscaleQuantizer, quantize_model
+from octoscale.checkpoints.quantize import find_shards
+from octoscale.checkpoints.settings import Quantization
 from octoscale.export import run_quantization
-from octoscale.hf import OctoscaleConfig, OctoscaleQuantizer, quantize_model
 from octoscale.layers.layouts import LAYOUTS
 from octoscale.layers.stored import StoredLinear
-from octoscale.quantization import Quantization
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import octoscale.hf  # noqa: F401
 import pytest
 import torch
 from checkpoints import byte_tokenizer, save_tiny_llama
@@ -17,11 +18,10 @@ from safetensors.torch import load_file, save_file
 from test_cli import run  # noqa: F401
 from transformers import AutoModelForCausalLM
 
-import octoscale.hf  # noqa: F401
 from octoscale import models
+from octoscale.checkpoints.settings import Quantization
 from octoscale.export import run_quantization
 from octoscale.models import ModelError
-from octoscale.quantization import Quantization
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 

@@ -12,13 +12,13 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 
 import octoscale
 from octoscale import Recipe
-from octoscale.checkpoint import find_shards
+from octoscale.checkpoints.hf import OctoscaleConfig
+from octoscale.checkpoints.quantize import find_shards
+from octoscale.checkpoints.settings import Quantization
 from octoscale.conversion.convert import plan
 from octoscale.conversion.ignore import ignored
 from octoscale.export import run_quantization
-from octoscale.hf import OctoscaleConfig
 from octoscale.layers.layouts import LAYOUTS
-from octoscale.quantization import Quantization
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 

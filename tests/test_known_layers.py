@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import DynamicCache, MistralConfig, MistralForCausalLM, cache_utils, masking_utils
 
+from octoscale.checkpoints.hf import OctoscaleConfig, quantize_model
 from octoscale.conversion.convert import replace_module
 from octoscale.decoding import fuse, unfuse
-from octoscale.hf import OctoscaleConfig, quantize_model
 from octoscale.numerics.formats import FORMATS
 from octoscale.numerics.recipe import Operand, Recipe
 from octoscale.numerics.scaling import Amax

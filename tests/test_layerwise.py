@@ -13,10 +13,10 @@ from test_cli import run  # noqa: F401
 from torch import nn
 
 from octoscale import models
+from octoscale.checkpoints.settings import Quantization
 from octoscale.evaluate import _window_loss, validate
 from octoscale.export import run_quantization
 from octoscale.layerwise import losses_by_layer
-from octoscale.quantization import Quantization
 from octoscale.runs import scales
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own

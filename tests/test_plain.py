@@ -10,9 +10,9 @@ from transformers.pytorch_utils import Conv1D
 
 import octoscale
 from octoscale import Fp8Linear, Recipe
+from octoscale.checkpoints.hf import OctoscaleConfig, quantize_model
 from octoscale.conversion.convert import plan
 from octoscale.conversion.plain import why_not_plain
-from octoscale.hf import OctoscaleConfig, quantize_model
 
 
 class Plain(nn.Linear):

@@ -8,9 +8,9 @@ from torch import nn
 
 import octoscale
 from octoscale import Recipe
+from octoscale.checkpoints.hf import OctoscaleConfig, quantize_model
 from octoscale.conversion.convert import plan
 from octoscale.conversion.trial import layers_not_run
-from octoscale.hf import OctoscaleConfig, quantize_model
 
 
 def dbrx():

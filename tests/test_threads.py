@@ -10,8 +10,8 @@ from models import tiny_llama, tokens
 
 import octoscale
 from octoscale import Recipe
+from octoscale.checkpoints.hf import OctoscaleConfig, quantize_model
 from octoscale.decoding import fuse
-from octoscale.hf import OctoscaleConfig, quantize_model
 from octoscale.huge_pages import gather
 from octoscale.numerics.recipe import parse_scaling
 from octoscale.numerics.scaling import History

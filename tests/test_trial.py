@@ -10,8 +10,8 @@ from torch import nn
 
 import octoscale
 from octoscale import Recipe
+from octoscale.checkpoints.hf import OctoscaleConfig, quantize_model
 from octoscale.conversion.trial import layers_not_run
-from octoscale.hf import OctoscaleConfig, quantize_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 

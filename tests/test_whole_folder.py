@@ -10,8 +10,8 @@ import pytest
 from checkpoints import contents, note, quantize, save_tiny_llama
 from test_cli import run  # noqa: F401
 
+from octoscale.checkpoints.settings import Quantization
 from octoscale.export import run_quantization
-from octoscale.quantization import Quantization
 from octoscale.system.manifest import MANIFEST
 from octoscale.system.whole_folder import BEGUN
 
@@ -207,9 +207,9 @@ def test_a_replacement_that_is_cut_short_anywhere(number, exchanges, source, mon
 
 def test_a_writer_holds_its_folder(source, monkeypatch):
     """The second command on the same folder, while the first is in the middle of it."""
-    from octoscale import checkpoint
+    from octoscale.checkpoints import quantize
 
-    out, write_rest = source.parent / "out", checkpoint._write_rest
+    out, write_rest = source.parent / "out", quantize._write_rest
 
     def meanwhile(*arguments):
         monkeypatch.undo()
@@ -217,7 +217,7 @@ def test_a_writer_holds_its_folder(source, monkeypatch):
             quantize(source, out)
         write_rest(*arguments)
 
-    monkeypatch.setattr(checkpoint, "_write_rest", meanwhile)
+    monkeypatch.setattr(quantize, "_write_rest", meanwhile)
     assert quantize(source, out) == quantize(source, source.parent / "alone")
 
 

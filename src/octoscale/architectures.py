@@ -11,7 +11,7 @@ import torch
 import transformers
 from transformers.models.auto import modeling_auto as auto
 
-from octoscale.checkpoint_files import missing_text
+from octoscale.checkpoints.shards import missing_text
 
 #: Tables of transformers whose models read a text and predict its next token. Pictures beside it are no must.
 _CAUSAL = (

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from octoscale import models
 from octoscale.bench import Report, machine
+from octoscale.checkpoints.headers import read_entries
+from octoscale.checkpoints.settings import Quantization
 from octoscale.export import run_quantization
-from octoscale.fp8_files import read_entries
-from octoscale.quantization import Quantization
 
 ROUNDS = 9
 #: What quantizing may take beside the largest tensor, three times.
@@ -80,7 +80,7 @@ import sys, threading
 from pathlib import Path
 from octoscale.export import run_quantization
 from octoscale.system.heap import keep_freed_memory
-from octoscale.quantization import Quantization
+from octoscale.checkpoints.settings import Quantization
 
 def anonymous():
     rows = Path("/proc/self/status").read_text().splitlines()

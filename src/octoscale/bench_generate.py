@@ -24,12 +24,12 @@ from torch import nn
 
 from octoscale import gguf_shape, models
 from octoscale.bench import Report, has, machine
+from octoscale.checkpoints.settings import Quantization
 from octoscale.conversion.head import put_head_in_fp8
 from octoscale.decoding import fuse
 from octoscale.export import run_quantization
 from octoscale.huge_pages import allocate, gather
 from octoscale.kernels.native import Native, Source, chosen
-from octoscale.quantization import Quantization
 
 PROMPT, NEW_TOKENS, PREFILL, ROUNDS = 16, 64, 512, 5
 _SLOW_TOKENS = 8

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from octoscale.asked import check_training, check_validation
-from octoscale.quantization import Quantization
+from octoscale.checkpoints.settings import Quantization
 from octoscale.system.explained import explained
 from octoscale.system.heap import keep_freed_memory
 from octoscale.system.printable import printable

@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from octoscale import models, tasks
-from octoscale.calibrate import calibrate
-from octoscale.checkpoint import Export, Progress, check_out, quantize_checkpoint, state_of_source
-from octoscale.checkpoint_files import check_shapes, find_shards, report_for_files, surplus_in
+from octoscale.checkpoints.calibrate import calibrate
+from octoscale.checkpoints.quantize import Export, Progress, check_out, quantize_checkpoint, state_of_source
+from octoscale.checkpoints.settings import Quantization
+from octoscale.checkpoints.shards import check_shapes, find_shards, report_for_files, surplus_in
 from octoscale.conversion.convert import plan
 from octoscale.layers.layouts import get_layout
 from octoscale.numerics.recipe import Recipe, parse_scaling
 from octoscale.numerics.scaling import Constant
-from octoscale.quantization import Quantization
 
 
 def run_quantization(

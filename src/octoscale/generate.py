@@ -18,9 +18,9 @@ from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
 from octoscale import models
+from octoscale.checkpoints.hf import OctoscaleConfig
 from octoscale.conversion.head import put_head_in_fp8
 from octoscale.decoding import fuse
-from octoscale.hf import OctoscaleConfig
 from octoscale.huge_pages import gather
 from octoscale.numerics.formats import PRECISIONS
 from octoscale.tasks import embeddings_of, positions_of

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from octoscale.folder_files import GENERATION_CONFIG, read_object
+from octoscale.checkpoints.folder import GENERATION_CONFIG, read_object
 
 _LARGEST = 2**31
 

@@ -16,16 +16,16 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from octoscale.checkpoint import WEIGHT_FORMAT, Progress
-from octoscale.checkpoint_files import INDEX
+from octoscale.checkpoints.headers import name_of_scale
+from octoscale.checkpoints.quantize import WEIGHT_FORMAT, Progress
+from octoscale.checkpoints.shards import INDEX
+from octoscale.checkpoints.writer import DTYPE_NAMES, Entry, writing
 from octoscale.conversion.convert import plan
 from octoscale.conversion.ignore import ignored
-from octoscale.fp8_files import name_of_scale
 from octoscale.kernels import ops
 from octoscale.layers.layouts import OWN_KEY, get_layout
 from octoscale.numerics.recipe import Recipe
 from octoscale.numerics.scaling import Constant
-from octoscale.safetensors_file import DTYPE_NAMES, Entry, writing
 from octoscale.sizes import SIZES, config_of_size
 from octoscale.system.lock import exclusive
 from octoscale.system.manifest import write_manifest

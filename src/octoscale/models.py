@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 
-from octoscale.announced import announce
 from octoscale.architectures import check_loaded, class_of, has_classifier, predicts_tokens, without_weights
-from octoscale.checkpoint_files import INDEX, SINGLE, check_complete, check_shapes, find_shards
-from octoscale.companions import patterns_of_others
-from octoscale.folder_files import check_folder, explain_config, read_config
+from octoscale.checkpoints.announced import announce
+from octoscale.checkpoints.companions import patterns_of_others
+from octoscale.checkpoints.folder import check_folder, explain_config, read_config
+from octoscale.checkpoints.shards import INDEX, SINGLE, check_complete, check_shapes, find_shards
 from octoscale.generation_settings import check_generation_settings
 from octoscale.layers.layouts import scheme_of
 from octoscale.model_errors import READ_ERRORS, explain

@@ -9,7 +9,7 @@ from typing import Any
 import transformers
 from tokenizers import Tokenizer
 
-from octoscale.folder_files import blamed, explain, read_object
+from octoscale.checkpoints.folder import blamed, explain, read_object
 
 TOKENIZER = "tokenizer.json"
 

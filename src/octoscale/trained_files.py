@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from octoscale.companions import companions
+from octoscale.checkpoints.companions import companions
 from octoscale.models import LoadedModel, local_folder
 
 #: What the source's folder has of a training, of people's words about that model, and of weights beside it.

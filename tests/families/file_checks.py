@@ -10,11 +10,11 @@ from torch import Tensor
 
 import octoscale
 from octoscale import Recipe
+from octoscale.checkpoints.hf import OctoscaleConfig
+from octoscale.checkpoints.settings import Quantization
 from octoscale.conversion.convert import plan
 from octoscale.export import run_quantization
-from octoscale.hf import OctoscaleConfig
 from octoscale.layers.stored import StoredLinear
-from octoscale.quantization import Quantization
 
 
 def save(family: Family, folder: Path) -> Path:

@@ -15,8 +15,8 @@ from transformers import GenerationConfig
 
 import octoscale
 from octoscale import Recipe
+from octoscale.checkpoints.hf import OctoscaleConfig, quantize_model
 from octoscale.decoding import fuse
-from octoscale.hf import OctoscaleConfig, quantize_model
 
 NEW_TOKENS = 6
 

@@ -1,7 +1,7 @@
 """transformers: quantize while loading, load FP8 checkpoints and keep them FP8, save them.
 
     import octoscale.hf
-    from octoscale.hf import OctoscaleConfig
+    from octoscale.checkpoints.hf import OctoscaleConfig
 
     model = AutoModelForCausalLM.from_pretrained("my-llama", quantization_config=OctoscaleConfig("amax"))
     model.save_pretrained("my-llama-fp8")                           # in a layout that vLLM and transformers read
@@ -27,14 +27,14 @@ from transformers.quantizers import HfQuantizer, register_quantization_config, r
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from octoscale import guard
-from octoscale.checkpoint_files import report_for_files, without_merged
+from octoscale.checkpoints import guard
+from octoscale.checkpoints.headers import Stored, find_stored, name_of_scale, read_entries
+from octoscale.checkpoints.names import Saving, Target, parameters_of, renamed, shapes_in_files
+from octoscale.checkpoints.shards import report_for_files, without_merged
 from octoscale.conversion.convert import ConversionReport, ModuleReport, plan, replace_module
 from octoscale.conversion.ignore import ignored
 from octoscale.conversion.plain import why_not_plain
 from octoscale.conversion.weight_reads import why_kept
-from octoscale.file_names import Saving, Target, parameters_of, renamed, shapes_in_files
-from octoscale.fp8_files import Stored, find_stored, name_of_scale, read_entries
 from octoscale.layers.layouts import ACTIVATIONS, LAYOUTS, OWN_KEY, get_layout, scheme_of
 from octoscale.layers.linear import is_linear
 from octoscale.layers.stored import StoredLinear, check_finite_weight, scale_parameter, to_stored

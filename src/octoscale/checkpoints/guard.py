@@ -11,8 +11,8 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from octoscale.file_names import parameters_of
-from octoscale.fp8_files import is_packed, read_entries
+from octoscale.checkpoints.headers import is_packed, read_entries
+from octoscale.checkpoints.names import parameters_of
 
 _LOAD = "_load_pretrained_model"
 

@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from octoscale.checkpoints.headers import read_entries
+from octoscale.checkpoints.names import parameters_of
 from octoscale.conversion.convert import ConversionReport
-from octoscale.file_names import parameters_of
-from octoscale.fp8_files import read_entries
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"

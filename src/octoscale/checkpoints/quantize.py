@@ -19,17 +19,17 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from octoscale.checkpoint_files import INDEX, SINGLE, check_complete, find_shards, weights_in
-from octoscale.companions import companions
+from octoscale.checkpoints.companions import companions
+from octoscale.checkpoints.headers import name_of_scale, read_entries
+from octoscale.checkpoints.shards import INDEX, SINGLE, check_complete, find_shards, weights_in
+from octoscale.checkpoints.writer import Entry, writing
 from octoscale.conversion.convert import ConversionReport
 from octoscale.conversion.ignore import ignored
-from octoscale.fp8_files import name_of_scale, read_entries
 from octoscale.kernels import ops
 from octoscale.layers.layouts import OWN_KEY, Layout
 from octoscale.layers.stored import check_finite_weight
 from octoscale.numerics.recipe import Operand, Recipe
 from octoscale.numerics.scaling import Constant
-from octoscale.safetensors_file import Entry, writing
 from octoscale.system.lock import exclusive
 from octoscale.system.manifest import write_manifest
 from octoscale.system.terms import FILES, begin_or_resume, check_unchanged, state_of

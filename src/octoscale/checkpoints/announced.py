@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from octoscale.fp8_files import is_packed, read_entries
+from octoscale.checkpoints.headers import is_packed, read_entries
 from octoscale.layers.layouts import get_layout, scheme_of
 
 MODELOPT_FILE = "hf_quant_config.json"

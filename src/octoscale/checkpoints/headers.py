@@ -11,9 +11,9 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from octoscale.file_names import Target
+from octoscale.checkpoints.names import Target
+from octoscale.checkpoints.writer import Entry
 from octoscale.layers.layouts import LAYOUTS, Layout
-from octoscale.safetensors_file import Entry
 
 #: From names of tensors to what they become in a model.
 Targets = Callable[[Iterable[str]], Mapping[str, Target]]
