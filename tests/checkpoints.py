@@ -6,8 +6,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from octoscale.checkpoints.settings import Quantization
-from octoscale.export import run_quantization
-from octoscale.materialize import byte_tokenizer
+from octoscale.models.export import run_quantization
+from octoscale.models.materialize import byte_tokenizer
 
 
 def save_tiny_llama(folder: Path) -> Path:

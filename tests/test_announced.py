@@ -13,8 +13,8 @@ import octoscale
 from octoscale.checkpoints.announced import describe
 from octoscale.checkpoints.hf import OctoscaleConfig
 from octoscale.checkpoints.settings import Quantization
-from octoscale.export import run_quantization
 from octoscale.layers.layouts import LAYOUTS, get_layout, scheme_of
+from octoscale.models.export import run_quantization
 
 IDS = torch.arange(1, 12)[None]
 
@@ -70,7 +70,7 @@ def test_each_format_of_codes_is_named(dtype, source):
     save_file(content, source / "model.safetensors", {"format": "pt"})
     name = {torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2"}[dtype]
     with pytest.raises(
-        octoscale.models.ModelError, match=rf"up_proj.weight in model.safetensors is {name}, and config"
+        octoscale.models.loading.ModelError, match=rf"up_proj.weight in model.safetensors is {name}, and config"
     ):
         octoscale.load(str(source))
 
@@ -102,7 +102,7 @@ def test_modelopts_fp8_is_read_with_its_scales(activations, where, source):
 )
 def test_what_modelopt_says_otherwise_is_named(text, message, source):
     (source / "hf_quant_config.json").write_text(text)
-    with pytest.raises(octoscale.models.ModelError, match=message):
+    with pytest.raises(octoscale.models.loading.ModelError, match=message):
         octoscale.load(str(source))
 
 
@@ -183,7 +183,9 @@ def test_integers_in_the_place_of_weights_are_refused(dtype, source):
     content["model.layers.1.mlp.up_proj.weight"] = content["model.layers.1.mlp.up_proj.weight"].to(dtype)
     save_file(content, source / "model.safetensors", {"format": "pt"})
     name = {torch.int8: "I8", torch.uint8: "U8", torch.int32: "I32"}[dtype]
-    with pytest.raises(octoscale.models.ModelError, match=rf"up_proj.weight is {name} in .*, and config.json does not"):
+    with pytest.raises(
+        octoscale.models.loading.ModelError, match=rf"up_proj.weight is {name} in .*, and config.json does not"
+    ):
         octoscale.load(str(source))
     with pytest.raises(ValueError, match=rf"up_proj.weight is {name} in "):
         run_quantization(Quantization(model=str(source)), source.parent / "out")
@@ -234,5 +236,5 @@ def test_a_wrong_scaling_of_our_own_is_named(value, source):
     folder = fp8(source)
     own = json.loads((folder / "config.json").read_text())["octoscale"]
     edit(folder, octoscale={**own, "scaling": value})
-    with pytest.raises(octoscale.models.ModelError, match=r"config.json: octoscale.numerics.scaling is "):
+    with pytest.raises(octoscale.models.loading.ModelError, match=r"config.json: octoscale.numerics.scaling is "):
         octoscale.load(str(folder))

@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 from test_cli import run  # noqa: F401
 
 import octoscale
-from octoscale.architectures import predicts_tokens
 from octoscale.checkpoints.settings import Quantization
-from octoscale.export import run_quantization
-from octoscale.models import ModelError, skeleton
+from octoscale.models.architectures import predicts_tokens
+from octoscale.models.export import run_quantization
+from octoscale.models.loading import ModelError, skeleton
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

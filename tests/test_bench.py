@@ -7,8 +7,9 @@ import pytest
 import torch
 from models import tiny_llama
 
-from octoscale import bench, bench_checkpoint, bench_train, models, terminal
+from octoscale import bench, bench_checkpoint, bench_train, terminal
 from octoscale.kernels import ops
+from octoscale.models import loading
 from octoscale.numerics.scaling import Amax
 
 
@@ -84,10 +85,10 @@ def test_neighbours_are_compared_in_both_orders(monkeypatch):
 
 def test_a_training_step_is_measured_with_the_ratios_that_are_promised(monkeypatch):
     """Oracle: FP8 keeps one byte where bfloat16 keeps two, of the inputs and of the weights."""
-    small = models.Size(
+    small = loading.Size(
         family="gpt", d_model=64, num_layers=2, num_heads=2, num_kv_heads=2, d_ffn=256, max_positions=64
     )
-    monkeypatch.setitem(models.SIZES, "gpt-111m", small)
+    monkeypatch.setitem(loading.SIZES, "gpt-111m", small)
     report = bench_train.train("gpt-111m", batch=2, window=32, rounds=1)
     assert set(report["ratios"]) == {
         "step_time_over_bf16",

@@ -19,7 +19,7 @@ from octoscale import Recipe
 from octoscale.checkpoints.quantize import INDEX, find_shards
 from octoscale.checkpoints.settings import Quantization
 from octoscale.checkpoints.writer import Entry, writing
-from octoscale.export import run_quantization
+from octoscale.models.export import run_quantization
 
 
 def save(name: str, folder: Path, **options) -> Path:
@@ -161,7 +161,7 @@ def test_a_killed_run_leaves_no_checkpoint_and_goes_on(tmp_path):
 import os, signal
 from pathlib import Path
 from octoscale.checkpoints import quantize
-from octoscale.export import run_quantization
+from octoscale.models.export import run_quantization
 from octoscale.checkpoints.settings import Quantization
 write, calls = quantize._write_shard, []
 def stop(*args):

@@ -8,9 +8,9 @@ import torch
 import transformers
 from checkpoints import byte_tokenizer, save_tiny_llama
 
-from octoscale import models
 from octoscale.conversion.convert import plan as plan_conversion
-from octoscale.labeled import read_labeled
+from octoscale.models import loading
+from octoscale.models.labels import read_labeled
 from octoscale.numerics.recipe import Recipe
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import read_scales
@@ -43,8 +43,10 @@ def words(tmp_path_factory):
 
 @pytest.fixture
 def small_gpt(monkeypatch):
-    small = models.Size(family="gpt", d_model=16, num_layers=1, num_heads=2, num_kv_heads=2, d_ffn=32, max_positions=64)
-    monkeypatch.setitem(models.SIZES, "gpt-111m", small)
+    small = loading.Size(
+        family="gpt", d_model=16, num_layers=1, num_heads=2, num_kv_heads=2, d_ffn=32, max_positions=64
+    )
+    monkeypatch.setitem(loading.SIZES, "gpt-111m", small)
 
 
 def test_a_classifier_learns_in_fp8(words, tmp_path):
@@ -64,7 +66,7 @@ def test_the_measured_accuracy_is_that_of_the_saved_model(words, tmp_path):
 
     run = run_training(Training(**{**words, "steps": 4}, scaling="fp32", dtype="fp32"), tmp_path / "run")
     model = AutoModelForSequenceClassification.from_pretrained(run.model)
-    encode = models.load(words["model"]).encode
+    encode = loading.load(words["model"]).encode
     texts = read_labeled(words["task"])
     with torch.no_grad():
         answers = [int(model(torch.tensor([encode(text)[:16]])).logits.argmax()) for text in texts.texts]
@@ -75,7 +77,7 @@ def test_the_measured_accuracy_is_that_of_the_saved_model(words, tmp_path):
 
 
 def test_a_gpt_of_the_paper_becomes_a_classifier(words, small_gpt, tmp_path):
-    assert models.load("gpt-111m", num_labels=3).model.score.weight.shape == (3, 16)
+    assert loading.load("gpt-111m", num_labels=3).model.score.weight.shape == (3, 16)
     plan = Training(**{**words, "model": "gpt-111m", "steps": 2, "eval_task": None}, scaling="cscale:0")
     run = run_training(plan, tmp_path / "run")
     assert run.read_json(run.summary)["validation_accuracy"]["after"] >= 0
@@ -83,14 +85,14 @@ def test_a_gpt_of_the_paper_becomes_a_classifier(words, small_gpt, tmp_path):
 
 
 def test_the_head_stays_out_of_fp8(words):
-    model = models.load(words["model"], num_labels=3).model
+    model = loading.load(words["model"], num_labels=3).model
     kept = [row.module for row in plan_conversion(model, Recipe.amax()).skipped]
     assert "score" in kept
     assert model.score.weight.shape[0] == 3
 
 
 def test_the_seed_decides_the_head(words):
-    first, same, other = (models.load(words["model"], num_labels=2, seed=seed).model for seed in (0, 0, 1))
+    first, same, other = (loading.load(words["model"], num_labels=2, seed=seed).model for seed in (0, 0, 1))
     assert torch.equal(first.score.weight, same.score.weight)
     assert not torch.equal(first.score.weight, other.score.weight)
 
@@ -130,7 +132,7 @@ def test_a_classifier_of_nan_says_so(words, tmp_path):
 
 
 def test_long_texts_are_cut_off(words):
-    loaded = models.load(words["model"], num_labels=2)
+    loaded = loading.load(words["model"], num_labels=2)
     texts = read_labeled(words["task"])
     data = labeled_data(Training(**{**words, "window": 5}), texts, texts, loaded)
     assert max(len(data.train[index]["input_ids"]) for index in range(len(data.train))) == 5

@@ -9,10 +9,10 @@ from checkpoints import save_tiny_llama
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers import models as backends
 
-from octoscale import models
-from octoscale.classifier_ids import choose_filling, fill_up, make_reader
-from octoscale.labeled import read_labeled
-from octoscale.models import LoadedModel
+from octoscale.models import loading
+from octoscale.models.classifier_ids import choose_filling, fill_up, make_reader
+from octoscale.models.labels import read_labeled
+from octoscale.models.loading import LoadedModel
 from octoscale.train import run_training
 from octoscale.train_data import labeled_data
 from octoscale.training import Training
@@ -195,12 +195,12 @@ def test_a_loaded_classifier_has_special_tokens_and_a_language_model_none(tmp_pa
     bert().save_pretrained(tmp_path / "bert")
     tokenizer_like(TEMPLATES["bert"]).save_pretrained(tmp_path / "bert")
     assert (
-        models.load(str(tmp_path / "bert"), num_labels=2).encode("a")
+        loading.load(str(tmp_path / "bert"), num_labels=2).encode("a")
         == tokenizer_like(TEMPLATES["bert"])("a").input_ids
     )
     causal = save_tiny_llama(tmp_path / "llama")
     tokenizer_like(TEMPLATES["llama"]).save_pretrained(causal)
-    assert len(models.load(str(causal)).encode("a")) == 1
+    assert len(loading.load(str(causal)).encode("a")) == 1
 
 
 def test_a_token_beyond_the_vocabulary_is_one_line(tmp_path):
@@ -214,7 +214,7 @@ def test_a_token_beyond_the_vocabulary_is_one_line(tmp_path):
 def test_bytes_and_tokenizers_without_special_tokens_read_as_before(tmp_path):
     """Oracle: the ids of the text, cut off; two texts with a line break between."""
     folder = str(save_tiny_llama(tmp_path / "llama"))
-    model = models.load(folder, num_labels=2)
+    model = loading.load(folder, num_labels=2)
     read = make_reader(model, 9)
     assert read(["good film"])["input_ids"].tolist() == model.encode("good film")[:9]
     assert read(["good", "film"])["input_ids"].tolist() == model.encode("good\nfilm")[:9]

@@ -117,10 +117,12 @@ def test_a_task_is_answered_under_each_scaling(run, checkpoint, text, tmp_path):
 
 
 def test_paper_sizes_read_bytes_and_say_so(run, text, monkeypatch):
-    from octoscale import models
+    from octoscale.models import loading
 
-    small = models.Size(family="gpt", d_model=16, num_layers=1, num_heads=2, num_kv_heads=2, d_ffn=32, max_positions=64)
-    monkeypatch.setitem(models.SIZES, "gpt-111m", small)
+    small = loading.Size(
+        family="gpt", d_model=16, num_layers=1, num_heads=2, num_kv_heads=2, d_ffn=32, max_positions=64
+    )
+    monkeypatch.setitem(loading.SIZES, "gpt-111m", small)
     code, out, _ = run("validate", "gpt-111m", "--text", text, "--window", 32, "--tokens", 64)
     assert code == 0
     assert "random weights" in out
@@ -320,12 +322,12 @@ def test_train_with_bad_input_is_one_line_and_leaves_nothing(run, checkpoint, te
 
 def test_a_preset_gives_way_to_options(run, text, tmp_path, monkeypatch):
     """Oracle: the plan in run.json: the paper's row for 111M, but for the two options that were given."""
-    from octoscale import models
+    from octoscale.models import loading
 
-    small = models.Size(
+    small = loading.Size(
         family="gpt", d_model=16, num_layers=1, num_heads=2, num_kv_heads=2, d_ffn=32, max_positions=128
     )
-    monkeypatch.setitem(models.SIZES, "gpt-111m", small)
+    monkeypatch.setitem(loading.SIZES, "gpt-111m", small)
     args = ["--preset", "paper", "--accumulate", 1, "--dtype", "fp32", "--steps", 1, "--text", text]
     code, _, err = run("train", "gpt-111m", *args, "--out", tmp_path / "run")
     assert code == 0, err

@@ -12,8 +12,8 @@ from transformers import LlamaForCausalLM
 
 import octoscale
 from octoscale.evaluate import Score, accuracy, perplexity, summarize, validate
+from octoscale.models.tasks import Question, Task
 from octoscale.runs.folder import RunFolder
-from octoscale.tasks import Question, Task
 from octoscale.terminal import scores_table
 
 

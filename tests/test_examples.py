@@ -10,7 +10,7 @@ import torch
 from checkpoints import save_tiny_llama
 
 import octoscale
-from octoscale.models import load
+from octoscale.models.loading import load
 from octoscale.runs.scales import read_scales
 
 ROOT = Path(__file__).resolve().parent.parent

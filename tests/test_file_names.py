@@ -12,9 +12,9 @@ from octoscale.checkpoints.hf import OctoscaleConfig
 from octoscale.checkpoints.names import Saving, parameters_of
 from octoscale.checkpoints.settings import Quantization
 from octoscale.checkpoints.shards import check_complete
-from octoscale.export import run_quantization
 from octoscale.layers.stored import StoredLinear
-from octoscale.models import skeleton
+from octoscale.models.export import run_quantization
+from octoscale.models.loading import skeleton
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 

@@ -8,7 +8,7 @@ from models import VOCABULARY, tiny_gpt2, tiny_llama
 from transformers import Blip2Config, Blip2ForConditionalGeneration
 
 from octoscale.first_batch import check_first_batch
-from octoscale.model_errors import ModelError
+from octoscale.models.errors import ModelError
 from octoscale.train import run_training
 from octoscale.training import Training
 

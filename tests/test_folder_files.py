@@ -16,9 +16,9 @@ import pytest
 import torch
 from checkpoints import save_tiny_llama
 
-from octoscale import models
 from octoscale.checkpoints.folder import blamed
-from octoscale.models import ModelError
+from octoscale.models import loading
+from octoscale.models.loading import ModelError
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 
@@ -82,7 +82,7 @@ def mutations(whole: Path, name: str) -> Iterator[tuple[tuple, str, str]]:
 
 def use(folder: Path) -> str:
     """Load a model, let it read a text, and go on with it; returns its note."""
-    loaded = models.load(str(folder), torch.float32)
+    loaded = loading.load(str(folder), torch.float32)
     if loaded.encode is None:
         return loaded.note
     ids = torch.tensor([loaded.encode("abcd")])
@@ -143,14 +143,14 @@ def test_every_wrong_value_is_named_with_its_file(name, whole, folder):
 def test_the_key_that_is_to_blame_is_named(name, key, value, message, folder):
     change(folder, name, lambda content: content.update({key: value}))
     with pytest.raises(ModelError) as caught:
-        models.load(str(folder))
+        loading.load(str(folder))
     assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("key", ["model_max_length", "tokenizer_class", "extra_special_tokens"])
 def test_a_tokenizer_that_cannot_be_used_is_named_with_the_key(key, folder):
     change(folder, "tokenizer_config.json", lambda content: content.update({key: [[1]]}))
-    loaded = models.load(str(folder))
+    loaded = loading.load(str(folder))
     assert loaded.encode is None
     assert f"tokenizer_config.json: {key} is [[1]]: " in loaded.note
 
@@ -160,7 +160,7 @@ def test_a_tokenizer_that_cannot_be_used_is_named_with_the_key(key, folder):
 def test_a_file_that_is_no_json_object_is_named(name, text, folder):
     (folder / name).write_bytes(text.encode("latin-1"))
     try:
-        note = models.load(str(folder)).note
+        note = loading.load(str(folder)).note
     except ModelError as error:
         note = str(error)
     assert name in note
@@ -195,7 +195,7 @@ def test_what_is_no_regular_file_is_never_opened(name, make, folder):
     (folder / name).unlink(missing_ok=True)
     make(folder / name)
     kind = {make_pipe: "a pipe", make_socket: "a socket", make_device: "a device"}[make]
-    for take in (models.load, models.skeleton, models.is_stored):
+    for take in (loading.load, loading.skeleton, loading.is_stored):
         with pytest.raises(ModelError, match=rf"{name} is {kind}: only regular files are read"):
             take(str(folder))
 
@@ -204,7 +204,7 @@ def test_a_link_to_a_regular_file_is_one(whole, tmp_path):
     """As the hub's cache keeps them."""
     for path in whole.iterdir():
         (tmp_path / path.name).symlink_to(path)
-    assert models.load(str(tmp_path)).note == ""
+    assert loading.load(str(tmp_path)).note == ""
 
 
 def test_blamed_finds_the_value_without_which_all_is_well():

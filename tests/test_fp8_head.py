@@ -16,10 +16,10 @@ from octoscale.checkpoints.settings import Quantization
 from octoscale.conversion.head import StoredEmbedding, put_head_in_fp8
 from octoscale.decoding import fuse
 from octoscale.experiment import run_validation
-from octoscale.export import run_quantization
 from octoscale.generate import Sampling, Writer
 from octoscale.kernels import ops
 from octoscale.layers.stored import StoredLinear
+from octoscale.models.export import run_quantization
 from octoscale.numerics.scaling import Amax
 from octoscale.runs.scales import read_scales
 from octoscale.system.heap import page_out

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, GgufConfig
 from octoscale import bench_generate, gguf_shape, terminal
 from octoscale.checkpoints.hf import OctoscaleConfig
 from octoscale.checkpoints.settings import Quantization
-from octoscale.export import run_quantization
 from octoscale.generate import Sampling, Writer, choose_scaling
+from octoscale.models.export import run_quantization
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 

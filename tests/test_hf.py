@@ -18,9 +18,9 @@ from octoscale import Recipe
 from octoscale.checkpoints.hf import OctoscaleConfig, OctoscaleQuantizer, quantize_model
 from octoscale.checkpoints.quantize import find_shards
 from octoscale.checkpoints.settings import Quantization
-from octoscale.export import run_quantization
 from octoscale.layers.layouts import LAYOUTS
 from octoscale.layers.stored import StoredLinear
+from octoscale.models.export import run_quantization
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 

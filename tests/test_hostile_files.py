@@ -18,10 +18,10 @@ from safetensors.torch import load_file, save_file
 from test_cli import run  # noqa: F401
 from transformers import AutoModelForCausalLM
 
-from octoscale import models
 from octoscale.checkpoints.settings import Quantization
-from octoscale.export import run_quantization
-from octoscale.models import ModelError
+from octoscale.models import loading
+from octoscale.models.export import run_quantization
+from octoscale.models.loading import ModelError
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 
@@ -200,7 +200,7 @@ def test_no_pickle_is_ever_loaded(name, folder, tmp_path, run):  # noqa: F811
     code, _, err = run("generate", folder, "--prompt", "x")
     assert code == 2, err
     with pytest.raises(ModelError):
-        models.load(str(folder))
+        loading.load(str(folder))
     assert not trace.exists()
     pickle.loads((folder / name).read_bytes())  # it is one that works
     assert trace.exists()
@@ -211,7 +211,7 @@ def test_a_foreign_scale_is_taken_exactly(value, folder):
     """Oracle: float64 products of the codes' values and the scale, of an input that FP8 holds as it is."""
     scale(value)(folder)
     content = load_file(folder / WEIGHTS)
-    layer = models.load(str(folder), torch.float32).model.get_submodule(DOWN)
+    layer = loading.load(str(folder), torch.float32).model.get_submodule(DOWN)
     x = torch.randint(-8, 9, (3, 64)).float()
     found = layer(x).detach()
     expected = x.double() @ content[f"{DOWN}.weight"].double().T * content[f"{DOWN}.weight_scale"].double()

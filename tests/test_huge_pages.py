@@ -71,7 +71,7 @@ def test_the_file_is_let_go_of(tmp_path):
 
     from octoscale.checkpoints.settings import Quantization
     from octoscale.decoding import fuse
-    from octoscale.export import run_quantization
+    from octoscale.models.export import run_quantization
 
     tiny_llama(hidden_size=64, intermediate_size=112).to(torch.bfloat16).save_pretrained(tmp_path / "bf16")
     run_quantization(Quantization(model=str(tmp_path / "bf16")), tmp_path / "fp8")

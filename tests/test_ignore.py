@@ -17,8 +17,8 @@ from octoscale.checkpoints.quantize import find_shards
 from octoscale.checkpoints.settings import Quantization
 from octoscale.conversion.convert import plan
 from octoscale.conversion.ignore import ignored
-from octoscale.export import run_quantization
 from octoscale.layers.layouts import LAYOUTS
+from octoscale.models.export import run_quantization
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from octoscale import labeled
-from octoscale.hub_data import read_hub_text
-from octoscale.labeled import read_labeled
+from octoscale.models import labels
+from octoscale.models.hub import read_hub_text
+from octoscale.models.labels import read_labeled
 
 SENTENCES = 'sentence\tlabel\nit "is good\t1\nbad\t0\nvery bad\t0\nfine\t1\n'
 
@@ -112,7 +112,7 @@ def repository(tmp_path, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore")  # the package datasets warns of itself
 def test_a_task_of_the_hub(repository, monkeypatch):
-    monkeypatch.setattr(labeled, "HUB_REPOSITORY", str(repository))
+    monkeypatch.setattr(labels, "HUB_REPOSITORY", str(repository))
     train = read_labeled("sst2")
     assert (list(train.texts), list(train.labels), train.classes) == (["good", "bad"], [1, 0], ("0", "1"))
     assert list(read_labeled("sst2", classes=train.classes, validation=True).texts) == ["fine"]

@@ -12,11 +12,11 @@ from models import TINY, VOCABULARY, tiny_llama, tokens
 from test_cli import run  # noqa: F401
 from torch import nn
 
-from octoscale import models
 from octoscale.checkpoints.settings import Quantization
 from octoscale.evaluate import _window_loss, validate
-from octoscale.export import run_quantization
 from octoscale.layerwise import losses_by_layer
+from octoscale.models import loading
+from octoscale.models.export import run_quantization
 from octoscale.runs import scales
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
@@ -237,6 +237,6 @@ def test_a_token_without_an_embedding_is_one_line(tmp_path, run):  # noqa: F811
 
 
 def test_what_is_stored_is_told_from_the_config(fp8, tmp_path):
-    assert models.is_stored(str(fp8))
-    assert not models.is_stored(str(tmp_path / "llama"))
-    assert not models.is_stored("llama2-70b")
+    assert loading.is_stored(str(fp8))
+    assert not loading.is_stored(str(tmp_path / "llama"))
+    assert not loading.is_stored("llama2-70b")

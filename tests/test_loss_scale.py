@@ -7,7 +7,8 @@ import torch
 from checkpoints import save_tiny_llama
 from torch import nn
 
-from octoscale import models, trainer
+from octoscale import trainer
+from octoscale.models import loading
 from octoscale.runs.scales import read_scales
 from octoscale.train import run_training
 from octoscale.training import Training, named_preset
@@ -77,7 +78,7 @@ def test_a_search_for_a_scale_that_finds_none_ends(words, tmp_path, monkeypatch)
 @pytest.fixture
 def sick(monkeypatch):
     """A model whose last down_proj multiplies gradients by infinity from the third step on."""
-    load = models.load
+    load = loading.load
 
     def load_sick(*args, **options):
         loaded = load(*args, **options)
@@ -92,7 +93,7 @@ def sick(monkeypatch):
         loaded.model.model.layers[1].mlp.down_proj.register_forward_hook(poison)
         return loaded
 
-    monkeypatch.setattr(models, "load", load_sick)
+    monkeypatch.setattr(loading, "load", load_sick)
 
 
 @pytest.mark.parametrize(

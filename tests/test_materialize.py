@@ -6,9 +6,9 @@ import pytest
 import torch
 from test_cli import run  # noqa: F401
 
-from octoscale import models
 from octoscale.layers.stored import StoredLinear
-from octoscale.materialize import materialize
+from octoscale.models import loading
+from octoscale.models.materialize import materialize
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 
@@ -16,8 +16,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 @pytest.mark.parametrize(("size", "layers"), [("gpt-10m", 2), ("gpt-111m", 1)])
 def test_it_is_the_model_of_that_size(size, layers, tmp_path):
     said = materialize(size, tmp_path / "out", num_layers=layers)
-    model = models.load(str(tmp_path / "out")).model
-    expected = models.config_of_size(size)
+    model = loading.load(str(tmp_path / "out")).model
+    expected = loading.config_of_size(size)
     expected.num_hidden_layers = layers
     with torch.device("meta"):
         plain = type(model)(expected)

@@ -9,8 +9,8 @@ from models import VOCABULARY, tiny_gpt2, tiny_llama
 from safetensors.torch import load_file, save_file
 
 import octoscale
-from octoscale.materialize import byte_tokenizer
 from octoscale.model_state import RENAMED, load_renamed, load_state, own_memory, save_renamed, save_state
+from octoscale.models.materialize import byte_tokenizer
 from octoscale.train import run_training
 from octoscale.training import Training
 

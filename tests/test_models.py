@@ -11,12 +11,12 @@ import pytest
 import torch
 from checkpoints import save_tiny_llama
 
-from octoscale import models, package_index
 from octoscale.conversion.convert import plan
-from octoscale.models import ModelError, load, named_models, skeleton
+from octoscale.models import loading, package_index
+from octoscale.models.loading import ModelError, load, named_models, skeleton
+from octoscale.models.package_index import ALIASES, Alias, check_sha256
+from octoscale.models.sizes import SIZES
 from octoscale.numerics.recipe import Recipe
-from octoscale.package_index import ALIASES, Alias, check_sha256
-from octoscale.sizes import SIZES
 
 
 @pytest.fixture(autouse=True)
@@ -199,4 +199,4 @@ def test_an_alias_can_be_looked_at_before_it_was_ever_loaded(tmp_path, monkeypat
 def from_pretrained_and_save(gguf, checkpoint):
     """What dequantizing does: transformers refuses to load under a meta device."""
     save_tiny_llama(checkpoint)
-    models.load(str(checkpoint)).model.save_pretrained(checkpoint)
+    loading.load(str(checkpoint)).model.save_pretrained(checkpoint)

@@ -15,7 +15,7 @@ from checkpoints import save_tiny_llama
 
 import octoscale
 from octoscale import trainer as trainer_module
-from octoscale.models import load
+from octoscale.models.loading import load
 from octoscale.runs.scales import read_scales
 from octoscale.system.checksums import CHECKSUMS, write_checksums
 from octoscale.train import run_training

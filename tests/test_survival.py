@@ -16,7 +16,7 @@ from commands import Command
 from models import tiny_llama
 
 from octoscale import read_scales
-from octoscale.models import load
+from octoscale.models.loading import load
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import read_readable_scales
 from octoscale.system.lock import LOCK

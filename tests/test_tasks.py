@@ -7,7 +7,7 @@ import torch
 import transformers
 from models import tiny_llama
 
-from octoscale.tasks import (
+from octoscale.models.tasks import (
     Question,
     Task,
     check_task,

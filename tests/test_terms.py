@@ -101,7 +101,7 @@ def test_a_source_that_changes_while_it_is_read_is_noticed(change, source, monke
 
 def test_a_source_that_changes_while_a_text_is_read_is_noticed(source, monkeypatch):
     """Its static scales are of other weights than those that are cast afterwards."""
-    from octoscale import export
+    from octoscale.models import export
 
     calibrate = export.calibrate
     monkeypatch.setattr(export, "calibrate", lambda *args: (calibrate(*args), touch(source / "model.safetensors"))[0])
@@ -118,7 +118,7 @@ def test_resume_and_overwrite_are_two_wishes(source, run):  # noqa: F811
 
 def test_out_is_looked_at_before_a_text_is_read(source, monkeypatch):
     """Minutes of calibration must not end in a refusal."""
-    from octoscale import export
+    from octoscale.models import export
 
     quantize(source, source.parent / "out")
     monkeypatch.setattr(export, "calibrate", lambda *_: pytest.fail("calibrated"))

@@ -12,7 +12,7 @@ from models import VOCABULARY, tiny_gpt2, tiny_llama
 import octoscale
 from octoscale import Recipe
 from octoscale.callback import TrainerCallback
-from octoscale.models import load
+from octoscale.models.loading import load
 from octoscale.numerics.recipe import parse_scaling
 from octoscale.runs.scales import read_scales
 from octoscale.train import run_training

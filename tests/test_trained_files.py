@@ -7,8 +7,8 @@ import transformers
 from checkpoints import save_tiny_llama
 from test_cli import run  # noqa: F401
 
-from octoscale import models
-from octoscale.models import Size, load
+from octoscale.models import loading
+from octoscale.models.loading import Size, load
 from octoscale.train import run_training
 from octoscale.trained_files import save_reader, tokenizer_of_bytes
 from octoscale.training import Training
@@ -22,8 +22,8 @@ TEXTS = ["", "Once upon a time,\n\tthere was", "é à ü €", "日本語 🦊",
 def small_gpt(monkeypatch):
     """A size of the paper, and one that reads bytes, so small that they train at once."""
     small = {"family": "gpt", "d_model": 16, "num_layers": 1, "num_heads": 2, "num_kv_heads": 2, "d_ffn": 32}
-    monkeypatch.setitem(models.SIZES, "gpt-111m", Size(**small, max_positions=256))
-    monkeypatch.setitem(models.SIZES, "gpt-10m", Size(**small, max_positions=256, vocabulary=256))
+    monkeypatch.setitem(loading.SIZES, "gpt-111m", Size(**small, max_positions=256))
+    monkeypatch.setitem(loading.SIZES, "gpt-10m", Size(**small, max_positions=256, vocabulary=256))
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_a_folders_files_come_along_as_they_are(text, tmp_path):
 
 def test_a_gguf_or_the_hub_have_their_tokenizer_written(tmp_path):
     loaded = load(str(save_tiny_llama(tmp_path / "llama")))
-    named = models.LoadedModel(name="org/name", model=loaded.model, encode=loaded.encode, tokenizer=loaded.tokenizer)
+    named = loading.LoadedModel(name="org/name", model=loaded.model, encode=loaded.encode, tokenizer=loaded.tokenizer)
     (tmp_path / "out").mkdir()
     save_reader(named, tmp_path / "out")
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")

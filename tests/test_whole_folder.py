@@ -11,7 +11,7 @@ from checkpoints import contents, note, quantize, save_tiny_llama
 from test_cli import run  # noqa: F401
 
 from octoscale.checkpoints.settings import Quantization
-from octoscale.export import run_quantization
+from octoscale.models.export import run_quantization
 from octoscale.system.manifest import MANIFEST
 from octoscale.system.whole_folder import BEGUN
 

@@ -4,7 +4,7 @@ from models import TINY
 
 from octoscale import Recipe
 from octoscale.conversion.convert import plan
-from octoscale.materialize import byte_tokenizer
+from octoscale.models.materialize import byte_tokenizer
 
 for _make in TINY.values():
     plan(_make().to("meta"), Recipe.amax(), stored=True)

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from octoscale.kernels.ops import quantize as quantize
     from octoscale.layers.linear import Fp8Linear as Fp8Linear
     from octoscale.layers.linear import NonFiniteError as NonFiniteError
-    from octoscale.models import load as load
+    from octoscale.models.loading import load as load
+    from octoscale.models.tasks import read_text as read_text
+    from octoscale.models.tasks import token_windows as token_windows
     from octoscale.numerics.formats import FORMATS as FORMATS
     from octoscale.numerics.formats import Format as Format
     from octoscale.numerics.recipe import Operand as Operand
@@ -43,8 +45,6 @@ if TYPE_CHECKING:
     from octoscale.runs.scales import Recorder as Recorder
     from octoscale.runs.scales import read_scales as read_scales
     from octoscale.runs.scales import record as record
-    from octoscale.tasks import read_text as read_text
-    from octoscale.tasks import token_windows as token_windows
 
 __version__ = "0.1.0"
 
@@ -60,7 +60,7 @@ _MODULE_OF = {
     "Format": "numerics.formats",
     "Fp8Linear": "layers.linear",
     "NonFiniteError": "layers.linear",
-    "load": "models",
+    "load": "models.loading",
     "Quantized": "kernels.ops",
     "matmul": "kernels.ops",
     "quantize": "kernels.ops",
@@ -71,8 +71,8 @@ _MODULE_OF = {
     "Delayed": "numerics.scaling",
     "fp8_state": "conversion.state",
     "load_fp8_state": "conversion.state",
-    "read_text": "tasks",
-    "token_windows": "tasks",
+    "read_text": "models.tasks",
+    "token_windows": "models.tasks",
     "Recorder": "runs.scales",
     "read_scales": "runs.scales",
     "record": "runs.scales",

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from octoscale import models
 from octoscale.bench import Report, machine
 from octoscale.checkpoints.headers import read_entries
 from octoscale.checkpoints.settings import Quantization
-from octoscale.export import run_quantization
+from octoscale.models import loading
+from octoscale.models.export import run_quantization
 
 ROUNDS = 9
 #: What quantizing may take beside the largest tensor, three times.
@@ -32,7 +32,7 @@ def checkpoint(model: str = "llama-1b", rounds: int = ROUNDS) -> Report:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source = folder / "bf16"
-        models.load(model).model.save_pretrained(source)
+        loading.load(model).model.save_pretrained(source)
         files = sorted(source.glob("*.safetensors"))
         seconds = _in_turns(
             {"cp": partial(_copy, files), "quantize": partial(_quantize, source)}, folder / "out", rounds
@@ -78,7 +78,7 @@ def _quantize(source: Path, to: Path) -> None:
 _PEAK = """
 import sys, threading
 from pathlib import Path
-from octoscale.export import run_quantization
+from octoscale.models.export import run_quantization
 from octoscale.system.heap import keep_freed_memory
 from octoscale.checkpoints.settings import Quantization
 

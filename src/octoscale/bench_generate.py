@@ -22,14 +22,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from octoscale import gguf_shape, models
+from octoscale import gguf_shape
 from octoscale.bench import Report, has, machine
 from octoscale.checkpoints.settings import Quantization
 from octoscale.conversion.head import put_head_in_fp8
 from octoscale.decoding import fuse
-from octoscale.export import run_quantization
 from octoscale.huge_pages import allocate, gather
 from octoscale.kernels.native import Native, Source, chosen
+from octoscale.models import loading
+from octoscale.models.export import run_quantization
 
 PROMPT, NEW_TOKENS, PREFILL, ROUNDS = 16, 64, 512, 5
 _SLOW_TOKENS = 8
@@ -44,7 +45,7 @@ def generate(
         raise ValueError(f"--llama-bench {llama_bench}: there is no such program")
     with tempfile.TemporaryDirectory() as folder:
         bf16, fp8 = Path(folder) / "bf16", Path(folder) / "fp8"
-        models.load(model).model.save_pretrained(bf16)
+        loading.load(model).model.save_pretrained(bf16)
         run_quantization(Quantization(model=str(bf16)), fp8)
         ours = _fused(fp8, fp8_head)
         read = _bytes_read(ours)
@@ -147,7 +148,7 @@ def _by_quanto(model: nn.Module) -> None:
 
 def _load(folder: Path) -> Any:
     """A model that does not know when to end, and writes as much as it is asked for."""
-    model = models.load(str(folder)).model
+    model = loading.load(str(folder)).model
     model.generation_config.eos_token_id = None
     return model
 
@@ -212,14 +213,14 @@ def _bytes_read(model: Any) -> float:
 
 _RESIDENT = """
 import sys, psutil, torch, transformers
-from octoscale import models
+from octoscale.models import loading
 from octoscale.decoding import fuse
 from octoscale.conversion.head import put_head_in_fp8
 from octoscale.huge_pages import gather
 kind, folder = sys.argv[1:]
-models.load("gpt-10m").model(torch.zeros(1, 4, dtype=torch.long))
+loading.load("gpt-10m").model(torch.zeros(1, 4, dtype=torch.long))
 before = psutil.Process().memory_info().rss
-model = models.load(folder).model
+model = loading.load(folder).model
 if kind == "fp8-head":
     put_head_in_fp8(model)
 if kind != "bf16":

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from octoscale import models
 from octoscale.bench import Report, alternate, has, machine, time_over
 from octoscale.conversion.convert import convert
 from octoscale.conversion.convert import plan as plan_conversion
 from octoscale.layers.linear import is_conv1d
+from octoscale.models import loading
 from octoscale.numerics.recipe import Recipe
 from octoscale.runs.scales import Recorder, fp8_layers, record
 
@@ -59,7 +59,7 @@ class _Step:
         self, model: str, batch: int, window: int, recipe: Recipe | None = None, *, emulated: bool = False
     ) -> None:
         torch.manual_seed(0)
-        self._model = models.load(model, torch.float32).model.train()
+        self._model = loading.load(model, torch.float32).model.train()
         self._layers = [row.module for row in plan_conversion(self._model, Recipe.amax()).converted]
         self._ids = torch.randint(0, self._model.config.vocab_size, (batch, window))
         if recipe is not None:

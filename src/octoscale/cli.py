@@ -204,7 +204,7 @@ def models(
 ) -> None:
     """List the models that have a name: a pretrained one, and the paper's sizes with random weights. Or write one."""
     from octoscale import terminal
-    from octoscale.models import named_models
+    from octoscale.models.loading import named_models
 
     if (out is None) != (materialize is None):
         raise ValueError("OUT and --materialize NAME go together: which size, and where to")
@@ -218,7 +218,7 @@ def models(
 
 def _materialize(size: str, out: Path, layers: int | None, seed: int, overwrite: bool, as_json: bool) -> None:
     from octoscale import terminal
-    from octoscale.materialize import materialize
+    from octoscale.models.materialize import materialize
 
     with terminal.bytes_bar(terminal.PlainConsole(stderr=True)) as progress:
         done = materialize(size, out, num_layers=layers, seed=seed, overwrite=overwrite, progress=progress)
@@ -259,7 +259,7 @@ def _inspected(model: str, recipe: "Recipe", run: bool) -> "tuple[ConversionRepo
     """
     from octoscale.conversion.convert import convert, plan
     from octoscale.conversion.trial import layers_not_run
-    from octoscale.models import is_stored, load, skeleton
+    from octoscale.models.loading import is_stored, load, skeleton
     from octoscale.runs.scales import fp8_layers
 
     if not run:
@@ -529,7 +529,7 @@ def quantize(
 ) -> None:
     """Write a model's checkpoint with FP8 weights, tensor by tensor, in a layout that others load."""
     from octoscale import terminal
-    from octoscale.export import run_quantization
+    from octoscale.models.export import run_quantization
 
     plan = Quantization(
         model=model,

@@ -25,6 +25,7 @@ from octoscale.kernels.bf16_gemm import bf16_through_float32
 from octoscale.layers.linear import Fp8Linear, NonFiniteError
 from octoscale.layers.stored import StoredLinear
 from octoscale.layerwise import check_by_layer, losses_by_layer
+from octoscale.models.tasks import Encode, Question, Task
 from octoscale.numerics.formats import PRECISIONS
 from octoscale.numerics.recipe import Recipe, check_names, parse_scaling
 from octoscale.numerics.scaling import Constant
@@ -32,7 +33,6 @@ from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import Recorder, record, run_header
 from octoscale.system.lock import exclusive_run
 from octoscale.system.whole_file import write_json
-from octoscale.tasks import Encode, Question, Task
 from octoscale.validation import STORED
 
 #: Called with the scaling, windows (or layers) done, and in all.

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from octoscale import models, tasks
 from octoscale.conversion.convert import plan as plan_conversion
 from octoscale.conversion.head import put_head_in_fp8
 from octoscale.evaluate import Progress, validate
+from octoscale.models import loading, tasks
 from octoscale.numerics.formats import PRECISIONS
 from octoscale.numerics.recipe import Recipe, check_names, parse_scaling
 from octoscale.runs.folder import RunFolder
@@ -29,7 +29,7 @@ def run_validation(
     find_range: add the range of CSCALE biases that pass to the summary.
     Raises ValueError or OSError, naming the remedy, for anything in the plan that cannot be had.
     """
-    stored = models.is_stored(plan.model)
+    stored = loading.is_stored(plan.model)
     if stored and list(plan.scalings) != [STORED]:
         raise ValueError(f"{plan.model} holds FP8 weights with their scales already: leave --scaling out")
     if plan.fp8_head and not stored:
@@ -38,8 +38,8 @@ def run_validation(
     check_names(scalings)
     text = tasks.read_text(plan.text)
     questions = tasks.read_questions(plan.task, plan.limit) if plan.task is not None else []
-    loaded = models.load(plan.model, getattr(torch, PRECISIONS[plan.dtype]))
-    models.check_causal(loaded.model, plan.model)
+    loaded = loading.load(plan.model, getattr(torch, PRECISIONS[plan.dtype]))
+    loading.check_causal(loaded.model, plan.model)
     if plan.fp8_head:
         put_head_in_fp8(loaded.model)
     if loaded.encode is None:
@@ -83,12 +83,12 @@ def run_validation(
 
 def scalings_for(model: str, wanted: Sequence[str]) -> Sequence[str]:
     """The scalings to validate: those that are wanted; else a checkpoint's own, or none for the defaults."""
-    return wanted or ((STORED,) if models.is_stored(model) else ())
+    return wanted or ((STORED,) if loading.is_stored(model) else ())
 
 
 def check_sweep(model: str) -> None:
     """ValueError for a checkpoint whose scales are chosen already."""
-    if models.is_stored(model):
+    if loading.is_stored(model):
         raise ValueError(
             f"{model} holds FP8 weights with their scales: there is none to look for; validate measures it"
         )

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from octoscale.models import ModelError
+from octoscale.models.loading import ModelError
 from octoscale.system.printable import first_line
 
 #: What activations are in; parameters stay float32.

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
-from octoscale import models
 from octoscale.checkpoints.hf import OctoscaleConfig
 from octoscale.conversion.head import put_head_in_fp8
 from octoscale.decoding import fuse
 from octoscale.huge_pages import gather
+from octoscale.models import loading
+from octoscale.models.tasks import embeddings_of, positions_of
 from octoscale.numerics.formats import PRECISIONS
-from octoscale.tasks import embeddings_of, positions_of
 from octoscale.validation import STORED
 
 DEFAULT_SCALING, DEFAULT_ACTIVATIONS = "amax", "dynamic"
@@ -91,9 +91,9 @@ class Writer:
         if self.scaling not in (STORED, *PRECISIONS):
             fp8 = OctoscaleConfig(self.scaling, activations=activations)
         dtype = getattr(torch, PRECISIONS.get(self.scaling, "bfloat16"))
-        self._loaded = models.load(spec, dtype, fp8=fp8)
+        self._loaded = loading.load(spec, dtype, fp8=fp8)
         self._model = self._loaded.model
-        models.check_causal(self._model, spec)
+        loading.check_causal(self._model, spec)
         if self._loaded.encode is None:
             raise ValueError(f"{self._loaded.note}; without it, {spec} cannot read a prompt")
         self._head = f"{put_head_in_fp8(self._model)}; " if fp8_head else ""
@@ -251,7 +251,7 @@ def _ends_word(character: str) -> bool:
 
 def choose_scaling(spec: str, scaling: str | None) -> str:
     """The scaling to use: `stored` if the checkpoint is FP8, else the one asked for. ValueError if both is wanted."""
-    if not models.is_stored(spec):
+    if not loading.is_stored(spec):
         if scaling == STORED:
             raise ValueError(f"{spec} holds no FP8 weights with scales: leave --scaling out, or octoscale quantize it")
         return DEFAULT_SCALING if scaling is None else scaling

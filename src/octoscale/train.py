@@ -16,14 +16,15 @@ from typing import Any
 import torch
 import transformers
 
-from octoscale import models, resume, tasks
+from octoscale import resume
 from octoscale.callback import Progress, TrainerCallback
 from octoscale.conversion.convert import convert
 from octoscale.conversion.convert import plan as plan_conversion
 from octoscale.conversion.state import load_fp8_state
 from octoscale.first_batch import check_first_batch
 from octoscale.model_state import own_memory
-from octoscale.models import LoadedModel
+from octoscale.models import loading, tasks
+from octoscale.models.loading import LoadedModel
 from octoscale.numerics.recipe import Recipe, parse_scaling
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import run_header
@@ -89,18 +90,18 @@ def _prepare(plan: Training) -> _Parts:
     """Read what the plan names, the cheap things first; nothing is written."""
     scaling = parse_scaling(plan.scaling, plan.formats, plan.skip)
     _check_trackers(plan)
-    if models.is_stored(plan.model):
+    if loading.is_stored(plan.model):
         raise ValueError(f"{plan.model} holds FP8 weights, which do not train: name the checkpoint it was made from")
     transformers.set_seed(plan.seed)
     if plan.task is None:
         text = tasks.read_text(plan.text)
-        loaded = models.load(plan.model, torch.float32, seed=plan.seed)
-        models.check_causal(loaded.model, plan.model)
+        loaded = loading.load(plan.model, torch.float32, seed=plan.seed)
+        loading.check_causal(loaded.model, plan.model)
         tasks.check_window(plan.window, loaded.model)
         data = text_data(plan, text, loaded)
     else:
         train, validation = read_labeled_texts(plan)
-        loaded = models.load(plan.model, torch.float32, num_labels=len(train.classes), seed=plan.seed)
+        loaded = loading.load(plan.model, torch.float32, num_labels=len(train.classes), seed=plan.seed)
         tasks.check_window(plan.window, loaded.model)
         data = labeled_data(plan, train, validation, loaded)
     first = [data.train[index] for index in range(min(2, plan.batch, len(data.train)))]

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from octoscale import tasks
-from octoscale.classifier_ids import choose_filling, fill_up, make_reader
-from octoscale.labeled import LabeledTexts, read_labeled
-from octoscale.models import LoadedModel
+from octoscale.models import tasks
+from octoscale.models.classifier_ids import choose_filling, fill_up, make_reader
+from octoscale.models.labels import LabeledTexts, read_labeled
+from octoscale.models.loading import LoadedModel
 from octoscale.training import HUB_TASKS, Training
 
 Example = Mapping[str, Any]

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from octoscale.checkpoints.companions import companions
-from octoscale.models import LoadedModel, local_folder
+from octoscale.models.loading import LoadedModel, local_folder
 
 #: What the source's folder has of a training, of people's words about that model, and of weights beside it.
 _OF_THE_SOURCE = {

@@ -13,8 +13,8 @@ from octoscale import Recipe
 from octoscale.checkpoints.hf import OctoscaleConfig
 from octoscale.checkpoints.settings import Quantization
 from octoscale.conversion.convert import plan
-from octoscale.export import run_quantization
 from octoscale.layers.stored import StoredLinear
+from octoscale.models.export import run_quantization
 
 
 def save(family: Family, folder: Path) -> Path:

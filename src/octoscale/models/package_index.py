@@ -21,7 +21,7 @@ from typing import Any
 import platformdirs
 import torch
 
-from octoscale.model_errors import READ_ERRORS, ModelError, explain
+from octoscale.models.errors import READ_ERRORS, ModelError, explain
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from octoscale.hub_data import PREFIX, read_hub_text
+from octoscale.models.hub import PREFIX, read_hub_text
 
 Encode = Callable[[str], list[int]]
 

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from octoscale import models, tasks
 from octoscale.checkpoints.calibrate import calibrate
 from octoscale.checkpoints.quantize import Export, Progress, check_out, quantize_checkpoint, state_of_source
 from octoscale.checkpoints.settings import Quantization
 from octoscale.checkpoints.shards import check_shapes, find_shards, report_for_files, surplus_in
 from octoscale.conversion.convert import plan
 from octoscale.layers.layouts import get_layout
+from octoscale.models import loading, tasks
 from octoscale.numerics.recipe import Recipe, parse_scaling
 from octoscale.numerics.scaling import Constant
 
@@ -32,12 +32,12 @@ def run_quantization(
     if not isinstance(recipe, Recipe):
         raise ValueError(f"scaling {words.scaling} is no FP8: there is nothing to quantize")
     layout = get_layout(words.layout)
-    source = models.checkpoint_folder(words.model)
-    if models.is_stored(words.model):
+    source = loading.checkpoint_folder(words.model)
+    if loading.is_stored(words.model):
         raise ValueError(f"{words.model} holds FP8 weights with their scales already: quantize what it was made from")
     check_out(source, out, overwrite=overwrite)
     state = state_of_source(source)
-    model = models.skeleton(words.model)
+    model = loading.skeleton(words.model)
     shards = find_shards(source)
     check_shapes(model, shards)
     report = report_for_files(plan(model, recipe), model, shards)
@@ -70,11 +70,11 @@ def run_quantization(
 def _input_bias(words: Quantization, recipe: Recipe) -> dict[str, int]:
     """A static scale for each layer: the constant, or what a text calls for."""
     if isinstance(recipe.input.rule, Constant):
-        report = plan(models.skeleton(words.model), recipe)
+        report = plan(loading.skeleton(words.model), recipe)
         return {row.module: recipe.input.rule.bias for row in report.converted}
     text = tasks.read_text(words.calibrate)
-    loaded = models.load(words.model)
-    models.check_causal(loaded.model, words.model)
+    loaded = loading.load(words.model)
+    loading.check_causal(loaded.model, words.model)
     if loaded.encode is None:
         raise ValueError(f"{loaded.note}; without it, {words.model} cannot read a calibration text")
     tasks.check_window(words.window, loaded.model)

@@ -24,9 +24,9 @@ from octoscale.conversion.convert import plan
 from octoscale.conversion.ignore import ignored
 from octoscale.kernels import ops
 from octoscale.layers.layouts import OWN_KEY, get_layout
+from octoscale.models.sizes import SIZES, config_of_size
 from octoscale.numerics.recipe import Recipe
 from octoscale.numerics.scaling import Constant
-from octoscale.sizes import SIZES, config_of_size
 from octoscale.system.lock import exclusive
 from octoscale.system.manifest import write_manifest
 from octoscale.system.whole_file import write_json

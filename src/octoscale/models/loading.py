@@ -17,18 +17,18 @@ from typing import Any
 
 import torch
 
-from octoscale.architectures import check_loaded, class_of, has_classifier, predicts_tokens, without_weights
 from octoscale.checkpoints.announced import announce
 from octoscale.checkpoints.companions import patterns_of_others
 from octoscale.checkpoints.folder import check_folder, explain_config, read_config
 from octoscale.checkpoints.shards import INDEX, SINGLE, check_complete, check_shapes, find_shards
-from octoscale.generation_settings import check_generation_settings
 from octoscale.layers.layouts import scheme_of
-from octoscale.model_errors import READ_ERRORS, explain
-from octoscale.model_errors import ModelError as ModelError
-from octoscale.package_index import ALIASES, cached_checkpoint, gguf_options, quiet
-from octoscale.sizes import SIZES, config_of_size, sizes_with_weights
-from octoscale.sizes import Size as Size
+from octoscale.models.architectures import check_loaded, class_of, has_classifier, predicts_tokens, without_weights
+from octoscale.models.errors import READ_ERRORS, explain
+from octoscale.models.errors import ModelError as ModelError
+from octoscale.models.generation_settings import check_generation_settings
+from octoscale.models.package_index import ALIASES, cached_checkpoint, gguf_options, quiet
+from octoscale.models.sizes import SIZES, config_of_size, sizes_with_weights
+from octoscale.models.sizes import Size as Size
 
 #: transformers adds an adapter that a folder holds to the model that it holds.
 ADAPTER = "adapter_config.json"
@@ -194,7 +194,7 @@ def _load_pretrained(
 ) -> LoadedModel:
     import transformers
 
-    from octoscale.tokenizer_files import read_tokenizer
+    from octoscale.models.tokenizer import read_tokenizer
 
     options["trust_remote_code"] = False
     more: dict[str, Any] = {"output_loading_info": True}

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from octoscale.hub_data import load_hub_data
+from octoscale.models.hub import load_hub_data
 from octoscale.training import HUB_TASKS
 
 #: The repository on the hub that holds HUB_TASKS.
