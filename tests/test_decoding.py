@@ -14,7 +14,7 @@ from models import TINY, tiny_gpt2, tiny_llama, tokens
 from transformers import DynamicCache, MistralConfig, MistralForCausalLM
 
 from octoscale.checkpoints.hf import OctoscaleConfig
-from octoscale.decoding import fuse, unfuse
+from octoscale.inference.fuse import fuse, unfuse
 from octoscale.layers.linear import NonFiniteError
 from octoscale.layers.stored import StoredLinear
 from octoscale.numerics.formats import FORMATS, get_format
@@ -77,7 +77,7 @@ def float32_attention(monkeypatch):
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "sdpa", exact_attention)
-    monkeypatch.setattr("octoscale.known_layers.USUAL_ATTENTION", exact_attention)
+    monkeypatch.setattr("octoscale.inference.known_layers.USUAL_ATTENTION", exact_attention)
 
 
 @pytest.mark.usefixtures("float32_attention")
@@ -183,7 +183,9 @@ def test_a_token_passes_all_layers_in_one_go(saved, monkeypatch):
     cache = DynamicCache()
     with torch.no_grad():
         model(ids[:, :6], past_key_values=cache)
-        monkeypatch.setattr("octoscale.fused_layer.FusedLayer.__call__", lambda *_, **__: pytest.fail("layer by layer"))
+        monkeypatch.setattr(
+            "octoscale.inference.decoder_layer.FusedLayer.__call__", lambda *_, **__: pytest.fail("layer by layer")
+        )
         words = {"position_ids": torch.tensor([[6]]), "attention_mask": torch.ones(1, 7)}
         given = model(ids[:, 6:7], past_key_values=cache, **words)
     assert torch.equal(given.logits[:, 0], found[:, 1])
@@ -206,7 +208,7 @@ def test_a_token_that_asks_for_more_passes_layer_by_layer(case, saved, monkeypat
     words = {"input_ids": ids[:, 6:]} | ONE_BY_ONE[case]
     if case == "embeddings":
         del words["input_ids"]
-    monkeypatch.setattr("octoscale.fused_backbone.step_through", lambda *_: pytest.fail("all layers in one go"))
+    monkeypatch.setattr("octoscale.inference.backbone.step_through", lambda *_: pytest.fail("all layers in one go"))
     results = []
     for prepare in (unfuse, fuse):
         prepare(model)

@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM
 from octoscale.checkpoints.hf import OctoscaleConfig, quantize_model
 from octoscale.checkpoints.settings import Quantization
 from octoscale.conversion.head import StoredEmbedding, put_head_in_fp8
-from octoscale.decoding import fuse
 from octoscale.experiment import run_validation
-from octoscale.generate import Sampling, Writer
+from octoscale.inference.fuse import fuse
+from octoscale.inference.generate import Sampling, Writer
 from octoscale.kernels import ops
 from octoscale.layers.stored import StoredLinear
 from octoscale.models.export import run_quantization

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from octoscale.fused_ends import FusedHead, FusedNorm
+from octoscale.inference.ends import FusedHead, FusedNorm
 
 pytestmark = pytest.mark.skipif(len(BACKENDS) == 1, reason="the C++ core is not built")
 

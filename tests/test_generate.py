@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, GgufConfig
 from octoscale import bench_generate, gguf_shape, terminal
 from octoscale.checkpoints.hf import OctoscaleConfig
 from octoscale.checkpoints.settings import Quantization
-from octoscale.generate import Sampling, Writer, choose_scaling
+from octoscale.inference.generate import Sampling, Writer, choose_scaling
 from octoscale.models.export import run_quantization
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
@@ -59,7 +59,7 @@ def test_no_half_character_is_shown(checkpoint):
     writer, pieces = Writer(str(checkpoint)), []
     text = "é" * 3
     ids = writer.encode(text)
-    from octoscale.generate import _Streamer
+    from octoscale.inference.generate import _Streamer
 
     streamer = _Streamer(2, writer._decode, pieces.append)
     streamer.put(torch.tensor([1, 2]))
@@ -214,7 +214,7 @@ SAID = "ein Wörtchen, 漢字と \N{GRINNING FACE}!".encode()
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_what_is_streamed_is_the_text_of_all_ids(name):
     """Oracle: the tokenizer's own decoding of all ids at once, of many random sequences."""
-    from octoscale.generate import _Streamer, byte_finder
+    from octoscale.inference.generate import _Streamer, byte_finder
 
     tokenizer, size = TOKENIZERS[name]()
     decode = partial(tokenizer.decode, skip_special_tokens=True)
@@ -235,7 +235,7 @@ def test_what_is_streamed_is_the_text_of_all_ids(name):
 
 
 def test_a_long_text_comes_word_by_word():
-    from octoscale.generate import _Streamer
+    from octoscale.inference.generate import _Streamer
 
     tokenizer, pieces = byte_level()[0], []
     streamer = _Streamer(0, tokenizer.decode, pieces.append)
@@ -302,7 +302,7 @@ def test_a_composite_config_writes_within_its_positions(tmp_path, run):  # noqa:
 
 def test_no_text_is_lost_where_a_decoder_takes_back_what_it_said():
     """A decoder that rewrites its beginning, which none that we know does: the end is still there."""
-    from octoscale.generate import _Streamer
+    from octoscale.inference.generate import _Streamer
 
     pieces = []
     texts = {0: "", 1: "one ", 2: "one two ", 3: "ONE two three"}

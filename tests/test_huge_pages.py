@@ -9,8 +9,8 @@ import torch
 from implementations import BACKENDS
 from models import tiny_llama, tokens
 
-from octoscale import huge_pages
-from octoscale.huge_pages import allocate, gather
+from octoscale.inference import huge_pages
+from octoscale.inference.huge_pages import allocate, gather
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 
@@ -70,7 +70,7 @@ def test_the_file_is_let_go_of(tmp_path):
     from transformers import AutoModelForCausalLM
 
     from octoscale.checkpoints.settings import Quantization
-    from octoscale.decoding import fuse
+    from octoscale.inference.fuse import fuse
     from octoscale.models.export import run_quantization
 
     tiny_llama(hidden_size=64, intermediate_size=112).to(torch.bfloat16).save_pretrained(tmp_path / "bf16")

@@ -22,7 +22,7 @@ from transformers import DynamicCache, MistralConfig, MistralForCausalLM, cache_
 
 from octoscale.checkpoints.hf import OctoscaleConfig, quantize_model
 from octoscale.conversion.convert import replace_module
-from octoscale.decoding import fuse, unfuse
+from octoscale.inference.fuse import fuse, unfuse
 from octoscale.numerics.formats import FORMATS
 from octoscale.numerics.recipe import Operand, Recipe
 from octoscale.numerics.scaling import Amax
@@ -495,11 +495,11 @@ def test_a_cache_of_ones_own_is_used(name):
 
 
 def test_a_default_device_ends_nothing(monkeypatch):
-    from octoscale import fused_backbone
+    from octoscale.inference import backbone
 
     model, calls = sharp("llama"), []
-    step = fused_backbone.step_through
-    monkeypatch.setattr(fused_backbone, "step_through", lambda *a: calls.append(1) or step(*a))
+    step = backbone.step_through
+    monkeypatch.setattr(backbone, "step_through", lambda *a: calls.append(1) or step(*a))
     fuse(model)
     with torch.device("cpu"):
         decode(model)
@@ -520,11 +520,11 @@ def test_each_pair_of_formats_reaches_the_kernel(weight_format, input_format):
 
 def test_one_call_for_hidden_states_leaves_the_next_tokens_fused(monkeypatch):
     """transformers leaves hooks behind that collect in such a call only."""
-    from octoscale import fused_backbone
+    from octoscale.inference import backbone
 
     model, calls = sharp("llama"), []
-    step = fused_backbone.step_through
-    monkeypatch.setattr(fused_backbone, "step_through", lambda *a: calls.append(1) or step(*a))
+    step = backbone.step_through
+    monkeypatch.setattr(backbone, "step_through", lambda *a: calls.append(1) or step(*a))
     fuse(model)
     with torch.no_grad():
         seen = model(IDS, output_hidden_states=True, output_attentions=False).hidden_states

@@ -11,8 +11,8 @@ from models import tiny_llama, tokens
 import octoscale
 from octoscale import Recipe
 from octoscale.checkpoints.hf import OctoscaleConfig, quantize_model
-from octoscale.decoding import fuse
-from octoscale.huge_pages import gather
+from octoscale.inference.fuse import fuse
+from octoscale.inference.huge_pages import gather
 from octoscale.numerics.recipe import parse_scaling
 from octoscale.numerics.scaling import History
 

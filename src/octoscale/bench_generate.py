@@ -26,8 +26,8 @@ from octoscale import gguf_shape
 from octoscale.bench import Report, has, machine
 from octoscale.checkpoints.settings import Quantization
 from octoscale.conversion.head import put_head_in_fp8
-from octoscale.decoding import fuse
-from octoscale.huge_pages import allocate, gather
+from octoscale.inference.fuse import fuse
+from octoscale.inference.huge_pages import allocate, gather
 from octoscale.kernels.native import Native, Source, chosen
 from octoscale.models import loading
 from octoscale.models.export import run_quantization
@@ -214,9 +214,9 @@ def _bytes_read(model: Any) -> float:
 _RESIDENT = """
 import sys, psutil, torch, transformers
 from octoscale.models import loading
-from octoscale.decoding import fuse
+from octoscale.inference.fuse import fuse
 from octoscale.conversion.head import put_head_in_fp8
-from octoscale.huge_pages import gather
+from octoscale.inference.huge_pages import gather
 kind, folder = sys.argv[1:]
 loading.load("gpt-10m").model(torch.zeros(1, 4, dtype=torch.long))
 before = psutil.Process().memory_info().rss

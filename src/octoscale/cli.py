@@ -584,7 +584,7 @@ def generate(
     as_json: _Json = False,
 ) -> None:
     """Go on with a text, in FP8: each token is printed when it comes."""
-    from octoscale.generate import Sampling, Writer
+    from octoscale.inference.generate import Sampling, Writer
 
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
     writer = Writer(model, scaling, activations, fp8_head=fp8_head, huge_pages=huge_pages)
@@ -622,7 +622,7 @@ def chat(
     huge_pages: _HugePages = True,
 ) -> None:
     """Talk with a model, in FP8: a line is a turn; an empty line or Ctrl-D ends."""
-    from octoscale.generate import Sampling, Writer
+    from octoscale.inference.generate import Sampling, Writer
 
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
     writer = Writer(model, scaling, activations, fp8_head=fp8_head, huge_pages=huge_pages)

@@ -16,7 +16,7 @@ from transformers import GenerationConfig
 import octoscale
 from octoscale import Recipe
 from octoscale.checkpoints.hf import OctoscaleConfig, quantize_model
-from octoscale.decoding import fuse
+from octoscale.inference.fuse import fuse
 
 NEW_TOKENS = 6
 

@@ -42,7 +42,7 @@ class StoredEmbedding(nn.Module):
 
 
 def put_head_in_fp8(model: PreTrainedModel) -> str:
-    """Replace the head, and an embedding tied to it, in place; says what became FP8. Before `octoscale.decoding.fuse`.
+    """Replace the head, and an embedding tied to it, in place; says what became FP8. Before `octoscale.inference.fuse.fuse`.
 
     Such a model cannot be saved any more: state_dict raises ValueError. ValueError here, and nothing is changed, if
     there is no plain head, or none that is not FP8 or fused yet.
@@ -76,7 +76,7 @@ def _why_not(head: object) -> str | None:
     if type(head) is not nn.Linear:
         return "it has no head that is a linear layer"
     if "forward" in head.__dict__:
-        return "it is fused: octoscale.decoding.unfuse(model) first"
+        return "it is fused: octoscale.inference.fuse.unfuse(model) first"
     return None if head.weight.is_floating_point() else f"its weight is {head.weight.dtype}"
 
 

@@ -19,11 +19,11 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from octoscale.conversion.reasons import decoder_stacks
-from octoscale.fused_backbone import FusedBackbone
-from octoscale.fused_ends import FusedHead, FusedNorm, why_head_unknown
-from octoscale.fused_layer import FusedLayer, why_not
+from octoscale.inference.backbone import FusedBackbone
+from octoscale.inference.decoder_layer import FusedLayer, why_not
+from octoscale.inference.ends import FusedHead, FusedNorm, why_head_unknown
+from octoscale.inference.known_layers import BACKBONES, why_backbone_unknown
 from octoscale.kernels import token
-from octoscale.known_layers import BACKBONES, why_backbone_unknown
 from octoscale.layers.stored import StoredLinear
 
 

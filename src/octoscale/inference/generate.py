@@ -19,8 +19,8 @@ from transformers.generation.streamers import BaseStreamer
 
 from octoscale.checkpoints.hf import OctoscaleConfig
 from octoscale.conversion.head import put_head_in_fp8
-from octoscale.decoding import fuse
-from octoscale.huge_pages import gather
+from octoscale.inference.fuse import fuse
+from octoscale.inference.huge_pages import gather
 from octoscale.models import loading
 from octoscale.models.tasks import embeddings_of, positions_of
 from octoscale.numerics.formats import PRECISIONS
@@ -73,7 +73,7 @@ class Continuation:
 class Writer:
     """A model that writes. `describe` says what it is and how fast it can be.
 
-    huge_pages: copy the weights into huge pages if they fit (octoscale.huge_pages), out of their file's memory.
+    huge_pages: copy the weights into huge pages if they fit (octoscale.inference.huge_pages), out of their file's memory.
     """
 
     def __init__(

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from octoscale.fused_layer import FusedLayer, is_plain
+from octoscale.inference.decoder_layer import FusedLayer, is_plain
+from octoscale.inference.known_layers import are_all_modules_watched, is_collecting, is_watched, why_backbone_unknown
+from octoscale.inference.usual_path import is_usual_cache
 from octoscale.kernels.token import TokenLayer, step_through
-from octoscale.known_layers import are_all_modules_watched, is_collecting, is_watched, why_backbone_unknown
-from octoscale.usual_path import is_usual_cache
 
 _RECORDER = attrgetter("recorder")
 

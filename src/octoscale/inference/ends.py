@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from octoscale.inference.known_layers import why_patched
+from octoscale.inference.usual_path import is_intercepted, is_of_a_library
 from octoscale.kernels import token
-from octoscale.known_layers import why_patched
-from octoscale.usual_path import is_intercepted, is_of_a_library
 
 _MOST_ROWS = 16
 

@@ -18,8 +18,8 @@ from transformers.models.llama import modeling_llama as llama
 from transformers.models.mistral import modeling_mistral as mistral
 from transformers.utils import output_capturing
 
+from octoscale.inference.usual_path import is_of_a_library, usual_functions, why_unusual
 from octoscale.layers.stored import StoredLinear
-from octoscale.usual_path import is_of_a_library, usual_functions, why_unusual
 
 #: Decoder layer -> its pieces by name, each of one of these classes.
 _PIECES: dict[type[nn.Module], dict[str, tuple[type[nn.Module], ...]]] = {

@@ -15,15 +15,15 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
 
+from octoscale.inference.known_layers import are_all_modules_watched, globals_of, is_collecting, is_watched, why_unknown
+from octoscale.inference.usual_path import is_intercepted, is_usual_cache
 from octoscale.kernels import token
 from octoscale.kernels.token import LayerFacts, LinearFacts, TokenLayer
-from octoscale.known_layers import are_all_modules_watched, globals_of, is_collecting, is_watched, why_unknown
 from octoscale.layers.linear import NonFiniteError, nonfinite_error
 from octoscale.layers.stored import StoredLinear
 from octoscale.layers.watch import Watch
 from octoscale.numerics.recipe import Operand
 from octoscale.numerics.scaling import Delayed
-from octoscale.usual_path import is_intercepted, is_usual_cache
 
 _LINEARS = tuple(f"self_attn.{name}_proj" for name in "qkvo") + tuple(
     f"mlp.{name}_proj" for name in ("gate", "up", "down")
