@@ -4,7 +4,7 @@ import pytest
 from test_cli import checkpoint, run, text  # noqa: F401
 
 from octoscale import cli
-from octoscale.validation import Validation
+from octoscale.validation.settings import Validation
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 

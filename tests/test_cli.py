@@ -180,7 +180,7 @@ def test_a_run_is_not_overwritten_unless_asked(run, checkpoint, text, tmp_path):
 
 
 def test_ctrl_c_leaves_a_run_that_report_can_show(run, checkpoint, text, monkeypatch):
-    from octoscale import evaluate
+    from octoscale.validation import evaluate
 
     real = evaluate.perplexity
 

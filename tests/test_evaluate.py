@@ -11,10 +11,10 @@ from torch import nn
 from transformers import LlamaForCausalLM
 
 import octoscale
-from octoscale.evaluate import Score, accuracy, perplexity, summarize, validate
 from octoscale.models.tasks import Question, Task
 from octoscale.runs.folder import RunFolder
 from octoscale.terminal import scores_table
+from octoscale.validation.evaluate import Score, accuracy, perplexity, summarize, validate
 
 
 @pytest.fixture

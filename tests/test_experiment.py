@@ -32,7 +32,7 @@ def test_a_model_that_is_not_finite_is_no_result(scalings, broken, run):  # noqa
 
 def test_a_scaling_that_fails_beside_others_is_a_result(tmp_path, run, monkeypatch):  # noqa: F811
     """A cliff: one constant scale overflows, and the others measure."""
-    from octoscale import evaluate
+    from octoscale.validation import evaluate
 
     usual = evaluate.perplexity
 

@@ -14,7 +14,6 @@ from transformers import AutoModelForCausalLM
 from octoscale.checkpoints.hf import OctoscaleConfig, quantize_model
 from octoscale.checkpoints.settings import Quantization
 from octoscale.conversion.head import StoredEmbedding, put_head_in_fp8
-from octoscale.experiment import run_validation
 from octoscale.inference.fuse import fuse
 from octoscale.inference.generate import Sampling, Writer
 from octoscale.kernels import ops
@@ -23,7 +22,8 @@ from octoscale.models.export import run_quantization
 from octoscale.numerics.scaling import Amax
 from octoscale.runs.scales import read_scales
 from octoscale.system.heap import page_out
-from octoscale.validation import STORED, Validation
+from octoscale.validation.run import run_validation
+from octoscale.validation.settings import STORED, Validation
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 

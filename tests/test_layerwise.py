@@ -13,11 +13,11 @@ from test_cli import run  # noqa: F401
 from torch import nn
 
 from octoscale.checkpoints.settings import Quantization
-from octoscale.evaluate import _window_loss, validate
-from octoscale.layerwise import losses_by_layer
 from octoscale.models import loading
 from octoscale.models.export import run_quantization
 from octoscale.runs import scales
+from octoscale.validation.evaluate import _window_loss, validate
+from octoscale.validation.layerwise import losses_by_layer
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from octoscale.conversion.convert import revert as revert
     from octoscale.conversion.state import fp8_state as fp8_state
     from octoscale.conversion.state import load_fp8_state as load_fp8_state
-    from octoscale.evaluate import perplexity as perplexity
-    from octoscale.evaluate import validate as validate
     from octoscale.kernels.ops import Quantized as Quantized
     from octoscale.kernels.ops import matmul as matmul
     from octoscale.kernels.ops import quantize as quantize
@@ -45,6 +43,8 @@ if TYPE_CHECKING:
     from octoscale.runs.scales import Recorder as Recorder
     from octoscale.runs.scales import read_scales as read_scales
     from octoscale.runs.scales import record as record
+    from octoscale.validation.evaluate import perplexity as perplexity
+    from octoscale.validation.evaluate import validate as validate
 
 __version__ = "0.1.0"
 
@@ -54,8 +54,8 @@ _MODULE_OF = {
     "convert": "conversion.convert",
     "forget_casts": "conversion.convert",
     "revert": "conversion.convert",
-    "perplexity": "evaluate",
-    "validate": "evaluate",
+    "perplexity": "validation.evaluate",
+    "validate": "validation.evaluate",
     "FORMATS": "numerics.formats",
     "Format": "numerics.formats",
     "Fp8Linear": "layers.linear",

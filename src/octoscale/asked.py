@@ -11,7 +11,7 @@ from typing import Any
 
 from octoscale.numerics.formats import PRECISIONS
 from octoscale.training import HUB_TASKS, Training
-from octoscale.validation import STORED, Validation
+from octoscale.validation.settings import STORED, Validation
 
 _Row = tuple[str, Callable[[Any], bool], str]
 

@@ -21,7 +21,7 @@ from octoscale.system.printable import printable
 from octoscale.system.streams import open_missing_streams
 from octoscale.system.waiting import bound_spinning
 from octoscale.training import Training, with_preset
-from octoscale.validation import Validation
+from octoscale.validation.settings import Validation
 
 if TYPE_CHECKING:
     from octoscale.conversion.convert import ConversionReport
@@ -293,7 +293,7 @@ def validate(
     as_json: _Json = False,
 ) -> None:
     """Measure a model's perplexity on a text under one or several scalings, and record every scale."""
-    from octoscale.experiment import scalings_for
+    from octoscale.validation.run import scalings_for
 
     plan = Validation(
         model=model,
@@ -337,8 +337,8 @@ def sweep(
     A bias passes if its perplexity is within 0.5 % of FP8-AMAX's; with --task, if its accuracy is at least 99.5 % of
     the high-precision one.
     """
-    from octoscale.experiment import check_sweep
-    from octoscale.sweep import parse_biases
+    from octoscale.validation.run import check_sweep
+    from octoscale.validation.sweep import parse_biases
 
     plan = Validation(
         model=model,
@@ -367,7 +367,7 @@ def demo(
     as_json: _Json = False,
 ) -> None:
     """See what FP8 does to a real model: SmolLM2-135M in bf16, FP8-AMAX, and FP8-CSCALE with biases -8 to 6."""
-    from octoscale.sweep import parse_biases
+    from octoscale.validation.sweep import parse_biases
 
     if tokens is not None and tokens < Validation.window:
         raise ValueError(f"--tokens {tokens}: the demo reads windows of {Validation.window} tokens, one at least")
@@ -676,7 +676,7 @@ def report(
 def _carry_out(plan: Validation, folder: Path, overwrite: bool, as_json: bool, *, find_range: bool = False) -> None:
     """Run a validation with a progress bar, then show it; on Ctrl-C say what is there and exit with 130."""
     from octoscale import showing, terminal
-    from octoscale.experiment import check_finite, run_validation
+    from octoscale.validation.run import check_finite, run_validation
 
     keep_freed_memory()
     console = terminal.PlainConsole(stderr=True)

@@ -13,7 +13,7 @@ import polars as pl
 
 from octoscale.kernels.base import EXPONENT_OFFSET, NUM_EXPONENT_BINS
 from octoscale.numerics.formats import Format
-from octoscale.sweep import bias_range
+from octoscale.validation.sweep import bias_range
 
 Key = TypeVar("Key", str, int)
 

@@ -69,9 +69,9 @@ from octoscale.figure_style import (
 )
 from octoscale.numerics.formats import ROLES
 from octoscale.run_contents import RunContents, read_run
-from octoscale.sweep import PERPLEXITY_TOLERANCE
 from octoscale.training_figure_data import has_losses, loss_curves, scale_bias_by_step
 from octoscale.training_figures import loss_figure, scale_bias_steps_figure
+from octoscale.validation.sweep import PERPLEXITY_TOLERANCE
 
 #: Makes a figure when it is called.
 Make = Callable[[], Figure]

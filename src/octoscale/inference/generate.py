@@ -24,7 +24,7 @@ from octoscale.inference.huge_pages import gather
 from octoscale.models import loading
 from octoscale.models.tasks import embeddings_of, positions_of
 from octoscale.numerics.formats import PRECISIONS
-from octoscale.validation import STORED
+from octoscale.validation.settings import STORED
 
 DEFAULT_SCALING, DEFAULT_ACTIVATIONS = "amax", "dynamic"
 
