@@ -14,9 +14,9 @@ from octoscale.models.labels import read_labeled
 from octoscale.numerics.recipe import Recipe
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import read_scales
-from octoscale.train import run_training
-from octoscale.train_data import _accuracy, fill_up, labeled_data
-from octoscale.training import Training
+from octoscale.training.data import _accuracy, fill_up, labeled_data
+from octoscale.training.run import run_training
+from octoscale.training.settings import Training
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # Trainer's own
 

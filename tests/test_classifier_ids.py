@@ -13,9 +13,9 @@ from octoscale.models import loading
 from octoscale.models.classifier_ids import choose_filling, fill_up, make_reader
 from octoscale.models.labels import read_labeled
 from octoscale.models.loading import LoadedModel
-from octoscale.train import run_training
-from octoscale.train_data import labeled_data
-from octoscale.training import Training
+from octoscale.training.data import labeled_data
+from octoscale.training.run import run_training
+from octoscale.training.settings import Training
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # Trainer's own
 

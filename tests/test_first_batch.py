@@ -7,10 +7,10 @@ from checkpoints import byte_tokenizer, save_tiny_llama
 from models import VOCABULARY, tiny_gpt2, tiny_llama
 from transformers import Blip2Config, Blip2ForConditionalGeneration
 
-from octoscale.first_batch import check_first_batch
 from octoscale.models.errors import ModelError
-from octoscale.train import run_training
-from octoscale.training import Training
+from octoscale.training.first_batch import check_first_batch
+from octoscale.training.run import run_training
+from octoscale.training.settings import Training
 
 BATCH = {key: torch.arange(32).view(2, 16) % VOCABULARY for key in ("input_ids", "labels")}
 

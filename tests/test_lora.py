@@ -1,12 +1,12 @@
 """LoRA through peft on a base in FP8. Oracles: by hand, base plus adapter; the same adapters on the base alone."""
 
+import octoscale.hf
 import pytest
 import torch
 from models import TINY, tiny_gpt2, tiny_llama, tokens
 from torch import nn
 
 import octoscale
-import octoscale.hf
 from octoscale import Fp8Linear, Recipe
 from octoscale.runs.scales import read_scales
 

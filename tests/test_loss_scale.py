@@ -7,11 +7,11 @@ import torch
 from checkpoints import save_tiny_llama
 from torch import nn
 
-from octoscale import trainer
 from octoscale.models import loading
 from octoscale.runs.scales import read_scales
-from octoscale.train import run_training
-from octoscale.training import Training, named_preset
+from octoscale.training import trainer
+from octoscale.training.run import run_training
+from octoscale.training.settings import Training, named_preset
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # Trainer's own
 

@@ -9,10 +9,10 @@ from models import VOCABULARY, tiny_gpt2, tiny_llama
 from safetensors.torch import load_file, save_file
 
 import octoscale
-from octoscale.model_state import RENAMED, load_renamed, load_state, own_memory, save_renamed, save_state
 from octoscale.models.materialize import byte_tokenizer
-from octoscale.train import run_training
-from octoscale.training import Training
+from octoscale.training.model_state import RENAMED, load_renamed, load_state, own_memory, save_renamed, save_state
+from octoscale.training.run import run_training
+from octoscale.training.settings import Training
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # Trainer's own
 

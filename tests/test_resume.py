@@ -14,12 +14,12 @@ import torch
 from checkpoints import save_tiny_llama
 
 import octoscale
-from octoscale import trainer as trainer_module
 from octoscale.models.loading import load
 from octoscale.runs.scales import read_scales
 from octoscale.system.checksums import CHECKSUMS, write_checksums
-from octoscale.train import run_training
-from octoscale.training import Training
+from octoscale.training import trainer as trainer_module
+from octoscale.training.run import run_training
+from octoscale.training.settings import Training
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # Trainer's own
 
@@ -58,7 +58,7 @@ MOMENTS = {
     "after a checkpoint": "kill_at(5)",
     "while a checkpoint is written": "trainer.write_json = on_call(trainer.write_json, 2)",
     "while the one before is deleted": "shutil.rmtree = on_call(shutil.rmtree, 5)",
-    "while the model is saved": "train.save_model_whole = on_call(train.save_model_whole, 1)",
+    "while the model is saved": "train.save_model_whole = on_call(run.save_model_whole, 1)",
 }
 
 
@@ -67,8 +67,9 @@ def killed(run: Path, folder: Path, words: dict, moment: str) -> None:
     code = f"""
         import os, shutil, signal
         from pathlib import Path
-        from octoscale import train, trainer
-        from octoscale.training import Training
+        from octoscale.training import run
+        from octoscale.training import trainer
+        from octoscale.training.settings import Training
 
         def kill():
             os.kill(os.getpid(), signal.SIGKILL)
@@ -86,7 +87,7 @@ def killed(run: Path, folder: Path, words: dict, moment: str) -> None:
         def progress(step, loss):
             if step in stop_at:
                 kill()
-        train.run_training(Training(**{words!r}), Path({str(run)!r}), progress=progress)
+        run.run_training(Training(**{words!r}), Path({str(run)!r}), progress=progress)
     """
     environment = {**os.environ, "PYTHONPATH": str(Path(octoscale.__file__).parents[1])}
     done = subprocess.run(

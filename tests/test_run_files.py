@@ -15,8 +15,8 @@ from octoscale.runs.files import MARK, check_own, empty
 from octoscale.runs.folder import RunFolder
 from octoscale.system.lock import LOCK
 from octoscale.system.manifest import MANIFEST
-from octoscale.train import run_training
-from octoscale.training import Training
+from octoscale.training.run import run_training
+from octoscale.training.settings import Training
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # Trainer's own
 

@@ -11,12 +11,12 @@ from models import VOCABULARY, tiny_gpt2, tiny_llama
 
 import octoscale
 from octoscale import Recipe
-from octoscale.callback import TrainerCallback
 from octoscale.models.loading import load
 from octoscale.numerics.recipe import parse_scaling
 from octoscale.runs.scales import read_scales
-from octoscale.train import run_training
-from octoscale.training import Training
+from octoscale.training.callback import TrainerCallback
+from octoscale.training.run import run_training
+from octoscale.training.settings import Training
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # Trainer's own
 

@@ -9,9 +9,9 @@ from test_cli import run  # noqa: F401
 
 from octoscale.models import loading
 from octoscale.models.loading import Size, load
-from octoscale.train import run_training
-from octoscale.trained_files import save_reader, tokenizer_of_bytes
-from octoscale.training import Training
+from octoscale.training.run import run_training
+from octoscale.training.settings import Training
+from octoscale.training.trained_files import save_reader, tokenizer_of_bytes
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 

@@ -18,7 +18,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from octoscale.callback import TrainerCallback as TrainerCallback
     from octoscale.conversion.convert import ConversionReport as ConversionReport
     from octoscale.conversion.convert import convert as convert
     from octoscale.conversion.convert import forget_casts as forget_casts
@@ -43,13 +42,14 @@ if TYPE_CHECKING:
     from octoscale.runs.scales import Recorder as Recorder
     from octoscale.runs.scales import read_scales as read_scales
     from octoscale.runs.scales import record as record
+    from octoscale.training.callback import TrainerCallback as TrainerCallback
     from octoscale.validation.evaluate import perplexity as perplexity
     from octoscale.validation.evaluate import validate as validate
 
 __version__ = "0.1.0"
 
 _MODULE_OF = {
-    "TrainerCallback": "callback",
+    "TrainerCallback": "training.callback",
     "ConversionReport": "conversion.convert",
     "convert": "conversion.convert",
     "forget_casts": "conversion.convert",

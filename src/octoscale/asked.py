@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from octoscale.numerics.formats import PRECISIONS
-from octoscale.training import HUB_TASKS, Training
+from octoscale.training.settings import HUB_TASKS, Training
 from octoscale.validation.settings import STORED, Validation
 
 _Row = tuple[str, Callable[[Any], bool], str]

@@ -20,7 +20,7 @@ from octoscale.system.heap import keep_freed_memory
 from octoscale.system.printable import printable
 from octoscale.system.streams import open_missing_streams
 from octoscale.system.waiting import bound_spinning
-from octoscale.training import Training, with_preset
+from octoscale.training.settings import Training, with_preset
 from octoscale.validation.settings import Validation
 
 if TYPE_CHECKING:
@@ -487,7 +487,7 @@ def _typed(context: typer.Context) -> set[str]:
 def _train(plan: Training, folder: Path, overwrite: bool, resume: bool, as_json: bool) -> None:
     """Run a training with a bar of its steps, then show what was reached."""
     from octoscale import terminal
-    from octoscale.train import run_training
+    from octoscale.training.run import run_training
 
     keep_freed_memory()
     console = terminal.PlainConsole(stderr=True)

@@ -14,8 +14,8 @@ from transformers import PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
 from octoscale.runs.folder import RunFolder
-from octoscale.train import run_training
-from octoscale.training import Training
+from octoscale.training.run import run_training
+from octoscale.training.settings import Training
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 20
 LABELED = "sentence\tlabel\n" + "bad awful poor\t0\ngood fine nice\t1\n" * 8

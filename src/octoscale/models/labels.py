@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from octoscale.models.hub import load_hub_data
-from octoscale.training import HUB_TASKS
+from octoscale.training.settings import HUB_TASKS
 
 #: The repository on the hub that holds HUB_TASKS.
 HUB_REPOSITORY = "nyu-mll/glue"

@@ -18,10 +18,10 @@ import transformers
 from torch import nn
 
 from octoscale.layers.linear import Fp8Linear
-from octoscale.model_state import load_renamed, save_renamed
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import Recorder, fp8_layers, read_scales, run_header
 from octoscale.system.lock import exclusive_run
+from octoscale.training.model_state import load_renamed, save_renamed
 
 #: Called with the steps done and the loss of the last one.
 Progress = Callable[[int, float], None]

@@ -19,14 +19,14 @@ import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from octoscale.callback import TrainerCallback
 from octoscale.conversion.state import fp8_state
-from octoscale.model_state import load_state, save_state
 from octoscale.runs.files import TRAINED
 from octoscale.system.checksums import write_checksums
 from octoscale.system.manifest import write_manifest
 from octoscale.system.whole_file import write_json
 from octoscale.system.whole_folder import put_in_place
+from octoscale.training.callback import TrainerCallback
+from octoscale.training.model_state import load_state, save_state
 
 #: In a checkpoint: the FP8 state of the model (state.py), and the seconds that the training took until then.
 FP8_STATE, SECONDS = "fp8.json", "seconds.json"

@@ -16,7 +16,7 @@ from octoscale.models import tasks
 from octoscale.models.classifier_ids import choose_filling, fill_up, make_reader
 from octoscale.models.labels import LabeledTexts, read_labeled
 from octoscale.models.loading import LoadedModel
-from octoscale.training import HUB_TASKS, Training
+from octoscale.training.settings import HUB_TASKS, Training
 
 Example = Mapping[str, Any]
 

@@ -13,8 +13,8 @@ from typing import Any
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import drop_scales
 from octoscale.system.checksums import check_checksums
-from octoscale.trainer import FP8_STATE, SECONDS, checkpoint_step, newest_checkpoint
-from octoscale.training import Training
+from octoscale.training.settings import Training
+from octoscale.training.trainer import FP8_STATE, SECONDS, checkpoint_step, newest_checkpoint
 
 #: What may differ from the run that is resumed: how long it goes on, and what is written about it.
 FREE_FIELDS = ("steps", "save_every", "report_to")

@@ -16,13 +16,9 @@ from typing import Any
 import torch
 import transformers
 
-from octoscale import resume
-from octoscale.callback import Progress, TrainerCallback
 from octoscale.conversion.convert import convert
 from octoscale.conversion.convert import plan as plan_conversion
 from octoscale.conversion.state import load_fp8_state
-from octoscale.first_batch import check_first_batch
-from octoscale.model_state import own_memory
 from octoscale.models import loading, tasks
 from octoscale.models.loading import LoadedModel
 from octoscale.numerics.recipe import Recipe, parse_scaling
@@ -30,10 +26,14 @@ from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import run_header
 from octoscale.system.lock import exclusive_run
 from octoscale.system.whole_file import write_json
-from octoscale.train_data import Data, labeled_data, only_logits, read_labeled_texts, text_data
-from octoscale.trained_files import save_reader
-from octoscale.trainer import Trainer, checkpoint_step, save_model_whole
-from octoscale.training import Training
+from octoscale.training import resume
+from octoscale.training.callback import Progress, TrainerCallback
+from octoscale.training.data import Data, labeled_data, only_logits, read_labeled_texts, text_data
+from octoscale.training.first_batch import check_first_batch
+from octoscale.training.model_state import own_memory
+from octoscale.training.settings import Training
+from octoscale.training.trained_files import save_reader
+from octoscale.training.trainer import Trainer, checkpoint_step, save_model_whole
 
 
 def run_training(
