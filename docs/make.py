@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from octoscale.terminal import against, flatten, perplexity_text
+from octoscale.report.terminal import against, flatten, perplexity_text
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- table: ./dev docs -->", "<!-- end of table -->"

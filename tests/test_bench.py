@@ -7,10 +7,11 @@ import pytest
 import torch
 from models import tiny_llama
 
-from octoscale import bench, bench_checkpoint, bench_train, terminal
+from octoscale import bench, bench_checkpoint, bench_train
 from octoscale.kernels import ops
 from octoscale.models import loading
 from octoscale.numerics.scaling import Amax
+from octoscale.report import terminal
 
 
 @pytest.fixture(scope="module")

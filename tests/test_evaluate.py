@@ -12,8 +12,8 @@ from transformers import LlamaForCausalLM
 
 import octoscale
 from octoscale.models.tasks import Question, Task
+from octoscale.report.terminal import scores_table
 from octoscale.runs.folder import RunFolder
-from octoscale.terminal import scores_table
 from octoscale.validation.evaluate import Score, accuracy, perplexity, summarize, validate
 
 

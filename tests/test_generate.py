@@ -10,11 +10,12 @@ from models import tiny_llama, tokens
 from test_cli import run  # noqa: F401
 from transformers import AutoModelForCausalLM, GgufConfig
 
-from octoscale import bench_generate, gguf_shape, terminal
+from octoscale import bench_generate, gguf_shape
 from octoscale.checkpoints.hf import OctoscaleConfig
 from octoscale.checkpoints.settings import Quantization
 from octoscale.inference.generate import Sampling, Writer, choose_scaling
 from octoscale.models.export import run_quantization
+from octoscale.report import terminal
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 

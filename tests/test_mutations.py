@@ -22,7 +22,8 @@ import torch
 from checkpoints import save_tiny_llama
 from mutations import damage
 
-from octoscale import cli, figure_style, figures
+from octoscale import cli
+from octoscale.report import figures, style
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -134,7 +135,7 @@ def small_figures():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "save", small)
-        patch.setattr(figure_style, "METADATA", {"svg": figure_style.METADATA["svg"]})
+        patch.setattr(style, "METADATA", {"svg": style.METADATA["svg"]})
         yield
     torch.set_num_threads(threads)
 

@@ -7,8 +7,8 @@ import pytest
 from test_cli import run  # noqa: F401
 from test_figures import SUMMARY, frame, row, small_run, write_run
 
-from octoscale import figures
-from octoscale.run_contents import read_run
+from octoscale.report import figures
+from octoscale.report.contents import read_run
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.parts import replace_part
 from octoscale.system.whole_file import write_json

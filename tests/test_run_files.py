@@ -9,8 +9,8 @@ import pytest
 from checkpoints import contents, note, save_tiny_llama
 from test_cli import run  # noqa: F401
 
-from octoscale import figures
-from octoscale.run_contents import read_run
+from octoscale.report import figures
+from octoscale.report.contents import read_run
 from octoscale.runs.files import MARK, check_own, empty
 from octoscale.runs.folder import RunFolder
 from octoscale.system.lock import LOCK

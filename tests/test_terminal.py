@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from octoscale import terminal
+from octoscale.report import terminal
 from octoscale.system.printable import printable
 
 HOSTILE = "[red]x[/red]\x1b[2J\x1b]0;title\x07:smile:[/]"

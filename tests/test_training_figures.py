@@ -8,12 +8,10 @@ import matplotlib
 import polars as pl
 import pytest
 
-from octoscale import cli, figures
-from octoscale.run_contents import read_run
-from octoscale.runs.folder import RunFolder
-from octoscale.runs.scales import SCHEMA
-from octoscale.system.whole_file import write_json
-from octoscale.training_figure_data import (
+from octoscale import cli
+from octoscale.report import figures
+from octoscale.report.contents import read_run
+from octoscale.report.training_data import (
     LossCurve,
     distinct_labels,
     drawn_layers,
@@ -24,6 +22,9 @@ from octoscale.training_figure_data import (
     running_mean,
     scale_bias_by_step,
 )
+from octoscale.runs.folder import RunFolder
+from octoscale.runs.scales import SCHEMA
+from octoscale.system.whole_file import write_json
 
 
 def row(**changes) -> dict:

@@ -111,7 +111,8 @@ app.add_typer(bench_app, name="bench")
 @bench_app.command("quantize")
 def bench_quantize(as_json: _Json = False) -> None:
     """float32 -> e4m3fn under amax: ours, torch eager, torchao and ml_dtypes where installed. A minute."""
-    from octoscale import bench, terminal
+    from octoscale import bench
+    from octoscale.report import terminal
 
     report = bench.quantize()
     _show(report if as_json else terminal.bench_table(report))
@@ -120,7 +121,8 @@ def bench_quantize(as_json: _Json = False) -> None:
 @bench_app.command("linear")
 def bench_linear(as_json: _Json = False) -> None:
     """X @ w^T of one row and of 512, weights in e4m3fn: ours, F.linear in bfloat16, torch._scaled_mm. Half a minute."""
-    from octoscale import bench, terminal
+    from octoscale import bench
+    from octoscale.report import terminal
 
     report = bench.linear()
     _show(report if as_json else terminal.bench_table(report))
@@ -131,7 +133,8 @@ def bench_train(
     model: Annotated[str, typer.Option(help="A name from `octoscale models`.")] = "smollm2-135m", as_json: _Json = False
 ) -> None:
     """A training step of 4 x 256 tokens: bfloat16 autocast, ours, torchao's emulation where installed. Minutes."""
-    from octoscale import bench_train, terminal
+    from octoscale import bench_train
+    from octoscale.report import terminal
 
     keep_freed_memory()
     report = bench_train.train(model)
@@ -150,7 +153,8 @@ def bench_generate(
     as_json: _Json = False,
 ) -> None:
     """64 tokens after 16, and a prompt of 512: ours, bfloat16, torchao, quanto, llama.cpp. Minutes."""
-    from octoscale import bench_generate, terminal
+    from octoscale import bench_generate
+    from octoscale.report import terminal
 
     report = bench_generate.generate(model, llama_bench, fp8_head=fp8_head)
     _show(report if as_json else terminal.bench_table(report))
@@ -162,7 +166,8 @@ def bench_checkpoint(
     as_json: _Json = False,
 ) -> None:
     """A bfloat16 checkpoint to FP8 beside `cp` of it, and the memory that takes. A minute; Linux."""
-    from octoscale import bench_checkpoint, terminal
+    from octoscale import bench_checkpoint
+    from octoscale.report import terminal
 
     keep_freed_memory()
     report = bench_checkpoint.checkpoint(model)
@@ -172,7 +177,8 @@ def bench_checkpoint(
 @app.command()
 def info(as_json: _Json = False) -> None:
     """Say which backend this machine uses, with which instructions and threads, and why."""
-    from octoscale import bench, terminal
+    from octoscale import bench
+    from octoscale.report import terminal
 
     machine = bench.machine()
     _show(machine if as_json else terminal.facts_table(machine))
@@ -183,8 +189,8 @@ def formats(as_json: _Json = False) -> None:
     """Print the FP8 formats and their numbers (the paper's Table 7)."""
     from dataclasses import asdict
 
-    from octoscale import terminal
     from octoscale.numerics.formats import FORMATS
+    from octoscale.report import terminal
 
     derived = ("max", "min_normal_exponent", "min_subnormal_exponent", "torch_name")
     rows = [asdict(fmt) | {key: getattr(fmt, key) for key in derived} for fmt in FORMATS.values()]
@@ -203,8 +209,8 @@ def models(
     as_json: _Json = False,
 ) -> None:
     """List the models that have a name: a pretrained one, and the paper's sizes with random weights. Or write one."""
-    from octoscale import terminal
     from octoscale.models.loading import named_models
+    from octoscale.report import terminal
 
     if (out is None) != (materialize is None):
         raise ValueError("OUT and --materialize NAME go together: which size, and where to")
@@ -217,8 +223,8 @@ def models(
 
 
 def _materialize(size: str, out: Path, layers: int | None, seed: int, overwrite: bool, as_json: bool) -> None:
-    from octoscale import terminal
     from octoscale.models.materialize import materialize
+    from octoscale.report import terminal
 
     with terminal.bytes_bar(terminal.PlainConsole(stderr=True)) as progress:
         done = materialize(size, out, num_layers=layers, seed=seed, overwrite=overwrite, progress=progress)
@@ -486,7 +492,7 @@ def _typed(context: typer.Context) -> set[str]:
 
 def _train(plan: Training, folder: Path, overwrite: bool, resume: bool, as_json: bool) -> None:
     """Run a training with a bar of its steps, then show what was reached."""
-    from octoscale import terminal
+    from octoscale.report import terminal
     from octoscale.training.run import run_training
 
     keep_freed_memory()
@@ -528,8 +534,8 @@ def quantize(
     as_json: _Json = False,
 ) -> None:
     """Write a model's checkpoint with FP8 weights, tensor by tensor, in a layout that others load."""
-    from octoscale import terminal
     from octoscale.models.export import run_quantization
+    from octoscale.report import terminal
 
     plan = Quantization(
         model=model,
@@ -663,7 +669,7 @@ def report(
     as_json: _Json = False,
 ) -> None:
     """Draw the figures of a run again, and print its table; of several trainings, compare the losses."""
-    from octoscale import showing
+    from octoscale.report import showing
 
     if len(runs) == 1:
         showing.show(runs[0], as_json=as_json, module=module)
@@ -675,7 +681,7 @@ def report(
 
 def _carry_out(plan: Validation, folder: Path, overwrite: bool, as_json: bool, *, find_range: bool = False) -> None:
     """Run a validation with a progress bar, then show it; on Ctrl-C say what is there and exit with 130."""
-    from octoscale import showing, terminal
+    from octoscale.report import showing, terminal
     from octoscale.validation.run import check_finite, run_validation
 
     keep_freed_memory()
@@ -695,7 +701,7 @@ def _carry_out(plan: Validation, folder: Path, overwrite: bool, as_json: bool, *
 
 def _show(content: Any) -> None:
     """Print a table, a text, or JSON."""
-    from octoscale.terminal import print_content
+    from octoscale.report.terminal import print_content
 
     print_content(content)
 

@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from octoscale.figure_data import Reach, histogram, mode_of, reach, shares_by_exponent
-from octoscale.figure_style import CURVE, ROLE_LABELS, SHADE, WIDTH, decimal, with_footer
 from octoscale.numerics.formats import ROLES, get_format
+from octoscale.report.data import Reach, histogram, mode_of, reach, shares_by_exponent
+from octoscale.report.style import CURVE, ROLE_LABELS, SHADE, WIDTH, decimal, with_footer
 
 
 def exponents_figure(rows: pl.DataFrame, footer: str) -> Figure:

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from octoscale import figures, terminal
-from octoscale.figures import Drawing
-from octoscale.run_contents import RunContents, read_run
+from octoscale.report import figures, terminal
+from octoscale.report.contents import RunContents, read_run
+from octoscale.report.figures import Drawing
+from octoscale.report.training_data import has_losses, loss_curves
 from octoscale.system.printable import first_line, printable
-from octoscale.training_figure_data import has_losses, loss_curves
 
 
 def show(folder: Path | str, *, as_json: bool, module: str | None = None) -> None:

@@ -15,9 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from octoscale.conversion.kinds import KINDS
-from octoscale.figure_style import KIND_STYLES, LOOKS, ROLE_LABELS, WIDTH, integers, plain, with_footer
 from octoscale.numerics.formats import ROLES
-from octoscale.training_figure_data import LossCurve, excess_by_step, mean_width, reference_curve
+from octoscale.report.style import KIND_STYLES, LOOKS, ROLE_LABELS, WIDTH, integers, plain, with_footer
+from octoscale.report.training_data import LossCurve, excess_by_step, mean_width, reference_curve
 
 #: Beyond this, in %, the lower panel of the losses is cut off: a run that diverges would flatten the others.
 MAX_DIFFERENCE = 10.0

@@ -35,8 +35,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from octoscale.conversion.kinds import KINDS
-from octoscale.exponent_figure import exponents_figure
-from octoscale.figure_data import (
+from octoscale.numerics.formats import ROLES
+from octoscale.report.contents import RunContents, read_run
+from octoscale.report.data import (
     basin,
     clipped_shares,
     clipping_scalings,
@@ -51,7 +52,8 @@ from octoscale.figure_data import (
     split_scores,
     with_histograms,
 )
-from octoscale.figure_style import (
+from octoscale.report.exponents import exponents_figure
+from octoscale.report.style import (
     CURVE,
     KIND_STYLES,
     LINE_STYLES,
@@ -67,10 +69,8 @@ from octoscale.figure_style import (
     save,
     with_footer,
 )
-from octoscale.numerics.formats import ROLES
-from octoscale.run_contents import RunContents, read_run
-from octoscale.training_figure_data import has_losses, loss_curves, scale_bias_by_step
-from octoscale.training_figures import loss_figure, scale_bias_steps_figure
+from octoscale.report.training_data import has_losses, loss_curves, scale_bias_by_step
+from octoscale.report.training_figures import loss_figure, scale_bias_steps_figure
 from octoscale.validation.sweep import PERPLEXITY_TOLERANCE
 
 #: Makes a figure when it is called.

@@ -7,8 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from octoscale.figure_data import REFERENCES, constant_bias
-from octoscale.run_contents import RunContents
+from octoscale.report.contents import RunContents
+from octoscale.report.data import REFERENCES, constant_bias
 
 #: What may tell two runs apart beside the scaling, in this order.
 _FIELDS = (
