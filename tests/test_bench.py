@@ -7,7 +7,7 @@ import pytest
 import torch
 from models import tiny_llama
 
-from octoscale import bench, bench_checkpoint, bench_train
+from octoscale.bench import checkpoint, kernels, train
 from octoscale.kernels import ops
 from octoscale.models import loading
 from octoscale.numerics.scaling import Amax
@@ -16,17 +16,17 @@ from octoscale.report import terminal
 
 @pytest.fixture(scope="module")
 def cast_report():
-    return bench.quantize(size=1 << 12, rounds=1)
+    return kernels.quantize(size=1 << 12, rounds=1)
 
 
 @pytest.fixture(scope="module")
 def product_report():
-    return bench.linear(decode_shape=(1, 64, 48), prefill_shape=(32, 64, 48), rounds=1)
+    return kernels.linear(decode_shape=(1, 64, 48), prefill_shape=(32, 64, 48), rounds=1)
 
 
 def test_the_ratios_follow_from_the_seconds(cast_report):
     seconds, ratios = cast_report["seconds"], cast_report["ratios"]
-    ours = seconds[bench._best()]
+    ours = seconds[kernels._best()]
     limit = 9 / 4 * seconds["read bandwidth"]  # 4 + 4 bytes read, 1 written; the probe reads 4
     overhead = seconds["ours, counts and histogram"] / seconds["ours, nothing counted"] - 1
     assert ratios["speedup_over_torch_eager"] == pytest.approx(seconds["torch eager"] / ours)
@@ -51,11 +51,11 @@ def test_every_candidate_makes_the_same_cast():
     """torch, torchao and ml_dtypes are measured on the work that ours does. Oracle: each other."""
     x = torch.randn(1000)
     codes = ops.quantize(x, "e4m3fn", Amax()).codes.view(torch.uint8)
-    assert torch.equal(bench._cast_by_torch(x).view(torch.uint8), codes)
-    if bench.has("ml_dtypes"):
-        assert torch.equal(torch.from_numpy(bench._cast_by_ml_dtypes(x)().view("uint8")), codes)
-    if bench.has("torchao"):
-        assert torch.equal(bench._cast_by_torchao(x)().view(torch.uint8), codes)
+    assert torch.equal(kernels._cast_by_torch(x).view(torch.uint8), codes)
+    if kernels.has("ml_dtypes"):
+        assert torch.equal(torch.from_numpy(kernels._cast_by_ml_dtypes(x)().view("uint8")), codes)
+    if kernels.has("torchao"):
+        assert torch.equal(kernels._cast_by_torchao(x)().view(torch.uint8), codes)
 
 
 def test_the_table_shows_every_figure(cast_report, product_report):
@@ -67,7 +67,7 @@ def test_the_table_shows_every_figure(cast_report, product_report):
 
 def test_alternate_takes_turns_and_gives_medians():
     calls = []
-    medians = bench.alternate({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=2)
+    medians = kernels.alternate({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=2)
     assert calls == ["a", "b"] * 3
     assert set(medians) == {"a", "b"}
 
@@ -79,8 +79,8 @@ def test_neighbours_are_compared_in_both_orders(monkeypatch):
         calls.append(name)
         now[0] += seconds * (1 if len(calls) <= 4 else 10)  # then the host slows down
 
-    monkeypatch.setattr(bench.time, "perf_counter", lambda: now[0])
-    assert bench.time_over(lambda: take("a", 2), lambda: take("b", 3), rounds=2) == pytest.approx(1.5)
+    monkeypatch.setattr(kernels.time, "perf_counter", lambda: now[0])
+    assert kernels.time_over(lambda: take("a", 2), lambda: take("b", 3), rounds=2) == pytest.approx(1.5)
     assert calls == ["b", "a", "a", "b"] * 2
 
 
@@ -90,7 +90,7 @@ def test_a_training_step_is_measured_with_the_ratios_that_are_promised(monkeypat
         family="gpt", d_model=64, num_layers=2, num_heads=2, num_kv_heads=2, d_ffn=256, max_positions=64
     )
     monkeypatch.setitem(loading.SIZES, "gpt-111m", small)
-    report = bench_train.train("gpt-111m", batch=2, window=32, rounds=1)
+    report = train.train("gpt-111m", batch=2, window=32, rounds=1)
     assert set(report["ratios"]) == {
         "step_time_over_bf16",
         "cscale_step_time_over_bf16",
@@ -107,14 +107,14 @@ def test_torchao_gets_linear_layers_that_compute_what_conv1d_does():
 
     conv1d = Conv1D(6, 4)
     x = torch.randn(3, 4)
-    torch.testing.assert_close(bench_train._linear_of(conv1d)(x), conv1d(x))
+    torch.testing.assert_close(train._linear_of(conv1d)(x), conv1d(x))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 @pytest.mark.filterwarnings("ignore")  # transformers' own
 def test_the_benchmark_of_checkpoints_measures_copies_of_the_same_bytes(tmp_path):
     tiny_llama().to(torch.bfloat16).save_pretrained(tmp_path / "model")
-    report = bench_checkpoint.checkpoint(str(tmp_path / "model"), rounds=1)
+    report = checkpoint.checkpoint(str(tmp_path / "model"), rounds=1)
     memory, seconds, ratios = report["memory, MB"], report["seconds"], report["ratios"]
     largest = max(p.numel() for p in tiny_llama().parameters()) * 2 / 1e6
     assert (memory["largest tensor"], memory["bound"]) == pytest.approx((largest, 3 * largest + 300))
@@ -133,8 +133,8 @@ def test_a_product_that_takes_minutes_is_timed_for_a_few_rows(monkeypatch):
         return torch.zeros(a.shape[0], b.shape[1], dtype=torch.bfloat16)
 
     monkeypatch.setattr(torch, "_scaled_mm", slow)
-    monkeypatch.setattr(bench, "TOO_SLOW", 0.0)
-    report = bench.linear(decode_shape=(1, 64, 48), prefill_shape=(32, 64, 48), rounds=1)
+    monkeypatch.setattr(kernels, "TOO_SLOW", 0.0)
+    report = kernels.linear(decode_shape=(1, 64, 48), prefill_shape=(32, 64, 48), rounds=1)
     assert rows == [8]
     assert report["what"].endswith("; torch._scaled_mm from 8 of its rows")
     assert report["ratios"]["prefill_speedup_over_scaled_mm"] > 0

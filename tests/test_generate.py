@@ -10,7 +10,7 @@ from models import tiny_llama, tokens
 from test_cli import run  # noqa: F401
 from transformers import AutoModelForCausalLM, GgufConfig
 
-from octoscale import bench_generate, gguf_shape
+from octoscale.bench import generate, gguf_shape
 from octoscale.checkpoints.hf import OctoscaleConfig
 from octoscale.checkpoints.settings import Quantization
 from octoscale.inference.generate import Sampling, Writer, choose_scaling
@@ -154,9 +154,9 @@ def test_a_gguf_file_holds_the_same_model(kind, changes, tmp_path):
 
 def test_the_benchmark_reports_its_ratios(tmp_path, monkeypatch):
     for name, value in {"PROMPT": 4, "NEW_TOKENS": 4, "PREFILL": 20, "_SLOW_TOKENS": 3}.items():
-        monkeypatch.setattr(bench_generate, name, value)
+        monkeypatch.setattr(generate, name, value)
     tiny_llama(hidden_size=64, intermediate_size=96).to(torch.bfloat16).save_pretrained(tmp_path / "model")
-    report = bench_generate.generate(str(tmp_path / "model"), rounds=1)
+    report = generate.generate(str(tmp_path / "model"), rounds=1)
     decode, ratios = report["decode, tokens/s"], report["ratios"]
     assert ratios["decode_speedup_over_bf16"] == decode["ours W8A8 AMAX"] / decode["transformers bf16"]
     assert ratios["decode_fraction_of_limit"] == decode["ours W8A8 AMAX"] / report["limits"]["decode_tokens_per_s"]
@@ -166,7 +166,7 @@ def test_the_benchmark_reports_its_ratios(tmp_path, monkeypatch):
     assert report["limits"]["GB_read_for_a_token"] * 1e9 == linears + others
     terminal.bench_table(report)
     with pytest.raises(ValueError, match="there is no such program"):
-        bench_generate.generate(str(tmp_path / "model"), tmp_path / "llama-bench")
+        generate.generate(str(tmp_path / "model"), tmp_path / "llama-bench")
 
 
 def byte_level():

@@ -111,20 +111,20 @@ app.add_typer(bench_app, name="bench")
 @bench_app.command("quantize")
 def bench_quantize(as_json: _Json = False) -> None:
     """float32 -> e4m3fn under amax: ours, torch eager, torchao and ml_dtypes where installed. A minute."""
-    from octoscale import bench
+    from octoscale.bench import kernels
     from octoscale.report import terminal
 
-    report = bench.quantize()
+    report = kernels.quantize()
     _show(report if as_json else terminal.bench_table(report))
 
 
 @bench_app.command("linear")
 def bench_linear(as_json: _Json = False) -> None:
     """X @ w^T of one row and of 512, weights in e4m3fn: ours, F.linear in bfloat16, torch._scaled_mm. Half a minute."""
-    from octoscale import bench
+    from octoscale.bench import kernels
     from octoscale.report import terminal
 
-    report = bench.linear()
+    report = kernels.linear()
     _show(report if as_json else terminal.bench_table(report))
 
 
@@ -133,11 +133,11 @@ def bench_train(
     model: Annotated[str, typer.Option(help="A name from `octoscale models`.")] = "smollm2-135m", as_json: _Json = False
 ) -> None:
     """A training step of 4 x 256 tokens: bfloat16 autocast, ours, torchao's emulation where installed. Minutes."""
-    from octoscale import bench_train
+    from octoscale.bench import train
     from octoscale.report import terminal
 
     keep_freed_memory()
-    report = bench_train.train(model)
+    report = train.train(model)
     _show(report if as_json else terminal.bench_table(report))
 
 
@@ -153,10 +153,10 @@ def bench_generate(
     as_json: _Json = False,
 ) -> None:
     """64 tokens after 16, and a prompt of 512: ours, bfloat16, torchao, quanto, llama.cpp. Minutes."""
-    from octoscale import bench_generate
+    from octoscale.bench import generate
     from octoscale.report import terminal
 
-    report = bench_generate.generate(model, llama_bench, fp8_head=fp8_head)
+    report = generate.generate(model, llama_bench, fp8_head=fp8_head)
     _show(report if as_json else terminal.bench_table(report))
 
 
@@ -166,21 +166,21 @@ def bench_checkpoint(
     as_json: _Json = False,
 ) -> None:
     """A bfloat16 checkpoint to FP8 beside `cp` of it, and the memory that takes. A minute; Linux."""
-    from octoscale import bench_checkpoint
+    from octoscale.bench import checkpoint
     from octoscale.report import terminal
 
     keep_freed_memory()
-    report = bench_checkpoint.checkpoint(model)
+    report = checkpoint.checkpoint(model)
     _show(report if as_json else terminal.bench_table(report))
 
 
 @app.command()
 def info(as_json: _Json = False) -> None:
     """Say which backend this machine uses, with which instructions and threads, and why."""
-    from octoscale import bench
+    from octoscale.bench import kernels
     from octoscale.report import terminal
 
-    machine = bench.machine()
+    machine = kernels.machine()
     _show(machine if as_json else terminal.facts_table(machine))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from octoscale.bench import Report, alternate, has, machine, time_over
+from octoscale.bench.kernels import Report, alternate, has, machine, time_over
 from octoscale.conversion.convert import convert
 from octoscale.conversion.convert import plan as plan_conversion
 from octoscale.layers.linear import is_conv1d

@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from octoscale import gguf_shape
-from octoscale.bench import Report, has, machine
+from octoscale.bench import gguf_shape
+from octoscale.bench.kernels import Report, has, machine
 from octoscale.checkpoints.settings import Quantization
 from octoscale.conversion.head import put_head_in_fp8
 from octoscale.inference.fuse import fuse

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from octoscale.bench import Report, machine
+from octoscale.bench.kernels import Report, machine
 from octoscale.checkpoints.headers import read_entries
 from octoscale.checkpoints.settings import Quantization
 from octoscale.models import loading
