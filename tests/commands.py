@@ -57,7 +57,7 @@ def _run(words: list[str], log: str, folder: str, at: int, what: str, largest_fi
     if at:
         sys.addaudithook(_acting(at, what, folder))
     sys.argv = ["octoscale", *words]
-    from octoscale.cli import main
+    from octoscale.cli.main import main
 
     main()
 

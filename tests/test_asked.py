@@ -3,7 +3,7 @@
 import pytest
 from test_cli import checkpoint, run, text  # noqa: F401
 
-from octoscale import cli
+from octoscale.cli import main as cli
 from octoscale.validation.settings import Validation
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own

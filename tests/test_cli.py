@@ -9,7 +9,7 @@ import pytest
 import torch
 from checkpoints import save_tiny_llama
 
-from octoscale import cli
+from octoscale.cli import main as cli
 from octoscale.kernels.table import choose
 
 COMMANDS = [
@@ -56,7 +56,7 @@ def test_help_does_not_import_torch():
     script = (
         "import atexit, sys; sys.argv = ['octoscale', '--help']\n"
         "atexit.register(lambda: print('torch' in sys.modules))\n"
-        "from octoscale.cli import main; main()"
+        "from octoscale.cli.main import main; main()"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "validate" in done.stdout
@@ -256,7 +256,7 @@ def test_info_says_which_backend_and_why(run):
     ],
 )
 def test_a_forced_backend_that_does_not_exist_is_one_line(variable, value, message):
-    script = "import sys; sys.argv = ['octoscale', 'info']; from octoscale.cli import main; main()"
+    script = "import sys; sys.argv = ['octoscale', 'info']; from octoscale.cli.main import main; main()"
     command = [sys.executable, "-c", script]
     if variable == "OCTOSCALE_ISA" and choose("cpu").name != "native":
         pytest.skip("the C++ core is not built")

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow  # takes minutes, and the first time fetches the m
 
 
 def quick_demo(out):
-    command = [sys.executable, "-c", "from octoscale.cli import main; main()"]
+    command = [sys.executable, "-c", "from octoscale.cli.main import main; main()"]
     done = subprocess.run(
         [*command, "demo", "--quick", "--json", "--out", out], capture_output=True, text=True, check=True
     )

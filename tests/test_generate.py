@@ -134,7 +134,7 @@ def test_chat_keeps_the_conversation(checkpoint, run, monkeypatch):  # noqa: F81
 
 
 def cli_module():
-    from octoscale import cli
+    from octoscale.cli import main as cli
 
     return cli
 

@@ -11,7 +11,7 @@ import typer
 from checkpoints import save_tiny_llama
 from test_mutations import Command, faults, small_figures  # noqa: F401
 
-from octoscale import cli
+from octoscale.cli import main as cli
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 

@@ -22,7 +22,7 @@ import torch
 from checkpoints import save_tiny_llama
 from mutations import damage
 
-from octoscale import cli
+from octoscale.cli import main as cli
 from octoscale.report import figures, style
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]

@@ -10,7 +10,7 @@ from checkpoints import save_tiny_llama
 from test_cli import run  # noqa: F401
 
 import octoscale
-from octoscale import cli
+from octoscale.cli import main as cli
 
 SOURCE = Path(octoscale.__file__).parent
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 from checkpoints import save_tiny_llama
 
-COMMAND = [sys.executable, "-c", "from octoscale.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from octoscale.cli.main import main; main()"]
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_a_reader_that_goes_ends_the_command_quietly(folder):
 @pytest.mark.parametrize("command", ["formats", "generate {} --prompt x --max-new-tokens 2"])
 def test_streams_that_were_closed_before(command, closed, folder):
     words = command.format(folder)
-    line = f"'{sys.executable}' -c 'from octoscale.cli import main; main()' {words} {closed}"
+    line = f"'{sys.executable}' -c 'from octoscale.cli.main import main; main()' {words} {closed}"
     done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
@@ -38,7 +38,7 @@ def test_streams_that_were_closed_before(command, closed, folder):
 
 def test_a_chat_without_a_keyboard_ends(folder):
     (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
-    line = f"'{sys.executable}' -c 'from octoscale.cli import main; main()' chat {folder} <&-"
+    line = f"'{sys.executable}' -c 'from octoscale.cli.main import main; main()' chat {folder} <&-"
     done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0
     assert "Traceback" not in done.stderr

@@ -8,7 +8,7 @@ import matplotlib
 import polars as pl
 import pytest
 
-from octoscale import cli
+from octoscale.cli import main as cli
 from octoscale.report import figures
 from octoscale.report.contents import read_run
 from octoscale.report.training_data import (

@@ -127,7 +127,7 @@ def test_inspect_run_takes_a_checkpoint_in_fp8(run_inspect, tmp_path):
 @pytest.fixture
 def run_inspect(monkeypatch, capsys):
     """The output of `octoscale inspect ...`."""
-    from octoscale import cli
+    from octoscale.cli import main as cli
 
     def run(*arguments):
         monkeypatch.setattr("sys.argv", ["octoscale", "inspect", *map(str, arguments)])

@@ -8,7 +8,7 @@ import pytest
 
 from octoscale.system.waiting import SPIN_VARIABLE, SPINS, bound_spinning
 
-COMMAND = "import sys; from octoscale.cli import main; sys.argv = ['octoscale', 'info']; main()"
+COMMAND = "import sys; from octoscale.cli.main import main; sys.argv = ['octoscale', 'info']; main()"
 
 
 def spins_of_a_command(**environment):

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from octoscale.asked import check_training, check_validation
 from octoscale.checkpoints.settings import Quantization
+from octoscale.cli.asked import check_training, check_validation
 from octoscale.system.explained import explained
 from octoscale.system.heap import keep_freed_memory
 from octoscale.system.printable import printable
