@@ -20,5 +20,5 @@ if importlib.util.find_spec("octoscale.kernels._core"):
 def using(name: str) -> Iterator[None]:
     """Inside the block the package uses this backend, whatever this machine would choose."""
     choice = replace(table.choose("cpu"), name=name.partition("[")[0], backend=BACKENDS[name])
-    with mock.patch.object(backends, "choose", return_value=choice):
+    with mock.patch.object(table, "choose", return_value=choice):
         yield

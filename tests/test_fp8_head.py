@@ -19,11 +19,12 @@ from octoscale.inference.generate import Sampling, Writer
 from octoscale.kernels import ops
 from octoscale.layers.stored import StoredLinear
 from octoscale.models.export import run_quantization
+from octoscale.numerics.formats import STORED
 from octoscale.numerics.scaling import Amax
 from octoscale.runs.scales import read_scales
 from octoscale.system.heap import page_out
 from octoscale.validation.run import run_validation
-from octoscale.validation.settings import STORED, Validation
+from octoscale.validation.settings import Validation
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 

@@ -10,7 +10,7 @@ from implementations import BACKENDS
 from models import tiny_llama, tokens
 
 from octoscale.inference import huge_pages
-from octoscale.inference.huge_pages import allocate, gather
+from octoscale.inference.huge_pages import allocate, gather_huge_pages
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 
@@ -25,7 +25,7 @@ def test_a_model_stays_as_it_is(tied):
     values = {name: parameter.detach().clone() for name, parameter in before.items()}
     with torch.no_grad():
         expected = model(ids).logits
-        assert gather(model, least_bytes=0).startswith("0.0 GB of weights in huge pages")
+        assert gather_huge_pages(model, least_bytes=0).startswith("0.0 GB of weights in huge pages")
         assert torch.equal(model(ids).logits, expected)
     after = dict(model.named_parameters())
     assert all(after[name] is parameter for name, parameter in before.items())
@@ -37,7 +37,7 @@ def test_a_model_stays_as_it_is(tied):
 @LINUX
 def test_the_copies_share_a_block_and_do_not_overlap():
     model = tiny_llama().to(torch.bfloat16)
-    gather(model, least_bytes=0)
+    gather_huge_pages(model, least_bytes=0)
     spans = sorted((p.data_ptr(), p.data_ptr() + p.numel() * p.element_size()) for p in model.parameters())
     assert spans[0][0] % (2 << 20) == 0
     assert all(start % 64 == 0 for start, _ in spans)
@@ -49,7 +49,7 @@ def test_parameters_of_two_shapes_in_the_same_memory_stay_where_they_are():
     model = torch.nn.Module()
     memory = torch.arange(12.0)
     model.flat, model.rows = torch.nn.Parameter(memory), torch.nn.Parameter(memory.view(3, 4))
-    gather(model, least_bytes=0)
+    gather_huge_pages(model, least_bytes=0)
     assert model.flat.data_ptr() == model.rows.data_ptr() == memory.data_ptr()
     assert (model.flat.shape, model.rows.shape) == ((12,), (3, 4))
 
@@ -79,7 +79,7 @@ def test_the_file_is_let_go_of(tmp_path):
     assert is_mapped(tmp_path / "fp8")
     with torch.no_grad():
         expected = model(tokens()).logits
-        gather(model, least_bytes=0)
+        gather_huge_pages(model, least_bytes=0)
         assert torch.equal(model(tokens()).logits, expected)
     fuse(model)
     assert not is_mapped(tmp_path / "fp8")
@@ -106,7 +106,7 @@ def test_what_cannot_be_moved_stays_and_says_why(setting, available, least_bytes
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=available))
     model = tiny_llama()
     before = [parameter.data_ptr() for parameter in model.parameters()]
-    said = gather(model, least_bytes)
+    said = gather_huge_pages(model, least_bytes)
     assert said.startswith("weights left in pages of 4 KiB: ")
     assert said.endswith(reason)
     assert [parameter.data_ptr() for parameter in model.parameters()] == before

@@ -12,7 +12,7 @@ import octoscale
 from octoscale import Recipe
 from octoscale.checkpoints.hf import OctoscaleConfig, quantize_model
 from octoscale.inference.fuse import fuse
-from octoscale.inference.huge_pages import gather
+from octoscale.inference.huge_pages import gather_huge_pages
 from octoscale.numerics.recipe import parse_scaling
 from octoscale.numerics.scaling import History
 
@@ -119,7 +119,7 @@ def test_weights_may_move_while_a_model_writes():
 
         def move(model=model, stop=stop):
             while not stop.is_set():
-                gather(model, least_bytes=0)
+                gather_huge_pages(model, least_bytes=0)
                 for parameter in model.parameters():
                     parameter.data = parameter.data.clone()
 

@@ -14,16 +14,22 @@ that importing the package costs nothing and `octoscale --help` does not wait fo
 
 import importlib
 import sys
+from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
+    from octoscale.checkpoints.hf import OctoscaleConfig as OctoscaleConfig
     from octoscale.conversion.convert import ConversionReport as ConversionReport
     from octoscale.conversion.convert import convert as convert
     from octoscale.conversion.convert import forget_casts as forget_casts
     from octoscale.conversion.convert import revert as revert
+    from octoscale.conversion.head import put_head_in_fp8 as put_head_in_fp8
+    from octoscale.conversion.record import record as record
     from octoscale.conversion.state import fp8_state as fp8_state
     from octoscale.conversion.state import load_fp8_state as load_fp8_state
+    from octoscale.inference.fuse import fuse as fuse
+    from octoscale.inference.huge_pages import gather_huge_pages as gather_huge_pages
     from octoscale.kernels.ops import Quantized as Quantized
     from octoscale.kernels.ops import matmul as matmul
     from octoscale.kernels.ops import quantize as quantize
@@ -36,12 +42,12 @@ if TYPE_CHECKING:
     from octoscale.numerics.formats import Format as Format
     from octoscale.numerics.recipe import Operand as Operand
     from octoscale.numerics.recipe import Recipe as Recipe
+    from octoscale.numerics.recipe import parse_scaling as parse_scaling
     from octoscale.numerics.scaling import Amax as Amax
     from octoscale.numerics.scaling import Constant as Constant
     from octoscale.numerics.scaling import Delayed as Delayed
     from octoscale.runs.scales import Recorder as Recorder
     from octoscale.runs.scales import read_scales as read_scales
-    from octoscale.runs.scales import record as record
     from octoscale.training.callback import TrainerCallback as TrainerCallback
     from octoscale.validation.evaluate import perplexity as perplexity
     from octoscale.validation.evaluate import validate as validate
@@ -75,7 +81,12 @@ _MODULE_OF = {
     "token_windows": "models.tasks",
     "Recorder": "runs.scales",
     "read_scales": "runs.scales",
-    "record": "runs.scales",
+    "record": "conversion.record",
+    "fuse": "inference.fuse",
+    "gather_huge_pages": "inference.huge_pages",
+    "OctoscaleConfig": "checkpoints.hf",
+    "put_head_in_fp8": "conversion.head",
+    "parse_scaling": "numerics.recipe",
 }
 __all__ = sorted(_MODULE_OF)
 
@@ -92,15 +103,28 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
 
 
-class _Package(ModuleType):
-    """The package, where `octoscale.convert` is the function and not the submodule of that name.
+class _OldNames:
+    """Finds a module by the name that it had before there were rooms, and that people wrote: `import octoscale.hf`."""
 
-    Importing a submodule sets it as an attribute of its package; a public name of the same spelling wins over it.
-    """
+    places: ClassVar = {"octoscale.hf": "octoscale.checkpoints.hf"}
 
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _MODULE_OF and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
+    @classmethod
+    def find_spec(cls, name: str, *_: object) -> ModuleSpec | None:
+        """What importlib asks every finder."""
+        return ModuleSpec(name, cls) if name in cls.places else None  # type: ignore[arg-type]
+
+    @classmethod
+    def create_module(cls, spec: ModuleSpec) -> ModuleType:
+        """The module itself, under whichever name it was imported first."""
+        module = importlib.import_module(cls.places[spec.name])
+        spec.loader_state = module.__spec__
+        return module
+
+    @classmethod
+    def exec_module(cls, module: ModuleType) -> None:
+        """It has been run; it gets its own spec back."""
+        if module.__spec__ is not None:
+            module.__spec__ = module.__spec__.loader_state
 
 
-sys.modules[__name__].__class__ = _Package
+sys.meta_path.append(_OldNames)

@@ -27,7 +27,7 @@ from octoscale.bench.kernels import Report, has, machine
 from octoscale.checkpoints.settings import Quantization
 from octoscale.conversion.head import put_head_in_fp8
 from octoscale.inference.fuse import fuse
-from octoscale.inference.huge_pages import allocate, gather
+from octoscale.inference.huge_pages import allocate, gather_huge_pages
 from octoscale.kernels.native import Native, Source, chosen
 from octoscale.models import loading
 from octoscale.models.export import run_quantization
@@ -104,7 +104,7 @@ def _fused(folder: Path, fp8_head: bool) -> Any:
     model = _load(folder)
     if fp8_head:
         put_head_in_fp8(model)
-    gather(model)
+    gather_huge_pages(model)
     report = fuse(model)
     if report.left:
         raise ValueError(f"{report}: this measures fused decoding")
@@ -216,7 +216,7 @@ import sys, psutil, torch, transformers
 from octoscale.models import loading
 from octoscale.inference.fuse import fuse
 from octoscale.conversion.head import put_head_in_fp8
-from octoscale.inference.huge_pages import gather
+from octoscale.inference.huge_pages import gather_huge_pages
 kind, folder = sys.argv[1:]
 loading.load("gpt-10m").model(torch.zeros(1, 4, dtype=torch.long))
 before = psutil.Process().memory_info().rss
@@ -224,7 +224,7 @@ model = loading.load(folder).model
 if kind == "fp8-head":
     put_head_in_fp8(model)
 if kind != "bf16":
-    gather(model)
+    gather_huge_pages(model)
     fuse(model)
 total = sum(float(p.view(torch.uint8).sum()) for p in model.parameters())
 with torch.no_grad():

@@ -9,9 +9,10 @@ Each row of a table says of an option when it is read, and what to do where it i
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from octoscale.numerics.formats import PRECISIONS
-from octoscale.training.settings import HUB_TASKS, Training
-from octoscale.validation.settings import STORED, Validation
+from octoscale.models.labels import HUB_TASKS
+from octoscale.numerics.formats import PRECISIONS, STORED
+from octoscale.training.settings import Training
+from octoscale.validation.settings import Validation
 
 _Row = tuple[str, Callable[[Any], bool], str]
 

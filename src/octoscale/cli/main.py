@@ -264,9 +264,9 @@ def _inspected(model: str, recipe: "Recipe", run: bool) -> "tuple[ConversionRepo
     A checkpoint in FP8 runs as it is, and the report says what would become of such a model.
     """
     from octoscale.conversion.convert import convert, plan
+    from octoscale.conversion.record import fp8_layers
     from octoscale.conversion.trial import layers_not_run
     from octoscale.models.loading import is_stored, load, skeleton
-    from octoscale.runs.scales import fp8_layers
 
     if not run:
         return plan(skeleton(model), recipe), 0, []

@@ -42,7 +42,7 @@ class StoredEmbedding(nn.Module):
 
 
 def put_head_in_fp8(model: PreTrainedModel) -> str:
-    """Replace the head, and an embedding tied to it, in place; says what became FP8. Before `octoscale.inference.fuse.fuse`.
+    """Replace the head, and an embedding tied to it, in place; says what became FP8. Before `fuse`.
 
     Such a model cannot be saved any more: state_dict raises ValueError. ValueError here, and nothing is changed, if
     there is no plain head, or none that is not FP8 or fused yet.

@@ -20,11 +20,10 @@ from transformers.generation.streamers import BaseStreamer
 from octoscale.checkpoints.hf import OctoscaleConfig
 from octoscale.conversion.head import put_head_in_fp8
 from octoscale.inference.fuse import fuse
-from octoscale.inference.huge_pages import gather
+from octoscale.inference.huge_pages import gather_huge_pages
 from octoscale.models import loading
 from octoscale.models.tasks import embeddings_of, positions_of
-from octoscale.numerics.formats import PRECISIONS
-from octoscale.validation.settings import STORED
+from octoscale.numerics.formats import PRECISIONS, STORED
 
 DEFAULT_SCALING, DEFAULT_ACTIVATIONS = "amax", "dynamic"
 
@@ -73,7 +72,7 @@ class Continuation:
 class Writer:
     """A model that writes. `describe` says what it is and how fast it can be.
 
-    huge_pages: copy the weights into huge pages if they fit (octoscale.inference.huge_pages), out of their file's memory.
+    huge_pages: copy the weights into huge pages if they fit (huge_pages.py), out of their file's memory.
     """
 
     def __init__(
@@ -97,7 +96,7 @@ class Writer:
         if self._loaded.encode is None:
             raise ValueError(f"{self._loaded.note}; without it, {spec} cannot read a prompt")
         self._head = f"{put_head_in_fp8(self._model)}; " if fp8_head else ""
-        self.pages = gather(self._model) if huge_pages else "weights where they were loaded"
+        self.pages = gather_huge_pages(self._model) if huge_pages else "weights where they were loaded"
         self.fusion = fuse(self._model)
 
     @property

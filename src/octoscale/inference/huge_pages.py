@@ -1,6 +1,6 @@
 """Weights in huge pages, for decoding: a token reads all of them, and pages of 4 KiB hold the reads up.
 
-    print(gather(model))     # 1.4 GB of weights in huge pages
+    print(gather_huge_pages(model))     # 1.4 GB of weights in huge pages
 
 A file is mapped in pages of 4 KiB, whose translations a CPU has to look up for every 64 reads; from pages of 2 MiB the
 same core reads a sixth more in a second. So the weights are copied, one after the other, into one block of memory that
@@ -25,7 +25,7 @@ _LINE = 64
 _SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
-def gather(model: nn.Module, least_bytes: int = LEAST_BYTES) -> str:
+def gather_huge_pages(model: nn.Module, least_bytes: int = LEAST_BYTES) -> str:
     """Move the weights of a model on the CPU into huge pages, in place; says how many, or why not."""
     groups = _by_memory(model)
     num_bytes = sum(_room_for(group[0]) for group in groups)

@@ -16,7 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from octoscale.models.hub import load_hub_data
-from octoscale.training.settings import HUB_TASKS
+
+#: Labeled texts of the hub: task -> text columns, and the split for validation.
+HUB_TASKS = {
+    "sst2": (("sentence",), "validation"),
+    "mnli": (("premise", "hypothesis"), "validation_matched"),
+    "qqp": (("question1", "question2"), "validation"),
+}
 
 #: The repository on the hub that holds HUB_TASKS.
 HUB_REPOSITORY = "nyu-mll/glue"

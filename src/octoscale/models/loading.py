@@ -59,7 +59,7 @@ def load(
     """
     import transformers
 
-    import octoscale.hf  # registers what reads FP8 checkpoints
+    from octoscale.checkpoints import hf  # registers what reads FP8 checkpoints
 
     quiet(transformers)
     torch.manual_seed(seed)
@@ -67,7 +67,7 @@ def load(
         note = f"{spec} has random weights and no tokenizer: texts are read as bytes"
         model = _random(spec, dtype, num_labels)
         if fp8 is not None:
-            octoscale.hf.quantize_model(model, fp8)
+            hf.quantize_model(model, fp8)
         return LoadedModel(name=spec, model=model, encode=_bytes_of, note=note)
     folder, options = _resolve(spec)
     if fp8 is not None and "gguf_file" not in options:
@@ -76,7 +76,7 @@ def load(
     try:
         loaded = _load_pretrained(spec, folder, config, dtype, options, num_labels)
         if fp8 is not None and "gguf_file" in options:
-            octoscale.hf.quantize_model(loaded.model, fp8)
+            hf.quantize_model(loaded.model, fp8)
         return loaded
     except READ_ERRORS as error:
         raise ModelError(explain(spec, error)) from error

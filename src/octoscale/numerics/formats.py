@@ -115,6 +115,9 @@ FORMAT_SETS: dict[str, dict[Role, str]] = {
 #: What stands in a recipe's place when there is no FP8 at all -> the torch dtype that it means.
 PRECISIONS: dict[str, str] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
+#: The scaling of a checkpoint whose weights are in FP8 already: its own.
+STORED = "stored"
+
 
 def get_format(name: str) -> Format:
     """The format called `name`; ValueError, naming the known ones, if there is none."""

@@ -17,9 +17,10 @@ import polars as pl
 import transformers
 from torch import nn
 
+from octoscale.conversion.record import fp8_layers
 from octoscale.layers.linear import Fp8Linear
 from octoscale.runs.folder import RunFolder
-from octoscale.runs.scales import Recorder, fp8_layers, read_scales, run_header
+from octoscale.runs.scales import Recorder, read_scales, run_header
 from octoscale.system.lock import exclusive_run
 from octoscale.training.model_state import load_renamed, save_renamed
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from octoscale.models import tasks
 from octoscale.models.classifier_ids import choose_filling, fill_up, make_reader
-from octoscale.models.labels import LabeledTexts, read_labeled
+from octoscale.models.labels import HUB_TASKS, LabeledTexts, read_labeled
 from octoscale.models.loading import LoadedModel
-from octoscale.training.settings import HUB_TASKS, Training
+from octoscale.training.settings import Training
 
 Example = Mapping[str, Any]
 

@@ -11,14 +11,6 @@ from octoscale.numerics.formats import PRECISIONS
 TRAINING_DTYPES = ("bf16", "fp16", "fp32")
 
 
-#: Labeled texts of the hub: task -> text columns, and the split for validation.
-HUB_TASKS = {
-    "sst2": (("sentence",), "validation"),
-    "mnli": (("premise", "hypothesis"), "validation_matched"),
-    "qqp": (("question1", "question2"), "validation"),
-}
-
-
 @dataclass(frozen=True, kw_only=True)
 class Training:
     """What to train. Texts as on the command line; see `octoscale train --help`.

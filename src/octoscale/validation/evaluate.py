@@ -21,19 +21,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from octoscale.conversion.convert import convert, revert
+from octoscale.conversion.record import record
 from octoscale.kernels.bf16_gemm import bf16_through_float32
 from octoscale.layers.linear import Fp8Linear, NonFiniteError
 from octoscale.layers.stored import StoredLinear
 from octoscale.models.tasks import Encode, Question, Task
-from octoscale.numerics.formats import PRECISIONS
+from octoscale.numerics.formats import PRECISIONS, STORED
 from octoscale.numerics.recipe import Recipe, check_names, parse_scaling
 from octoscale.numerics.scaling import Constant
 from octoscale.runs.folder import RunFolder
-from octoscale.runs.scales import Recorder, record, run_header
+from octoscale.runs.scales import Recorder, run_header
 from octoscale.system.lock import exclusive_run
 from octoscale.system.whole_file import write_json
 from octoscale.validation.layerwise import check_by_layer, losses_by_layer
-from octoscale.validation.settings import STORED
 
 #: Called with the scaling, windows (or layers) done, and in all.
 Progress = Callable[[str, int, int], None]

@@ -10,14 +10,14 @@ import torch
 from octoscale.conversion.convert import plan as plan_conversion
 from octoscale.conversion.head import put_head_in_fp8
 from octoscale.models import loading, tasks
-from octoscale.numerics.formats import PRECISIONS
+from octoscale.numerics.formats import PRECISIONS, STORED
 from octoscale.numerics.recipe import Recipe, check_names, parse_scaling
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import run_header
 from octoscale.system.lock import exclusive_run
 from octoscale.system.whole_file import write_json
 from octoscale.validation.evaluate import Progress, validate
-from octoscale.validation.settings import STORED, Validation
+from octoscale.validation.settings import Validation
 from octoscale.validation.sweep import bias_range
 
 

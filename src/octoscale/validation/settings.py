@@ -6,9 +6,6 @@ from pathlib import Path
 
 from octoscale.numerics.formats import PRECISIONS
 
-#: The scaling of a checkpoint whose weights are in FP8 already: its own.
-STORED = "stored"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
