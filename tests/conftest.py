@@ -1,11 +1,13 @@
-"""What the tests of the numerics share: each format in turn, and examples that are the same in every run."""
+"""What tests of several rooms share: each format and backend in turn, the command line, examples that stay the same."""
 
+import sys
 from collections.abc import Iterator
 
 import hypothesis
 import pytest
 from implementations import BACKENDS, using
 
+from octoscale.cli import main as cli
 from octoscale.numerics.formats import FORMATS, Format
 
 hypothesis.settings.register_profile("octoscale", derandomize=True, deadline=None)
@@ -23,3 +25,18 @@ def backend(request) -> Iterator[str]:
     """Each backend in turn, in use while the test runs."""
     with using(request.param):
         yield request.param
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Run `octoscale ARGS` in an empty folder: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["octoscale", *map(str, args)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        return stop.value.code or 0, out, err
+
+    return call

@@ -1,1 +1,17 @@
-"""checkpoints."""
+"""FP8 on disk: reading what others wrote, writing what others read. Names and shapes of scales are in layers/layouts.py.
+
+    settings        the words and defaults of the command quantize
+    quantize        from a checkpoint to its FP8 one, tensor by tensor
+    calibrate       static scales of activations, from a text
+    writer          a safetensors file, tensor by tensor
+    headers         which weights of a file are FP8, and where their scales are
+    shards          which files a checkpoint has, and whether all of the model is in them
+    names           from names in files to names in the model, by transformers' own rules
+    companions      tokenizer, templates and all else that comes along
+    folder          files of a folder, which come from anywhere: what is wrong names file and key
+    announced       what a folder says of its FP8 weights
+    guard           plain from_pretrained refuses codes that nothing announces
+    hf              transformers' quantizer: load, keep, save; `import octoscale.hf` is this file
+
+Nothing here resolves a MODEL argument: that is models/.
+"""

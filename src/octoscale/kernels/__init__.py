@@ -1,1 +1,14 @@
-"""kernels."""
+"""Casts and products, fast and exact: one waist, ops.py, and a backend below it for each kind of machine.
+
+    ops             quantize, dequantize, matmul: what every other room calls; Quantized, codes with their scale_bias
+    table           which backend serves a device, and why; a CUDA backend gets its line here
+    base            what a backend must offer, and what it reports of a tensor: amax and counts are made by backends
+    portable        plain torch: every format, every device, bit for bit
+    native          the C++ core (csrc/), by instruction set
+    operators       the core's operations for torch.compile
+    token           a decoder layer's step in one call of the core
+    bf16_gemm       bfloat16 products by way of float32, for CPUs without bfloat16 dot products
+
+A new backend, such as one of CUDA kernels, is a file beside portable.py that does what base.py says, and a row in table.py;
+tests/kernels holds each to the bits of numerics/reference.py.
+"""

@@ -1,1 +1,10 @@
-"""layers."""
+"""The layers that replace a model's linear ones. The method of the paper is in linear.py, its three products first.
+
+    linear          Fp8Linear: output, grad_input and grad_weight from FP8 codes; when a weight is cast again
+    watch           whether a module, a parameter or an attribute was replaced or written to
+    compiled        the same products for torch.compile
+    layouts         names, shapes and config words of FP8 checkpoints: a key of a checkpoint is named here
+    stored          StoredLinear: a layer whose weight is codes already
+
+Layers get their casts from kernels/ and their scales from numerics/; they know no model and no file.
+"""

@@ -1,1 +1,18 @@
-"""models."""
+"""Where models come from, what they read, and checkpoints made of them. transformers builds and loads them all.
+
+    loading         a MODEL argument, resolved and loaded
+    sizes           the paper's sizes and ours, as data
+    package_index   pretrained models that the package index carries
+    architectures   which class a checkpoint is, and whether it predicts the next token
+    tokenizer       the tokenizer of a folder, read with care
+    generation_settings     generation_config.json, likewise
+    errors          what reading a broken checkpoint raises, and the one line of it
+    tasks           windows of a text, multiple-choice questions
+    labels          texts with a label
+    classifier_ids  what a classifier reads of them
+    hub             data sets of the Hugging Face Hub
+    export          the command quantize, from its words to the folder
+    materialize     a checkpoint of random FP8 weights
+
+A new named model is a row in sizes.py or package_index.py.
+"""

@@ -1,1 +1,16 @@
-"""system."""
+"""What the machine gives, and what may go wrong with it: files, folders, streams, memory, and how a command ends.
+
+    whole_file      a file is whole or not there
+    whole_folder    so is a checkpoint's folder, and it replaces only what octoscale wrote
+    manifest        the list of files that octoscale wrote in a folder
+    lock            one writer to a folder
+    terms           what decides a result, kept beside it, so that a stopped command goes on under the same terms only
+    checksums       whether a file of a folder has changed
+    printable       text from strangers, as a terminal may show it
+    streams         standard streams that were closed before a command began
+    explained       a mistake that its user can mend, or a defect that we must
+    waiting         how long idle threads spin
+    heap            what becomes of memory that is not needed any more
+
+Nothing here knows what FP8 is, and nothing here imports torch.
+"""

@@ -1,1 +1,14 @@
-"""training."""
+"""Training and fine-tuning in FP8. The loop is transformers' Trainer; here it gets its parts.
+
+    settings        the words and defaults of the command train; the paper's presets
+    run             from the words to the run folder
+    data            windows of a text, or labeled texts, as Trainer takes them
+    first_batch     does the model learn from such texts at all?
+    trainer         Trainer, with loss scales, whole checkpoints, a stop at infinity
+    callback        records a training, whoever wrote the script
+    resume          goes on with a run that was stopped
+    model_state     parameters in a checkpoint, by the model's own names
+    trained_files   what a trained model is saved with
+
+An optimizer or a schedule is Trainer's; a hyper-parameter of the paper is a number in settings.py.
+"""

@@ -1,0 +1,29 @@
+"""The documents keep their promises: linked files exist, nothing is left to fill in, the README's Python runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import save_tiny_llama
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_linked_files_exist_and_nothing_is_left_to_fill_in(document):
+    text = document.read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
+    assert [link for link in links if not (document.parent / link).exists()] == []
+    assert re.findall(r"@[A-Z]+@", text) == []
+    assert "table: ./dev docs -->\n<!-- end" not in text
+
+
+def test_the_readmes_python_runs(tmp_path, monkeypatch):
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    checkpoint = save_tiny_llama(tmp_path / "llama")
+    namespace = {"ids": torch.arange(16)[None]}
+    exec(block.replace("path/or/hub-id", str(checkpoint)), namespace)
+    assert (tmp_path / "runs" / "mine" / "scales").is_dir()

@@ -1,0 +1,47 @@
+"""A validation whose numbers are not finite. Oracle: the model that was broken by hand, or the scale that clips all."""
+
+import pytest
+import torch
+from checkpoints import byte_tokenizer, save_tiny_llama
+from models import tiny_llama
+
+WORDS = ("--tokens", "32", "--window", "16", "--out", "run")
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """A model whose final norm holds infinity: every logit is NaN, in any precision."""
+    model = tiny_llama(vocab_size=256, bos_token_id=None, eos_token_id=None).bfloat16()
+    model.model.norm.weight.data[3] = torch.inf
+    model.save_pretrained(tmp_path / "broken")
+    byte_tokenizer().save_pretrained(tmp_path / "broken")
+    return tmp_path / "broken"
+
+
+@pytest.mark.parametrize("scalings", [("bf16", "amax"), ("amax",), ("amax", "cscale:0")])
+def test_a_model_that_is_not_finite_is_no_result(scalings, broken, run):
+    options = [word for scaling in scalings for word in ("--scaling", scaling)]
+    code, out, err = run("validate", "broken", *WORDS, *options)
+    assert code == 2
+    assert "perplexity" in out  # the table stands before the error
+    line = err.strip().splitlines()[-1]
+    expected = "broken is at fault, not FP8: in bf16" if "bf16" in scalings else "no scaling of broken has a finite"
+    assert expected in line
+
+
+def test_a_scaling_that_fails_beside_others_is_a_result(tmp_path, run, monkeypatch):
+    """A cliff: one constant scale overflows, and the others measure."""
+    from octoscale.validation import evaluate
+
+    usual = evaluate.perplexity
+
+    def with_a_cliff(model, windows, on_window=None, losses=None):
+        layers = [m for m in model.modules() if isinstance(m, evaluate.Fp8Linear)]
+        fails = layers and layers[0].fp8.recipe.name == "cscale:3"
+        return float("nan") if fails else usual(model, windows, on_window, losses)
+
+    monkeypatch.setattr(evaluate, "perplexity", with_a_cliff)
+    save_tiny_llama(tmp_path / "m")
+    code, out, _ = run("validate", "m", *WORDS, "--scaling", "bf16", "--scaling", "cscale:0", "--scaling", "cscale:3")
+    assert code == 0
+    assert "cscale:3" in out
