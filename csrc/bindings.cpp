@@ -1,4 +1,4 @@
-// The border to Python: addresses and numbers in, numbers out. backends/native.py has checked all of them.
+// The border to Python: addresses and numbers in, numbers out. kernels/native.py has checked all of them.
 //
 // Tensors cross as addresses because nanobind and torch share no header, and because nothing is cheaper. The global
 // interpreter lock is released while a kernel runs.
@@ -161,7 +161,7 @@ std::vector<std::string> available_isas() {
   return names;
 }
 
-// name, exponent_bits, mantissa_bits, bias, largest value, NaN code: for the test that compares with formats.py.
+// name, exponent_bits, mantissa_bits, bias, largest value, NaN code: for the test that compares with numerics/formats.py.
 std::vector<std::tuple<std::string, int, int, int, float, int>> format_rows() {
   std::vector<std::tuple<std::string, int, int, int, float, int>> rows;
   for (const Format& f : formats)

@@ -1,4 +1,4 @@
-// The FP8 formats as rows of data: the C++ twin of formats.py, which explains them. A test compares the two.
+// The FP8 formats as rows of data: the C++ twin of numerics/formats.py, which explains them. A test compares the two.
 #pragma once
 
 #include <cstdint>

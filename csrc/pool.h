@@ -1,6 +1,6 @@
 // Threads: the OpenMP pool that torch already runs, never a second one.
 //
-// Nothing here is linked to an OpenMP library. backends/native.py looks up GOMP_parallel and its two companions among
+// Nothing here is linked to an OpenMP library. kernels/native.py looks up GOMP_parallel and its two companions among
 // the libraries that torch itself loaded (libgomp, libomp and libiomp5 all have them) and hands over the addresses.
 // Without them, or inside a parallel region, work runs on the calling thread.
 #pragma once

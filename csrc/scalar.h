@@ -90,7 +90,7 @@ inline void store(void* out, int64_t i, float x) {
   if constexpr (T == Float::f16) static_cast<uint16_t*>(out)[i] = float_to_f16(x);
 }
 
-// The code of x, finite: the golden table of reference.py without its non-finite row.
+// The code of x, finite: the golden table of numerics/reference.py without its non-finite row.
 [[maybe_unused]] inline uint8_t encode_finite(float x, const Format& format) {
   const uint32_t bits = to_bits(x), magnitude = bits & magnitude_bits;
   const uint32_t code = magnitude >= format.max_bits()

@@ -1,6 +1,6 @@
 """The three products of an FP8 layer in float64, on codes that torch's own casts make. The oracle of the sweep.
 
-Codes: reference.py chooses the scale of a tensor from its largest magnitude, torch rounds to nearest, ties to even.
+Codes: numerics/reference.py chooses a tensor's scale from its largest magnitude, torch rounds to nearest, ties to even.
 A product of two FP8 values is exact in float32, so the layer differs from float64 by its sum and its last rounding:
 
     |y - y64| <= (n + 2) * 2**-24 * (|x| @ |w| + |bias|) + 2**-p * |y64|        n terms, p bits of the dtype's mantissa

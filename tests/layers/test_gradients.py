@@ -82,7 +82,7 @@ def watch(model: nn.Module) -> dict[str, Seen]:
 
 
 def check_layer(layer: Fp8Linear, seen: Seen) -> None:
-    """Oracle: reference.py casts the three operands, float64 multiplies them; test_linear.py derives the interval."""
+    """Oracle: numerics/reference.py casts the three operands, float64 multiplies them; see intervals.py."""
     recipe, conv = layer.fp8.recipe, layer.fp8.is_conv1d
     x_BK = reference_cast(seen.x, recipe.input).flatten(0, -2)
     g_BN = reference_cast(seen.grad_output, recipe.grad_output).flatten(0, -2)
@@ -117,7 +117,7 @@ def test_each_layer_in_situ_equals_float64_on_the_same_codes(name, recipe):
 
 
 class StraightThrough(torch.autograd.Function):
-    """The three products in float64; operands are cast from float32 by reference.py, one number at a time."""
+    """The three products in float64; operands are cast from float32 by numerics/reference.py, one number at a time."""
 
     @staticmethod
     def forward(ctx, x, w_KN, recipe):

@@ -1,6 +1,6 @@
 """Fp8Linear: three products, what is reused, what is saved, what is never hidden.
 
-Oracle of the products: reference.py casts x, w and grad_output one number at a time; float64 multiplies them.
+Oracle of the products: numerics/reference.py casts x, w and grad_output one number at a time; float64 multiplies them.
 Oracle of everything else: the same layer without the feature (no checkpoint, no copy, no reuse), bit for bit.
 """
 

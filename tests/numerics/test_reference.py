@@ -1,7 +1,7 @@
 """The cast, bit for bit: every implementation against independent oracles, and every backend against `reference`.
 
 Oracles: ml_dtypes, gfloat, torch's own casts, Fraction; and, where the project decides for itself (overflow, infinity,
-NaN), the golden table of reference.py, written out here as data.
+NaN), the golden table of numerics/reference.py, written out here as data.
 
 Inputs: all 65,536 bfloat16 and float16 values, and `edges`: every value of a format, every tie between two of them
 (half the smallest subnormal and the overflow tie included), each with its two neighbors in the dtype that is cast.
@@ -378,7 +378,7 @@ GOLDEN_ROWS = [(name, *row) for name, rows in GOLDEN.items() for row in rows]
 @pytest.mark.parametrize("impl", IMPLEMENTATIONS)
 @pytest.mark.parametrize(("name", "x", "code", "counted_as"), GOLDEN_ROWS)
 def test_golden_table(impl, name, x, code, counted_as):
-    """Oracle: the golden table of reference.py, one number at a time."""
+    """Oracle: the golden table of numerics/reference.py, one number at a time."""
     cast = IMPLEMENTATIONS[impl](torch.tensor([x]), get_format(name))
     counts = {"saturated": cast.saturated, "flushed": cast.flushed, "nonfinite": cast.nonfinite}
     assert cast.codes.tolist() == [code]

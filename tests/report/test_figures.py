@@ -1,4 +1,4 @@
-"""The figures: the numbers that reach the picture, and the files. Oracles: tables worked by hand, and reference.py."""
+"""The figures: numbers that reach the picture, and files. Oracles: tables worked by hand, numerics/reference.py."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Every cast leaves a row, and every row survives. Oracle of the numbers: reference.py; of the files: the disk."""
+"""Every cast leaves a row, and every row survives. Oracles: numerics/reference.py for numbers, the disk for files."""
 
 import json
 import math
@@ -62,7 +62,7 @@ def recorders(network: nn.Module) -> list:
 
 
 def expected_row(x: Tensor, format: str, bias: int) -> dict:
-    """What reference.py says of the cast of `x` with this scale_bias."""
+    """What numerics/reference.py says of the cast of `x` with this scale_bias."""
     values = x.detach().flatten().tolist()
     _, seen = reference.quantize(values, get_format(format), bias)
     exponents = [0] * 256

@@ -12,7 +12,7 @@ from octoscale.numerics.scaling import Constant
 
 
 def reference_cast(x: Tensor, operand: Operand) -> Tensor:
-    """The values that `x` has in FP8, in float64: each cast by reference.py, decoded and unscaled (exact)."""
+    """The values that `x` has in FP8, in float64: each cast by numerics/reference.py, decoded and unscaled (exact)."""
     values, fmt = x.detach().double(), get_format(operand.format)
     rule = operand.rule
     bias = rule.bias if isinstance(rule, Constant) else None

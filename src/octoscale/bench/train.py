@@ -1,7 +1,7 @@
 """How long a training step takes in FP8, beside bfloat16 autocast, and what the layers keep for backward.
 
 Every candidate is the same model with float32 parameters and its own AdamW; a step is forward under bfloat16 autocast,
-backward and update of `batch` windows of `window` tokens. They take turns, as in bench.py.
+backward and update of `batch` windows of `window` tokens. They take turns, as in kernels.py.
 """
 
 import tempfile

@@ -1,4 +1,4 @@
-"""FP8 on disk: reading what others wrote, writing what others read. Names and shapes of scales are in layers/layouts.py.
+"""FP8 on disk: read what others wrote, write what others read. Names and shapes of scales are in layers/layouts.py.
 
     settings        the words and defaults of the command quantize
     quantize        from a checkpoint to its FP8 one, tensor by tensor

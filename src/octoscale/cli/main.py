@@ -2,7 +2,7 @@
 
 Torch is imported inside the commands that need it, so that `octoscale --help` answers at once. A mistake of the user's
 is one line and exit code 2; OCTOSCALE_TRACEBACK=1 shows where it was noticed. A defect of ours is a traceback and exit
-code 1 (explained.py). Ctrl-C ends a run with exit code 130 and leaves what was measured until then.
+code 1 (system/explained.py). Ctrl-C ends a run with exit code 130 and leaves what was measured until then.
 """
 
 import io

@@ -68,7 +68,7 @@ def quantize(
     """Cast `x` to FP8 with the scale_bias that `rule` chooses.
 
     x: float32, bfloat16 or float16 of any shape and strides, empty included. Round to nearest, ties to even; finite
-    values beyond the format's largest saturate; infinity and NaN become NaN (reference.py has the golden table).
+    values beyond the format's largest saturate; infinity and NaN become NaN (golden table: numerics/reference.py).
     `counts` and `exponents` fill those parts of `observed`; `history` serves the rule `Delayed`.
     Raises TypeError for another dtype, ValueError for an unknown format.
     """

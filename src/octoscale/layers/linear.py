@@ -1,7 +1,7 @@
 """Fp8Linear: a linear layer whose three products multiply FP8 codes. The whole method is in this file.
 
 A linear layer computes three matrix products, one forward and two backward. Legend: B rows of all leading dimensions,
-K input features, N output features; `q(.)` casts to FP8, keeping an int `scale_bias` beside the codes (scaling.py).
+K input features, N output features; `q(.)` casts to FP8: codes, and an int `scale_bias` (numerics/scaling.py).
 
     output       y_BN  = x_BK  @ w_KN          forward       x8 = q(x) in E4,  w8 = q(w) in E4
     grad_input   dx_BK = g_BN  @ w_KN^T        backward      g8 = q(g) in E5, cast once and used by both products

@@ -1,7 +1,7 @@
 """What a model is asked: windows of a text, or multiple-choice questions from a local file.
 
 Perplexity reads a text in windows that do not overlap, without special tokens. `pydoc` is a text that every machine
-has: the topics of CPython's own help system, in sorted order. `hf:NAME` is a data set of the hub (hub_data.py).
+has: the topics of CPython's own help system, in sorted order. `hf:NAME` is a data set of the hub (hub.py).
 
 A task file holds one question a line, as JSON: {"query": "...", "choices": ["...", "..."], "gold": 0}. A question is
 answered by the choice whose text is likeliest after the query, per byte of its text, as the paper's length-normalized

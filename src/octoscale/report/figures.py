@@ -8,7 +8,7 @@
     clipping                 where values saturate or are flushed: layers by kinds
     scale_bias_steps, loss   of a training: see training_figures.py
 
-figure_data.py computes the numbers that are shown; here they are drawn, and nothing is computed. What the files do not
+data.py computes the numbers that are shown; here they are drawn, and nothing is computed. What the files do not
 allow is left out: an interrupted run has few scalings, a plain validation has no sweep. The same run draws the same
 bytes.
 """

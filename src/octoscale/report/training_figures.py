@@ -3,7 +3,7 @@
     scale_bias_steps    how the scales move: kinds of layers by roles, over the steps   (the paper's Figures 7, 8, 9)
     loss                the losses of one or several runs over each other                (its Figure 10)
 
-training_figure_data.py computes the numbers. A constant scaling has no scales that move, and gets no such figure.
+training_data.py computes the numbers. A constant scaling has no scales that move, and gets no such figure.
 """
 
 import itertools

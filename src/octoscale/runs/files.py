@@ -1,8 +1,8 @@
 """Which files of a run's folder octoscale wrote, so that --overwrite deletes no other.
 
 The header, run.json, says that a run is ours; all else that we put there is known by its name, and the folders that
-transformers writes as a whole list their files (manifest.py). A run with a stranger in it is never emptied: the refusal
-names the file.
+transformers writes as a whole list their files (system/manifest.py). A run with a stranger in it is never emptied: the
+refusal names the file.
 """
 
 import json
@@ -26,8 +26,8 @@ TRAINED = "training"
 #: What every header of an older version holds, which had no mark.
 _OLD_FIELDS = {"command", "started", "versions", "backend", "reason", "device", "threads", "seed"}
 
-#: Folder of a run -> what our files there are called. `scales` are telemetry's, `figures` are those of figures.py and
-#: training_figures.py, `tensorboard` is what Trainer's callback writes.
+#: Folder of a run -> what our files there are called. `scales` are those of scales.py, `figures` those of report/,
+#: `tensorboard` is what Trainer's callback writes.
 _FILES = {
     "": r"run\.json|metrics\.jsonl|summary\.json",
     "scales": r"part-\d+\.parquet",

@@ -3,13 +3,13 @@
     run.json        what was run: command, recipe, versions, backend and its reason, seed
     metrics.jsonl   one line a measurement, appended
     summary.json    the results so far, rewritten whole
-    scales/         part-000000.parquet, ...: one row a tensor a step (telemetry.py)
+    scales/         part-000000.parquet, ...: one row a tensor a step (scales.py)
     figures/        PNG and SVG
-    checkpoints/    of a training: the newest state to go on from (trainer.py)
+    checkpoints/    of a training: the newest state to go on from (training/trainer.py)
     model/          of a training that ended: the model, as transformers saves it
 
-A file is whole or not there (whole_file.py). Only metrics.jsonl is appended to; a line cut short by a crash is left out
-when it is read.
+A file is whole or not there (system/whole_file.py). Only metrics.jsonl is appended to; a line cut short by a crash is
+left out when it is read.
 """
 
 import json

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     pass
 
 #: The columns of `scales/*.parquet`. `layer` is null outside a stack of layers. `exponents` is null between the steps
-#: that record it; else it counts the values before scaling by float32's exponent field (backends/base.py).
+#: that record it; else it counts the values before scaling by float32's exponent field (kernels/base.py).
 SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "step": pl.Int64,
     "phase": pl.String,

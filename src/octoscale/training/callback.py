@@ -3,8 +3,8 @@
     octoscale.convert(model, octoscale.Recipe.amax())
     trainer = Trainer(model=model, ..., callbacks=[octoscale.TrainerCallback("runs/mine")])
 
-Each step it notes the casts of all three roles (telemetry.py), and with each log of Trainer the loss and what became of
-the loss scale. Before Trainer writes a checkpoint, the rows until then are on disk.
+Each step it notes the casts of all three roles (runs/scales.py), and with each log of Trainer the loss and what became
+of the loss scale. Before Trainer writes a checkpoint, the rows until then are on disk.
 """
 
 import math

@@ -1,7 +1,7 @@
 """What a training reads, as Trainer takes it: windows of a text, or texts with a label.
 
 Windows are all as long as the plan says, without special tokens. Labeled texts have those that the tokenizer gives them
-(classifier_ids.py); they are cut off at a window, and filled up to the longest of their batch.
+(models/classifier_ids.py); they are cut off at a window, and filled up to the longest of their batch.
 """
 
 import math

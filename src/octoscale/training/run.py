@@ -3,8 +3,8 @@
     run_training(Training(model="gpt-111m", scaling="amax"), Path("runs/mine"))
 
 Parameters are float32, the master weights; activations are bfloat16 or float16 under autocast, unless dtype is fp32.
-Each FP8 layer casts its weight once per optimizer step, and keeps FP8 codes for backward (linear.py). In a script of
-your own, `convert` the model and give Trainer an `octoscale.TrainerCallback(folder)`: nothing else changes.
+Each FP8 layer casts its weight once per optimizer step, and keeps FP8 codes for backward (layers/linear.py). In a
+script of your own, `convert` the model and give Trainer an `octoscale.TrainerCallback(folder)`: nothing else changes.
 """
 
 import statistics

@@ -28,7 +28,7 @@ from octoscale.system.whole_folder import put_in_place
 from octoscale.training.callback import TrainerCallback
 from octoscale.training.model_state import load_state, save_state
 
-#: In a checkpoint: the FP8 state of the model (state.py), and the seconds that the training took until then.
+#: In a checkpoint: the FP8 state of the model (conversion/state.py), and the seconds that the training took until then.
 FP8_STATE, SECONDS = "fp8.json", "seconds.json"
 
 #: Where a dynamic loss scale begins.
