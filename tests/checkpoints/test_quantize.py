@@ -12,7 +12,7 @@ import torch
 from checkpoints import byte_tokenizer, save_tiny_llama
 from models import TINY, tiny_llama, tokens
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import octoscale
 from octoscale import Recipe
@@ -356,3 +356,12 @@ def test_stacked_experts_and_routers_are_listed_by_the_names_in_the_files(tmp_pa
     high = {name.removesuffix(".weight") for name, x in found.items() if x.dtype == torch.bfloat16 and x.ndim == 2}
     assert high - set(content["ignore"]) == {"model.embed_tokens"}
     assert "model.layers.1.mlp.experts" in content["ignore"]
+
+
+def test_a_checkpoint_without_a_tensor_is_named(tmp_path):
+    source = save_tiny_llama(tmp_path / "llama")
+    tensors = load_file(source / "model.safetensors")
+    del tensors["model.embed_tokens.weight"]
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=rf"^the checkpoint {source} lacks 1 of the model's tensors: model.embed"):
+        run_quantization(Quantization(model=str(source)), tmp_path / "out")

@@ -62,7 +62,7 @@ def check_complete(model: Any, shards: list[Path]) -> None:
         if name not in found and not any(pattern.search(name) for pattern in ignored)
     ]
     if missing:
-        raise ValueError(missing_text(missing))
+        raise ValueError(missing_text(missing, f"the checkpoint {shards[0].parent}"))
 
 
 def check_shapes(model: Any, shards: list[Path]) -> None:
@@ -93,10 +93,10 @@ def surplus_in(model: Any, shards: list[Path]) -> list[str]:
     return sorted(name for name in names if name not in used and not any(pattern.search(name) for pattern in known))
 
 
-def missing_text(names: Sequence[str]) -> str:
+def missing_text(names: Sequence[str], where: str = "the checkpoint") -> str:
     """What to say of tensors that are not there."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"the checkpoint lacks {len(names)} of the model's tensors: {', '.join(sorted(names)[:3])}{more}"
+    return f"{where} lacks {len(names)} of the model's tensors: {', '.join(sorted(names)[:3])}{more}"
 
 
 def report_for_files(report: ConversionReport, model: Any, shards: list[Path]) -> ConversionReport:
