@@ -84,3 +84,11 @@ def test_what_the_user_set_wins(name, tmp_path, index):
     assert "that PIP_INDEX_URL or PIP_EXTRA_INDEX_URL names" in words
     words = says(tmp_path, index, pip="global.extra-index-url='https://example.org/simple'")
     assert "that pip's configuration names" in words
+
+
+@pytest.mark.parametrize("version", ["3.1", "2.9", "nonsense"])
+def test_an_interpreter_that_the_machine_has_not_is_named(version):
+    """3.1 is not 3.11."""
+    done = subprocess.run(["bash", DEV, "test", "--python", version], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"dev: this machine has no Python {version}, on PATH or under pyenv\n"
