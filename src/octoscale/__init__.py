@@ -104,9 +104,17 @@ def __dir__() -> list[str]:
 
 
 class _OldNames:
-    """Finds a module by the name that it had before there were rooms, and that people wrote: `import octoscale.hf`."""
+    """Finds a module by a name that it had before there were rooms, and that people wrote: `import octoscale.hf`."""
 
-    places: ClassVar = {"octoscale.hf": "octoscale.checkpoints.hf"}
+    places: ClassVar = {
+        "octoscale.hf": "octoscale.checkpoints.hf",
+        "octoscale.quantization": "octoscale.checkpoints.settings",
+        "octoscale.export": "octoscale.models.export",
+        "octoscale.tasks": "octoscale.models.tasks",
+        "octoscale.decoding": "octoscale.inference.fuse",
+        "octoscale.generate": "octoscale.inference.generate",
+        "octoscale.evaluate": "octoscale.validation.evaluate",
+    }
 
     @classmethod
     def find_spec(cls, name: str, *_: object) -> ModuleSpec | None:

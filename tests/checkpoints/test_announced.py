@@ -235,5 +235,5 @@ def test_a_wrong_scaling_of_our_own_is_named(value, source):
     folder = fp8(source)
     own = json.loads((folder / "config.json").read_text())["octoscale"]
     edit(folder, octoscale={**own, "scaling": value})
-    with pytest.raises(octoscale.models.loading.ModelError, match=r"config.json: octoscale.numerics.scaling is "):
+    with pytest.raises(octoscale.models.loading.ModelError, match=r"config.json: octoscale.scaling is "):
         octoscale.load(str(folder))

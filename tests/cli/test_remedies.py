@@ -15,13 +15,14 @@ SOURCE = Path(octoscale.__file__).parent
 
 #: Whose messages a user reads after which commands; those of other modules, after any.
 READERS = {
-    **dict.fromkeys(("checkpoint", "export", "terms", "layouts"), ("quantize",)),
-    "whole_folder": ("quantize", "models"),
-    "generate": ("generate", "chat"),
-    "layerwise": ("validate",),
-    "runfolder": ("validate", "sweep", "demo", "train"),
-    **dict.fromkeys(("trainer", "training", "train_data", "resume", "labeled"), ("train",)),
-    "bench_generate": ("bench generate",),
+    **dict.fromkeys(("checkpoints/quantize", "models/export", "system/terms", "layers/layouts"), ("quantize",)),
+    "system/whole_folder": ("quantize", "models"),
+    "inference/generate": ("generate", "chat"),
+    "validation/layerwise": ("validate",),
+    "runs/folder": ("validate", "sweep", "demo", "train"),
+    **dict.fromkeys(("training/trainer", "training/settings", "training/data", "training/resume"), ("train",)),
+    "models/labels": ("train",),
+    "bench/generate": ("bench generate",),
 }
 #: Options of other programs, which the source calls.
 FOREIGN = {"--reflink", "--quiet", "--no-deps", "--dest", "--help"}
@@ -45,7 +46,7 @@ def messages():
         docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
-                yield path.stem, node.lineno, node.value
+                yield path.relative_to(SOURCE).with_suffix("").as_posix(), node.lineno, node.value
 
 
 def named():
@@ -91,3 +92,7 @@ def test_a_remedy_is_one_of_the_command(args, message, run, tmp_path):
     code, _, err = run(*({"MODEL": model, "FP8": tmp_path / "fp8"}.get(arg, arg) for arg in args))
     assert code == 2
     assert message in err
+
+
+def test_the_readers_are_of_modules():
+    assert all((SOURCE / f"{module}.py").exists() for module in READERS)

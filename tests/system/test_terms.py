@@ -13,13 +13,13 @@ def source(tmp_path):
 
 def stop_after_the_first_shard(source, out, monkeypatch, **words):
     """Leave behind what a killed run does."""
-    from octoscale.checkpoints import quantize
+    from octoscale.checkpoints import quantize as checkpoint
 
     def stop(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(quantize, "_write_rest", stop)
+        patched.setattr(checkpoint, "_write_rest", stop)
         with pytest.raises(KeyboardInterrupt):
             quantize(source, out, **words)
     return out.with_name(f".{out.name}.tmp")
@@ -89,10 +89,10 @@ def test_resume_notices_a_source_that_changed(change, source, monkeypatch):
 
 @pytest.mark.parametrize("change", SOURCE_CHANGES)
 def test_a_source_that_changes_while_it_is_read_is_noticed(change, source, monkeypatch):
-    from octoscale.checkpoints import quantize
+    from octoscale.checkpoints import quantize as checkpoint
 
-    write_rest = quantize._write_rest
-    monkeypatch.setattr(quantize, "_write_rest", lambda *args: (write_rest(*args), SOURCE_CHANGES[change](source)))
+    write_rest = checkpoint._write_rest
+    monkeypatch.setattr(checkpoint, "_write_rest", lambda *args: (write_rest(*args), SOURCE_CHANGES[change](source)))
     with pytest.raises(ValueError, match="changed while the checkpoint was read"):
         quantize(source, source.parent / "out")
     assert not (source.parent / "out").exists()

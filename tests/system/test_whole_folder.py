@@ -206,9 +206,9 @@ def test_a_replacement_that_is_cut_short_anywhere(number, exchanges, source, mon
 
 def test_a_writer_holds_its_folder(source, monkeypatch):
     """The second command on the same folder, while the first is in the middle of it."""
-    from octoscale.checkpoints import quantize
+    from octoscale.checkpoints import quantize as checkpoint
 
-    out, write_rest = source.parent / "out", quantize._write_rest
+    out, write_rest = source.parent / "out", checkpoint._write_rest
 
     def meanwhile(*arguments):
         monkeypatch.undo()
@@ -216,7 +216,7 @@ def test_a_writer_holds_its_folder(source, monkeypatch):
             quantize(source, out)
         write_rest(*arguments)
 
-    monkeypatch.setattr(quantize, "_write_rest", meanwhile)
+    monkeypatch.setattr(checkpoint, "_write_rest", meanwhile)
     assert quantize(source, out) == quantize(source, source.parent / "alone")
 
 

@@ -58,7 +58,7 @@ MOMENTS = {
     "after a checkpoint": "kill_at(5)",
     "while a checkpoint is written": "trainer.write_json = on_call(trainer.write_json, 2)",
     "while the one before is deleted": "shutil.rmtree = on_call(shutil.rmtree, 5)",
-    "while the model is saved": "train.save_model_whole = on_call(run.save_model_whole, 1)",
+    "while the model is saved": "run.save_model_whole = on_call(run.save_model_whole, 1)",
 }
 
 
