@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from octoscale.kernels.ops import matmul as matmul
     from octoscale.kernels.ops import quantize as quantize
     from octoscale.layers.linear import Fp8Linear as Fp8Linear
-    from octoscale.layers.linear import NonFiniteError as NonFiniteError
+    from octoscale.layers.state import NonFiniteError as NonFiniteError
     from octoscale.models.loading import load as load
     from octoscale.models.tasks import read_text as read_text
     from octoscale.models.tasks import token_windows as token_windows
@@ -65,7 +65,7 @@ _MODULE_OF = {
     "FORMATS": "numerics.formats",
     "Format": "numerics.formats",
     "Fp8Linear": "layers.linear",
-    "NonFiniteError": "layers.linear",
+    "NonFiniteError": "layers.state",
     "load": "models.loading",
     "Quantized": "kernels.ops",
     "matmul": "kernels.ops",

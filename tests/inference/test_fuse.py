@@ -15,7 +15,7 @@ from transformers import DynamicCache, MistralConfig, MistralForCausalLM
 
 from octoscale.checkpoints.hf import OctoscaleConfig
 from octoscale.inference.fuse import fuse, unfuse
-from octoscale.layers.linear import NonFiniteError
+from octoscale.layers.state import NonFiniteError
 from octoscale.layers.stored import StoredLinear
 from octoscale.numerics.formats import FORMATS, get_format
 from octoscale.numerics.scaling import amax_to_scale_bias

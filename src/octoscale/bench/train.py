@@ -17,7 +17,7 @@ from octoscale.bench.kernels import Report, alternate, has, machine, time_over
 from octoscale.conversion.convert import convert
 from octoscale.conversion.convert import plan as plan_conversion
 from octoscale.conversion.record import fp8_layers, record
-from octoscale.layers.linear import is_conv1d
+from octoscale.layers.origin import is_conv1d
 from octoscale.models import loading
 from octoscale.numerics.recipe import Recipe
 from octoscale.runs.scales import Recorder

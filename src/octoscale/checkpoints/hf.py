@@ -36,7 +36,7 @@ from octoscale.conversion.ignore import ignored
 from octoscale.conversion.plain import why_not_plain
 from octoscale.conversion.weight_reads import why_kept
 from octoscale.layers.layouts import ACTIVATIONS, LAYOUTS, OWN_KEY, get_layout, scheme_of
-from octoscale.layers.linear import is_linear
+from octoscale.layers.origin import is_linear
 from octoscale.layers.stored import StoredLinear, check_finite_weight, scale_parameter, to_stored
 from octoscale.numerics.formats import FORMATS
 from octoscale.numerics.recipe import Recipe, parse_scaling

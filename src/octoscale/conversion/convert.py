@@ -23,7 +23,8 @@ from torch.nn.parameter import is_lazy
 from octoscale.conversion.kinds import WRAPPED, kind_of
 from octoscale.conversion.reasons import decoder_stacks, reasons_to_keep
 from octoscale.conversion.record import fp8_layers
-from octoscale.layers.linear import Fp8Linear, is_linear, to_fp8
+from octoscale.layers.linear import Fp8Linear, to_fp8
+from octoscale.layers.origin import is_linear
 from octoscale.numerics.formats import ROLES
 from octoscale.numerics.recipe import Recipe
 from octoscale.runs.scales import LayerName

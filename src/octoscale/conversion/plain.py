@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parameter import is_lazy
 
-from octoscale.layers.linear import is_conv1d
+from octoscale.layers.origin import is_conv1d
 
 _SHAPES = ((3,), (4, 3), (2, 4, 3), (0, 3))
 _MAGNITUDES = (1.0, 2.0**40, 2.0**-40)

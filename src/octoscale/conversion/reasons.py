@@ -14,7 +14,7 @@ from torch import nn
 from octoscale.conversion.kinds import WRAPPED
 from octoscale.conversion.plain import why_not_plain
 from octoscale.conversion.weight_reads import why_kept
-from octoscale.layers.linear import is_linear
+from octoscale.layers.origin import is_linear
 
 #: The last part of the names under which models keep their head.
 HEAD_NAMES = frozenset({"lm_head", "head", "score", "classifier", "embed_out", "qa_outputs", "output", "output_layer"})

@@ -19,9 +19,9 @@ from octoscale.inference.known_layers import are_all_modules_watched, globals_of
 from octoscale.inference.usual_path import is_intercepted, is_usual_cache
 from octoscale.kernels import token
 from octoscale.kernels.token import LayerFacts, LinearFacts, TokenLayer
-from octoscale.layers.linear import NonFiniteError, nonfinite_error
+from octoscale.layers.reuse import Watch
+from octoscale.layers.state import NonFiniteError, nonfinite_error
 from octoscale.layers.stored import StoredLinear
-from octoscale.layers.watch import Watch
 from octoscale.numerics.recipe import Operand
 from octoscale.numerics.scaling import Delayed
 

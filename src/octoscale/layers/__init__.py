@@ -1,7 +1,9 @@
 """The layers that replace a model's linear ones. The method of the paper is in linear.py, its three products first.
 
-    linear          Fp8Linear: output, grad_input and grad_weight from FP8 codes; when a weight is cast again
-    watch           whether a module, a parameter or an attribute was replaced or written to
+    linear          Fp8Linear: output, grad_input and grad_weight from FP8 codes
+    state           how a layer casts its operands, and what it remembers
+    reuse           what has not changed need not be computed again
+    origin          what a layer was before: torch's, or GPT-2's Conv1D
     compiled        the same products for torch.compile
     layouts         names, shapes and config words of FP8 checkpoints: a key of a checkpoint is named here
     stored          StoredLinear: a layer whose weight is codes already

@@ -22,7 +22,10 @@ from torch.nn import functional
 from octoscale.kernels import ops
 from octoscale.kernels.ops import Quantized
 from octoscale.layers.layouts import Layout
-from octoscale.layers.linear import Fp8Linear, LayerState, Products, Seen, is_conv1d
+from octoscale.layers.linear import Fp8Linear, Products
+from octoscale.layers.origin import is_conv1d
+from octoscale.layers.reuse import Seen
+from octoscale.layers.state import LayerState
 from octoscale.numerics.formats import get_format
 from octoscale.numerics.recipe import Operand, Recipe
 from octoscale.numerics.scaling import MAX_SCALE_BIAS, MIN_SCALE_BIAS, Constant

@@ -23,7 +23,8 @@ from torch.nn import functional
 from octoscale.conversion.convert import convert, revert
 from octoscale.conversion.record import record
 from octoscale.kernels.bf16_gemm import bf16_through_float32
-from octoscale.layers.linear import Fp8Linear, NonFiniteError
+from octoscale.layers.linear import Fp8Linear
+from octoscale.layers.state import NonFiniteError
 from octoscale.layers.stored import StoredLinear
 from octoscale.models.tasks import Encode, Question, Task
 from octoscale.numerics.formats import PRECISIONS, STORED

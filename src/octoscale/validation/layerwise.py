@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from octoscale.layers.linear import NonFiniteError
+from octoscale.layers.state import NonFiniteError
 
 #: Called with the layers done and the layers in all.
 OnLayer = Callable[[int, int], None]

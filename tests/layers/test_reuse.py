@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from octoscale.layers.watch import Watch
+from octoscale.layers.reuse import Watch
 
 
 @pytest.fixture

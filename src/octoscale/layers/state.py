@@ -1,0 +1,183 @@
+"""What makes a linear layer FP8: its name, its recipe, and how it casts weight, input and gradient.
+
+A weight's cast is reused until the weight changes or an optimizer steps; siblings that take the same tensor share its
+cast. Each cast of a step leaves one row with the recorder, if there is one. Infinity and NaN raise in inference.
+"""
+
+import math
+import threading
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from octoscale.kernels import ops
+from octoscale.kernels.ops import Quantized
+from octoscale.layers.compiled import SEPARATOR
+from octoscale.layers.origin import is_conv1d_class
+from octoscale.layers.reuse import Seen, last_cast, optimizer_steps
+from octoscale.numerics.formats import ROLES, Role
+from octoscale.numerics.recipe import Recipe
+from octoscale.numerics.scaling import Delayed, History
+from octoscale.runs.scales import LayerName, Recorder
+
+
+class NonFiniteError(FloatingPointError):
+    """An operand of an FP8 layer holds infinity or NaN during inference."""
+
+
+@dataclass(kw_only=True)
+class LayerState:
+    """What makes a linear layer FP8: its name and kind, its recipe, and the casts it can reuse."""
+
+    name: LayerName
+    recipe: Recipe
+    original_type: type[nn.Module]
+    runtime: "Runtime" = field(default_factory=lambda: Runtime(), repr=False)
+
+    def __post_init__(self) -> None:
+        operands = [self.recipe.operand(role) for role in ROLES]
+        self.is_delayed = any(isinstance(operand.rule, Delayed) for operand in operands)
+        self.terms = SEPARATOR.join(map(str, operands))
+
+    @property
+    def is_conv1d(self) -> bool:
+        """Whether the weight is [in, out]."""
+        return is_conv1d_class(self.original_type)
+
+    @property
+    def is_stateless(self) -> bool:
+        """Whether nothing but the product comes out of a call: no row of a record, no history of amax."""
+        return self.runtime.recorder is None and not self.is_delayed
+
+    def cast_weight(self, weight: Tensor, inference: bool) -> Quantized:
+        """The weight's cast, made anew only if the weight changed, or an optimizer stepped, since the last one."""
+        with self.runtime.lock:
+            w8 = self._reused_weight(weight, inference)
+        if inference:
+            self._check_finite("weight", w8)
+        return w8
+
+    def _reused_weight(self, weight: Tensor, inference: bool) -> Quantized:
+        """The weight's cast, old or new."""
+        seen, w8 = self.runtime.weight
+        changed = seen is None or not seen.is_still(weight)
+        if changed or self.runtime.optimizer_step != optimizer_steps.count:
+            self.runtime.advance_histories()
+            self.runtime.optimizer_step = optimizer_steps.count
+        left_out = self._is_left_out(inference)
+        if changed or w8 is None or (self.runtime.weight_left_out and not left_out):
+            w8 = self._cast(weight, "weight", self.step)
+            self.runtime.weight, self.runtime.weight_left_out = (Seen(weight), w8), left_out
+            if not left_out:
+                self._record("weight", w8, self.step)
+        return w8
+
+    def cast_input(self, x: Tensor, inference: bool) -> Quantized:
+        """The input's cast, shared with a sibling layer that has just cast the same tensor."""
+        x8 = last_cast.get(x, self.recipe.input, self.runtime.recorder)
+        if x8 is None:
+            x8 = self._cast(x, "input", self.step)
+            last_cast.put(x, self.recipe.input, self.runtime.recorder, x8)
+        has_row = _in_backward()  # the forward that a checkpoint recomputes
+        if not (has_row or self._is_left_out(inference)):
+            self._record("input", x8, self.step)
+        if inference:
+            self.runtime.advance_histories("input")
+            self._check_finite("input", x8)
+        return x8
+
+    def cast_grad_output(self, grad: Tensor, step: int) -> Quantized:
+        """The cast of the output's gradient; `step` is that of its forward."""
+        g8 = self._cast(grad, "grad_output", step)
+        self._record("grad_output", g8, step)
+        return g8
+
+    @property
+    def step(self) -> int:
+        """The step that is being recorded: in backward, where a checkpoint recomputes it, the last one. Else 0."""
+        recorder = self.runtime.recorder
+        if recorder is None:
+            return 0
+        return recorder.last_step if _in_backward() else recorder.step
+
+    def _cast(self, x: Tensor, role: Role, step: int) -> Quantized:
+        operand, recorder = self.recipe.operand(role), self.runtime.recorder
+        history = self.runtime.history(role, operand.rule.history) if isinstance(operand.rule, Delayed) else None
+        with torch.inference_mode(mode=False):  # training may use what an evaluation cast
+            cast = ops.quantize(
+                x,
+                operand.format,
+                operand.rule,
+                history=history,
+                counts=recorder is not None,
+                exponents=recorder is not None and recorder.wants_exponents(step),
+            )
+        if history is not None and cast.observed is not None:
+            history.observe(cast.observed.amax)
+        return cast
+
+    def _is_left_out(self, inference: bool) -> bool:
+        """Whether a cast belongs to an evaluation amid a training that records only itself."""
+        recorder = self.runtime.recorder
+        return inference and recorder is not None and recorder.only_training
+
+    def _record(self, role: Role, cast: Quantized, step: int) -> None:
+        if self.runtime.recorder is not None:
+            self.runtime.recorder.add(self.name, role, cast, step)
+
+    def _check_finite(self, role: Role, cast: Quantized) -> None:
+        assert cast.observed is not None
+        if not math.isfinite(cast.observed.amax.item()):  # many times faster than a tensor's isfinite
+            raise nonfinite_error(self.name.module, role)
+
+
+def nonfinite_error(module: str, role: Role) -> NonFiniteError:
+    """What to raise when an operand of this module is not finite."""
+    return NonFiniteError(
+        f"layer {module}: the {role} holds infinity or NaN; look at the layers before it, "
+        "or keep it out of FP8 with skip"
+    )
+
+
+class Runtime:
+    """What a layer can lose and make again: casts, histories, the recorder. A copy or a pickle starts without."""
+
+    def __init__(self) -> None:
+        self.recorder: Recorder | None = None
+        self.weight: tuple[Seen | None, Quantized | None] = (None, None)
+        self.weight_left_out = False  # that cast has no row: the next one that is to be recorded is made anew
+        self.optimizer_step = 0
+        self._histories: dict[Role, History] = {}
+        self.lock = threading.RLock()  # two threads that find a weight changed cast it, and record it, once
+
+    def __reduce__(self) -> tuple[type["Runtime"], tuple[()]]:
+        return (Runtime, ())
+
+    def attach(self, recorder: Recorder | None) -> None:
+        """Record from now on to `recorder`, or to none; the weight is cast again, so that it is recorded too."""
+        self.recorder, self.weight = recorder, (self.weight[0], None)
+
+    def history(self, role: Role, length: int) -> History:
+        """The amax history of a role, made at its first use."""
+        return self._histories.setdefault(role, History(length))
+
+    def advance_histories(self, *roles: Role) -> None:
+        """Close the step in the histories of these roles, or of all."""
+        for role, history in list(self._histories.items()):  # another thread may add one
+            if not roles or role in roles:
+                history.advance()
+
+    def save_histories(self) -> dict[str, list[float]]:
+        """The amax of the closed steps of each role, as numbers; closes the current step before."""
+        self.advance_histories()
+        return {role: history.save() for role, history in self._histories.items()}
+
+    def load_histories(self, saved: dict[Role, list[float]], lengths: dict[Role, int], device: torch.device) -> None:
+        """Put back what `save_histories` gave."""
+        self._histories = {role: History(lengths[role], past, device) for role, past in saved.items()}
+
+
+def _in_backward() -> bool:
+    """Whether autograd is running a backward pass: a forward then is the recomputation of a checkpointed one."""
+    return bool(torch._C._current_graph_task_id() != -1)
