@@ -114,6 +114,12 @@ class _OldNames:
         "octoscale.decoding": "octoscale.inference.fuse",
         "octoscale.generate": "octoscale.inference.generate",
         "octoscale.evaluate": "octoscale.validation.evaluate",
+        "octoscale.layerwise": "octoscale.validation.layerwise",
+        "octoscale.materialize": "octoscale.models.materialize",
+        "octoscale.convert": "octoscale.conversion.convert",
+        "octoscale.fused_backbone": "octoscale.inference.backbone",
+        "octoscale.backends": "octoscale.kernels",
+        "octoscale.backends.token": "octoscale.kernels.token",
     }
 
     @classmethod
@@ -135,4 +141,13 @@ class _OldNames:
             module.__spec__ = module.__spec__.loader_state
 
 
-sys.meta_path.append(_OldNames)
+class _Package(ModuleType):
+    """The package, where `octoscale.convert` is the function, whoever imports the module that was called so."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _MODULE_OF and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.meta_path.insert(0, _OldNames)  # before the finder that would load kernels/token.py a second time
+sys.modules[__name__].__class__ = _Package

@@ -87,3 +87,13 @@ def test_a_name_that_people_wrote_is_the_same_module(first):
         "assert octoscale.hf is new and new.__spec__.name == new.__name__ == 'octoscale.checkpoints.hf'"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
+
+
+def test_every_old_name_is_the_module_itself_and_hides_no_public_name():
+    places = octoscale._OldNames.places
+    code = (
+        f"import sys, octoscale; from octoscale import convert; import {', '.join(places)}; "
+        f"assert all(sys.modules[old] is sys.modules[new] for old, new in {places}.items()); "
+        "assert octoscale.convert is convert"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
