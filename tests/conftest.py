@@ -40,3 +40,8 @@ def run(monkeypatch, capsys, tmp_path):
         return stop.value.code or 0, out, err
 
     return call
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that fork come first: polars' threads, once it has been used, are not there after a fork, and it hangs."""
+    items.sort(key=lambda item: item.get_closest_marker("forks") is None)

@@ -277,7 +277,7 @@ def test_train_resumes_with_the_same_plan_only(run, checkpoint, text, tmp_path):
         (["--loss-scale", "often"], "loss scale 'often': a number above 0, dynamic, or none"),
         (["--preset", "paper"], "--preset paper has no row for"),
         (["--window", 512], "a window of 512 tokens is longer than the model's 64 positions"),
-        (["--text", "EMPTY"], "the text has 0 tokens, which do not fill a window of 64"),
+        (["--text", "EMPTY"], "empty.txt has 0 tokens, which do not fill a window of 64"),
         (["--text", "hf:"], "cannot read 'hf:': a data set is hf:NAME"),
         (["--report-to", "nowhere"], "cannot report to nowhere: install its package"),
     ],

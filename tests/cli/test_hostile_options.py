@@ -13,7 +13,7 @@ from forked import Command, faults, small_figures  # noqa: F401
 
 from octoscale.cli import main as cli
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.slow, pytest.mark.forks, pytest.mark.filterwarnings("ignore")]
 
 NUMBERS = ["-1", "0", "nan", "inf", "-inf", "1e400", "1" + "0" * 30, "x", ""]
 TEXTS = ["", "x", "\x1b[2J", "FOLDER", "BINARY", "nowhere/at/all", "é" * 300, "cscale:" + "9" * 5000, "-"]

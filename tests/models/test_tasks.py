@@ -154,3 +154,16 @@ def test_an_empty_or_missing_task_file_is_an_error(tmp_path):
         read_questions(write_lines(tmp_path / "empty.jsonl"))
     with pytest.raises(FileNotFoundError, match="no such task file"):
         read_questions(tmp_path / "nowhere.jsonl")
+
+
+def test_a_task_file_that_is_no_text_is_named(tmp_path):
+    path = tmp_path / "task.jsonl"
+    path.write_bytes(b'{"query": "\xff"}')
+    with pytest.raises(ValueError, match=rf"^{path} is not UTF-8 text: .* at byte 11"):
+        read_questions(path)
+
+
+@pytest.mark.parametrize(("source", "said"), [("", "the text has 2"), ("a.txt", "the text a.txt has 2")])
+def test_a_text_that_fills_no_window_is_named(source, said):
+    with pytest.raises(ValueError, match=f"^{said} tokens, which do not fill a window of 3"):
+        token_windows("ab", lambda text: [ord(c) for c in text], window=3, source=source)

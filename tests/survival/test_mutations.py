@@ -18,7 +18,7 @@ from checkpoints import save_tiny_llama
 from forked import Command, faults, small_figures  # noqa: F401
 from mutations import damage
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.slow, pytest.mark.forks, pytest.mark.filterwarnings("ignore")]
 
 #: What a command is given: the damaged copy and a source of chance make its arguments.
 Arguments = Callable[[Path, random.Random], list[str]]

@@ -78,7 +78,8 @@ def _input_bias(words: Quantization, recipe: Recipe) -> dict[str, int]:
     if loaded.encode is None:
         raise ValueError(f"{loaded.note}; without it, {words.model} cannot read a calibration text")
     tasks.check_window(words.window, loaded.model)
-    windows = tasks.token_windows(text, loaded.encode, window=words.window, num_tokens=words.tokens)
+    window, source = words.window, str(words.calibrate)
+    windows = tasks.token_windows(text, loaded.encode, window=window, num_tokens=words.tokens, source=source)
     tasks.check_ids(windows, loaded.model)
     return calibrate(loaded.model, windows, recipe)
 

@@ -55,15 +55,20 @@ def read_text(source: str) -> str:
     path = Path(source)
     if not path.is_file():
         raise FileNotFoundError(f"no such text file: {source} (or write pydoc for Python's own help texts)")
+    return _utf8(path)
+
+
+def _utf8(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{source} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+        raise ValueError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
 
 
-def token_windows(text: str, encode: Encode, *, window: int, num_tokens: int | None = None) -> Tensor:
+def token_windows(text: str, encode: Encode, *, window: int, num_tokens: int | None = None, source: str = "") -> Tensor:
     """The first `num_tokens` tokens of a text (None: all) as int64 [W, window], without an unfilled last window.
 
+    source: where the text is from, for messages.
     ValueError if the text, or num_tokens, is shorter than a window, or a window shorter than 2.
     """
     if window < 2:
@@ -72,7 +77,8 @@ def token_windows(text: str, encode: Encode, *, window: int, num_tokens: int | N
         raise ValueError(f"{num_tokens} tokens do not fill a window of {window}: raise --tokens or lower --window")
     ids = torch.tensor(encode(text)[:num_tokens], dtype=torch.int64)
     if ids.numel() < window:
-        raise ValueError(f"the text has {ids.numel()} tokens, which do not fill a window of {window}")
+        what = f"the text {source}" if source else "the text"
+        raise ValueError(f"{what} has {ids.numel()} tokens, which do not fill a window of {window}")
     return ids[: ids.numel() // window * window].view(-1, window)
 
 
@@ -132,7 +138,7 @@ def read_questions(source: Path | str, limit: int | None = None) -> list[Questio
     path = Path(source)
     if not path.is_file():
         raise FileNotFoundError(f"no such task file: {source}")
-    lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")[:limit]
+    lines = _utf8(path).rstrip("\n").split("\n")[:limit]
     questions = [_parse_question(line, f"{source}, line {number}") for number, line in enumerate(lines, 1) if line]
     if not questions:
         raise ValueError(f"{source} holds no question")

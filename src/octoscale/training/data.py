@@ -57,13 +57,14 @@ def read_labeled_texts(plan: Training) -> tuple[LabeledTexts, LabeledTexts]:
 
 def text_data(plan: Training, text: str, loaded: LoadedModel) -> Data:
     """Windows of a text, the last part for validation; the labels are the tokens, which the model shifts."""
-    windows = tasks.token_windows(text, _encoder(loaded), window=plan.window, num_tokens=plan.tokens)
+    encode, source = _encoder(loaded), str(plan.text)
+    windows = tasks.token_windows(text, encode, window=plan.window, num_tokens=plan.tokens, source=source)
     tasks.check_ids(windows, loaded.model)
     size = max(1, round(len(windows) * plan.validation))
     if len(windows) <= size:
         raise ValueError(
-            f"the text fills {len(windows)} window of {plan.window} tokens; training needs one and validation another: "
-            "give a longer text or a smaller --window"
+            f"the text {plan.text} fills {len(windows)} window of {plan.window} tokens; training needs one and "
+            "validation another: give a longer text or a smaller --window"
         )
     examples = [{"input_ids": ids, "labels": ids} for ids in windows]
     return Data(train=Examples(examples[:-size]), validation=Examples(examples[-size:]), collate=_stack)

@@ -48,7 +48,8 @@ def run_validation(
     for scaling in scalings:
         if isinstance(scaling, Recipe):
             plan_conversion(loaded.model, scaling)
-    windows = tasks.token_windows(text, loaded.encode, window=plan.window, num_tokens=plan.tokens)
+    window, source = plan.window, str(plan.text)
+    windows = tasks.token_windows(text, loaded.encode, window=window, num_tokens=plan.tokens, source=source)
     tasks.check_ids(windows, loaded.model)
     task = tasks.Task(questions=questions, encode=loaded.encode) if questions else None
     if task is not None:
