@@ -141,10 +141,19 @@ class _OldNames:
             module.__spec__ = module.__spec__.loader_state
 
 
+def _old_name_in_models(name: str) -> object:
+    """People wrote octoscale.models.load, when that room was a file."""
+    if name != "load":
+        raise AttributeError(f"module 'octoscale.models' has no attribute {name!r}")
+    return __getattr__(name)
+
+
 class _Package(ModuleType):
     """The package, where `octoscale.convert` is the function, whoever imports the module that was called so."""
 
     def __setattr__(self, name: str, value: object) -> None:
+        if name == "models":
+            vars(value)["__getattr__"] = _old_name_in_models
         if not (name in _MODULE_OF and isinstance(value, ModuleType)):
             super().__setattr__(name, value)
 

@@ -94,6 +94,7 @@ def test_every_old_name_is_the_module_itself_and_hides_no_public_name():
     code = (
         f"import sys, octoscale; from octoscale import convert; import {', '.join(places)}; "
         f"assert all(sys.modules[old] is sys.modules[new] for old, new in {places}.items()); "
-        "assert octoscale.convert is convert"
+        "assert octoscale.convert is convert; import octoscale.models; assert octoscale.models.load is octoscale.load; "
+        "from octoscale.models import tasks, sizes; assert not hasattr(octoscale.models, 'nowhere')"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
