@@ -1,5 +1,8 @@
 """Layers whose weight a model's code reads. Oracle: the code of the classes below, and what a forward pass calls."""
 
+import ast
+from pathlib import Path
+
 import pytest
 import torch
 import transformers as T
@@ -10,7 +13,7 @@ from torch.nn.functional import linear
 import octoscale
 from octoscale import Fp8Linear, Recipe
 from octoscale.conversion.trial import layers_not_run
-from octoscale.conversion.weight_reads import BYPASSED, TYPED, WRITTEN, why_kept
+from octoscale.conversion.weight_reads import _FOREIGN, BYPASSED, TYPED, WRITTEN, why_kept
 
 
 class Block(nn.Module):
@@ -297,3 +300,18 @@ def test_layers_of_families(build):
         assert {isinstance(module, Fp8Linear) for module in found} == {is_fp8}
     if model.main_input_name == "input_ids":
         assert layers_not_run(model) == []
+
+
+@pytest.mark.slow
+def test_a_file_that_is_not_parsed_reads_no_weight():
+    """Oracle: the trees of all model files of transformers that are passed over."""
+    files = sorted(Path(T.__file__).parent.glob("models/*/modeling_*.py"))
+    passed_over = [file for file in files if not _FOREIGN.search(file.read_text(encoding="utf-8"))]
+    assert len(passed_over) > 200
+    for file in passed_over:
+        weights = [n for n in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if _is_weight(n)]
+        assert all(isinstance(node.value, ast.Name) and node.value.id == "self" for node in weights), file.name
+
+
+def _is_weight(node):
+    return isinstance(node, ast.Attribute) and node.attr == "weight"

@@ -2,6 +2,7 @@
 start at once.
 """
 
+import importlib.util
 import io
 import multiprocessing
 import os
@@ -10,8 +11,13 @@ import sys
 from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_MODULES = ("cli", "export", "materialize", "experiment", "train", "terminal", "figures", "hf", "models", "trainer")
-_CONTEXT.set_forkserver_preload([*(f"octoscale.{name}" for name in _MODULES), "warm"])
+_NAMES = (
+    *("cli.main", "checkpoints.hf", "models.loading", "models.export", "models.materialize"),
+    *("validation.run", "training.run", "report.terminal", "report.figures"),
+)
+_MODULES = [f"octoscale.{name}" for name in _NAMES]
+assert all(map(importlib.util.find_spec, _MODULES)), "the server would pass over one that is not there"
+_CONTEXT.set_forkserver_preload([*_MODULES, "warm"])
 
 #: What Python says of a file before it is touched: the moments at which a process may end, or a disk be full.
 _WRITES = ("open", "os.mkdir", "os.rename", "os.truncate")
