@@ -2,7 +2,6 @@
 
 import pytest
 
-from octoscale.cli import main as cli
 from octoscale.validation.settings import Validation
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
@@ -36,8 +35,8 @@ IN_VAIN = [
 def begun(monkeypatch):
     """The plans that a command would carry out."""
     plans: list = []
-    monkeypatch.setattr(cli, "_train", lambda plan, *_: plans.append(plan))
-    monkeypatch.setattr(cli, "_carry_out", lambda plan, *_, **__: plans.append(plan))
+    monkeypatch.setattr("octoscale.cli.train._train", lambda plan, *_: plans.append(plan))
+    monkeypatch.setattr("octoscale.cli.measure._carry_out", lambda plan, *_, **__: plans.append(plan))
     return plans
 
 

@@ -8,7 +8,6 @@ import sys
 import pytest
 import torch
 
-from octoscale.cli import main as cli
 from octoscale.kernels.table import choose
 
 COMMANDS = [
@@ -319,7 +318,7 @@ def test_a_preset_gives_way_to_options(run, text, tmp_path, monkeypatch):
 def test_what_is_typed_wins_over_a_preset(run, monkeypatch, scaling, dtype, more):
     """Oracle: each typed option stands in the plan; only two precisions that were both typed contradict each other."""
     plans = []
-    monkeypatch.setattr(cli, "_train", lambda plan, *_: plans.append(plan))
+    monkeypatch.setattr("octoscale.cli.train._train", lambda plan, *_: plans.append(plan))
     words = {"--scaling": scaling, "--dtype": dtype, **more}
     typed = {option: value for option, value in words.items() if value is not None}
     args = [word for pair in typed.items() for word in pair]

@@ -21,9 +21,9 @@ ROOMS = sorted(path.name for path in SOURCE.iterdir() if path.is_dir() and path.
 #: What the command line needs before it knows whether a command needs torch.
 TORCH_FREE = [
     "octoscale",
-    *("octoscale.cli.main", "octoscale.cli.asked"),
+    *(f"octoscale.cli.{path.stem}" for path in sorted((SOURCE / "cli").glob("[a-z]*.py"))),
     *(f"octoscale.numerics.{name}" for name in ("formats", "reference")),
-    *(f"octoscale.{room}.settings" for room in ("checkpoints", "training", "validation")),
+    *(f"octoscale.{room}.settings" for room in ROOMS if (SOURCE / room / "settings.py").exists()),
     *(f"octoscale.runs.{name}" for name in ("files", "folder")),
     *("octoscale.checkpoints.companions", "octoscale.conversion.kinds", "octoscale.layers.layouts"),
     *("octoscale.models.labels", "octoscale.models.hub"),

@@ -120,7 +120,7 @@ def test_chat_keeps_the_conversation(checkpoint, run, monkeypatch):
     tokenizer.chat_template = CHAT
     tokenizer.save_pretrained(checkpoint)
     lines, asked = iter(["hi", "yo", ""]), []
-    monkeypatch.setattr(cli_module(), "_ask", lambda: next(lines))
+    monkeypatch.setattr("octoscale.cli.ship._ask", lambda: next(lines))
     write = Writer.write
     monkeypatch.setattr(Writer, "write", lambda self, ids, *rest: asked.append(ids) or write(self, ids, *rest))
     code, out, _ = run("chat", checkpoint, "--max-new-tokens", "3")
@@ -130,12 +130,6 @@ def test_chat_keeps_the_conversation(checkpoint, run, monkeypatch):
     assert decode(asked[1]).startswith("u:hi;a:")
     assert decode(asked[1]).endswith(";u:yo;a:")
     assert out.count("\n") >= 2
-
-
-def cli_module():
-    from octoscale.cli import main as cli
-
-    return cli
 
 
 @pytest.mark.parametrize("changes", [{}, {"tie_word_embeddings": True}])

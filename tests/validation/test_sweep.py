@@ -2,7 +2,8 @@
 
 import pytest
 
-from octoscale.validation.sweep import bias_range, parse_biases
+from octoscale.validation.settings import parse_biases
+from octoscale.validation.sweep import bias_range
 
 
 def test_an_accuracy_that_is_missing_does_not_pass():

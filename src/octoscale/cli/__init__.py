@@ -1,7 +1,15 @@
-"""The command line: each command reads its options, makes one call into the rooms below, and prints.
+"""The command line: each command reads its settings, makes one call into the rooms below, and prints.
 
-    main            the commands
+    options         a command's options are the fields of its settings
+    app             the application and its help: the commands by what they are for
+    look            info, formats, models, inspect, report
+    measure         demo, validate, sweep
+    bench           the commands of octoscale bench
+    train           train
+    ship            quantize, generate, chat
     asked           an option that nothing would read is an error
+    output          what a command prints, where its run goes, how Ctrl-C ends it
+    main            the entry point
 
-A command holds no idea of its own: what it does can be called from Python.
+A command holds no idea of its own: what it does can be called from Python. A new option is a field of its settings.
 """

@@ -9,6 +9,7 @@
     head            the head's weight in FP8, for inference
     trial           one call: did every FP8 layer take part?
     record          record what the layers do while a block runs
+    settings        what every command says that puts a model into FP8
     state           what an FP8 model knows beyond its parameters
 
 A family whose layers have other names gets them in kinds.py; a new reason to leave a layer alone goes to reasons.py.

@@ -1,5 +1,6 @@
 """Text from a model in FP8, fast on a CPU: a decoder layer's step is one call of the C++ core.
 
+    settings        what to write with, and how
     generate        load, decode, and hand out the text as it comes
     fuse            which layers decode in one call, and why the others do not
     known_layers    what such a layer must be: transformers' own, as it is

@@ -21,6 +21,7 @@ from octoscale.checkpoints.hf import OctoscaleConfig
 from octoscale.conversion.head import put_head_in_fp8
 from octoscale.inference.fuse import fuse
 from octoscale.inference.huge_pages import gather_huge_pages
+from octoscale.inference.settings import Sampling as Sampling
 from octoscale.models import loading
 from octoscale.models.tasks import embeddings_of, positions_of
 from octoscale.numerics.formats import PRECISIONS, STORED
@@ -36,29 +37,6 @@ ONE_SEQUENCE: dict[str, Any] = {
     "return_dict_in_generate": False,
     "use_cache": True,
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How the next token is chosen: the likeliest at temperature 0, else at random among the likeliest."""
-
-    max_new_tokens: int = 128
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise ValueError(f"{self.max_new_tokens} new tokens: at least 1")
-        if self.temperature < 0 or not 0 < self.top_p <= 1:
-            raise ValueError(f"temperature {self.temperature}, top_p {self.top_p}: at least 0, and within 0..1")
-
-    def options(self) -> dict[str, Any]:
-        """In the words of transformers' generate."""
-        words: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, "do_sample": self.temperature > 0}
-        if self.temperature > 0:
-            words |= {"temperature": self.temperature, "top_p": self.top_p, "top_k": 0}
-        return words
 
 
 @dataclass(frozen=True, kw_only=True)

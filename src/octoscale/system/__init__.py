@@ -9,6 +9,7 @@
     printable       text from strangers, as a terminal may show it
     streams         standard streams that were closed before a command began
     explained       a mistake that its user can mend, or a defect that we must
+    settings        a setting is stated once: default, help, and how the command line spells it
     waiting         how long idle threads spin
     heap            what becomes of memory that is not needed any more
 

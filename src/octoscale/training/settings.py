@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from octoscale.conversion.settings import Conversion
 from octoscale.numerics.formats import PRECISIONS
+from octoscale.system.settings import setting
 
 #: The precisions of a training: products outside the FP8 layers, and activations, under autocast; parameters float32.
 TRAINING_DTYPES = ("bf16", "fp16", "fp32")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class Training(Conversion):
     """What to train. Texts as on the command line; see `octoscale train --help`.
 
     A step is `accumulate` micro-batches of `batch` windows of `window` tokens, or of `batch` examples of a `task`,
@@ -22,29 +24,34 @@ class Training:
     checkpoint to go on from after each N-th step; 0 for never.
     """
 
-    model: str
-    scaling: str = "amax"
-    text: str = "pydoc"
-    task: str | None = None
-    eval_task: Path | None = None
-    tokens: int | None = None
-    examples: int | None = None
-    window: int = 256
-    steps: int = 200
-    batch: int = 4
-    accumulate: int = 1
-    learning_rate: float = 4e-5
-    warmup: int = 0
-    weight_decay: float = 0.01
-    loss_scale: str | None = None
-    validation: float = 0.1
-    formats: str = "ocp"
-    skip: Sequence[str] = ()
-    dtype: str = "bf16"
-    seed: int = 0
-    every: int = 10
-    save_every: int = 100
-    report_to: Sequence[str] = ()
+    scaling: str = setting("amax", "bf16, fp16, fp32 (no FP8, and --dtype of that name), or as in validate: one.")
+    text: str = setting("pydoc", "A UTF-8 text file, pydoc, or a data set of the hub, hf:NAME[:CONFIGURATION[:SPLIT]].")
+    task: str | None = setting(
+        None,
+        "Train a classifier instead: sst2, mnli, qqp (from the hub), or a file .tsv or .jsonl with a column label, "
+        "and one or two of text.",
+    )
+    eval_task: Path | None = setting(
+        None, "The labeled file for validation; else the hub's, or the last part of --task."
+    )
+    tokens: int | None = setting(None, "How many tokens of the text to read. All, if not given.")
+    examples: int | None = setting(None, "How many examples of --task to read. All, if not given.")
+    window: int = setting(256, "Tokens in a window of text; examples are cut off there.")
+    steps: int = setting(200, "Optimizer steps.")
+    batch: int = setting(4, "Windows, or examples, in a micro-batch.")
+    accumulate: int = setting(1, "Micro-batches in a step.")
+    learning_rate: float = setting(4e-5, "Constant; AdamW as in the paper.")
+    warmup: int = setting(0, "Steps in which the learning rate rises to that.")
+    weight_decay: float = setting(0.01, "Of AdamW.")
+    loss_scale: str | None = setting(
+        None, "The loss is multiplied by: a number, dynamic, or none.  [default: dynamic for fp16]"
+    )
+    validation: float = setting(0.1, "The part of the text or task, at its end, that is kept for validation.")
+    dtype: str = setting("bf16", "bf16 or fp16 (autocast on float32 weights), or fp32.")
+    seed: int = setting(0, "Of random weights and of the order of the data.")
+    every: int = setting(10, "Record histograms of exponents on each N-th step; 0: never.")
+    save_every: int = setting(100, "Write a checkpoint after each N-th step; 0: never.")
+    report_to: Sequence[str] = setting((), "Also send losses and scales to tensorboard, wandb, ... Repeatable.")
 
     def __post_init__(self) -> None:
         if self.dtype not in TRAINING_DTYPES:

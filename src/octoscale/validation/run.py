@@ -1,6 +1,5 @@
 """A validation from its words to its run folder: load the model, read the text, evaluate each scaling, record all."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -82,9 +81,11 @@ def run_validation(
     return run
 
 
-def scalings_for(model: str, wanted: Sequence[str]) -> Sequence[str]:
-    """The scalings to validate: those that are wanted; else a checkpoint's own, or none for the defaults."""
-    return wanted or ((STORED,) if loading.is_stored(model) else ())
+def with_own_scaling(values: dict[str, Any]) -> Validation:
+    """A validation from its fields; of an FP8 checkpoint, where no scaling is among them, under its own."""
+    if not values["scalings"] and loading.is_stored(values["model"]):
+        values = values | {"scalings": (STORED,)}
+    return Validation(**values)
 
 
 def check_sweep(model: str) -> None:

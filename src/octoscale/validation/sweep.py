@@ -26,21 +26,6 @@ class BiasRange:
         return f"{found} ({self.criterion})"
 
 
-def parse_biases(text: str) -> list[int]:
-    """`-8:6` -> -8..6 with both ends; `-8,-1,6` -> these. ValueError for anything else, or an empty range."""
-    try:
-        if ":" in text:
-            low, high = (int(part) for part in text.split(":"))
-            biases = list(range(low, high + 1))
-        else:
-            biases = sorted({int(part) for part in text.split(",")})
-    except ValueError:
-        biases = []
-    if not biases:
-        raise ValueError(f"cannot read the biases {text!r}: write a range from low to high, -8:6, or a list, -8,-1,6")
-    return biases
-
-
 def bias_range(summary: Mapping[str, Any]) -> BiasRange:
     """The range that the results in a run's summary.json show; without results to compare, none and why."""
     if "accuracy" in summary:

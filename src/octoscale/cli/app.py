@@ -1,0 +1,52 @@
+"""The application that typer runs, and its help: commands by what they are for, none of their texts cut off."""
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+#: What commands are for, in the order of the help: the panel of each command is one of these.
+LOOK, MEASURE, TRAIN, SHIP = "Look", "Measure", "Train", "Ship"
+GROUPS = (LOOK, MEASURE, TRAIN, SHIP)
+
+
+class Grouped(TyperGroup):
+    """A group of commands whose help lists them by panel, each with the first sentence of its text."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write a section for each panel; a group without panels has one."""
+        commands = {name: command for name in self.list_commands(ctx) if (command := self.get_command(ctx, name))}
+        width = max(map(len, commands))
+        rows: dict[str, list[tuple[str, str]]] = {panel: [] for panel in (*GROUPS, "Commands")}
+        for name, command in commands.items():
+            panel = getattr(command, "rich_help_panel", None)
+            panel = panel if panel in GROUPS else "Commands"
+            rows[panel].append((name.ljust(width), first_sentence(command.help or "")))
+        for panel in filter(rows.get, rows):
+            with formatter.section(panel):
+                formatter.write_dl(rows[panel])
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence of a docstring, in one line."""
+    paragraph = " ".join(text.strip().split("\n\n")[0].split())
+    sentence, stop, _ = paragraph.partition(". ")
+    return sentence + stop.rstrip()
+
+
+def group(help: str) -> typer.Typer:
+    """An empty group of commands."""
+    return typer.Typer(
+        cls=Grouped,
+        help=help,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+
+
+app = group(
+    "FP8 for language models, with scales that you can see: does a model survive 8-bit floating point, with which "
+    "scaling, and where does it break? Start with: octoscale demo"
+)

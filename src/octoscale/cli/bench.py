@@ -1,0 +1,73 @@
+"""The commands of `octoscale bench`: what the kernels, a training, a model that writes, and a checkpoint take."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from octoscale.cli.app import MEASURE, app, group
+from octoscale.cli.options import Json
+from octoscale.cli.output import show
+from octoscale.system.heap import keep_freed_memory
+
+bench = group("Measure casts and products beside torch's own and the machine's limits. Let nothing else run meanwhile.")
+app.add_typer(bench, name="bench", rich_help_panel=MEASURE)
+
+_Named = Annotated[str, typer.Option(help="A name from `octoscale models`, or a folder.")]
+_LlamaBench = Annotated[Path | None, typer.Option("--llama-bench", help="llama.cpp's llama-bench, to be measured too.")]
+_Fp8Head = Annotated[bool, typer.Option("--fp8-head", help="As in generate.")]
+
+
+@bench.command()
+def quantize(as_json: Json = False) -> None:
+    """float32 -> e4m3fn under amax: ours, torch eager, torchao and ml_dtypes where installed. A minute."""
+    from octoscale.bench import kernels
+
+    _show(kernels.quantize(), as_json)
+
+
+@bench.command()
+def linear(as_json: Json = False) -> None:
+    """X @ w^T of one row and of 512, weights in e4m3fn: ours, F.linear in bfloat16, torch._scaled_mm. Half a minute."""
+    from octoscale.bench import kernels
+
+    _show(kernels.linear(), as_json)
+
+
+@bench.command()
+def train(model: _Named = "smollm2-135m", as_json: Json = False) -> None:
+    """A training step of 4 x 256 tokens: bfloat16 autocast, ours, torchao's emulation where installed. Minutes."""
+    from octoscale.bench import train
+
+    keep_freed_memory()
+    _show(train.train(model), as_json)
+
+
+@bench.command()
+def generate(
+    model: Annotated[
+        str, typer.Option(help="A Llama: llama-1b (random weights), smollm2-135m, a folder.")
+    ] = "llama-1b",
+    llama_bench: _LlamaBench = None,
+    fp8_head: _Fp8Head = False,
+    as_json: Json = False,
+) -> None:
+    """64 tokens after 16, and a prompt of 512: ours, bfloat16, torchao, quanto, llama.cpp. Minutes."""
+    from octoscale.bench import generate
+
+    _show(generate.generate(model, llama_bench, fp8_head=fp8_head), as_json)
+
+
+@bench.command()
+def checkpoint(model: _Named = "llama-1b", as_json: Json = False) -> None:
+    """A bfloat16 checkpoint to FP8 beside `cp` of it, and the memory that takes. A minute; Linux."""
+    from octoscale.bench import checkpoint
+
+    keep_freed_memory()
+    _show(checkpoint.checkpoint(model), as_json)
+
+
+def _show(report: dict[str, Any], as_json: bool) -> None:
+    from octoscale.report import terminal
+
+    show(report if as_json else terminal.bench_table(report))

@@ -1,0 +1,128 @@
+"""Commands that look: at the machine, the formats, a model before anything is done to it, and a run afterwards."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from octoscale.cli.app import LOOK, app
+from octoscale.cli.options import Json, Overwrite, Words, takes
+from octoscale.cli.output import show
+from octoscale.conversion.settings import Inspection
+
+if TYPE_CHECKING:
+    from octoscale.conversion.convert import ConversionReport
+    from octoscale.numerics.recipe import Recipe
+
+
+@app.command(rich_help_panel=LOOK)
+def info(as_json: Json = False) -> None:
+    """Say which backend this machine uses, with which instructions and threads, and why."""
+    from octoscale.bench import kernels
+    from octoscale.report import terminal
+
+    machine = kernels.machine()
+    show(machine if as_json else terminal.facts_table(machine))
+
+
+@app.command(rich_help_panel=LOOK)
+def formats(as_json: Json = False) -> None:
+    """Print the FP8 formats and their numbers (the paper's Table 7)."""
+    from dataclasses import asdict
+
+    from octoscale.numerics.formats import FORMATS
+    from octoscale.report import terminal
+
+    derived = ("max", "min_normal_exponent", "min_subnormal_exponent", "torch_name")
+    rows = [asdict(fmt) | {key: getattr(fmt, key) for key in derived} for fmt in FORMATS.values()]
+    show(rows if as_json else terminal.formats_table())
+
+
+@app.command(rich_help_panel=LOOK)
+def models(
+    out: Annotated[Path | None, typer.Argument(metavar="OUT", help="The folder that --materialize writes.")] = None,
+    materialize: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Write a checkpoint of random FP8 weights of this size to OUT.")
+    ] = None,
+    layers: Annotated[int | None, typer.Option(help="Cut it to so many decoder layers.")] = None,
+    seed: Annotated[int, typer.Option(help="Of its weights.")] = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """List the models that have a name: a pretrained one, and the paper's sizes with random weights. Or write one."""
+    from octoscale.models.loading import named_models
+    from octoscale.report import terminal
+
+    if (out is None) != (materialize is None):
+        raise ValueError("OUT and --materialize NAME go together: which size, and where to")
+    if out is not None and materialize is not None:
+        _materialize(materialize, out, layers, seed, overwrite, as_json)
+        return
+    if layers is not None:
+        raise ValueError("--layers is for --materialize")
+    show(named_models() if as_json else terminal.models_table(named_models()))
+
+
+def _materialize(size: str, out: Path, layers: int | None, seed: int, overwrite: bool, as_json: bool) -> None:
+    from octoscale.models.materialize import materialize
+    from octoscale.report import terminal
+
+    with terminal.bytes_bar(terminal.PlainConsole(stderr=True)) as progress:
+        done = materialize(size, out, num_layers=layers, seed=seed, overwrite=overwrite, progress=progress)
+    show(done if as_json else terminal.facts_table(done))
+
+
+@app.command(rich_help_panel=LOOK)
+@takes(Inspection)
+def inspect(words: Words[Inspection], as_json: Json = False) -> None:
+    """Say of every module of a model whether it goes to FP8, in which formats, or why it stays."""
+    from octoscale.numerics.recipe import Recipe, parse_scaling
+
+    plan = words.settings()
+    recipe = parse_scaling(plan.scaling, plan.formats, plan.skip)
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"scaling {plan.scaling} is no FP8: there is nothing to inspect")
+    report, num_fp8, not_run = _inspected(plan, recipe)
+    if as_json:
+        show(report.to_json() | ({"not_run": not_run} if plan.run else {}))
+        return
+    show(str(report))
+    if plan.run:
+        named = f"; not called (experts may get no token, a text runs no picture): {', '.join(not_run)}"
+        show(f"{num_fp8 - len(not_run)} of {num_fp8} FP8 layers ran{named * bool(not_run)}")
+
+
+def _inspected(plan: Inspection, recipe: "Recipe") -> "tuple[ConversionReport, int, list[str]]":
+    """The report; with --run also how many layers are FP8, and those of them that a call of the model does not reach.
+
+    A checkpoint in FP8 runs as it is, and the report says what would become of such a model.
+    """
+    from octoscale.conversion.convert import convert
+    from octoscale.conversion.convert import plan as preview
+    from octoscale.conversion.record import fp8_layers
+    from octoscale.conversion.trial import layers_not_run
+    from octoscale.models.loading import is_stored, load, skeleton
+
+    if not plan.run:
+        return preview(skeleton(plan.model), recipe), 0, []
+    loaded = load(plan.model).model
+    stored = is_stored(plan.model)
+    report = preview(skeleton(plan.model), recipe) if stored else convert(loaded, recipe)
+    return report, len(fp8_layers(loaded)), layers_not_run(loaded)
+
+
+@app.command(rich_help_panel=LOOK)
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="The folder of a run, or of several trainings.")],
+    module: Annotated[str | None, typer.Option(help="The layer whose exponents are drawn.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw the figures of a run again, and print its table; of several trainings, compare the losses."""
+    from octoscale.report import showing
+
+    if len(runs) == 1:
+        showing.show(runs[0], as_json=as_json, module=module)
+    elif module is not None:
+        raise ValueError("--module is for the figures of one run")
+    else:
+        showing.compare(runs, as_json=as_json)

@@ -1,0 +1,39 @@
+"""What a command prints, where its run goes, and how Ctrl-C ends it."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+
+
+def show(content: Any) -> None:
+    """Print a table, a text, or JSON."""
+    from octoscale.report.terminal import print_content
+
+    print_content(content)
+
+
+def say(text: str) -> None:
+    """A line on standard error, beside the bars of progress."""
+    from octoscale.report.terminal import PlainConsole
+
+    PlainConsole(stderr=True).print_text(text)
+
+
+def run_folder(out: Path | None, command: str) -> Path:
+    """The folder of a run: --out, or a new one below runs/."""
+    return out or Path("runs") / f"{command}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+@contextmanager
+def interruptible(what_is_there: Callable[[], str]) -> Iterator[None]:
+    """Ctrl-C ends with exit code 130, and with a line that says what is there."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{what_is_there()}\n")
+        raise typer.Exit(130) from None

@@ -1,0 +1,107 @@
+"""Commands that hand a model on: quantize writes its checkpoint in FP8, generate and chat write with it."""
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from octoscale.checkpoints.settings import Quantization
+from octoscale.cli.app import SHIP, app
+from octoscale.cli.options import Json, Overwrite, Resume, Words, takes
+from octoscale.cli.output import interruptible, show
+from octoscale.inference.settings import Chat, Generation, Writing
+from octoscale.system.heap import keep_freed_memory
+from octoscale.system.printable import printable
+
+if TYPE_CHECKING:
+    from octoscale.inference.generate import Writer
+
+_Folder = Annotated[Path, typer.Argument(metavar="OUT", help="The new checkpoint's folder.")]
+
+
+@app.command(rich_help_panel=SHIP)
+@takes(Quantization)
+def quantize(
+    words: Words[Quantization],
+    out: _Folder,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Write a model's checkpoint with FP8 weights, tensor by tensor, in a layout that others load."""
+    from octoscale.models.export import run_quantization
+    from octoscale.report import terminal
+
+    plan = words.settings()
+    keep_freed_memory()
+    with (
+        interruptible(lambda: "interrupted; --resume goes on"),
+        terminal.bytes_bar(terminal.PlainConsole(stderr=True)) as progress,
+    ):
+        done = run_quantization(plan, out, resume=resume, overwrite=overwrite, progress=progress)
+    show(done if as_json else terminal.facts_table(done))
+
+
+@app.command(rich_help_panel=SHIP)
+@takes(Generation)
+def generate(words: Words[Generation], as_json: Json = False) -> None:
+    """Go on with a text, in FP8: each token is printed when it comes."""
+    plan = words.settings()
+    writer = _writer(plan)
+    ids = writer.encode(plan.prompt)
+    writer.check_room(ids, plan)
+    sys.stderr.write(f"{printable(writer.describe)}\n")
+    start = time.perf_counter()
+    with interruptible(lambda: "\ninterrupted"):
+        new = writer.write(ids, plan, _nothing if as_json else _emit)
+    seconds = time.perf_counter() - start
+    if as_json:
+        facts = {"model": plan.model, "scaling": writer.scaling, "prompt": plan.prompt, "text": new.text}
+        done = {"new_tokens": len(new.ids), "seconds": seconds, "fusion": str(writer.fusion), "pages": writer.pages}
+        show(facts | done)
+        return
+    sys.stdout.write("\n")
+    sys.stderr.write(
+        f"{len(new.ids)} tokens, {len(new.ids) / seconds:.1f} a second, the prompt's {len(ids)} included\n"
+    )
+
+
+@app.command(rich_help_panel=SHIP)
+@takes(Chat)
+def chat(words: Words[Chat]) -> None:
+    """Talk with a model, in FP8: a line is a turn; an empty line or Ctrl-D ends."""
+    plan = words.settings()
+    writer = _writer(plan)
+    turns: list[dict[str, str]] = []
+    writer.encode_chat([{"role": "user", "content": "?"}])
+    sys.stderr.write(f"{printable(writer.describe)}\n")
+    with interruptible(lambda: "\ninterrupted"):
+        while line := _ask():
+            turns.append({"role": "user", "content": line})
+            reply = writer.write(writer.encode_chat(turns), plan, _emit)
+            turns.append({"role": "assistant", "content": reply.text})
+            sys.stdout.write("\n")
+
+
+def _writer(plan: Writing) -> "Writer":
+    from octoscale.inference.generate import Writer
+
+    return Writer(plan.model, plan.scaling, plan.activations, fp8_head=plan.fp8_head, huge_pages=plan.huge_pages)
+
+
+def _ask() -> str:
+    """A line from the user; empty at the end."""
+    sys.stderr.write("> ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip()
+
+
+def _nothing(_: str) -> None:
+    pass
+
+
+def _emit(piece: str) -> None:
+    sys.stdout.write(printable(piece) if sys.stdout.isatty() else piece)
+    sys.stdout.flush()
