@@ -188,8 +188,9 @@ def test_the_second_output_is_the_value_of_the_codes(name, dtype, fmt):
     for scale in (Amax(), Constant(1)):
         x = normal(10_001).to(dtype)
         values = torch.empty(x.shape, dtype=torch.bfloat16)
-        cast = core.quantize(x, fmt, scale, None, counts=False, exponents=False, values=values)
-        assert torch.equal(values, cast.codes.to(torch.bfloat16))
+        source, amax = native.Source(x, getattr(torch, fmt.torch_name)), float(x.float().abs().max())
+        core.encode_rows(source, amax, scale.scale_bias(amax, fmt), counts=False, values=values)
+        assert torch.equal(values, source.result.to(torch.bfloat16))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -199,7 +200,7 @@ def test_every_code_at_every_scale(name, dtype, fmt):
     codes = torch.arange(256, dtype=torch.uint8).view(getattr(torch, fmt.torch_name))
     scale_biases = range(MIN_SCALE_BIAS, MAX_SCALE_BIAS + 1)
     core, values = native.Native(name[7:-1]), np.array([reference.decode(code, fmt) for code in range(256)])
-    ours = torch.stack([core.dequantize(codes, torch.tensor(b, dtype=torch.int32), dtype) for b in scale_biases])
+    ours = torch.stack([core.decode(codes, b, dtype) for b in scale_biases])
     expected = rounded(np.ldexp(values, -np.array(scale_biases)[:, None]), dtype)
     torch.testing.assert_close(ours, expected, rtol=0, atol=0, equal_nan=True)
     assert torch.equal(ours.signbit() & ~ours.isnan(), expected.signbit() & ~expected.isnan())
@@ -220,13 +221,13 @@ def test_decoding_of_large_tensors_as_scalar(name, layout, dtype, fmt):
     """Oracle: the scalar core, on one thread; test_every_code_at_every_scale compares it with `reference`."""
     num = torch.arange(300_007, dtype=torch.int64)
     codes = LARGE_CODES[layout]((num * 37 % 251).to(torch.uint8).view(getattr(torch, fmt.torch_name)))
-    scale_bias, threads = torch.tensor(3, dtype=torch.int32), torch.get_num_threads()
+    threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        expected = native.Native("scalar").dequantize(codes, scale_bias, dtype)
+        expected = native.Native("scalar").decode(codes, 3, dtype)
         for num_threads in (1, 2, 3):
             torch.set_num_threads(num_threads)
-            ours = native.Native(name[7:-1]).dequantize(codes, scale_bias, dtype)
+            ours = native.Native(name[7:-1]).decode(codes, 3, dtype)
             torch.testing.assert_close(ours, expected, rtol=0, atol=0, equal_nan=True)
     finally:
         torch.set_num_threads(threads)
@@ -269,14 +270,14 @@ def test_nothing_is_read_or_written_behind_a_tensor(name, dtype, size):
     core = native.Native(name[7:-1])
     source = native.Source(guarded(x), torch.float8_e4m3fn)
     source.result = guarded(source.result.view(torch.uint8)).view(torch.float8_e4m3fn)
-    amax, _ = core.observe(source, exponents=True)
-    core.encode(source, amax, torch.tensor(2, dtype=torch.int32), counts=True)
+    seen = core.observe_rows(source, exponents=True)
+    core.encode_rows(source, seen.amax, 2, counts=True)
     with using(name):
         expected = ops.quantize(x, "e4m3fn", Constant(2))
     assert torch.equal(source.result.view(torch.uint8), expected.codes.view(torch.uint8))
     back = native.Source(source.result, dtype)
     back.result = guarded(back.result)
-    core.decode(back, torch.tensor(2, dtype=torch.int32))
+    core.decode_rows(back, 2)
     assert torch.equal(back.result, expected.dequantize(dtype))
 
 
@@ -291,13 +292,15 @@ def test_products_read_only_their_operands(name, m, k, n, a_by_column, b_by_colu
     a, b = (ops.quantize(normal(*shape), "e4m3fn", Amax()).codes.view(torch.uint8) for shape in ((m, k), (k, n)))
     wide = normal(m, k).bfloat16()
     place = lambda x, by_column: guarded(x.t().contiguous()).t() if by_column else guarded(x)  # noqa: E731
-    core, zero = native.Native(name[7:-1]), torch.tensor(0, dtype=torch.int32)
+    core, fmt, zero = native.Native(name[7:-1]), FORMATS["e4m3fn"], torch.tensor(0, dtype=torch.int32)
     bias = guarded(normal(n))
-    b_placed = place(b, b_by_column).view(torch.float8_e4m3fn)
+    b_placed = ops.Quantized(codes=place(b, b_by_column).view(torch.float8_e4m3fn), scale_bias=zero, format=fmt)
     for left in (a.view(torch.float8_e4m3fn), wide):
         raw = left.view(torch.uint8) if left.dtype != torch.bfloat16 else left
         left_placed = place(raw, a_by_column).view(left.dtype)
-        out = core.matmul(left_placed, b_placed, zero, bias, torch.float32)
+        if left is not wide:
+            left_placed = ops.Quantized(codes=left_placed, scale_bias=zero, format=fmt)
+        out = core.matmul(left_placed, b_placed, bias, torch.float32)
         expected = left.double() @ b.view(torch.float8_e4m3fn).double() + bias.double()
         torch.testing.assert_close(out.double(), expected, rtol=1e-4, atol=1e-2)
 

@@ -28,7 +28,7 @@ from octoscale.checkpoints.settings import Quantization
 from octoscale.conversion.head import put_head_in_fp8
 from octoscale.inference.fuse import fuse
 from octoscale.inference.huge_pages import allocate, gather_huge_pages
-from octoscale.kernels.native import Native, Source, chosen
+from octoscale.kernels.native import Native, chosen
 from octoscale.models import loading
 from octoscale.models.export import run_quantization
 
@@ -191,12 +191,12 @@ def _ids(length: int, model: Any) -> torch.Tensor:
 def _bandwidth() -> float:
     """Bytes that this machine reads in a second at best: the largest number of a gigabyte in huge pages."""
     size = 1 << 30
-    source = Source(allocate(size)[:size].view(torch.float32).fill_(1.0), torch.float8_e4m3fn)
+    numbers = allocate(size)[:size].view(torch.float32).fill_(1.0)
     native = Native(chosen())
 
     def read() -> float:
         start = time.perf_counter()
-        native.observe(source, exponents=False)
+        native.observe(numbers, exponents=False)
         return size / (time.perf_counter() - start)
 
     return max(read() for _ in range(2 * ROUNDS))

@@ -260,7 +260,8 @@ def _best() -> str:
 
 
 def _cast(backend: Backend, x: Tensor, *, counts: bool, exponents: bool) -> object:
-    return backend.quantize(x, get_format("e4m3fn"), Amax(), None, counts=counts, exponents=exponents)
+    fmt, seen = get_format("e4m3fn"), backend.observe(x, exponents=exponents)
+    return backend.encode(x, fmt, seen.amax, Amax().scale_bias(seen.amax, fmt), counts=counts)
 
 
 def _cast_by_torch(x: Tensor) -> Tensor:

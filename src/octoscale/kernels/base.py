@@ -1,4 +1,16 @@
-"""What a backend does, and what it reports of a tensor that it casts."""
+"""What a backend does: look at a tensor, encode it, decode it, multiply. No backend knows how a scale is chosen.
+
+    seen = backend.observe(x, exponents=False)                     seen.amax
+    encoded = backend.encode(x, fmt, seen.amax, scale_bias, ...)   encoded.codes, encoded.counts
+    backend.dequantize(q, dtype)
+    backend.matmul(a, b, bias, dtype)
+
+The rule stands between the first two, in ops.py, and so does whatever else must happen to an amax before it becomes a
+scale: a reduction over ranks, rows or blocks. Where the scale is known beforehand, `cast` does both in one visit.
+
+Numbers of one element are plain on a CPU, where looking at one is cheaper than a tensor of it: amax a float, scale_bias
+an int. On a device, and for a compiler, they are tensors without dimensions, and nothing waits for them.
+"""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -7,56 +19,89 @@ import torch
 from torch import Tensor
 
 from octoscale.numerics.formats import Format
-from octoscale.numerics.scaling import History, Rule
+from octoscale.numerics.granularity import Granularity
 
 #: `Observed.exponents` has one bin for each value of float32's exponent field: bin = exponent + EXPONENT_OFFSET.
 #: Bin 0 holds zeros (and float32's own subnormals), the last bin holds inf and NaN.
 EXPONENT_OFFSET, NUM_EXPONENT_BINS = 127, 256
 
+#: The counts of `Encoded.counts`, in their order.
+COUNTS = ("saturated", "flushed", "nonfinite")
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Observed:
-    """What a cast saw: each a tensor on the operand's device, so that nothing waits for it.
 
-    amax: float32, no dimensions; not finite if any value is not; 0 for an empty tensor.
-    saturated, flushed, nonfinite: int64, no dimensions; None unless counts were asked for.
+@dataclass(frozen=True, eq=False, slots=True)
+class Seen:
+    """What `observe` finds.
+
+    amax: float32; not finite if any value is not; 0 for an empty tensor.
     exponents: int64 [NUM_EXPONENT_BINS], how many values have each exponent before scaling; None unless asked for.
     """
 
-    amax: Tensor
-    saturated: Tensor | None = None
-    flushed: Tensor | None = None
-    nonfinite: Tensor | None = None
-    exponents: Tensor | None = None
+    amax: Tensor | float
+    exponents: Tensor | None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Cast:
-    """A cast tensor as a backend returns it: FP8 codes in torch's dtype, the int32 scale_bias, what was seen."""
+@dataclass(frozen=True, eq=False, slots=True)
+class Encoded:
+    """What `encode` makes: FP8 codes in torch's dtype; counts, int64 [3] as `COUNTS`, None unless asked for."""
 
     codes: Tensor
-    scale_bias: Tensor
-    observed: Observed
+    counts: Tensor | None
+
+
+class Scaled(Protocol):
+    """An operand in FP8 with its scale, as `ops.Quantized` is: `x ~ codes * 2**-scale_bias`."""
+
+    @property
+    def codes(self) -> Tensor:
+        """FP8, in torch's dtype."""
+        ...
+
+    @property
+    def scale_bias(self) -> Tensor:
+        """int32, in the shape that the granularity says."""
+        ...
+
+    @property
+    def granularity(self) -> Granularity:
+        """Over which values one scale reaches."""
+        ...
 
 
 class Backend(Protocol):
-    """The three operations. `ops.py` has checked shapes, dtypes and devices before it calls them."""
+    """The operations. `ops.py` has checked shapes, dtypes, devices and granularities before it calls them."""
 
-    def quantize(
-        self, x: Tensor, fmt: Format, rule: Rule, history: History | None, *, counts: bool, exponents: bool
-    ) -> Cast:
-        """amax, scale_bias, codes and, if asked for, counts and the histogram of exponents."""
+    @property
+    def granularities(self) -> tuple[Granularity, ...]:
+        """Those of the operands that it multiplies and decodes."""
         ...
 
-    def dequantize(self, codes: Tensor, scale_bias: Tensor, dtype: torch.dtype) -> Tensor:
-        """Codes * 2**-scale_bias in `dtype`."""
+    def observe(self, x: Tensor, *, exponents: bool) -> Seen:
+        """The largest magnitude and, if asked for, the histogram of exponents."""
         ...
 
-    def matmul(
-        self, a_MK: Tensor, b_KN: Tensor, scale_bias: Tensor, bias_N: Tensor | None, dtype: torch.dtype
-    ) -> Tensor:
-        """`(a @ b) * 2**-scale_bias + bias`, summed in float32, of codes; scale_bias is the sum of a's and b's.
+    def encode(
+        self, x: Tensor, fmt: Format, amax: Tensor | float, scale_bias: Tensor | int, *, counts: bool
+    ) -> Encoded:
+        """`cast(x * 2**scale_bias)` and, if asked for, what the cast did to the values. amax: what `observe` found."""
+        ...
 
-        a may be bfloat16 instead, without a scale of its own.
+    def cast(self, x: Tensor, fmt: Format, scale_bias: int, *, counts: bool, exponents: bool) -> tuple[Seen, Encoded]:
+        """Both, for a scale that is known beforehand."""
+        ...
+
+    def dequantize(self, q: Scaled, dtype: torch.dtype) -> Tensor:
+        """`codes * 2**-scale_bias` in `dtype`."""
+        ...
+
+    def matmul(self, a: Scaled | Tensor, b: Scaled, bias_N: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """`(a @ b) * 2**-(a's scale_bias + b's) + bias` of matrices [M, K] and [K, N], summed in float32.
+
+        a may be bfloat16 values instead, without a scale.
         """
         ...
+
+
+def counted(saturated: Tensor, flushed: Tensor, nonfinite: Tensor) -> Tensor:
+    """The counts of a cast, as `Encoded` has them."""
+    return torch.stack([saturated, flushed, nonfinite])

@@ -1,6 +1,6 @@
 """The C++ core (csrc/): every operation of a backend, for tensors on the CPU, by instruction set.
 
-    Native("avx512").quantize(x, ...)        one object for each instruction set that this CPU runs: `available()`
+    Native("avx512").observe(x, ...)         one object for each instruction set that this CPU runs: `available()`
 
 Tensors cross the border as addresses, strides and numbers. So everything that could make the core read out of bounds
 is settled here: a tensor that is dense in memory passes as it is, whatever the order of its dimensions; rows that are
@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from octoscale.kernels import _core
-from octoscale.kernels.base import NUM_EXPONENT_BINS, Cast, Observed
+from octoscale.kernels.base import NUM_EXPONENT_BINS, Encoded, Scaled, Seen
 from octoscale.kernels.portable import unscale
 from octoscale.numerics.formats import FORMATS, Format
-from octoscale.numerics.scaling import Constant, History, Rule
+from octoscale.numerics.granularity import TENSOR
+from octoscale.numerics.scaling import Amount, Bias
 
 #: From the slowest to the fastest; the position is the number by which the core knows an instruction set.
 ISAS = ("scalar", "avx2", "avx512", "amx")
@@ -37,73 +38,34 @@ class Native:
     """The backend of one instruction set. The methods are those of `Backend`, which says what they compute."""
 
     isa: str
+    granularities = (TENSOR,)
 
-    def quantize(
-        self,
-        x: Tensor,
-        fmt: Format,
-        rule: Rule,
-        history: History | None,
-        *,
-        counts: bool,
-        exponents: bool,
-        values: Tensor | None = None,
-    ) -> Cast:
-        """See `Backend.quantize`. A constant scale takes one visit to memory, a scale that follows amax two.
+    def observe(self, x: Tensor, *, exponents: bool) -> Seen:
+        """See `Backend.observe`."""
+        return self.observe_rows(Rows(x), exponents)
 
-        values: bfloat16, contiguous, of the shape of x: filled with the values of the codes, without the scale, for a
-        GEMM that follows.
-        """
+    def encode(self, x: Tensor, fmt: Format, amax: Amount, scale_bias: Bias, *, counts: bool) -> Encoded:
+        """See `Backend.encode`."""
         source = Source(x, getattr(torch, fmt.torch_name))
-        if isinstance(rule, Constant):
-            amax, count, histogram = self.cast(source, rule.bias, counts, exponents, values)
-            scale_bias = rule.scale_bias(amax, fmt)
-        else:
-            amax, histogram = self.observe(source, exponents)
-            scale_bias = rule.scale_bias(amax, fmt, history)
-            count = self.encode(source, amax, scale_bias, counts, values)
-        return to_cast(source.result, scale_bias, amax, count, histogram)
+        return Encoded(source.result, self.encode_rows(source, float(amax), int(scale_bias), counts))
 
-    def observe(self, source: "Source", exponents: bool) -> tuple[Tensor, Tensor | None]:
-        """Amax, float32 without dimensions, and the histogram of exponents if asked for."""
-        histogram = _new_histogram(exponents)
-        amax = _core.observe(self.number, *source.where, _address(histogram), torch.get_num_threads())
-        return torch.scalar_tensor(amax, dtype=torch.float32), histogram
-
-    def encode(
-        self, source: "Source", amax: Tensor, scale_bias: Tensor, counts: bool, values: Tensor | None = None
-    ) -> Tensor | None:
-        """Fill `source.result` with codes, and `values`; saturated, flushed, nonfinite, int64 [3], if asked for."""
-        count = _new_counts(counts)
-        to = (int(scale_bias.item()), source.result.data_ptr(), _address(values), _address(count))
-        _core.encode(self.number, *source.where, amax.item(), source.result_number, *to, torch.get_num_threads())
-        return count
-
-    def cast(
-        self, source: "Source", scale_bias: int, counts: bool, exponents: bool, values: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Both in one visit, where scale_bias is known beforehand: amax, and what `encode` and `observe` count."""
+    def cast(self, x: Tensor, fmt: Format, scale_bias: int, *, counts: bool, exponents: bool) -> tuple[Seen, Encoded]:
+        """See `Backend.cast`: one visit to memory, where observe and encode take two."""
+        source = Source(x, getattr(torch, fmt.torch_name))
         count, histogram = _new_counts(counts), _new_histogram(exponents)
-        to = (scale_bias, source.result.data_ptr(), _address(values), _address(count), _address(histogram))
+        to = (scale_bias, source.result.data_ptr(), 0, _address(count), _address(histogram))
         amax = _core.cast(self.number, *source.where, source.result_number, *to, torch.get_num_threads())
-        return torch.scalar_tensor(amax, dtype=torch.float32), count, histogram
+        return Seen(amax, histogram), Encoded(source.result, count)
 
-    def dequantize(self, codes: Tensor, scale_bias: Tensor, dtype: torch.dtype) -> Tensor:
+    def dequantize(self, q: Scaled, dtype: torch.dtype) -> Tensor:
         """See `Backend.dequantize`."""
-        source = Source(codes, dtype)
-        self.decode(source, scale_bias)
-        return source.result
+        return self.decode(q.codes, int(q.scale_bias.item()), dtype)
 
-    def decode(self, source: "Source", scale_bias: Tensor) -> None:
-        """Fill `source.result` with the values of codes."""
-        to = (int(scale_bias.item()), source.result.data_ptr(), source.result_number)
-        _core.decode(self.number, *source.where, *to, torch.get_num_threads())
-
-    def matmul(
-        self, a_MK: Tensor, b_KN: Tensor, scale_bias: Tensor, bias_N: Tensor | None, dtype: torch.dtype
-    ) -> Tensor:
+    def matmul(self, a: Scaled | Tensor, b: Scaled, bias_N: Tensor | None, dtype: torch.dtype) -> Tensor:
         """See `Backend.matmul`. AVX2 has no kernel for many rows: there, torch's float32 GEMM on decoded codes."""
-        a_MK, b_KN = _with_a_unit_stride(a_MK), _with_a_unit_stride(b_KN)
+        a_MK, a_bias = (a, 0) if isinstance(a, Tensor) else (a.codes, int(a.scale_bias.item()))
+        a_MK, b_KN = _with_a_unit_stride(a_MK), _with_a_unit_stride(b.codes)
+        scale_bias = a_bias + int(b.scale_bias.item())
         bias_N = None if bias_N is None else bias_N.detach().resolve_neg().contiguous()
         out_MN = torch.empty(a_MK.shape[0], b_KN.shape[1], dtype=dtype)
         done = _core.matmul(
@@ -113,7 +75,7 @@ class Native:
             a_MK.shape[0],
             a_MK.shape[1],
             b_KN.shape[1],
-            int(scale_bias.item()),
+            scale_bias,
             _address(bias_N),
             0 if bias_N is None else _DTYPES[bias_N.dtype],
             out_MN.data_ptr(),
@@ -123,14 +85,36 @@ class Native:
         return out_MN if done else self._matmul_by_torch(a_MK, b_KN, scale_bias, bias_N, dtype)
 
     def _matmul_by_torch(
-        self, a_MK: Tensor, b_KN: Tensor, scale_bias: Tensor, bias_N: Tensor | None, dtype: torch.dtype
+        self, a_MK: Tensor, b_KN: Tensor, scale_bias: int, bias_N: Tensor | None, dtype: torch.dtype
     ) -> Tensor:
-        zero = torch.zeros((), dtype=torch.int32)
-        a, b = (
-            x.float() if x.dtype == torch.bfloat16 else self.dequantize(x, zero, torch.float32) for x in (a_MK, b_KN)
-        )
+        a, b = (x.float() if x.dtype == torch.bfloat16 else self.decode(x, 0, torch.float32) for x in (a_MK, b_KN))
         with torch.autocast("cpu", enabled=False):
-            return unscale(torch.mm(a, b), scale_bias, bias_N, dtype)
+            return unscale(torch.mm(a, b), torch.tensor(scale_bias, dtype=torch.int32), bias_N, dtype)
+
+    def observe_rows(self, rows: "Rows", exponents: bool) -> Seen:
+        """The same of rows in memory."""
+        histogram = _new_histogram(exponents)
+        return Seen(_core.observe(self.number, *rows.where, _address(histogram), torch.get_num_threads()), histogram)
+
+    def encode_rows(
+        self, source: "Source", amax: float, scale_bias: int, counts: bool, values: Tensor | None = None
+    ) -> Tensor | None:
+        """Fill `source.result` with codes, and `values`, bfloat16, with theirs; the counts, if asked for."""
+        count = _new_counts(counts)
+        to = (scale_bias, source.result.data_ptr(), _address(values), _address(count))
+        _core.encode(self.number, *source.where, amax, source.result_number, *to, torch.get_num_threads())
+        return count
+
+    def decode(self, codes: Tensor, scale_bias: int, dtype: torch.dtype) -> Tensor:
+        """`codes * 2**-scale_bias` in `dtype`."""
+        source = Source(codes, dtype)
+        self.decode_rows(source, scale_bias)
+        return source.result
+
+    def decode_rows(self, source: "Source", scale_bias: int) -> None:
+        """Fill `source.result` with the values of codes."""
+        to = (scale_bias, source.result.data_ptr(), source.result_number)
+        _core.decode(self.number, *source.where, *to, torch.get_num_threads())
 
     @property
     def number(self) -> int:
@@ -138,27 +122,35 @@ class Native:
         return ISAS.index(self.isa)
 
 
-class Source:
-    """A tensor as the core reads it, and a new one of the same shape for what the core writes.
+class Rows:
+    """A tensor as the core reads it. where: address, number of the dtype, number of rows, columns, stride of rows."""
 
-    where: address, number of the dtype or format, number of rows, columns, and the stride of rows.
-    """
+    def __init__(self, x: Tensor) -> None:
+        x = x.detach().resolve_neg()  # a view such as z.conj().imag holds its values with the other sign
+        if x.is_contiguous() or torch.empty_like(x, device="meta").stride() == x.stride():  # dense, in any order
+            self.read(x)
+        else:
+            self.read(*_rows(x))
+
+    def read(self, x: Tensor, rows: tuple[int, int, int] | None = None) -> None:
+        """Note where the rows are; x is held, as its address is used, whatever becomes of a parameter."""
+        self._kept = x
+        num = x.numel()
+        self.where = (x.data_ptr(), _number_of(x.dtype), *((1, num, num) if rows is None else rows))
+
+
+class Source(Rows):
+    """A tensor as the core reads it, and a new one of the same shape for what the core writes."""
 
     def __init__(self, x: Tensor, result_dtype: torch.dtype) -> None:
-        x = (
-            x.detach().resolve_neg()
-        )  # held, whatever becomes of the parameter; a view such as z.conj().imag holds its values with the other sign
+        x = x.detach().resolve_neg()
         self.result = torch.empty_like(x, dtype=result_dtype)
         self.result_number = _number_of(result_dtype)
         if self.result.stride() == x.stride():  # x is dense: empty_like gave its strides to the result
-            rows = (1, x.numel(), x.numel())
+            self.read(x)
         else:
             self.result = torch.empty(x.shape, dtype=result_dtype)
-            x = x.flatten(0, -2) if x.ndim > 1 else x[None]
-            x = x if x.stride(1) == 1 else x.contiguous()
-            rows = (x.shape[0], x.shape[1], x.stride(0))
-        self._kept = x  # alive for as long as its address is used
-        self.where = (x.data_ptr(), _number_of(x.dtype), *rows)
+            self.read(*_rows(x))
 
 
 def available() -> list[str]:
@@ -193,11 +185,11 @@ def describe() -> str:
     return f"the C++ core with {isa}{forced}, {threads}"
 
 
-def to_cast(codes: Tensor, scale_bias: Tensor, amax: Tensor, count: Tensor | None, histogram: Tensor | None) -> Cast:
-    """What a cast returns, from its parts."""
-    saturated, flushed, nonfinite = (None, None, None) if count is None else count.unbind()
-    observed = Observed(amax=amax, saturated=saturated, flushed=flushed, nonfinite=nonfinite, exponents=histogram)
-    return Cast(codes=codes, scale_bias=scale_bias, observed=observed)
+def _rows(x: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
+    """Rows that are contiguous, with any stride between them; a copy of what has none."""
+    x = x.flatten(0, -2) if x.ndim > 1 else x[None]
+    x = x if x.stride(1) == 1 else x.contiguous()
+    return x, (x.shape[0], x.shape[1], x.stride(0))
 
 
 def _with_a_unit_stride(x: Tensor) -> Tensor:

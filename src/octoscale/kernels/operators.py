@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from octoscale.kernels.base import NUM_EXPONENT_BINS, Cast
-from octoscale.kernels.native import Native, Source, chosen, to_cast
+from octoscale.kernels.base import NUM_EXPONENT_BINS, Encoded, Scaled, Seen
+from octoscale.kernels.native import Native, Rows, Source, chosen
 from octoscale.numerics.formats import Format
-from octoscale.numerics.scaling import History, Rule
+from octoscale.numerics.granularity import TENSOR, Granularity
+from octoscale.numerics.scaling import Amount, Bias
 
 
 @dataclass(frozen=True)
@@ -23,30 +24,55 @@ class Operators:
 
     native: Native
 
-    def quantize(
-        self, x: Tensor, fmt: Format, rule: Rule, history: History | None, *, counts: bool, exponents: bool
-    ) -> Cast:
-        """See `Backend.quantize`."""
+    @property
+    def granularities(self) -> tuple[Granularity, ...]:
+        """See `Backend.granularities`."""
+        return self.native.granularities
+
+    def observe(self, x: Tensor, *, exponents: bool) -> Seen:
+        """See `Backend.observe`."""
         if _is_eager(x):
-            return self.native.quantize(x, fmt, rule, history, counts=counts, exponents=exponents)
+            return self.native.observe(x, exponents=exponents)
         amax, histogram = torch.ops.octoscale.observe(x, exponents)
-        scale_bias = rule.scale_bias(amax, fmt, history)
+        return Seen(amax, histogram if exponents else None)
+
+    def encode(self, x: Tensor, fmt: Format, amax: Amount, scale_bias: Bias, *, counts: bool) -> Encoded:
+        """See `Backend.encode`."""
+        if not isinstance(amax, Tensor):
+            return self.native.encode(x, fmt, amax, scale_bias, counts=counts)
         codes, count = torch.ops.octoscale.encode(x, amax, scale_bias, getattr(torch, fmt.torch_name), counts)
-        return to_cast(codes, scale_bias, amax, count if counts else None, histogram if exponents else None)
+        return Encoded(codes, count if counts else None)
 
-    def dequantize(self, codes: Tensor, scale_bias: Tensor, dtype: torch.dtype) -> Tensor:
+    def cast(self, x: Tensor, fmt: Format, scale_bias: int, *, counts: bool, exponents: bool) -> tuple[Seen, Encoded]:
+        """See `Backend.cast`."""
+        if _is_eager(x):
+            return self.native.cast(x, fmt, scale_bias, counts=counts, exponents=exponents)
+        seen = self.observe(x, exponents=exponents)
+        bias = torch.full((), scale_bias, dtype=torch.int32, device=x.device)
+        return seen, self.encode(x, fmt, seen.amax, bias, counts=counts)
+
+    def dequantize(self, q: Scaled, dtype: torch.dtype) -> Tensor:
         """See `Backend.dequantize`."""
-        if _is_eager(codes):
-            return self.native.dequantize(codes, scale_bias, dtype)
-        return torch.ops.octoscale.decode(codes, scale_bias, dtype)  # type: ignore[no-any-return]
+        if _is_eager(q.codes):
+            return self.native.dequantize(q, dtype)
+        return torch.ops.octoscale.decode(q.codes, q.scale_bias, dtype)  # type: ignore[no-any-return]
 
-    def matmul(
-        self, a_MK: Tensor, b_KN: Tensor, scale_bias: Tensor, bias_N: Tensor | None, dtype: torch.dtype
-    ) -> Tensor:
+    def matmul(self, a: Scaled | Tensor, b: Scaled, bias_N: Tensor | None, dtype: torch.dtype) -> Tensor:
         """See `Backend.matmul`."""
+        a_MK = a if isinstance(a, Tensor) else a.codes
         if _is_eager(a_MK):
-            return self.native.matmul(a_MK, b_KN, scale_bias, bias_N, dtype)
-        return torch.ops.octoscale.matmul(a_MK, b_KN, scale_bias, bias_N, dtype)  # type: ignore[no-any-return]
+            return self.native.matmul(a, b, bias_N, dtype)
+        a_bias = None if isinstance(a, Tensor) else a.scale_bias
+        return torch.ops.octoscale.matmul(a_MK, a_bias, b.codes, b.scale_bias, bias_N, dtype)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, eq=False)
+class _Operand:
+    """`Scaled` inside an operator, which takes tensors alone."""
+
+    codes: Tensor
+    scale_bias: Tensor
+    granularity: Granularity = TENSOR
 
 
 def _is_eager(x: Tensor) -> bool:
@@ -64,8 +90,8 @@ def _is_eager(x: Tensor) -> bool:
 
 @torch.library.custom_op("octoscale::observe", mutates_args=(), device_types="cpu")
 def _observe(x: Tensor, exponents: bool) -> tuple[Tensor, Tensor]:
-    amax, histogram = _native().observe(Source(x, x.dtype), exponents)
-    return amax, _or_empty(histogram)
+    seen = _native().observe_rows(Rows(x), exponents)
+    return torch.scalar_tensor(float(seen.amax), dtype=torch.float32), _or_empty(seen.exponents)
 
 
 @_observe.register_fake
@@ -76,7 +102,7 @@ def _(x: Tensor, exponents: bool) -> tuple[Tensor, Tensor]:
 @torch.library.custom_op("octoscale::encode", mutates_args=(), device_types="cpu")
 def _encode(x: Tensor, amax: Tensor, scale_bias: Tensor, dtype: torch.dtype, counts: bool) -> tuple[Tensor, Tensor]:
     source = Source(x, dtype)
-    count = _native().encode(source, amax, scale_bias, counts)
+    count = _native().encode_rows(source, float(amax.item()), int(scale_bias.item()), counts)
     return source.result, _or_empty(count)
 
 
@@ -87,7 +113,7 @@ def _(x: Tensor, amax: Tensor, scale_bias: Tensor, dtype: torch.dtype, counts: b
 
 @torch.library.custom_op("octoscale::decode", mutates_args=(), device_types="cpu")
 def _decode(codes: Tensor, scale_bias: Tensor, dtype: torch.dtype) -> Tensor:
-    return _native().dequantize(codes, scale_bias, dtype)
+    return _native().decode(codes, int(scale_bias.item()), dtype)
 
 
 @_decode.register_fake
@@ -96,12 +122,14 @@ def _(codes: Tensor, scale_bias: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 @torch.library.custom_op("octoscale::matmul", mutates_args=(), device_types="cpu")
-def _matmul(a: Tensor, b: Tensor, scale_bias: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
-    return _native().matmul(a, b, scale_bias, bias, dtype)
+def _matmul(
+    a: Tensor, a_bias: Tensor | None, b: Tensor, b_bias: Tensor, bias: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    return _native().matmul(a if a_bias is None else _Operand(a, a_bias), _Operand(b, b_bias), bias, dtype)
 
 
 @_matmul.register_fake
-def _(a: Tensor, b: Tensor, scale_bias: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+def _(a: Tensor, a_bias: Tensor | None, b: Tensor, b_bias: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
     return a.new_empty((a.shape[0], b.shape[1]), dtype=dtype)
 
 

@@ -1,9 +1,11 @@
-"""Quantize, dequantize, multiply: check what the caller passed, then dispatch to the backend of the device.
+"""The waist: check what the caller passed, let the rule choose a scale, dispatch to the backend of the device.
 
-q = quantize(x, "e4m3fn", Amax())        q.codes, q.scale_bias, q.format, q.observed
+q = quantize(x, "e4m3fn", Amax())        q.codes, q.scale_bias, q.format, q.granularity, q.observed
 q.dequantize(torch.float32)              codes * 2**-scale_bias
 matmul(a, b)                             (a.codes @ b.codes) * 2**-(a.scale_bias + b.scale_bias)
 linear(x, w)                             x @ w^T, where x may stay in bfloat16
+
+Here, and nowhere else, a rule stands between what a backend observes and what it encodes.
 """
 
 import math
@@ -14,38 +16,60 @@ import torch
 from torch import Tensor
 
 from octoscale.kernels import table
-from octoscale.kernels.base import Observed
+from octoscale.kernels.base import Backend, Encoded, Seen
 from octoscale.numerics.formats import Format, get_format
-from octoscale.numerics.scaling import History, Rule
+from octoscale.numerics.granularity import TENSOR, Granularity
+from octoscale.numerics.scaling import Amount, Bias, Constant, History, Rule
+from octoscale.system.errors import UserError
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Observed:
+    """What a cast saw: each a tensor on the operand's device, so that nothing waits for it.
+
+    amax: float32, no dimensions; not finite if any value is not; 0 for an empty tensor.
+    saturated, flushed, nonfinite: int64, no dimensions; None unless counts were asked for.
+    exponents: int64 [NUM_EXPONENT_BINS], how many values have each exponent before scaling; None unless asked for.
+    """
+
+    amax: Tensor
+    saturated: Tensor | None = None
+    flushed: Tensor | None = None
+    nonfinite: Tensor | None = None
+    exponents: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Quantized:
     """A tensor in FP8: `x ~ codes * 2**-scale_bias`.
 
-    codes: torch's float8 dtype of `format`, the shape of x. scale_bias: int32, no dimensions, on the same device.
+    codes: torch's float8 dtype of `format`, the shape of x. scale_bias: int32, on the same device, in the shape that
+    the granularity says: no dimensions for `tensor`.
     observed: what the cast saw; None where the codes were not cast just now (a view of saved codes).
     """
 
     codes: Tensor
     scale_bias: Tensor
     format: Format
+    granularity: Granularity = TENSOR
     observed: Observed | None = None
 
     def __post_init__(self) -> None:
         expected = getattr(torch, self.format.torch_name)
         if self.codes.dtype != expected:
             raise TypeError(f"codes of {self.format.name} are {_name(expected)}, not {_name(self.codes.dtype)}")
-        if self.scale_bias.dtype != torch.int32 or self.scale_bias.ndim:
+        shape = self.granularity.scale_shape(self.codes.shape)
+        if self.scale_bias.dtype != torch.int32 or tuple(self.scale_bias.shape) != shape:
             what = f"{_name(self.scale_bias.dtype)} {list(self.scale_bias.shape)}"
-            raise TypeError(f"scale_bias is an int32 tensor without dimensions, not {what}")
+            form = f"of shape {list(shape)}, by {self.granularity}" if shape else "without dimensions"
+            raise TypeError(f"scale_bias is an int32 tensor {form}, not {what}")
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The values, `codes * 2**-scale_bias`: exact in float32 and bfloat16 unless they leave the dtype's range."""
         _check_dtype(dtype, "dequantize")
-        return table.choose(self.codes.device.type).backend.dequantize(self.codes, self.scale_bias, dtype)
+        return _backend_of(self, "dequantize").dequantize(self, dtype)
 
     def t(self) -> "Quantized":
         """The transpose of a matrix, as a view of the same codes."""
@@ -77,10 +101,28 @@ def quantize(
         raise TypeError(f"quantize takes a dense tensor, not one of layout {_name(x.layout)}: x.to_dense()")
     fmt = get_format(format) if isinstance(format, str) else format
     backend = table.choose(x.device.type).backend
-    cast = backend.quantize(
-        x.detach() if x.requires_grad else x, fmt, rule, history, counts=counts, exponents=exponents
-    )
-    return Quantized(codes=cast.codes, scale_bias=cast.scale_bias, format=fmt, observed=cast.observed)
+    x = x.detach() if x.requires_grad else x
+    if isinstance(rule, Constant):
+        scale_bias: Bias = rule.bias
+        seen, encoded = backend.cast(x, fmt, rule.bias, counts=counts, exponents=exponents)
+    else:
+        seen = backend.observe(x, exponents=exponents)
+        scale_bias = rule.scale_bias(seen.amax, fmt, history)
+        encoded = backend.encode(x, fmt, seen.amax, scale_bias, counts=counts)
+    boxed = _boxed(scale_bias, torch.int32, x.device)
+    return Quantized(codes=encoded.codes, scale_bias=boxed, format=fmt, observed=_observed(seen, encoded))
+
+
+def _observed(seen: Seen, encoded: Encoded) -> Observed:
+    """What a cast saw, as its caller gets it."""
+    saturated, flushed, nonfinite = (None, None, None) if encoded.counts is None else encoded.counts.unbind()
+    amax = _boxed(seen.amax, torch.float32, encoded.codes.device)
+    return Observed(amax=amax, saturated=saturated, flushed=flushed, nonfinite=nonfinite, exponents=seen.exponents)
+
+
+def _boxed(number: Amount | Bias, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A plain number as a tensor without dimensions."""
+    return number if isinstance(number, Tensor) else torch.scalar_tensor(number, dtype=dtype, device=device)
 
 
 def matmul(a: Quantized, b: Quantized, *, dtype: torch.dtype = torch.float32, bias: Tensor | None = None) -> Tensor:
@@ -91,7 +133,7 @@ def matmul(a: Quantized, b: Quantized, *, dtype: torch.dtype = torch.float32, bi
     """
     if a.codes.ndim != 2 or b.codes.ndim != 2 or a.codes.shape[1] != b.codes.shape[0]:
         raise ValueError(f"matmul takes [M, K] and [K, N], not {list(a.codes.shape)} and {list(b.codes.shape)}")
-    return _product(a.codes, b.codes, a.scale_bias + b.scale_bias, bias, dtype, "matmul")
+    return _product(a, b, bias, dtype, "matmul")
 
 
 def linear(
@@ -108,9 +150,8 @@ def linear(
         raise TypeError(f"linear takes codes or bfloat16 values, not {_name(x.dtype)}: quantize x, or x.bfloat16()")
     if weight.codes.ndim != 2 or values.ndim == 0 or values.shape[-1] != weight.codes.shape[1]:
         raise ValueError(f"linear takes [..., K] and [N, K], not {list(values.shape)} and {list(weight.codes.shape)}")
-    scale_bias = x.scale_bias + weight.scale_bias if isinstance(x, Quantized) else weight.scale_bias
-    dtype = torch.bfloat16 if dtype is None else dtype
-    out = _product(_rows(values), weight.codes.t(), scale_bias, bias, dtype, "linear")
+    rows = x.flatten_rows() if isinstance(x, Quantized) else _rows(x)
+    out = _product(rows, weight.t(), bias, torch.bfloat16 if dtype is None else dtype, "linear")
     return reshaped(out, (*values.shape[:-1], weight.codes.shape[0]))
 
 
@@ -125,21 +166,30 @@ def reshaped(fresh: Tensor, shape: Sequence[int]) -> Tensor:
     return fresh.contiguous().resize_(shape)
 
 
-def _product(
-    a_MK: Tensor, b_KN: Tensor, scale_bias: Tensor, bias_N: Tensor | None, dtype: torch.dtype, what: str
-) -> Tensor:
+def _product(a: Quantized | Tensor, b: Quantized, bias_N: Tensor | None, dtype: torch.dtype, what: str) -> Tensor:
     """Check what `matmul` and `linear` both need, then dispatch."""
-    device = a_MK.device
+    device = (a if isinstance(a, Tensor) else a.codes).device
     _check_dtype(dtype, what)
-    if b_KN.device != device:
-        raise ValueError(f"{what} takes two operands on one device, not {device} and {b_KN.device}")
+    if b.codes.device != device:
+        raise UserError(f"{what} takes two operands on one device, not {device} and {b.codes.device}")
     if bias_N is not None:
-        if bias_N.shape != b_KN.shape[1:]:
-            raise ValueError(f"{what} takes a bias [{b_KN.shape[1]}], not {list(bias_N.shape)}")
+        if bias_N.shape != b.codes.shape[1:]:
+            raise UserError(f"{what} takes a bias [{b.codes.shape[1]}], not {list(bias_N.shape)}")
         if bias_N.device != device:
-            raise ValueError(f"{what} takes a bias on {device}, as its operands, not on {bias_N.device}")
+            raise UserError(f"{what} takes a bias on {device}, as its operands, not on {bias_N.device}")
         _check_dtype(bias_N.dtype, f"the bias of {what}")
-    return table.choose(device.type).backend.matmul(a_MK, b_KN, scale_bias, bias_N, dtype)
+    if not isinstance(a, Tensor):
+        _backend_of(a, what)
+    return _backend_of(b, what).matmul(a, b, bias_N, dtype)
+
+
+def _backend_of(q: Quantized, what: str) -> Backend:
+    """The backend of an operand's device. UserError if it does not take such scales."""
+    choice = table.choose(q.codes.device.type)
+    if q.granularity not in choice.backend.granularities:
+        known = ", ".join(map(str, choice.backend.granularities))
+        raise UserError(f"{what}: the backend {choice.name} takes scales of granularity {known}, not {q.granularity}")
+    return choice.backend
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -7,51 +7,61 @@ Three facts make it exact:
   float32 is the FP8 GEMM, up to the order of its sum.
 """
 
+import math
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from octoscale.kernels.base import NUM_EXPONENT_BINS, Cast, Observed
+from octoscale.kernels.base import NUM_EXPONENT_BINS, Encoded, Scaled, Seen, counted
 from octoscale.numerics.formats import Format
-from octoscale.numerics.scaling import History, Rule, power_of_two
+from octoscale.numerics.granularity import TENSOR
+from octoscale.numerics.scaling import Amount, Bias, plain, power_of_two
 
 _SIGN_AND_7_BITS = -0x8000 + 0x3F80  # of an int16 that holds a code shifted by 7
 
 
-def quantize(x: Tensor, fmt: Format, rule: Rule, history: History | None, *, counts: bool, exponents: bool) -> Cast:
-    """See `Backend.quantize`. Two passes over memory for the codes, a few more for the counts."""
-    amax = _amax(x)
-    scale_bias = rule.scale_bias(amax, fmt, history)
+granularities = (TENSOR,)
+
+
+def observe(x: Tensor, *, exponents: bool) -> Seen:
+    """See `Backend.observe`. One pass over memory for amax, a few more for the histogram."""
+    return Seen(plain(_amax(x)), _exponents(x) if exponents else None)
+
+
+def encode(x: Tensor, fmt: Format, amax: Amount, scale_bias: Bias, *, counts: bool) -> Encoded:
+    """See `Backend.encode`. What no value can need is left out, where amax is known without waiting for a device."""
     wide = x.float() if x.dtype == torch.float16 else x  # x * 2**scale_bias may leave float16's range
     scaled = wide * power_of_two(scale_bias)
-    # What no value can need is left out, but only on a CPU: elsewhere, asking would wait for the device.
-    known = x.device.type == "cpu"
-    all_finite = known and bool(amax.isfinite())
+    known = not isinstance(amax, Tensor)
+    all_finite = known and math.isfinite(amax)
     none_too_large = all_finite and bool(amax * power_of_two(scale_bias) <= fmt.max)
     codes = (scaled if none_too_large else scaled.clamp(-fmt.max, fmt.max)).to(getattr(torch, fmt.torch_name))
     if not all_finite:
         codes = torch.where(x.isfinite(), codes.view(torch.uint8), fmt.nan_code).view(codes.dtype)
-    observed = Observed(
-        amax=amax,
-        **(_count(x, None if none_too_large else scaled, codes, fmt) if counts else {}),
-        exponents=_exponents(x) if exponents else None,
-    )
-    return Cast(codes=codes, scale_bias=scale_bias, observed=observed)
+    return Encoded(codes, _count(x, None if none_too_large else scaled, codes, fmt) if counts else None)
 
 
-def dequantize(codes: Tensor, scale_bias: Tensor, dtype: torch.dtype) -> Tensor:
+def cast(x: Tensor, fmt: Format, scale_bias: int, *, counts: bool, exponents: bool) -> tuple[Seen, Encoded]:
+    """See `Backend.cast`."""
+    seen = observe(x, exponents=exponents)
+    return seen, encode(x, fmt, seen.amax, scale_bias, counts=counts)
+
+
+def dequantize(q: Scaled, dtype: torch.dtype) -> Tensor:
     """See `Backend.dequantize`."""
     wide = torch.float32 if dtype == torch.float16 else dtype
-    return _decode(codes, wide).mul_(power_of_two(-scale_bias)).to(dtype)
+    return _decode(q.codes, wide).mul_(power_of_two(-q.scale_bias)).to(dtype)
 
 
-def matmul(a_MK: Tensor, b_KN: Tensor, scale_bias: Tensor, bias_N: Tensor | None, dtype: torch.dtype) -> Tensor:
+def matmul(a: Scaled | Tensor, b: Scaled, bias_N: Tensor | None, dtype: torch.dtype) -> Tensor:
     """See `Backend.matmul`.
 
     A CPU with bf16 dot products returns bfloat16 results rounded before the unscaling; as that is a power of two, the
     bits are the same unless the result is a bfloat16 subnormal (below 2**-126).
     """
+    a_MK, b_KN = a if isinstance(a, Tensor) else a.codes, b.codes
+    scale_bias = b.scale_bias if isinstance(a, Tensor) else a.scale_bias + b.scale_bias
     with torch.autocast(a_MK.device.type, enabled=False):
         if a_MK.device.type == "cuda":
             sum_MN = torch.mm(a_MK.to(torch.bfloat16), b_KN.to(torch.bfloat16), out_dtype=torch.float32)
@@ -106,8 +116,8 @@ def _decode(codes: Tensor, dtype: torch.dtype) -> Tensor:
     return bits.view(torch.float16).float().mul_(2.0**bias_difference).to(dtype)
 
 
-def _count(x: Tensor, scaled: Tensor | None, codes: Tensor, fmt: Format) -> dict[str, Tensor]:
-    """The three counts of `Observed`, as reference.py's golden table defines them.
+def _count(x: Tensor, scaled: Tensor | None, codes: Tensor, fmt: Format) -> Tensor:
+    """The counts of `Encoded`, as reference.py's golden table defines them.
 
     `scaled` is None if all values are known to be finite and none too large.
     """
@@ -118,7 +128,7 @@ def _count(x: Tensor, scaled: Tensor | None, codes: Tensor, fmt: Format) -> dict
         nonfinite = x.numel() - torch.count_nonzero(finite)
     bits = codes.view(torch.uint8)
     num_nonzero_codes = torch.count_nonzero(bits & 0x7F if fmt.has_negative_zero else bits)
-    return {"saturated": saturated, "flushed": torch.count_nonzero(x) - num_nonzero_codes, "nonfinite": nonfinite}
+    return counted(saturated, torch.count_nonzero(x) - num_nonzero_codes, nonfinite)
 
 
 def _exponents(x: Tensor) -> Tensor:

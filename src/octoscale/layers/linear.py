@@ -146,7 +146,7 @@ def to_fp8(module: nn.Module, name: LayerName, recipe: Recipe) -> Fp8Linear:
 
 def _save(ctx: Any, *casts: Quantized | None) -> None:
     """Keep casts for backward: codes and scale_bias as saved tensors, one byte a value."""
-    ctx.formats = [None if cast is None else cast.format for cast in casts]
+    ctx.kinds = [None if cast is None else (cast.format, cast.granularity) for cast in casts]
     ctx.save_for_backward(*(t for cast in casts if cast is not None for t in (cast.codes, cast.scale_bias)))
 
 
@@ -154,6 +154,8 @@ def _saved(ctx: Any) -> list[Quantized | None]:
     """The casts that `_save` kept."""
     tensors = iter(ctx.saved_tensors)
     return [
-        None if fmt is None else Quantized(codes=next(tensors), scale_bias=next(tensors), format=fmt)
-        for fmt in ctx.formats
+        None
+        if kind is None
+        else Quantized(codes=next(tensors), scale_bias=next(tensors), format=kind[0], granularity=kind[1])
+        for kind in ctx.kinds
     ]

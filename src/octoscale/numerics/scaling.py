@@ -11,17 +11,26 @@ scale_bias moves a tensor of small values up into the range of the format. Three
 
 scale_bias comes from exponent bits (frexp), never from a floating logarithm, which is wrong next to powers of two. It
 stays in [-126, 126], so that 2**scale_bias is a normal float32. An amax that is 0, infinite or NaN gives 0.
+
+An amax is a plain float where its tensor is on a CPU, and its scale_bias then an int; on a device both are tensors, and
+nothing waits for them.
 """
 
 import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from typing import overload
 
 import torch
 from torch import Tensor
 
 from octoscale.numerics.formats import Format
+
+#: One number: plain on a CPU, a tensor without dimensions on a device.
+Amount = Tensor | float
+Bias = Tensor | int
 
 MIN_SCALE_BIAS, MAX_SCALE_BIAS = -126, 126
 
@@ -35,8 +44,8 @@ class Amax:
     def __post_init__(self) -> None:
         _check_margin(self.margin)
 
-    def scale_bias(self, amax: Tensor, fmt: Format, history: "History | None" = None) -> Tensor:
-        """The scale_bias, int32 with no dimensions, for a tensor with this amax (float32, no dimensions)."""
+    def scale_bias(self, amax: Amount, fmt: Format, history: "History | None" = None) -> Bias:
+        """The scale_bias for a tensor with this amax: an int of a float, an int32 tensor of a tensor, in its shape."""
         return amax_to_scale_bias(amax, fmt, self.margin)
 
     def __str__(self) -> str:
@@ -54,8 +63,10 @@ class Constant:
         if not MIN_SCALE_BIAS <= self.bias <= MAX_SCALE_BIAS:
             raise ValueError(f"constant scale_bias {self.bias} is outside {MIN_SCALE_BIAS}..{MAX_SCALE_BIAS}")
 
-    def scale_bias(self, amax: Tensor, fmt: Format, history: "History | None" = None) -> Tensor:
-        """The constant, as an int32 tensor with no dimensions on the device of `amax`."""
+    def scale_bias(self, amax: Amount, fmt: Format, history: "History | None" = None) -> Bias:
+        """The constant; as an int32 tensor without dimensions, on its device, if `amax` is a tensor."""
+        if not isinstance(amax, Tensor):
+            return self.bias
         return torch.full((), self.bias, dtype=torch.int32, device=amax.device)
 
     def __str__(self) -> str:
@@ -78,10 +89,14 @@ class Delayed:
         if self.history < 1:
             raise ValueError(f"delayed scaling needs a history of at least 1 step, not {self.history}")
 
-    def scale_bias(self, amax: Tensor, fmt: Format, history: "History | None" = None) -> Tensor:
+    def scale_bias(self, amax: Amount, fmt: Format, history: "History | None" = None) -> Bias:
         """The scale_bias from `history`; the amax of this tensor is used only if the history is empty."""
         past = history.max() if history is not None else None
-        return amax_to_scale_bias(amax if past is None else past, fmt, self.margin)
+        if past is None:
+            past = amax
+        elif isinstance(amax, Tensor) and not isinstance(past, Tensor):
+            past = torch.tensor(past, dtype=torch.float32, device=amax.device)
+        return amax_to_scale_bias(past, fmt, self.margin)
 
     def __str__(self) -> str:
         return f"delayed:history={self.history}" + (f",margin={self.margin}" if self.margin else "")
@@ -100,40 +115,60 @@ class History:
 
     def __init__(self, length: int, past: Sequence[float] = (), device: torch.device | str = "cpu") -> None:
         self._length = length
-        self._past = [torch.tensor(amax, dtype=torch.float32, device=device) for amax in past][-length:]
-        self._pending: Tensor | None = None
+        self._past = [plain(torch.tensor(amax, dtype=torch.float32, device=device)) for amax in past][-length:]
+        self._pending: Amount | None = None
         self._lock = threading.Lock()
 
-    def observe(self, amax: Tensor) -> None:
+    def observe(self, amax: Amount) -> None:
         """Take note of an amax of the current step."""
+        amax = plain(amax)
         with self._lock:
-            self._pending = amax if self._pending is None else torch.maximum(self._pending, amax)
+            self._pending = amax if self._pending is None else _larger(self._pending, amax)
 
     def advance(self) -> None:
         """Close the current step. A step whose amax was 0 or not finite leaves no trace."""
         with self._lock:
             pending, self._pending = self._pending, None
-            if pending is not None and bool(pending.isfinite() & (pending > 0)):
+            if pending is not None and 0 < pending < math.inf:
                 self._past = [*self._past, pending][-self._length :]
 
     def save(self) -> list[float]:
         """The amax of the closed steps in memory, oldest first: the `past` of another History."""
-        return [amax.item() for amax in self._past]
+        return [float(amax) for amax in self._past]
 
-    def max(self) -> Tensor | None:
+    def max(self) -> Amount | None:
         """The largest amax of the closed steps in memory; None if there is none."""
         past = self._past  # one list, whatever another thread puts in its place
-        return torch.stack(past).amax() if past else None
+        return reduce(_larger, past) if past else None
 
 
-def amax_to_scale_bias(amax: Tensor, fmt: Format, margin: int = 0) -> Tensor:
-    """The largest b with `amax * 2**b <= fmt.max`, less `margin`, within [-126, 126]; int32, the shape of `amax`.
+def plain(amax: Amount) -> Amount:
+    """The number itself, if looking at it waits for nothing: on a CPU, and not for a compiler."""
+    if type(amax) is Tensor and amax.device.type == "cpu" and not torch.compiler.is_compiling():
+        return float(amax.item())
+    return amax
 
-    Exact for every float32, subnormals included; 0, inf and NaN give 0. Does not wait for a device: only on a CPU is
-    the number looked at, where that is ten times as fast as tensors of one element.
+
+def _larger(a: Amount, b: Amount) -> Amount:
+    """The larger one of two; NaN wins."""
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        device = a.device if isinstance(a, Tensor) else b.device  # type: ignore[union-attr]
+        return torch.maximum(*(torch.as_tensor(x, dtype=torch.float32, device=device) for x in (a, b)))
+    return a if a >= b or math.isnan(a) else b
+
+
+@overload
+def amax_to_scale_bias(amax: Tensor, fmt: Format, margin: int = 0) -> Tensor: ...
+@overload
+def amax_to_scale_bias(amax: Amount, fmt: Format, margin: int = 0) -> Bias: ...
+def amax_to_scale_bias(amax: Amount, fmt: Format, margin: int = 0) -> Bias:
+    """The largest b with `amax * 2**b <= fmt.max`, less `margin`, within [-126, 126].
+
+    An int of a float; of a tensor int32, in its shape. Exact for every float32, subnormals included; 0, inf and NaN
+    give 0. Does not wait for a device.
     """
-    if type(amax) is Tensor and amax.device.type == "cpu" and amax.ndim == 0 and not torch.compiler.is_compiling():
-        return torch.scalar_tensor(_scale_bias(amax.item(), fmt, margin), dtype=torch.int32)
+    if not isinstance(amax, Tensor):
+        return _scale_bias(amax, fmt, margin)
     max_mantissa, max_exponent = math.frexp(fmt.max)
     mantissa, exponent = torch.frexp(amax.float())
     bias = max_exponent - exponent - (mantissa > max_mantissa).to(torch.int32) - margin
@@ -163,6 +198,12 @@ def _check_margin(margin: int) -> None:
         raise ValueError(f"margin {margin} is outside {-span}..{span}, the binades that scale_bias can span")
 
 
-def power_of_two(exponent: Tensor) -> Tensor:
-    """2**exponent as float32, built from its bits: exact for an int32 `exponent` in [-126, 127]."""
+@overload
+def power_of_two(exponent: int) -> float: ...
+@overload
+def power_of_two(exponent: Tensor) -> Tensor: ...
+def power_of_two(exponent: Bias) -> Amount:
+    """2**exponent in [-126, 127]: a float of an int; of an int32 tensor float32, built from its bits. Both exact."""
+    if not isinstance(exponent, Tensor):
+        return 2.0**exponent
     return ((exponent + 127) << 23).view(torch.float32)
