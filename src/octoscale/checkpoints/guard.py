@@ -41,7 +41,7 @@ def install() -> None:
     if theirs is None or hasattr(theirs, "__wrapped__"):
         return
 
-    @wraps(theirs)
+    @wraps(theirs)  # which leaves theirs at __wrapped__
     def checked(model: Any, state_dict: Any, checkpoint_files: Any, load_config: Any, *rest: Any, **more: Any) -> Any:
         quantizer = load_config.hf_quantizer
         if state_dict is None and checkpoint_files and (quantizer is None or not quantizer.pre_quantized):
@@ -50,3 +50,10 @@ def install() -> None:
         return theirs(model, state_dict, checkpoint_files, load_config, *rest, **more)
 
     setattr(PreTrainedModel, _LOAD, staticmethod(checked))
+
+
+def uninstall() -> None:
+    """Put transformers' own function back."""
+    theirs = getattr(getattr(PreTrainedModel, _LOAD, None), "__wrapped__", None)
+    if theirs is not None:
+        setattr(PreTrainedModel, _LOAD, staticmethod(theirs))

@@ -12,7 +12,7 @@ Adapters (peft's LoRA) stay as they are: a layer that they wrap, `q_proj.base_la
 """
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -91,14 +91,23 @@ def convert(model: nn.Module, recipe: Recipe) -> ConversionReport:
     layer (near names are listed), or if no layer would be converted.
     """
     report = plan(model, recipe)
-    replaced: dict[nn.Module, Fp8Linear] = {}
-    for row in report.converted:
-        module = model.get_submodule(row.module)
-        if module not in replaced:
-            name = LayerName(module=row.module, layer=row.layer, kind=row.kind)
-            replaced[module] = to_fp8(module, name, recipe)
-        replace_module(model, row.module, replaced[module])
+    replace_linears(model, report.converted, lambda module, name: to_fp8(module, name, recipe))
     return report
+
+
+def replace_linears(
+    model: nn.Module, rows: Iterable[ModuleReport], make: Callable[[nn.Module, LayerName], nn.Module]
+) -> None:
+    """Put `make(module, name)` in the place of each module that these rows of a report name.
+
+    A module that stands in several places is made anew once, and stands in all of them again.
+    """
+    made: dict[nn.Module, nn.Module] = {}
+    for row in rows:
+        module = model.get_submodule(row.module)
+        if module not in made:
+            made[module] = make(module, LayerName(module=row.module, layer=row.layer, kind=row.kind))
+        replace_module(model, row.module, made[module])
 
 
 def revert(model: nn.Module) -> int:

@@ -1,0 +1,225 @@
+"""OctoscaleQuantizer: puts StoredLinear layers into a model that transformers is about to load, and has them filled.
+
+transformers asks it before it reads weights, for each weight that it reads, after all of them, and before it saves. The
+layers are placed where the files hold codes; where they hold high precision, each weight is cast when it comes.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.core_model_loading import ConversionOps, WeightRenaming
+from transformers.quantizers import HfQuantizer
+
+from octoscale.checkpoints.casting import Casting
+from octoscale.checkpoints.config import OctoscaleConfig
+from octoscale.checkpoints.headers import Stored, find_stored, name_of_scale, read_entries
+from octoscale.checkpoints.names import Saving, Target, parameters_of, renamed, shapes_in_files
+from octoscale.checkpoints.shards import report_for_files
+from octoscale.conversion.convert import ConversionReport, ModuleReport, plan, replace_linears, replace_module
+from octoscale.conversion.ignore import ignored
+from octoscale.conversion.plain import why_not_plain
+from octoscale.conversion.weight_reads import why_kept
+from octoscale.layers.layouts import LAYOUTS, OWN_KEY, get_layout
+from octoscale.layers.origin import is_linear
+from octoscale.layers.stored import StoredLinear, to_stored
+from octoscale.numerics.formats import FORMATS
+from octoscale.numerics.recipe import Recipe
+from octoscale.numerics.scaling import Constant
+from octoscale.runs.scales import LayerName
+
+_CODES = frozenset(getattr(torch, fmt.torch_name) for fmt in FORMATS.values())
+
+
+class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
+    """Puts StoredLinear layers into a model that transformers is about to load."""
+
+    quantization_config: OctoscaleConfig
+    requires_calibration = False
+
+    def __init__(self, quantization_config: OctoscaleConfig, **options: Any) -> None:
+        super().__init__(quantization_config, **options)
+        self.refusals: list[ValueError] = []  # of weights that cannot be quantized, while they are read
+        self.filled: set[str] = set()  # the layers whose weight and scales come from a file, or are made from one
+        self._scales: dict[str, str] = {}  # name in the files -> in the model
+        self._loading: PreTrainedModel | None = None
+
+    def validate_environment(self, *_: Any, **__: Any) -> None:
+        """Static scales must come from somewhere."""
+        config = self.quantization_config
+        known = config.activations != "static" or isinstance(config.recipe().input.rule, Constant)
+        if not (self.pre_quantized or known):
+            raise ValueError("static scales need a text to be found on: octoscale quantize --activations static")
+
+    def _process_model_before_weight_loading(
+        self, model: PreTrainedModel, checkpoint_files: list[str] | None = None, **_: Any
+    ) -> None:
+        self._loading = model
+        if self.pre_quantized:
+            self._expect_stored(model, [Path(path) for path in checkpoint_files or []])
+        else:
+            self._expect_originals(model, [Path(path) for path in checkpoint_files or []])
+
+    def _expect_stored(self, model: PreTrainedModel, files: list[Path]) -> None:
+        """Layers for the codes that the files hold."""
+        config = self.quantization_config
+        linears = {n: m for n, m in model.named_modules(remove_duplicate=False) if is_linear(m)}
+        shapes = {name: tuple(module.weight.shape) for name, module in linears.items()}
+        found = find_stored(files, shapes, lambda names: parameters_of(model, names))
+        if not found:
+            raise ValueError("config.json says that the weights are FP8, and no file holds FP8 weights")
+        _adopt(config, getattr(model.config, OWN_KEY, None))
+        if config.layout not in (layouts := _layouts(found)):
+            config.layout = layouts[0]
+        for module, stored in found.items():
+            if config.activations == "static" and not stored.has_input_scale:
+                raise ValueError(f"{module}: config.json says that inputs have static scales, and this layer has none")
+        rows = plan(model, Recipe.amax()).modules
+        _check_served(model, [row for row in rows if row.module in found])
+        self._place(model, {row: found[row.module].scale_shape for row in rows if row.module in found})
+        self.filled.update(found)
+        config.kept = _kept_in(files, [replace(row, converted=row.module in found) for row in rows])
+        for module, stored in found.items():
+            for scale in (stored.layout.weight_scale, stored.layout.input_scale):
+                self._scales[name_of_scale(stored.name, scale)] = f"{module}.{scale}"
+
+    def _expect_originals(self, model: PreTrainedModel, files: list[Path]) -> None:
+        """Layers for what is to be quantized when it comes."""
+        config = self.quantization_config
+        report = plan(model, config.recipe())
+        if all(path.suffix == ".safetensors" for path in files):
+            report = report_for_files(report, model, files)
+        config.kept = ignored(report, shapes_in_files(model))
+        self._place(model, dict.fromkeys(report.converted, get_layout(config.layout).scale_shape))
+        for row in report.converted:  # transformers before 5.21 casts what it reads to the dtype that it finds
+            layer: Any = model.get_submodule(row.module)
+            layer.weight = nn.Parameter(layer.weight.to(layer.fp8.dtype), requires_grad=False)
+
+    def _place(self, model: PreTrainedModel, shapes: Mapping[ModuleReport, tuple[int, ...]]) -> None:
+        """A StoredLinear for each of these modules, with scales of that shape."""
+        config = self.quantization_config
+        layout, recipe = get_layout(config.layout), config.recipe()
+        by_name = {row.module: shape for row, shape in shapes.items()}
+
+        def stored(module: nn.Module, name: LayerName) -> StoredLinear:
+            return to_stored(module, name, recipe, layout, config.activations, by_name[name.module])
+
+        replace_linears(model, shapes, stored)
+
+    def _process_model_after_weight_loading(self, model: PreTrainedModel, **_: Any) -> None:
+        """Check every scale now, not at the first use; freeze what transformers may have thawed."""
+        self._loading = None
+        if self.refusals:
+            raise self.refusals[0]
+        filled = {model.get_submodule(name) for name in self.filled}
+        for path, module in model.named_modules(remove_duplicate=False):
+            if module not in filled and isinstance(module, StoredLinear) and module.weight.dtype not in _CODES:
+                raise ValueError(f"{path}.weight: the files hold no tensor for it")
+            if module not in filled and is_linear(module) and module.weight.dtype in _CODES:
+                raise ValueError(  # transformers ties weights, and knows nothing of scales
+                    f"{path} shares its weight with another layer, and has no scale: leave it out with skip"
+                )
+            if isinstance(module, StoredLinear):
+                for name in ("weight", *module.scale_names):
+                    parameter = module.get_parameter(name).requires_grad_(False)
+                    if self.pre_quantized and not getattr(parameter, "_is_hf_initialized", False):
+                        raise ValueError(
+                            f"{path}.{name}: transformers found no tensor for it, by the model's own names"
+                        )
+                module.quantized_weight()
+        setattr(model.config, OWN_KEY, self.quantization_config.own())
+
+    def update_weight_conversions(
+        self, weight_conversions: list[Any], model: PreTrainedModel | None = None
+    ) -> list[Any]:
+        """A scale goes where its weight goes, also where the model's rules name the weight alone."""
+        model = self._loading if model is None else model  # which transformers before 5.21 does not say
+        assert model is not None
+        rules, names = list(weight_conversions), model.state_dict(keep_vars=True)
+        for name, wanted in self._scales.items():
+            if wanted in names and parameters_of(model, [name], weight_conversions).get(name) != Target(wanted):
+                renamings = [rule for rule in weight_conversions if isinstance(rule, WeightRenaming)]
+                rules.append(WeightRenaming(f"^{re.escape(renamed(name, renamings))}$", wanted))
+        return rules
+
+    def get_state_dict_and_metadata(self, model: PreTrainedModel) -> tuple[dict[str, Tensor] | None, dict[str, str]]:
+        """What save_pretrained is to write: a scale beside its weight, by whichever name that is saved."""
+        saving = Saving(model)
+        if not saving.changes_names:
+            return None, {}
+        moved: dict[str, str] = {}
+        for name, module in model.named_modules(remove_duplicate=False):
+            for scale in module.scale_names if isinstance(module, StoredLinear) else ():
+                wanted = name_of_scale(saving.name_of(f"{name}.weight"), scale)
+                if saving.name_of(f"{name}.{scale}") != wanted:
+                    if saving.name_of(wanted) != wanted:
+                        raise ValueError(f"{name}: transformers would save its scale apart from its weight")
+                    moved[f"{name}.{scale}"] = wanted
+        return {moved.get(name, name): tensor for name, tensor in model.state_dict().items()}, {}
+
+    def param_needs_quantization(self, model: PreTrainedModel, param_name: str, **_: Any) -> bool:
+        """Whether this is the weight of a layer that is quantized while it is loaded."""
+        if self.pre_quantized or not param_name.endswith(".weight"):
+            return False
+        return isinstance(model.get_submodule(param_name.removesuffix(".weight")), StoredLinear)
+
+    def get_quantize_ops(self) -> ConversionOps:
+        """What casts a weight on its way in."""
+        return Casting(self.quantization_config, self.refusals, self.filled)
+
+    def _dequantize(self, model: PreTrainedModel, dtype: torch.dtype | None = None) -> PreTrainedModel:
+        """Put plain layers back, with the values of the codes."""
+        for name, module in list(model.named_modules()):
+            if isinstance(module, StoredLinear):
+                original = module.original()
+                replace_module(model, name, original if dtype is None else original.to(dtype))
+        return model
+
+    def is_serializable(self) -> bool:
+        """save_pretrained writes the layout of the config."""
+        return True
+
+    @property
+    def is_trainable(self) -> bool:
+        """Adapters can be trained on the frozen weights."""
+        return True
+
+
+def _check_served(model: PreTrainedModel, rows: Iterable[ModuleReport]) -> None:
+    """ValueError for a weight in FP8 whose layer cannot be one of ours: it would compute something else, or not run."""
+    reads = why_kept(model)
+    for row in rows:
+        why = reads.get(row.module) or why_not_plain(model.get_submodule(row.module))
+        if why is not None:
+            raise ValueError(f"{row.module} is in FP8 in the checkpoint, and cannot be here: {why}")
+
+
+def _kept_in(files: Iterable[Path], rows: Iterable[ModuleReport]) -> list[str]:
+    """What a checkpoint holds in high precision, and must say so when it is saved again."""
+    entries = {name: entry for path in files for name, entry in read_entries(path).items()}
+    report = ConversionReport(recipe=Recipe.amax(), modules=tuple(rows))
+    codes = [name for name, entry in entries.items() if entry.dtype.startswith("F8")]
+    return ignored(report, {name: entry.shape for name, entry in entries.items()}, codes)
+
+
+def _layouts(found: Mapping[str, Stored]) -> list[str]:
+    """The layouts whose names all stored weights follow."""
+    names = {stored.layout.weight_scale for stored in found.values()}
+    if len(names) > 1:
+        raise ValueError(f"the checkpoint mixes scales called {' and '.join(sorted(names))}")
+    return [layout.name for layout in LAYOUTS.values() if layout.weight_scale in names]
+
+
+def _adopt(config: OctoscaleConfig, words: Any) -> None:
+    """Take over what config.json of a file of ours says about itself, where it agrees with what others read."""
+    if isinstance(words, dict) and words.get("activations") == config.activations:
+        config.scaling = str(words.get("scaling", config.scaling))
+        try:
+            config.recipe()
+        except ValueError as error:
+            raise ValueError(f"config.json: {OWN_KEY}.scaling is {config.scaling!r}: {error}") from error
