@@ -11,7 +11,7 @@ from torch import nn
 from transformers import LlamaForCausalLM
 
 import octoscale
-from octoscale.models.tasks import Question, Task
+from octoscale.models.questions import Question, Task
 from octoscale.report.terminal import scores_table
 from octoscale.runs.folder import RunFolder
 from octoscale.validation.evaluate import Score, accuracy, perplexity, summarize, validate

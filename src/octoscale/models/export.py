@@ -9,7 +9,7 @@ from octoscale.checkpoints.settings import Quantization
 from octoscale.checkpoints.shards import check_shapes, find_shards, report_for_files, surplus_in
 from octoscale.conversion.convert import plan
 from octoscale.layers.layouts import get_layout
-from octoscale.models import loading, tasks
+from octoscale.models import loading, texts
 from octoscale.numerics.recipe import Recipe, parse_scaling
 from octoscale.numerics.scaling import Constant
 
@@ -72,15 +72,15 @@ def _input_bias(words: Quantization, recipe: Recipe) -> dict[str, int]:
     if isinstance(recipe.input.rule, Constant):
         report = plan(loading.skeleton(words.model), recipe)
         return {row.module: recipe.input.rule.bias for row in report.converted}
-    text = tasks.read_text(words.calibrate)
+    text = texts.read_text(words.calibrate)
     loaded = loading.load(words.model)
     loading.check_causal(loaded.model, words.model)
     if loaded.encode is None:
         raise ValueError(f"{loaded.note}; without it, {words.model} cannot read a calibration text")
-    tasks.check_window(words.window, loaded.model)
+    texts.check_window(words.window, loaded.model)
     window, source = words.window, str(words.calibrate)
-    windows = tasks.token_windows(text, loaded.encode, window=window, num_tokens=words.tokens, source=source)
-    tasks.check_ids(windows, loaded.model)
+    windows = texts.token_windows(text, loaded.encode, window=window, num_tokens=words.tokens, source=source)
+    texts.check_ids(windows, loaded.model)
     return calibrate(loaded.model, windows, recipe)
 
 

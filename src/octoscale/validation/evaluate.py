@@ -26,7 +26,8 @@ from octoscale.kernels.bf16_gemm import bf16_through_float32
 from octoscale.layers.linear import Fp8Linear
 from octoscale.layers.state import NonFiniteError
 from octoscale.layers.stored import StoredLinear
-from octoscale.models.tasks import Encode, Question, Task
+from octoscale.models.questions import Question, Task
+from octoscale.models.texts import Encode
 from octoscale.numerics.formats import PRECISIONS, STORED
 from octoscale.numerics.recipe import Recipe, check_names, parse_scaling
 from octoscale.numerics.scaling import Constant
@@ -117,7 +118,7 @@ def validate(
 ) -> list[Score]:
     """Evaluate the model under each scaling, a recipe or a text such as "amax"; the model is left as it was.
 
-    windows: int64 [W, T], see `tasks.token_windows`. folder: the run to record to, made if need be; None records
+    windows: int64 [W, T], see `texts.token_windows`. folder: the run to record to, made if need be; None records
     nothing. every: histograms of exponents on each N-th window, under the first adaptive recipe only (they show the
     values before scaling, which constant scalings share). head: what stands before the results in summary.json.
     by_layer: all windows pass a layer before the next one is read, for checkpoints larger than memory (layerwise.py);

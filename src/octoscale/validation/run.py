@@ -9,7 +9,9 @@ import torch
 
 from octoscale.conversion.convert import plan as plan_conversion
 from octoscale.conversion.head import put_head_in_fp8
-from octoscale.models import loading, tasks
+from octoscale.models import loading
+from octoscale.models.questions import Task, check_task, read_questions
+from octoscale.models.texts import check_ids, check_window, read_text, token_windows
 from octoscale.numerics.formats import PRECISIONS, STORED
 from octoscale.numerics.recipe import Recipe, check_names, parse_scaling
 from octoscale.runs.folder import RunFolder
@@ -36,24 +38,24 @@ def run_validation(
         raise ValueError(f"--fp8-head is for FP8 checkpoints: octoscale quantize {plan.model} OUT first")
     scalings = [text if text == STORED else parse_scaling(text, plan.formats, plan.skip) for text in plan.scalings]
     check_names(scalings)
-    text = tasks.read_text(plan.text)
-    questions = tasks.read_questions(plan.task, plan.limit) if plan.task is not None else []
+    text = read_text(plan.text)
+    questions = read_questions(plan.task, plan.limit) if plan.task is not None else []
     loaded = loading.load(plan.model, getattr(torch, PRECISIONS[plan.dtype]))
     loading.check_causal(loaded.model, plan.model)
     if plan.fp8_head:
         put_head_in_fp8(loaded.model)
     if loaded.encode is None:
         raise ValueError(f"{loaded.note}; without it, {plan.model} cannot read a text")
-    tasks.check_window(plan.window, loaded.model)
+    check_window(plan.window, loaded.model)
     for scaling in scalings:
         if isinstance(scaling, Recipe):
             plan_conversion(loaded.model, scaling)
     window, source = plan.window, str(plan.text)
-    windows = tasks.token_windows(text, loaded.encode, window=window, num_tokens=plan.tokens, source=source)
-    tasks.check_ids(windows, loaded.model)
-    task = tasks.Task(questions=questions, encode=loaded.encode) if questions else None
+    windows = token_windows(text, loaded.encode, window=window, num_tokens=plan.tokens, source=source)
+    check_ids(windows, loaded.model)
+    task = Task(questions=questions, encode=loaded.encode) if questions else None
     if task is not None:
-        tasks.check_task(task, loaded.model)
+        check_task(task, loaded.model)
     header = run_header(loaded.model.device, plan=_plain(plan), note=loaded.note)
     head = {
         "model": plan.model,
