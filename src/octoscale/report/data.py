@@ -168,6 +168,12 @@ def scalings_of(rows: pl.DataFrame) -> list[str]:
     return rows["scaling"].unique(maintain_order=True).to_list()
 
 
+def layers_of(rows: pl.DataFrame) -> range:
+    """The numbers of the layers, from the first to the last that some rows are of."""
+    layers: list[int] = rows["layer"].to_list()
+    return range(min(layers), max(layers) + 1)
+
+
 def constant_bias(scaling: str) -> int | None:
     """-3 for `cscale:-3` and `cscale:-3,formats=fnuz`; None for a scaling that is not constant."""
     found = re.match(r"cscale:(-?\d+)", scaling)
