@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from octoscale.runs.scales import Recorder as Recorder
     from octoscale.runs.scales import read_scales as read_scales
     from octoscale.training.callback import TrainerCallback as TrainerCallback
-    from octoscale.validation.evaluate import perplexity as perplexity
-    from octoscale.validation.evaluate import validate as validate
+    from octoscale.validation.perplexity import perplexity as perplexity
+    from octoscale.validation.scalings import validate as validate
 
 __version__ = "0.1.0"
 
@@ -60,8 +60,8 @@ _MODULE_OF = {
     "convert": "conversion.convert",
     "forget_casts": "conversion.convert",
     "revert": "conversion.convert",
-    "perplexity": "validation.evaluate",
-    "validate": "validation.evaluate",
+    "perplexity": "validation.perplexity",
+    "validate": "validation.scalings",
     "FORMATS": "numerics.formats",
     "Format": "numerics.formats",
     "Fp8Linear": "layers.linear",
@@ -114,7 +114,9 @@ class _OldNames:
         "octoscale.decoding": "octoscale.inference.fuse",
         "octoscale.generate": "octoscale.inference.generate",
         "octoscale.evaluate": "octoscale.validation.evaluate",
-        "octoscale.layerwise": "octoscale.validation.layerwise",
+        "octoscale.layerwise": "octoscale.validation.by_layer",
+        "octoscale.validation.layerwise": "octoscale.validation.by_layer",
+        "octoscale.validation.sweep": "octoscale.validation.bias_range",
         "octoscale.materialize": "octoscale.models.materialize",
         "octoscale.convert": "octoscale.conversion.convert",
         "octoscale.fused_backbone": "octoscale.inference.backbone",
@@ -124,6 +126,11 @@ class _OldNames:
     #: Files that were split since: their names are found together.
     parts: ClassVar = {
         "octoscale.models.tasks": ("octoscale.models.texts", "octoscale.models.questions"),
+        "octoscale.validation.evaluate": (
+            "octoscale.validation.perplexity",
+            "octoscale.validation.scalings",
+            "octoscale.validation.scores",
+        ),
     }
 
     @classmethod

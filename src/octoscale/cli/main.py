@@ -343,8 +343,8 @@ def sweep(
     A bias passes if its perplexity is within 0.5 % of FP8-AMAX's; with --task, if its accuracy is at least 99.5 % of
     the high-precision one.
     """
+    from octoscale.validation.bias_range import parse_biases
     from octoscale.validation.run import check_sweep
-    from octoscale.validation.sweep import parse_biases
 
     plan = Validation(
         model=model,
@@ -373,7 +373,7 @@ def demo(
     as_json: _Json = False,
 ) -> None:
     """See what FP8 does to a real model: SmolLM2-135M in bf16, FP8-AMAX, and FP8-CSCALE with biases -8 to 6."""
-    from octoscale.validation.sweep import parse_biases
+    from octoscale.validation.bias_range import parse_biases
 
     if tokens is not None and tokens < Validation.window:
         raise ValueError(f"--tokens {tokens}: the demo reads windows of {Validation.window} tokens, one at least")

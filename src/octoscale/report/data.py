@@ -13,7 +13,7 @@ import polars as pl
 
 from octoscale.kernels.base import EXPONENT_OFFSET, NUM_EXPONENT_BINS
 from octoscale.numerics.formats import Format
-from octoscale.validation.sweep import bias_range
+from octoscale.validation.bias_range import bias_range
 
 Key = TypeVar("Key", str, int)
 
@@ -39,7 +39,7 @@ def excess(scores: Mapping[Key, float | None], reference: float | None) -> dict[
 
 
 def basin(perplexity: Mapping[str, Any]) -> list[int]:
-    """The biases that pass `sweep.bias_range` by perplexity; none if there is no amax to compare with."""
+    """The biases that pass `bias_range` by perplexity; none if there is no amax to compare with."""
     if not perplexity.get("amax") or not perplexity.get("cscale"):
         return []
     found = bias_range({"perplexity": perplexity})

@@ -18,9 +18,9 @@ from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import run_header
 from octoscale.system.lock import exclusive_run
 from octoscale.system.whole_file import write_json
-from octoscale.validation.evaluate import Progress, validate
+from octoscale.validation.bias_range import bias_range
+from octoscale.validation.scalings import Progress, validate
 from octoscale.validation.settings import Validation
-from octoscale.validation.sweep import bias_range
 
 
 def run_validation(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from octoscale.validation.sweep import bias_range, parse_biases
+from octoscale.validation.bias_range import bias_range, parse_biases
 
 
 def test_an_accuracy_that_is_missing_does_not_pass():

@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from octoscale.conversion.convert import convert, revert
 from octoscale.conversion.record import record
@@ -26,8 +25,7 @@ from octoscale.kernels.bf16_gemm import bf16_through_float32
 from octoscale.layers.linear import Fp8Linear
 from octoscale.layers.state import NonFiniteError
 from octoscale.layers.stored import StoredLinear
-from octoscale.models.questions import Question, Task
-from octoscale.models.texts import Encode
+from octoscale.models.questions import Task
 from octoscale.numerics.formats import PRECISIONS, STORED
 from octoscale.numerics.recipe import Recipe, check_names, parse_scaling
 from octoscale.numerics.scaling import Constant
@@ -35,21 +33,12 @@ from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import Recorder, run_header
 from octoscale.system.lock import exclusive_run
 from octoscale.system.whole_file import write_json
-from octoscale.validation.layerwise import check_by_layer, losses_by_layer
+from octoscale.validation.by_layer import check_by_layer, losses_by_layer
+from octoscale.validation.perplexity import accuracy, perplexity, window_loss
+from octoscale.validation.scores import Score, summarize
 
 #: Called with the scaling, windows (or layers) done, and in all.
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """What one scaling reached. perplexity or accuracy is NaN, and `failure` says why, where something was infinite."""
-
-    scaling: str
-    perplexity: float
-    seconds: float
-    accuracy: float | None = None
-    failure: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,46 +51,6 @@ class _Context:
     every: int
     by_layer: bool
     to_check: bool
-
-
-def perplexity(
-    model: nn.Module,
-    windows: Tensor,
-    on_window: Callable[[int, float], None] | None = None,
-    losses: Iterable[Tensor] | None = None,
-) -> float:
-    """The exponential of the mean negative log likelihood of each window's tokens but its first; windows int64 [W, T].
-
-    One window is one forward pass, so one micro-batch for just-in-time scaling. Losses are summed in float64 from
-    float32 log likelihoods. `on_window` gets each window's index and mean loss. losses: of each window, where they are
-    computed in another way. Raises NonFiniteError as
-    Fp8Linear, ValueError for a model in training mode.
-    """
-    _check_mode(model)
-    total, count = 0.0, 0
-    with torch.no_grad():
-        for index, loss in enumerate(losses or (_window_loss(model, window) for window in windows)):
-            total += float(loss.double().sum())
-            count += loss.numel()
-            if on_window is not None:
-                on_window(index, float(loss.double().mean()))
-    return _exp(total / count)
-
-
-def accuracy(model: nn.Module, task: Task) -> float:
-    """The share of questions whose likeliest choice, per byte of its text, is the right one; in 0..1.
-
-    NaN if a likelihood is NaN, or no choice of a question has one: then no choice is the likeliest.
-    """
-    _check_mode(model)
-    right = 0
-    with torch.no_grad():
-        for question in task.questions:
-            scores = [_choice_score(model, task.encode, question, choice) for choice in question.choices]
-            if any(map(math.isnan, scores)) or math.isinf(max(scores)):
-                return math.nan
-            right += scores.index(max(scores)) == question.gold
-    return right / len(task.questions)
 
 
 def validate(
@@ -121,7 +70,7 @@ def validate(
     windows: int64 [W, T], see `texts.token_windows`. folder: the run to record to, made if need be; None records
     nothing. every: histograms of exponents on each N-th window, under the first adaptive recipe only (they show the
     values before scaling, which constant scalings share). head: what stands before the results in summary.json.
-    by_layer: all windows pass a layer before the next one is read, for checkpoints larger than memory (layerwise.py);
+    by_layer: all windows pass a layer before the next one is read, for checkpoints larger than memory (by_layer.py);
     progress then counts layers, and ValueError refuses models that cannot go so. A model that was loaded with FP8
     weights has one scaling: "stored".
     Raises ValueError for a scaling that cannot be read, two of one name, a model in training mode or in FP8 already;
@@ -147,34 +96,21 @@ def validate(
         return scores
 
 
-def summarize(scores: Sequence[Score]) -> dict[str, Any]:
-    """The scores as summary.json holds them: one entry a scaling, constant ones by their bias under `cscale`.
-
-    Values that are not finite become null, which JSON can say, and stand in words under `failures`.
-    """
-    content: dict[str, Any] = {"perplexity": {}, "seconds": {}}
-    for score in scores:
-        _put(content["perplexity"], score.scaling, score.perplexity if math.isfinite(score.perplexity) else None)
-        _put(content["seconds"], score.scaling, round(score.seconds, 3))
-        if score.accuracy is not None:
-            known = score.accuracy if math.isfinite(score.accuracy) else None
-            _put(content.setdefault("accuracy", {}), score.scaling, known)
-        failure = score.failure or _why_not_finite(score.perplexity) or _why_no_accuracy(score.accuracy)
-        if failure is not None:
-            content.setdefault("failures", {})[score.scaling] = failure
-    return content
+def _parse(scaling: str) -> Recipe | str:
+    return STORED if scaling == STORED else parse_scaling(scaling)
 
 
-def _why_not_finite(perplexity: float) -> str | None:
-    if math.isfinite(perplexity):
-        return None
-    return "the perplexity is NaN: the logits hold infinity or NaN" if math.isnan(perplexity) else "it exceeds 1e308"
-
-
-def _why_no_accuracy(accuracy: float | None) -> str | None:
-    if accuracy is None or math.isfinite(accuracy):
-        return None
-    return "there is no accuracy: the logits of a question hold infinity or NaN"
+def _check_state(model: nn.Module, scalings: Sequence[Recipe | str]) -> None:
+    """ValueError unless the model is in high precision, or holds FP8 weights and is asked about its own scales."""
+    layers = [module for module in model.modules() if isinstance(module, Fp8Linear)]
+    stored = [layer for layer in layers if isinstance(layer, StoredLinear)]
+    if stored and len(stored) == len(layers):
+        if scalings != [STORED]:
+            raise ValueError(f"this model holds FP8 weights with their scales: the only scaling it has is {STORED}")
+    elif layers:
+        raise ValueError("this model is in FP8 already: octoscale.revert(model) first")
+    elif STORED in scalings:
+        raise ValueError(f"this model holds no FP8 weights: {STORED} is for checkpoints of octoscale quantize")
 
 
 def _fresh_run(folder: Path | str, model: nn.Module) -> RunFolder:
@@ -187,18 +123,16 @@ def _fresh_run(folder: Path | str, model: nn.Module) -> RunFolder:
     return run
 
 
+def _recipe_with_histograms(scalings: Sequence[Recipe | str]) -> Recipe | None:
+    """The recipe whose run records exponents: the first that is not constant, else the first."""
+    recipes = [scaling for scaling in scalings if isinstance(scaling, Recipe)]
+    adaptive = [recipe for recipe in recipes if not isinstance(recipe.input.rule, Constant)]
+    return next(iter(adaptive or recipes), None)
+
+
 def _write_summary(run: RunFolder | None, head: Mapping[str, Any], scores: Sequence[Score]) -> None:
     if run is not None:
         write_json(run.summary, {**head, **summarize(scores)})
-
-
-def _put(table: dict[str, Any], scaling: str, value: float | None) -> None:
-    """Enter a value under its scaling's name, or under cscale and its bias."""
-    rule, _, bias = scaling.partition(":")
-    if rule == "cscale" and bias.lstrip("-").isdigit():
-        table.setdefault("cscale", {})[bias] = value
-    else:
-        table[scaling] = value
 
 
 def _score(model: nn.Module, scaling: Recipe | str, context: _Context, progress: Progress | None) -> Score:
@@ -217,7 +151,7 @@ def _score(model: nn.Module, scaling: Recipe | str, context: _Context, progress:
         try:
             if context.to_check:
                 with bf16_through_float32(model):
-                    check_by_layer(model, windows, _window_loss)
+                    check_by_layer(model, windows, window_loss)
             model, recorder = _enter(stack, model, scaling, context)
             losses = _by_layer(model, windows, name, recorder, progress) if context.by_layer else None
             value = perplexity(model, windows, on_window, losses)
@@ -246,6 +180,14 @@ def _enter(
     return model, recorder
 
 
+def _in_precision(model: nn.Module, precision: str) -> nn.Module:
+    """The model if its parameters have this precision (a key of PRECISIONS), else a copy that does."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}: one of {', '.join(PRECISIONS)}")
+    dtype = getattr(torch, PRECISIONS[precision])
+    return model if next(model.parameters()).dtype == dtype else copy.deepcopy(model).to(dtype)
+
+
 def _by_layer(
     model: nn.Module, windows: Tensor, name: str, recorder: Recorder | None, progress: Progress | None
 ) -> Iterator[Tensor]:
@@ -256,64 +198,4 @@ def _by_layer(
             recorder.step = index
 
     report = None if progress is None else (lambda done, total: progress(name, done, total))
-    return losses_by_layer(model, windows, _window_loss, on_window=at_window, on_layer=report, is_checked=True)
-
-
-def _parse(scaling: str) -> Recipe | str:
-    return STORED if scaling == STORED else parse_scaling(scaling)
-
-
-def _check_state(model: nn.Module, scalings: Sequence[Recipe | str]) -> None:
-    """ValueError unless the model is in high precision, or holds FP8 weights and is asked about its own scales."""
-    layers = [module for module in model.modules() if isinstance(module, Fp8Linear)]
-    stored = [layer for layer in layers if isinstance(layer, StoredLinear)]
-    if stored and len(stored) == len(layers):
-        if scalings != [STORED]:
-            raise ValueError(f"this model holds FP8 weights with their scales: the only scaling it has is {STORED}")
-    elif layers:
-        raise ValueError("this model is in FP8 already: octoscale.revert(model) first")
-    elif STORED in scalings:
-        raise ValueError(f"this model holds no FP8 weights: {STORED} is for checkpoints of octoscale quantize")
-
-
-def _recipe_with_histograms(scalings: Sequence[Recipe | str]) -> Recipe | None:
-    """The recipe whose run records exponents: the first that is not constant, else the first."""
-    recipes = [scaling for scaling in scalings if isinstance(scaling, Recipe)]
-    adaptive = [recipe for recipe in recipes if not isinstance(recipe.input.rule, Constant)]
-    return next(iter(adaptive or recipes), None)
-
-
-def _in_precision(model: nn.Module, precision: str) -> nn.Module:
-    """The model if its parameters have this precision (a key of PRECISIONS), else a copy that does."""
-    if precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}: one of {', '.join(PRECISIONS)}")
-    dtype = getattr(torch, PRECISIONS[precision])
-    return model if next(model.parameters()).dtype == dtype else copy.deepcopy(model).to(dtype)
-
-
-def _check_mode(model: nn.Module) -> None:
-    if model.training:
-        raise ValueError("this model is in training mode, with dropout: call model.eval() first")
-
-
-def _window_loss(model: nn.Module, window: Tensor) -> Tensor:
-    """The negative log likelihood of each token but the first: float32 [T - 1]."""
-    window = window.to(next(model.parameters()).device)
-    logits = model(input_ids=window[None], use_cache=False).logits[0, :-1]
-    return functional.cross_entropy(logits.float(), window[1:], reduction="none")
-
-
-def _choice_score(model: nn.Module, encode: Encode, question: Question, choice: str) -> float:
-    """Log likelihood of the choice's tokens after the query, per byte of the choice's text."""
-    context, full = question.ids(encode, choice)
-    start = max(1, next((i for i, (a, b) in enumerate(zip(context, full, strict=False)) if a != b), len(context)))
-    loss = _window_loss(model, torch.tensor(full, dtype=torch.int64))
-    return -float(loss[start - 1 :].sum()) / len(choice.strip().encode())
-
-
-def _exp(x: float) -> float:
-    """exp(x), infinite where a double ends."""
-    try:
-        return math.exp(x)
-    except OverflowError:
-        return math.inf
+    return losses_by_layer(model, windows, window_loss, on_window=at_window, on_layer=report, is_checked=True)
