@@ -1,15 +1,17 @@
 """A validation from its words to its run folder: load the model, read the text, evaluate each scaling, record all."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from octoscale.conversion.convert import plan as plan_conversion
 from octoscale.conversion.head import put_head_in_fp8
 from octoscale.models import loading
+from octoscale.models.loading import LoadedModel
 from octoscale.models.questions import Task, check_task, read_questions
 from octoscale.models.texts import check_ids, check_window, read_text, token_windows
 from octoscale.numerics.formats import PRECISIONS, STORED
@@ -31,6 +33,38 @@ def run_validation(
     find_range: add the range of CSCALE biases that pass to the summary.
     Raises ValueError or OSError, naming the remedy, for anything in the plan that cannot be had.
     """
+    parts = _prepare(plan)
+    header = run_header(parts.loaded.model.device, plan=_plain(plan), note=parts.loaded.note)
+    with exclusive_run(folder):
+        run = RunFolder.create(folder, header, overwrite=overwrite)
+        validate(
+            parts.loaded.model,
+            parts.scalings,
+            windows=parts.windows,
+            folder=folder,
+            every=plan.every,
+            task=parts.task,
+            head=_head(plan, parts.windows, header),
+            progress=progress,
+            by_layer=plan.by_layer,
+        )
+        if find_range:
+            _note_range(run)
+    return run
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """The model, and what it will be asked under which scalings."""
+
+    loaded: LoadedModel
+    scalings: Sequence[Recipe | str]
+    windows: Tensor
+    task: Task | None
+
+
+def _prepare(plan: Validation) -> _Parts:
+    """Read what the plan names, the cheap things first, and check that the model can take it; nothing is written."""
     stored = loading.is_stored(plan.model)
     if stored and list(plan.scalings) != [STORED]:
         raise ValueError(f"{plan.model} holds FP8 weights with their scales already: leave --scaling out")
@@ -56,8 +90,12 @@ def run_validation(
     task = Task(questions=questions, encode=loaded.encode) if questions else None
     if task is not None:
         check_task(task, loaded.model)
-    header = run_header(loaded.model.device, plan=_plain(plan), note=loaded.note)
-    head = {
+    return _Parts(loaded=loaded, scalings=scalings, windows=windows, task=task)
+
+
+def _head(plan: Validation, windows: Tensor, header: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands before the results in summary.json."""
+    return {
         "model": plan.model,
         "text": plan.text,
         "tokens": windows.numel(),
@@ -66,22 +104,6 @@ def run_validation(
         "backend": header["backend"],
         "reason": header["reason"],
     }
-    with exclusive_run(folder):
-        run = RunFolder.create(folder, header, overwrite=overwrite)
-        validate(
-            loaded.model,
-            scalings,
-            windows=windows,
-            folder=folder,
-            every=plan.every,
-            task=task,
-            head=head,
-            progress=progress,
-            by_layer=plan.by_layer,
-        )
-        if find_range:
-            _note_range(run)
-    return run
 
 
 def scalings_for(model: str, wanted: Sequence[str]) -> Sequence[str]:
