@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from octoscale.layers.linear import Fp8Linear as Fp8Linear
     from octoscale.layers.state import NonFiniteError as NonFiniteError
     from octoscale.models.loading import load as load
-    from octoscale.models.tasks import read_text as read_text
-    from octoscale.models.tasks import token_windows as token_windows
+    from octoscale.models.texts import read_text as read_text
+    from octoscale.models.texts import token_windows as token_windows
     from octoscale.numerics.formats import FORMATS as FORMATS
     from octoscale.numerics.formats import Format as Format
     from octoscale.numerics.recipe import Operand as Operand
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from octoscale.runs.scales import Recorder as Recorder
     from octoscale.runs.scales import read_scales as read_scales
     from octoscale.training.callback import TrainerCallback as TrainerCallback
-    from octoscale.validation.evaluate import perplexity as perplexity
-    from octoscale.validation.evaluate import validate as validate
+    from octoscale.validation.perplexity import perplexity as perplexity
+    from octoscale.validation.scalings import validate as validate
 
 __version__ = "0.1.0"
 
@@ -60,8 +60,8 @@ _MODULE_OF = {
     "convert": "conversion.convert",
     "forget_casts": "conversion.convert",
     "revert": "conversion.convert",
-    "perplexity": "validation.evaluate",
-    "validate": "validation.evaluate",
+    "perplexity": "validation.perplexity",
+    "validate": "validation.scalings",
     "FORMATS": "numerics.formats",
     "Format": "numerics.formats",
     "Fp8Linear": "layers.linear",
@@ -77,8 +77,8 @@ _MODULE_OF = {
     "Delayed": "numerics.scaling",
     "fp8_state": "conversion.state",
     "load_fp8_state": "conversion.state",
-    "read_text": "models.tasks",
-    "token_windows": "models.tasks",
+    "read_text": "models.texts",
+    "token_windows": "models.texts",
     "Recorder": "runs.scales",
     "read_scales": "runs.scales",
     "record": "conversion.record",
@@ -114,31 +114,47 @@ class _OldNames:
         "octoscale.decoding": "octoscale.inference.fuse",
         "octoscale.generate": "octoscale.inference.generate",
         "octoscale.evaluate": "octoscale.validation.evaluate",
-        "octoscale.layerwise": "octoscale.validation.layerwise",
+        "octoscale.layerwise": "octoscale.validation.by_layer",
+        "octoscale.validation.layerwise": "octoscale.validation.by_layer",
+        "octoscale.validation.sweep": "octoscale.validation.bias_range",
         "octoscale.materialize": "octoscale.models.materialize",
         "octoscale.convert": "octoscale.conversion.convert",
         "octoscale.fused_backbone": "octoscale.inference.backbone",
         "octoscale.backends": "octoscale.kernels",
         "octoscale.backends.token": "octoscale.kernels.token",
     }
+    #: Files that were split since: their names are found together.
+    parts: ClassVar = {
+        "octoscale.models.tasks": ("octoscale.models.texts", "octoscale.models.questions"),
+        "octoscale.validation.evaluate": (
+            "octoscale.validation.perplexity",
+            "octoscale.validation.scalings",
+            "octoscale.validation.scores",
+        ),
+    }
 
     @classmethod
     def find_spec(cls, name: str, *_: object) -> ModuleSpec | None:
         """What importlib asks every finder."""
-        return ModuleSpec(name, cls) if name in cls.places else None  # type: ignore[arg-type]
+        return ModuleSpec(name, cls) if name in cls.places or name in cls.parts else None  # type: ignore[arg-type]
 
     @classmethod
     def create_module(cls, spec: ModuleSpec) -> ModuleType:
-        """The module itself, under whichever name it was imported first."""
+        """The module itself, under whichever name it was imported first; a new one for a file that was split."""
+        if spec.name in cls.parts:
+            return ModuleType(spec.name, f"It is in {' and '.join(cls.parts[spec.name])} now.")
         module = importlib.import_module(cls.places[spec.name])
         spec.loader_state = module.__spec__
         return module
 
     @classmethod
     def exec_module(cls, module: ModuleType) -> None:
-        """It has been run; it gets its own spec back."""
-        if module.__spec__ is not None:
-            module.__spec__ = module.__spec__.loader_state
+        """It has been run; it gets its own spec back. A new one gets all names of its parts."""
+        assert module.__spec__ is not None
+        for part in cls.parts.get(module.__spec__.name, ()):
+            names = vars(importlib.import_module(part))
+            vars(module).update({name: names[name] for name in names if not name.startswith("__")})
+        module.__spec__ = module.__spec__.loader_state or module.__spec__
 
 
 def _old_name_in_models(name: str) -> object:

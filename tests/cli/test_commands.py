@@ -151,16 +151,16 @@ def test_a_run_is_not_overwritten_unless_asked(run, checkpoint, text, tmp_path):
 
 
 def test_ctrl_c_leaves_a_run_that_report_can_show(run, checkpoint, text, monkeypatch):
-    from octoscale.validation import evaluate
+    from octoscale.validation import scalings
 
-    real = evaluate.perplexity
+    real = scalings.perplexity
 
     def interrupted(model, windows, *rest):
         if any(hasattr(module, "fp8") and "cscale" in module.fp8.recipe.name for module in model.modules()):
             raise KeyboardInterrupt
         return real(model, windows, *rest)
 
-    monkeypatch.setattr(evaluate, "perplexity", interrupted)
+    monkeypatch.setattr(scalings, "perplexity", interrupted)
     args = ["sweep", checkpoint, "--text", text, "--window", 32, "--tokens", 64, "--out", "run"]
     code, _, err = run(*args)
     assert code == 130

@@ -18,7 +18,7 @@ READERS = {
     **dict.fromkeys(("checkpoints/quantize", "models/export", "system/terms", "layers/layouts"), ("quantize",)),
     "system/whole_folder": ("quantize", "models"),
     "inference/generate": ("generate", "chat"),
-    "validation/layerwise": ("validate",),
+    "validation/by_layer": ("validate",),
     "runs/folder": ("validate", "sweep", "demo", "train"),
     **dict.fromkeys(("training/trainer", "training/settings", "training/data", "training/resume"), ("train",)),
     "models/labels": ("train",),

@@ -140,42 +140,10 @@ def test_layers_that_cannot_hold_codes_are_in_the_list_that_others_read():
     assert {"model.layers.0.mlp.gate", "model.layers.1.mlp.experts", "lm_head"} <= set(config.kept)
 
 
-@pytest.mark.filterwarnings("ignore")  # torch's own
-@pytest.mark.parametrize("wrap", [lambda m: m, lambda m: nn.Sequential(m), torch.compile], ids=["", "in", "compiled"])
-def test_a_wrapper_changes_nothing(wrap):
-    """Oracle: the model without it."""
-    alone = {row.module: (row.converted, row.reason) for row in plan(tiny_llama(), Recipe.amax()).modules}
-    rows = plan(wrap(tiny_llama()), Recipe.amax()).modules
-    inner = {row.module.removeprefix("0.").removeprefix("_orig_mod."): (row.converted, row.reason) for row in rows}
-    assert inner == alone
-
-
 def test_a_model_without_a_stack_of_layers_has_nothing_to_convert():
     """The classifier of a convolutional network is its head, and its only linear layer."""
     with pytest.raises(ValueError, match=r"nothing to convert in this ResNetForImageClassification: .*outside the dec"):
         plan(resnet(), Recipe.amax())
-
-
-class Lists(T.PreTrainedModel):
-    """Lists that hold layers, and lists that do not."""
-
-    config_class = T.PretrainedConfig
-
-    def __init__(self):
-        super().__init__(T.PretrainedConfig())
-        mlp = lambda: nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))  # noqa: E731
-        self.layers = nn.ModuleList([mlp(), mlp()])
-        self.projections = nn.ModuleList([nn.Linear(4, 4), nn.GELU(), nn.Linear(4, 4)])
-        self.bbox_embed = nn.ModuleList([mlp()])
-        self.deepstack_merger_list = nn.ModuleList([mlp()])
-        self.empty = nn.ModuleList()
-
-
-def test_lists_of_bare_layers_of_heads_and_of_mergers_are_no_stacks():
-    rows = plan(Lists(), Recipe.amax()).modules
-    assert [row.module for row in rows if row.converted] == ["layers.0.0", "layers.0.2", "layers.1.0", "layers.1.2"]
-    assert [row.layer for row in rows if row.converted] == [0, 0, 1, 1]
-    assert {row.reason for row in rows if not row.converted} == {"outside the decoder layers"}
 
 
 class Experts(nn.Module):

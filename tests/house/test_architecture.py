@@ -98,3 +98,14 @@ def test_every_old_name_is_the_module_itself_and_hides_no_public_name():
         "from octoscale.models import tasks, sizes; assert not hasattr(octoscale.models, 'nowhere')"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("old", octoscale._OldNames.parts)
+def test_a_file_that_was_split_is_found_with_all_its_names(old):
+    """Oracle: the modules that it is in now."""
+    module = importlib.import_module(old)
+    assert module.__spec__.name == module.__name__ == old
+    for part in map(importlib.import_module, octoscale._OldNames.parts[old]):
+        own = {name: value for name, value in vars(part).items() if getattr(value, "__module__", "") == part.__name__}
+        assert own
+        assert all(getattr(module, name) is value for name, value in own.items())

@@ -131,7 +131,7 @@ def test_a_figure_that_fails_comes_after_the_table(whole, run, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(figures, "_clipping_figure", full)
+    monkeypatch.setattr(figures, "clipping_figure", full)
     code, out, err = run("report", whole.path)
     assert code == 2
     assert "17.5000" in out
@@ -140,7 +140,7 @@ def test_a_figure_that_fails_comes_after_the_table(whole, run, monkeypatch):
     printed = json.loads(run("report", whole.path, "--json")[1])
     assert printed["perplexity"]["bf16"] == 17.5
     assert list(printed["not_drawn"]) == ["clipping"]
-    monkeypatch.setattr(figures, "_clipping_figure", lambda *_: 1 / 0)
+    monkeypatch.setattr(figures, "clipping_figure", lambda *_: 1 / 0)
     code, out, err = run("report", whole.path)
     assert code == 1
     assert "17.5000" in out

@@ -21,8 +21,9 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from octoscale.conversion.kinds import WRAPPED, kind_of
-from octoscale.conversion.reasons import decoder_stacks, reasons_to_keep
+from octoscale.conversion.reasons import reasons_to_keep
 from octoscale.conversion.record import fp8_layers
+from octoscale.conversion.stacks import decoder_stacks, layer_of
 from octoscale.layers.linear import Fp8Linear, to_fp8
 from octoscale.layers.origin import is_linear
 from octoscale.numerics.formats import ROLES
@@ -146,7 +147,7 @@ def plan(model: nn.Module, recipe: Recipe) -> ConversionReport:
         shape = _shape_of(module)
         if shape is None:
             continue
-        layer = _layer_of(name, stacks or [])
+        layer = layer_of(name, stacks or [])
         rows.append(
             ModuleReport(
                 module=name,
@@ -181,13 +182,6 @@ def _shape_of(module: nn.Module) -> tuple[int, ...] | None:
         return () if is_lazy(weight) else tuple(weight.shape)
     own = (parameter for parameter in module.parameters(recurse=False) if not is_lazy(parameter))
     return next((tuple(parameter.shape) for parameter in own if parameter.ndim >= 2), None)
-
-
-def _layer_of(name: str, stacks: list[str]) -> int | None:
-    """The number of the layer in its stack that a module stands in."""
-    stack = next((stack for stack in stacks if name.startswith(f"{stack}.")), None)
-    number = "" if stack is None else name.removeprefix(f"{stack}.").partition(".")[0]
-    return int(number) if number.isdigit() else None
 
 
 def _matches(pattern: str, name: str) -> bool:

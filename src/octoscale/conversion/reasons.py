@@ -13,6 +13,7 @@ from torch import nn
 
 from octoscale.conversion.kinds import WRAPPED
 from octoscale.conversion.plain import why_not_plain
+from octoscale.conversion.stacks import is_below
 from octoscale.conversion.weight_reads import why_kept
 from octoscale.layers.origin import is_linear
 
@@ -21,8 +22,6 @@ HEAD_NAMES = frozenset({"lm_head", "head", "score", "classifier", "embed_out", "
 #: Parts of the names of routers, and those that are routers where experts stand beside them.
 _ROUTER = re.compile(r"\w*router\w*|shared_experts?_gate")
 _GATE = re.compile(r"(\w+_)?gate|gating\w*|wg")
-#: Names of lists that hold heads or projections, no layers.
-_NO_STACK = re.compile(r"\w*_(embed|mlps)|\w*(mergers?|merger_list|heads?)")
 
 
 def reasons_to_keep(model: nn.Module, stacks: list[str] | None) -> dict[nn.Module, str]:
@@ -55,36 +54,6 @@ def reasons_to_keep(model: nn.Module, stacks: list[str] | None) -> dict[nn.Modul
     return reasons
 
 
-def decoder_stacks(model: nn.Module) -> list[str] | None:
-    """The names of the stacks of layers in a transformers model, or around one; None for another model.
-
-    A stack is an outermost list of layers: modules with linear layers in them. A list of bare linear layers (heads of
-    several codebooks, projections of Gemma 3n) is none, nor is one of heads or mergers. A model of transformers itself
-    may have its layers in a sequence, or none (ResNet); somebody's own without a list counts as another model.
-    """
-    models = [module for module in model.modules() if _is_transformers(module)]
-    stacks = _outermost(model, nn.ModuleList) if models else []
-    is_known = all(type(module).__module__.startswith("transformers.models.") for module in [model, *models])
-    return stacks or (_outermost(model, nn.Sequential) if is_known else None)
-
-
-def is_below(name: str, parents: Collection[str]) -> bool:
-    """Whether a name is that of something inside of one of the parents."""
-    return any(name.startswith(f"{parent}.") for parent in parents)
-
-
-def _outermost(model: nn.Module, container: type[nn.Module]) -> list[str]:
-    """The names of the outermost containers of layers."""
-    found: list[str] = []
-    for name, module in model.named_modules():
-        if isinstance(module, container) and not is_below(name, found):
-            layers = [layer for layer in module.children() if any(is_linear(m) for m in layer.modules())]
-            is_bare = all(is_linear(layer) for layer in layers)
-            if not is_bare and not _NO_STACK.fullmatch(name.rpartition(".")[2]):
-                found.append(name)
-    return found
-
-
 def _heads(model: nn.Module, *, has_stacks: bool) -> set[str]:
     """The names of the output layers: what models of transformers in it say, names that heads have, or the last."""
     linears = {name: module for name, module in model.named_modules(remove_duplicate=False) if is_linear(module)}
@@ -110,8 +79,3 @@ def _routes(name: str, beside_experts: Collection[str]) -> bool:
         if _ROUTER.fullmatch(part) or (_GATE.fullmatch(part) and ".".join(parts[:depth]) in beside_experts):
             return True
     return False
-
-
-def _is_transformers(module: nn.Module) -> bool:
-    """Whether this is a model of transformers, or peft's around one."""
-    return any(cls.__name__ in {"PreTrainedModel", "PeftModel"} for cls in type(module).__mro__)

@@ -18,7 +18,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from octoscale.conversion.reasons import decoder_stacks
+from octoscale.conversion.stacks import decoder_stacks
 from octoscale.inference.backbone import FusedBackbone
 from octoscale.inference.decoder_layer import FusedLayer, why_not
 from octoscale.inference.ends import FusedHead, FusedNorm, why_head_unknown

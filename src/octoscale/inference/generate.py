@@ -23,7 +23,7 @@ from octoscale.inference.fuse import fuse
 from octoscale.inference.huge_pages import gather_huge_pages
 from octoscale.inference.settings import Sampling as Sampling
 from octoscale.models import loading
-from octoscale.models.tasks import embeddings_of, positions_of
+from octoscale.models.texts import embeddings_of, positions_of
 from octoscale.numerics.formats import PRECISIONS, STORED
 
 DEFAULT_SCALING, DEFAULT_ACTIVATIONS = "amax", "dynamic"

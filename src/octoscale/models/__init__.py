@@ -7,7 +7,8 @@
     tokenizer       the tokenizer of a folder, read with care
     generation_settings     generation_config.json, likewise
     errors          what reading a broken checkpoint raises, and the one line of it
-    tasks           windows of a text, multiple-choice questions
+    texts           texts, their windows, and what a model can take of them
+    questions       multiple-choice questions, and whether a model can be asked them
     labels          texts with a label
     classifier_ids  what a classifier reads of them
     hub             data sets of the Hugging Face Hub

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from octoscale.models.loading import LoadedModel
-from octoscale.models.tasks import embeddings_of
+from octoscale.models.texts import embeddings_of
 
 #: Ids of one example: `input_ids`, and `token_type_ids` where tokenizer and model both know them.
 Ids = dict[str, Tensor]

@@ -7,9 +7,9 @@ from octoscale.checkpoints.calibrate import calibrate
 from octoscale.checkpoints.quantize import Export, Progress, check_out, quantize_checkpoint, state_of_source
 from octoscale.checkpoints.settings import Quantization
 from octoscale.checkpoints.shards import check_shapes, find_shards, report_for_files, surplus_in
-from octoscale.conversion.convert import plan
+from octoscale.conversion.convert import ConversionReport, plan
 from octoscale.layers.layouts import get_layout
-from octoscale.models import loading, tasks
+from octoscale.models import loading, texts
 from octoscale.numerics.recipe import Recipe, parse_scaling
 from octoscale.numerics.scaling import Constant
 
@@ -52,16 +52,7 @@ def run_quantization(
     )
     options = {"resume": resume, "overwrite": overwrite}
     not_finite = quantize_checkpoint(source, out, model, report, export, state=state, **options, progress=progress)
-    done = {
-        "model": words.model,
-        "scaling": recipe.name,
-        "layout": layout.name,
-        "activations": words.activations,
-        "layers": len(report.converted),
-        "bytes_before": _size(source),
-        "bytes_after": _size(out),
-        "folder": str(out),
-    }
+    done = _summary(words, export, report, source, out)
     surplus = surplus_in(model, shards)
     done |= {"copied_with_infinity_or_nan": not_finite} if not_finite else {}
     return done | ({"copied_and_no_part_of_the_model": surplus} if surplus else {})
@@ -72,16 +63,29 @@ def _input_bias(words: Quantization, recipe: Recipe) -> dict[str, int]:
     if isinstance(recipe.input.rule, Constant):
         report = plan(loading.skeleton(words.model), recipe)
         return {row.module: recipe.input.rule.bias for row in report.converted}
-    text = tasks.read_text(words.calibrate)
+    text = texts.read_text(words.calibrate)
     loaded = loading.load(words.model)
     loading.check_causal(loaded.model, words.model)
     if loaded.encode is None:
         raise ValueError(f"{loaded.note}; without it, {words.model} cannot read a calibration text")
-    tasks.check_window(words.window, loaded.model)
+    texts.check_window(words.window, loaded.model)
     window, source = words.window, str(words.calibrate)
-    windows = tasks.token_windows(text, loaded.encode, window=window, num_tokens=words.tokens, source=source)
-    tasks.check_ids(windows, loaded.model)
+    windows = texts.token_windows(text, loaded.encode, window=window, num_tokens=words.tokens, source=source)
+    texts.check_ids(windows, loaded.model)
     return calibrate(loaded.model, windows, recipe)
+
+
+def _summary(words: Quantization, export: Export, report: ConversionReport, source: Path, out: Path) -> dict[str, Any]:
+    return {
+        "model": words.model,
+        "scaling": export.recipe.name,
+        "layout": export.layout.name,
+        "activations": words.activations,
+        "layers": len(report.converted),
+        "bytes_before": _size(source),
+        "bytes_after": _size(out),
+        "folder": str(out),
+    }
 
 
 def _size(folder: Path) -> int:

@@ -4,11 +4,14 @@
     data                numbers of the figures of a validation
     training_data       numbers of the figures of a training
     style               colors, lines, names, sizes, small print
-    figures             the figures of a validation, and which there are: a new one is drawn here
+    perplexity          the figure of perplexities by constant scale
+    scale_bias          the figure of each layer's scale
     exponents           the figure of one module's exponents
+    clipping            the figure of what saturates or is flushed, by layer
     training_figures    the figures of trainings
+    figures             which figures a run has, and drawing them all
     terminal            tables and progress bars
     showing             a run on the terminal, measured and damaged parts, then its figures
 
-A figure is two functions: its numbers in a file of data, its drawing in a file of figures. No model is loaded here.
+A figure is two functions: its numbers in a file of data, its drawing in a file of its own. No model is loaded here.
 """

@@ -13,7 +13,7 @@ import polars as pl
 
 from octoscale.kernels.base import EXPONENT_OFFSET, NUM_EXPONENT_BINS
 from octoscale.numerics.formats import Format
-from octoscale.validation.sweep import bias_range
+from octoscale.validation.bias_range import bias_range
 
 Key = TypeVar("Key", str, int)
 
@@ -39,7 +39,7 @@ def excess(scores: Mapping[Key, float | None], reference: float | None) -> dict[
 
 
 def basin(perplexity: Mapping[str, Any]) -> list[int]:
-    """The biases that pass `sweep.bias_range` by perplexity; none if there is no amax to compare with."""
+    """The biases that pass `bias_range` by perplexity; none if there is no amax to compare with."""
     if not perplexity.get("amax") or not perplexity.get("cscale"):
         return []
     found = bias_range({"perplexity": perplexity})
@@ -166,6 +166,12 @@ def with_histograms(rows: pl.DataFrame) -> pl.DataFrame:
 def scalings_of(rows: pl.DataFrame) -> list[str]:
     """The scalings of some rows, in the order in which they were run."""
     return rows["scaling"].unique(maintain_order=True).to_list()
+
+
+def layers_of(rows: pl.DataFrame) -> range:
+    """The numbers of the layers, from the first to the last that some rows are of."""
+    layers: list[int] = rows["layer"].to_list()
+    return range(min(layers), max(layers) + 1)
 
 
 def constant_bias(scaling: str) -> int | None:

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from octoscale.models import tasks
 from octoscale.models.classifier_ids import choose_filling, fill_up, make_reader
 from octoscale.models.labels import HUB_TASKS, LabeledTexts, read_labeled
 from octoscale.models.loading import LoadedModel
+from octoscale.models.texts import Encode, check_ids, token_windows
 from octoscale.training.settings import Training
 
 Example = Mapping[str, Any]
@@ -58,8 +58,8 @@ def read_labeled_texts(plan: Training) -> tuple[LabeledTexts, LabeledTexts]:
 def text_data(plan: Training, text: str, loaded: LoadedModel) -> Data:
     """Windows of a text, the last part for validation; the labels are the tokens, which the model shifts."""
     encode, source = _encoder(loaded), str(plan.text)
-    windows = tasks.token_windows(text, encode, window=plan.window, num_tokens=plan.tokens, source=source)
-    tasks.check_ids(windows, loaded.model)
+    windows = token_windows(text, encode, window=plan.window, num_tokens=plan.tokens, source=source)
+    check_ids(windows, loaded.model)
     size = max(1, round(len(windows) * plan.validation))
     if len(windows) <= size:
         raise ValueError(
@@ -83,7 +83,7 @@ def labeled_data(plan: Training, train: LabeledTexts, validation: LabeledTexts, 
         for row in rows:
             if not row["input_ids"].numel():  # an empty text
                 row |= {key: torch.full((1,), filling.pad if key == "input_ids" else 0) for key in row}
-            tasks.check_ids(row["input_ids"], loaded.model)
+            check_ids(row["input_ids"], loaded.model)
         return Examples([{**row, "labels": torch.tensor(n)} for row, n in zip(rows, texts.labels, strict=True)])
 
     def collate(batch: list[Example]) -> dict[str, Tensor]:
@@ -110,7 +110,7 @@ def _accuracy(predictions: Any) -> dict[str, float]:
     return {"accuracy": float((logits.argmax(-1) == torch.as_tensor(predictions.label_ids)).double().mean())}
 
 
-def _encoder(loaded: LoadedModel) -> tasks.Encode:
+def _encoder(loaded: LoadedModel) -> Encode:
     if loaded.encode is None:
         raise ValueError(f"{loaded.note}; without it, {loaded.name} cannot read a text")
     return loaded.encode

@@ -19,7 +19,7 @@ import transformers
 from octoscale.conversion.convert import convert
 from octoscale.conversion.convert import plan as plan_conversion
 from octoscale.conversion.state import load_fp8_state
-from octoscale.models import loading, tasks
+from octoscale.models import loading, texts
 from octoscale.models.loading import LoadedModel
 from octoscale.numerics.recipe import Recipe, parse_scaling
 from octoscale.runs.folder import RunFolder
@@ -94,15 +94,15 @@ def _prepare(plan: Training) -> _Parts:
         raise ValueError(f"{plan.model} holds FP8 weights, which do not train: name the checkpoint it was made from")
     transformers.set_seed(plan.seed)
     if plan.task is None:
-        text = tasks.read_text(plan.text)
+        text = texts.read_text(plan.text)
         loaded = loading.load(plan.model, torch.float32, seed=plan.seed)
         loading.check_causal(loaded.model, plan.model)
-        tasks.check_window(plan.window, loaded.model)
+        texts.check_window(plan.window, loaded.model)
         data = text_data(plan, text, loaded)
     else:
         train, validation = read_labeled_texts(plan)
         loaded = loading.load(plan.model, torch.float32, num_labels=len(train.classes), seed=plan.seed)
-        tasks.check_window(plan.window, loaded.model)
+        texts.check_window(plan.window, loaded.model)
         data = labeled_data(plan, train, validation, loaded)
     first = [data.train[index] for index in range(min(2, plan.batch, len(data.train)))]
     check_first_batch(plan.model, loaded.model, data.collate(first), plan.dtype)

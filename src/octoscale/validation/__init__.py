@@ -2,9 +2,11 @@
 
     settings        the words and defaults of validate, sweep and demo
     run             from the words to the run folder
-    evaluate        perplexity and accuracy under each scaling
-    layerwise       all windows through one layer before the next is read
-    sweep           the range of constant biases that a model survives
+    scalings        the model under each scaling in turn, recorded
+    perplexity      what is measured of it: perplexity of a text, accuracy on questions
+    by_layer        all windows through one layer before the next is read
+    scores          what the scalings reached, as summary.json holds it
+    bias_range      the range of constant biases that a model survives
 
-A new measure of a model stands beside perplexity in evaluate.py.
+A new measure of a model stands beside perplexity in perplexity.py.
 """

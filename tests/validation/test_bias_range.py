@@ -2,8 +2,8 @@
 
 import pytest
 
+from octoscale.validation.bias_range import bias_range
 from octoscale.validation.settings import parse_biases
-from octoscale.validation.sweep import bias_range
 
 
 def test_an_accuracy_that_is_missing_does_not_pass():

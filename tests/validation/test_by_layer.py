@@ -15,8 +15,9 @@ from octoscale.checkpoints.settings import Quantization
 from octoscale.models import loading
 from octoscale.models.export import run_quantization
 from octoscale.runs import scales
-from octoscale.validation.evaluate import _window_loss, validate
-from octoscale.validation.layerwise import losses_by_layer
+from octoscale.validation.by_layer import losses_by_layer
+from octoscale.validation.perplexity import window_loss
+from octoscale.validation.scalings import validate
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 
@@ -172,7 +173,7 @@ def test_state_inputs_and_operations_between_layers_are_refused(name, tmp_path):
 
 def test_layers_by_themselves_check_too():
     with torch.no_grad(), pytest.raises(ValueError, match="RwkvForCausalLM cannot go layer by layer"):
-        losses_by_layer(rwkv(), tokens(), _window_loss)
+        losses_by_layer(rwkv(), tokens(), window_loss)
 
 
 def test_the_check_writes_no_row_and_moves_no_history(tmp_path):
