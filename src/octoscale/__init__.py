@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from octoscale.numerics.scaling import Delayed as Delayed
     from octoscale.runs.scales import Recorder as Recorder
     from octoscale.runs.scales import read_scales as read_scales
+    from octoscale.system.errors import UserError as UserError
     from octoscale.training.callback import TrainerCallback as TrainerCallback
     from octoscale.validation.perplexity import perplexity as perplexity
     from octoscale.validation.scalings import validate as validate
@@ -68,6 +69,7 @@ _MODULE_OF = {
     "NonFiniteError": "layers.state",
     "load": "models.loading",
     "Quantized": "kernels.ops",
+    "UserError": "system.errors",
     "matmul": "kernels.ops",
     "quantize": "kernels.ops",
     "Operand": "numerics.recipe",

@@ -149,3 +149,10 @@ def test_the_demo_is_a_validation(words, tokens, biases):
     assert (made.model, made.tokens) == ("smollm2-135m", tokens)
     assert list(made.scalings) == ["bf16", "amax", *(f"cscale:{bias}" for bias in parse_biases(biases))]
     assert Demo(tokens=600, **words).validation().tokens == 600
+
+
+@pytest.mark.parametrize(("words", "option"), [("amax:formats=fnuz", "--formats"), ("bf16", "--skip")])
+def test_what_inspect_would_not_read_is_refused(run, checkpoint, words, option):
+    code, _, err = run("inspect", checkpoint, "--scaling", words, option, "ocp")
+    assert code == 2
+    assert err.splitlines()[-1].startswith(f"octoscale: error: {option} ")

@@ -17,7 +17,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from octoscale import Fp8Linear, Recipe, convert, revert
-from octoscale.conversion.convert import forget_casts, plan
+from octoscale.conversion.convert import forget_casts, preview
 from octoscale.conversion.kinds import KINDS, kind_of
 from octoscale.kernels import ops
 
@@ -259,7 +259,7 @@ def test_of_a_decoder_all_linear_layers_but_the_head(device, name, expected):
     """The paper, section 2: every linear layer of every decoder layer; not embeddings, not the LM head."""
     model = TINY[name]().to(device)
     before = [(key, type(module)) for key, module in model.named_modules()]
-    report = plan(model, Recipe.amax())
+    report = preview(model, Recipe.amax())
     assert fates(report) == expected
     assert [(key, type(module)) for key, module in model.named_modules()] == before
     assert fates(convert(model, Recipe.amax())) == expected
@@ -285,7 +285,7 @@ def sequential(*sizes: int) -> nn.Sequential:
 def test_of_another_model_every_linear_layer_but_the_last():
     model = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 5), nn.LayerNorm(5), nn.Linear(5, 4), nn.Linear(4, 9))
     assert fates(convert(model, Recipe.amax())) == {"0": "embedding", "1": "FP8", "3": "FP8", "4": "head"}
-    assert all(row.layer is None for row in plan(sequential(2, 2, 2), Recipe.amax()).modules)
+    assert all(row.layer is None for row in preview(sequential(2, 2, 2), Recipe.amax()).modules)
 
 
 def test_a_head_that_has_the_name_of_a_head():
@@ -432,7 +432,7 @@ def test_a_model_is_converted_once():
     ids=["no layer", "embedding", "subclass"],
 )
 def test_nothing_to_convert_says_why(model, reason):
-    for function in (convert, plan):
+    for function in (convert, preview):
         with pytest.raises(ValueError, match=f"nothing to convert in this Sequential: .*{reason}"):
             function(model, Recipe.amax())
 

@@ -15,7 +15,7 @@ from octoscale import Recipe
 from octoscale.checkpoints.hf import OctoscaleConfig
 from octoscale.checkpoints.quantize import find_shards
 from octoscale.checkpoints.settings import Quantization
-from octoscale.conversion.convert import plan
+from octoscale.conversion.convert import preview
 from octoscale.conversion.ignore import ignored
 from octoscale.layers.layouts import LAYOUTS
 from octoscale.models.export import run_quantization
@@ -117,7 +117,7 @@ def test_compressed_tensors_matches_what_is_in_the_files(tmp_path):
 
 def test_names_of_the_model_and_of_the_files():
     model = MODELS["mixtral"]()
-    report = plan(model, Recipe.amax(skip=["layers.1.self_attn.q_proj"]))
+    report = preview(model, Recipe.amax(skip=["layers.1.self_attn.q_proj"]))
     tensors = {"lm_head.weight": (96, 32), "a.experts.0.w1.weight": (64, 32), "a.norm.weight": (32,), "m.w": (2, 3, 4)}
     names = ignored(report, tensors)
     assert {"model.layers.1.self_attn.q_proj", "model.layers.0.mlp.experts", "a.experts", "m", "lm_head"} <= set(names)
@@ -128,7 +128,7 @@ def test_names_of_the_model_and_of_the_files():
 def test_a_name_around_a_converted_layer_is_not_listed():
     """A system that reads a name as all that is below it would leave the layer out. RWKV's mixers own parameters."""
     config = T.RwkvConfig(vocab_size=96, hidden_size=32, num_hidden_layers=2, attention_hidden_size=32)
-    report = plan(T.RwkvForCausalLM(config), Recipe.amax())
+    report = preview(T.RwkvForCausalLM(config), Recipe.amax())
     names = ignored(report, {})
     assert "rwkv.blocks.0.attention.output" in names
     assert "rwkv.blocks.0.attention" not in names

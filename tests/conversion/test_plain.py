@@ -11,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 import octoscale
 from octoscale import Fp8Linear, Recipe
 from octoscale.checkpoints.hf import OctoscaleConfig, quantize_model
-from octoscale.conversion.convert import plan
+from octoscale.conversion.convert import preview
 from octoscale.conversion.plain import why_not_plain
 
 
@@ -186,7 +186,7 @@ def test_a_weight_that_is_computed_in_each_call_stays(prepare, stored):
 
 def test_a_layer_without_a_shape_is_in_the_report():
     model = nn.Sequential(nn.LazyLinear(4), nn.Linear(4, 4), nn.Linear(4, 4))
-    row = plan(model, Recipe.amax()).modules[0]
+    row = preview(model, Recipe.amax()).modules[0]
     assert (row.shape, row.converted, row.reason) == ((), False, why_not_plain(model[0]))
 
 

@@ -9,7 +9,7 @@ from torch import nn
 import octoscale
 from octoscale import Recipe
 from octoscale.checkpoints.hf import OctoscaleConfig, quantize_model
-from octoscale.conversion.convert import plan
+from octoscale.conversion.convert import preview
 from octoscale.conversion.trial import layers_not_run
 
 
@@ -100,7 +100,7 @@ KEPT = {
 
 @pytest.mark.parametrize("build", KEPT, ids=lambda build: build.__name__)
 def test_routers_heads_and_layers_that_nobody_calls_stay(build):
-    rows = plan(build(), Recipe.amax()).modules
+    rows = preview(build(), Recipe.amax()).modules
     for end, reason in KEPT[build].items():
         found = [row for row in rows if row.module.endswith(end)]
         assert found
@@ -143,7 +143,7 @@ def test_layers_that_cannot_hold_codes_are_in_the_list_that_others_read():
 def test_a_model_without_a_stack_of_layers_has_nothing_to_convert():
     """The classifier of a convolutional network is its head, and its only linear layer."""
     with pytest.raises(ValueError, match=r"nothing to convert in this ResNetForImageClassification: .*outside the dec"):
-        plan(resnet(), Recipe.amax())
+        preview(resnet(), Recipe.amax())
 
 
 class Experts(nn.Module):
@@ -170,7 +170,7 @@ class Experts(nn.Module):
 def test_names_of_routers(gate, beside, routes):
     """A gate is a router where experts stand beside it; a GLU has a gate too."""
     rows = {
-        row.module: row for row in plan(nn.Sequential(Experts(gate, beside), nn.Linear(4, 4)), Recipe.amax()).modules
+        row.module: row for row in preview(nn.Sequential(Experts(gate, beside), nn.Linear(4, 4)), Recipe.amax()).modules
     }
     assert rows[f"0.{gate}"].converted is not routes
     assert (rows[f"0.{gate}"].reason == "router") is routes

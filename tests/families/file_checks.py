@@ -12,7 +12,7 @@ import octoscale
 from octoscale import Recipe
 from octoscale.checkpoints.hf import OctoscaleConfig
 from octoscale.checkpoints.settings import Quantization
-from octoscale.conversion.convert import plan
+from octoscale.conversion.convert import preview
 from octoscale.layers.stored import StoredLinear
 from octoscale.models.export import run_quantization
 
@@ -48,7 +48,7 @@ def check_load(family: Family, tmp: Path) -> None:
     source = save(family, tmp / "source")
     quantized = load(family, source, quantization_config=OctoscaleConfig("amax"))
     model = load(family, source)
-    in_fp8 = {row.module for row in plan(model, Recipe.amax()).converted}
+    in_fp8 = {row.module for row in preview(model, Recipe.amax()).converted}
     kept = in_fp8 - stored(quantized)  # their weights are read by others, who would find codes
     assert stored(quantized) <= in_fp8
     octoscale.convert(model, Recipe.amax(skip=sorted(kept)))

@@ -3,6 +3,7 @@
 import json
 import sys
 
+import octoscale.hf
 import pytest
 import torch
 import transformers as T
@@ -10,7 +11,6 @@ from checkpoints import byte_tokenizer, save_tiny_llama
 from models import tiny_gpt2, tiny_llama
 from safetensors.torch import load_file, save_file
 
-import octoscale
 from octoscale.checkpoints.settings import Quantization
 from octoscale.models.architectures import predicts_tokens
 from octoscale.models.export import run_quantization

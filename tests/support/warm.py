@@ -3,9 +3,9 @@
 from models import TINY
 
 from octoscale import Recipe
-from octoscale.conversion.convert import plan
+from octoscale.conversion.convert import preview
 from octoscale.models.materialize import byte_tokenizer
 
 for _make in TINY.values():
-    plan(_make().to("meta"), Recipe.amax(), stored=True)
+    preview(_make().to("meta"), Recipe.amax(), stored=True)
 byte_tokenizer()

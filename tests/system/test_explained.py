@@ -5,10 +5,11 @@ import pytest
 import torch
 
 import octoscale
+from octoscale.system.errors import UserError
 from octoscale.system.explained import explained
 
 MISTAKES = {
-    "value": (ValueError("what is wrong\nand more"), "what is wrong"),
+    "user": (UserError("what is wrong\nand more"), "what is wrong"),
     "file": (FileNotFoundError(2, "No such file or directory", "a\x1b[2Jb"), r"a\x1b[2Jb"),
     "not finite": (FloatingPointError("layer x: infinity"), "layer x: infinity"),
     "memory": (MemoryError(), "not enough memory: MemoryError"),
@@ -17,6 +18,8 @@ MISTAKES = {
     "a package, in words": (ImportError("Using the `Trainer` requires accelerate"), "pip install it"),
 }
 DEFECTS = [
+    ValueError("too many values to unpack (expected 2)"),
+    UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
     TypeError("'int' object is not iterable"),
     AttributeError("no attribute"),
     KeyError("key"),
@@ -72,4 +75,4 @@ def test_ends_that_are_no_errors_pass(end):
 def test_the_traceback_of_a_mistake_is_shown_on_request(monkeypatch):
     monkeypatch.setenv("OCTOSCALE_TRACEBACK", "1")
     with pytest.raises(ValueError, match="what is wrong"), explained():
-        raise ValueError("what is wrong")
+        raise UserError("what is wrong")

@@ -8,7 +8,7 @@ import torch
 import transformers
 from checkpoints import byte_tokenizer, save_tiny_llama
 
-from octoscale.conversion.convert import plan as plan_conversion
+from octoscale.conversion.convert import preview
 from octoscale.models import loading
 from octoscale.models.labels import read_labeled
 from octoscale.numerics.recipe import Recipe
@@ -86,7 +86,7 @@ def test_a_gpt_of_the_paper_becomes_a_classifier(words, small_gpt, tmp_path):
 
 def test_the_head_stays_out_of_fp8(words):
     model = loading.load(words["model"], num_labels=3).model
-    kept = [row.module for row in plan_conversion(model, Recipe.amax()).skipped]
+    kept = [row.module for row in preview(model, Recipe.amax()).skipped]
     assert "score" in kept
     assert model.score.weight.shape[0] == 3
 

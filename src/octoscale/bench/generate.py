@@ -31,6 +31,7 @@ from octoscale.inference.huge_pages import allocate, gather_huge_pages
 from octoscale.kernels.native import Native, chosen
 from octoscale.models import loading
 from octoscale.models.export import run_quantization
+from octoscale.system.errors import UserError
 
 PROMPT, NEW_TOKENS, PREFILL, ROUNDS = 16, 64, 512, 5
 _SLOW_TOKENS = 8
@@ -42,7 +43,7 @@ def generate(
 ) -> Report:
     """Tokens a second of each candidate, the limit, resident memory, ratios."""
     if llama_bench is not None and not llama_bench.is_file():
-        raise ValueError(f"--llama-bench {llama_bench}: there is no such program")
+        raise UserError(f"--llama-bench {llama_bench}: there is no such program")
     with tempfile.TemporaryDirectory() as folder:
         bf16, fp8 = Path(folder) / "bf16", Path(folder) / "fp8"
         loading.load(model).model.save_pretrained(bf16)
@@ -107,7 +108,7 @@ def _fused(folder: Path, fp8_head: bool) -> Any:
     gather_huge_pages(model)
     report = fuse(model)
     if report.left:
-        raise ValueError(f"{report}: this measures fused decoding")
+        raise UserError(f"{report}: this measures fused decoding")
     return model
 
 
@@ -257,6 +258,6 @@ def _llama_bench(program: Path, path: Path) -> tuple[float, float]:
     sizes = ["-p", str(PREFILL), "-n", str(NEW_TOKENS), "-r", "1"]
     done = subprocess.run([*command, *sizes], capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
-        raise ValueError(f"{program} failed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
+        raise UserError(f"{program} failed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
     speeds = {bool(row["n_gen"]): float(row["avg_ts"]) for row in json.loads(done.stdout)}
     return speeds[True], speeds[False]

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from octoscale.bench.kernels import Report, alternate, has, machine, time_over
-from octoscale.conversion.convert import convert
-from octoscale.conversion.convert import plan as plan_conversion
+from octoscale.conversion.convert import convert, preview
 from octoscale.conversion.record import fp8_layers, record
 from octoscale.layers.origin import is_conv1d
 from octoscale.models import loading
@@ -61,7 +60,7 @@ class _Step:
     ) -> None:
         torch.manual_seed(0)
         self._model = loading.load(model, torch.float32).model.train()
-        self._layers = [row.module for row in plan_conversion(self._model, Recipe.amax()).converted]
+        self._layers = [row.module for row in preview(self._model, Recipe.amax()).converted]
         self._ids = torch.randint(0, self._model.config.vocab_size, (batch, window))
         if recipe is not None:
             convert(self._model, recipe)

@@ -11,7 +11,11 @@
     folder          files of a folder, which come from anywhere: what is wrong names file and key
     announced       what a folder says of its FP8 weights
     guard           plain from_pretrained refuses codes that nothing announces
-    hf              transformers' quantizer: load, keep, save; `import octoscale.hf` is this file
+    config          what transformers is told when weights are to be FP8, or are so already
+    casting         a weight becomes codes and scales, in memory and while it is read
+    quantizer       transformers' quantizer: load, keep, save
+    takeover        what is changed in transformers so that it asks that quantizer, and how it is changed back
+    hf              the same for good: `import octoscale.hf` is this file
 
 Nothing here resolves a MODEL argument: that is models/.
 """

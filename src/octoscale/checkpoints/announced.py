@@ -14,6 +14,7 @@ from typing import Any
 
 from octoscale.checkpoints.headers import is_packed, read_entries
 from octoscale.layers.layouts import get_layout, scheme_of
+from octoscale.system.errors import UserError
 
 MODELOPT_FILE = "hf_quant_config.json"
 
@@ -33,12 +34,12 @@ def announce(config: Any, folder: Path, shards: Sequence[Path]) -> None:
         return
     if isinstance(content, dict):
         if scheme_of(content) is None:
-            raise ValueError(f"its weights are quantized {describe(content)}: {_REMEDY}")
+            raise UserError(f"its weights are quantized {describe(content)}: {_REMEDY}")
         return
     for shard in shards:
         for name, entry in read_entries(shard).items():
             if is_packed(entry):
-                raise ValueError(
+                raise UserError(
                     f"{name} in {shard.name} is {entry.dtype}, and config.json does not say how it is scaled: "
                     "it lacks the quantization_config that was written with these files"
                 )
@@ -83,15 +84,15 @@ def _modelopt(content: Any, folder: Path) -> Mapping[str, Any] | None:
         if isinstance(said, dict):
             return said
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}") from error
-    raise ValueError(f"{path}: quantization is {said!r}, not a table of words")
+        raise UserError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+    raise UserError(f"{path}: quantization is {said!r}, not a table of words")
 
 
 def _understood(said: Mapping[str, Any], shards: Sequence[Path]) -> dict[str, Any]:
     """The same in the words of a layout that we read: ModelOpt's names of scales are vLLM's."""
     algorithm = said.get("quant_algo")
     if algorithm != "FP8":
-        raise ValueError(f"its weights are quantized by ModelOpt's {algorithm}: {_REMEDY}")
+        raise UserError(f"its weights are quantized by ModelOpt's {algorithm}: {_REMEDY}")
     kept = said.get("exclude_modules") or said.get("ignore") or []
     layout = get_layout("vllm-fp8")
     has_input_scales = any(name.endswith(f".{layout.input_scale}") for shard in shards for name in read_entries(shard))

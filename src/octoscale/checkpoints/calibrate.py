@@ -8,10 +8,11 @@ Larger values than on that text will saturate; dynamic activations have no such 
 import torch
 from torch import Tensor, nn
 
-from octoscale.conversion.convert import plan
+from octoscale.conversion.convert import preview
 from octoscale.numerics.formats import get_format
 from octoscale.numerics.recipe import Recipe
 from octoscale.numerics.scaling import Amax, Constant, amax_to_scale_bias
+from octoscale.system.errors import UserError
 
 
 @torch.no_grad()
@@ -22,16 +23,16 @@ def calibrate(model: nn.Module, windows: Tensor, recipe: Recipe) -> dict[str, in
     input is never other than zero, or not finite.
     """
     operand = recipe.input
-    modules = [row.module for row in plan(model, recipe).converted]
+    modules = [row.module for row in preview(model, recipe).converted]
     if isinstance(operand.rule, Constant):
         return dict.fromkeys(modules, operand.rule.bias)
     if not isinstance(operand.rule, Amax):
-        raise ValueError(f"static activations come from amax or cscale, not from {operand.rule}")
+        raise UserError(f"static activations come from amax or cscale, not from {operand.rule}")
     largest = _largest_inputs(model, modules, windows)
     fmt, margin = get_format(operand.format), operand.rule.margin
     for module, amax in largest.items():
         if not (amax.isfinite() and amax > 0):
-            raise ValueError(f"{module}: the largest input on the calibration text is {amax.item()}: no scale fits it")
+            raise UserError(f"{module}: the largest input on the calibration text is {amax.item()}: no scale fits it")
     return {module: int(amax_to_scale_bias(amax, fmt, margin)) for module, amax in largest.items()}
 
 

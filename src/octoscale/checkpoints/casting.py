@@ -10,12 +10,13 @@ from transformers.core_model_loading import ConversionOps
 from octoscale.checkpoints.config import OctoscaleConfig
 from octoscale.checkpoints.names import Saving, shapes_in_files
 from octoscale.checkpoints.shards import without_merged
-from octoscale.conversion.convert import plan, replace_linears
+from octoscale.conversion.convert import preview, replace_linears
 from octoscale.conversion.ignore import ignored
 from octoscale.layers.layouts import get_layout
 from octoscale.layers.stored import StoredLinear, check_finite_weight, scale_parameter, to_stored
 from octoscale.numerics.scaling import Constant
 from octoscale.runs.scales import LayerName
+from octoscale.system.errors import UserError
 
 
 def quantize_model(model: PreTrainedModel, config: OctoscaleConfig) -> None:
@@ -24,7 +25,7 @@ def quantize_model(model: PreTrainedModel, config: OctoscaleConfig) -> None:
     ValueError, and the model is what it was, for a weight that holds infinity or NaN.
     """
     layout, recipe = get_layout(config.layout), config.recipe()
-    report, saving = plan(model, recipe), Saving(model)
+    report, saving = preview(model, recipe), Saving(model)
     report = without_merged(report, {n for n in model.state_dict(keep_vars=True) if not saving.is_whole(n)})
     config.kept = ignored(report, shapes_in_files(model))
     for row in report.converted:
@@ -42,7 +43,7 @@ def quantize_model(model: PreTrainedModel, config: OctoscaleConfig) -> None:
 def _fill(layer: StoredLinear, values: Tensor, config: OctoscaleConfig) -> None:
     """Cast a weight into a layer, and set the constant scale of its input, if any. ValueError as `set_weight`."""
     if not values.is_floating_point():
-        raise ValueError(f"{layer.fp8.name.module}.weight is {values.dtype}: only floating point can be quantized")
+        raise UserError(f"{layer.fp8.name.module}.weight is {values.dtype}: only floating point can be quantized")
     layer.set_weight(values, config.recipe().weight)
     rule = config.recipe().input.rule
     if config.activations == "static" and isinstance(rule, Constant):

@@ -13,6 +13,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from octoscale.layers.layouts import ACTIVATIONS, get_layout, scheme_of
 from octoscale.numerics.recipe import Recipe, parse_scaling
+from octoscale.system.errors import UserError
 
 METHOD = "octoscale"
 
@@ -38,7 +39,7 @@ class OctoscaleConfig(QuantizationConfigMixin):  # type: ignore[misc]
         self.scaling, self.activations, self.layout = scaling, activations, layout
         self.skip, self.kept = list(skip), list(kept)
         if activations not in ACTIVATIONS:
-            raise ValueError(f"unknown activations {activations!r}: one of {', '.join(ACTIVATIONS)}")
+            raise UserError(f"unknown activations {activations!r}: one of {', '.join(ACTIVATIONS)}")
         get_layout(layout).config([], activations)
         self.recipe()
 
@@ -46,7 +47,7 @@ class OctoscaleConfig(QuantizationConfigMixin):  # type: ignore[misc]
         """The recipe that the words mean. ValueError for a scaling that is no FP8."""
         recipe = parse_scaling(self.scaling, skip=self.skip)
         if not isinstance(recipe, Recipe):
-            raise ValueError(f"scaling {self.scaling} is no FP8: there is nothing to quantize")
+            raise UserError(f"scaling {self.scaling} is no FP8: there is nothing to quantize")
         return recipe
 
     def to_dict(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
     check_folder(folder)                        only regular files: to open a pipe could take forever
     config = read_config(folder)                transformers' config; no code of the folder is ever run
-    raise ValueError(explain_config(folder, error, attempt))
+    raise UserError(explain_config(folder, error, attempt))
 
 Transformers finds most faults itself, in words that name no file. So when it fails, values are left out of the file one
 by one: the one without which all is well is to blame. That costs time only where something is wrong.
@@ -15,6 +15,8 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from octoscale.system.errors import UserError
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
@@ -43,7 +45,7 @@ def check_folder(folder: Path) -> None:
             mode = path.stat().st_mode
             for is_kind, kind in _KINDS:
                 if is_kind(mode):
-                    raise ValueError(f"{path} is {kind}: only regular files are read")
+                    raise UserError(f"{path} is {kind}: only regular files are read")
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -51,9 +53,9 @@ def read_object(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON: {_in_one_line(error)}") from error
+        raise UserError(f"{path} is no JSON: {_in_one_line(error)}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds {_shown(content)}: it should hold an object, {{...}}")
+        raise UserError(f"{path} holds {_shown(content)}: it should hold an object, {{...}}")
     return content
 
 
@@ -68,7 +70,7 @@ def read_config(folder: Path) -> Any:
     try:
         return _config(folder)
     except Exception as error:
-        raise ValueError(explain_config(folder, error)) from error
+        raise UserError(explain_config(folder, error)) from error
 
 
 def check_runs_no_code(folder: Path, content: Mapping[str, Any]) -> None:
@@ -78,11 +80,11 @@ def check_runs_no_code(folder: Path, content: Mapping[str, Any]) -> None:
     path, name = folder / CONFIG, content.get("model_type")
     if not isinstance(name, str) or name not in CONFIG_MAPPING:
         if content.get("auto_map"):
-            raise ValueError(f"{path}: model_type {_shown(name)} needs code of the folder's own, which is never run")
-        raise ValueError(f"{path}: model_type is {_shown(name)}: transformers {__version__} does not know it")
+            raise UserError(f"{path}: model_type {_shown(name)} needs code of the folder's own, which is never run")
+        raise UserError(f"{path}: model_type is {_shown(name)}: transformers {__version__} does not know it")
     for key in ("attn_implementation", "_attn_implementation", "experts_implementation"):
         if "/" in str(content.get(key, "")):
-            raise ValueError(f"{path}: {key} is {_shown(content[key])}: code of the hub is never run")
+            raise UserError(f"{path}: {key} is {_shown(content[key])}: code of the hub is never run")
 
 
 def explain_config(folder: Path, error: BaseException, attempt: Callable[[Any], object] | None = None) -> str:
@@ -140,7 +142,7 @@ def _check_counts(path: Path, content: Mapping[str, Any]) -> None:
         if isinstance(value, dict):
             _check_counts(path, value)
         elif _COUNT.fullmatch(key) and isinstance(value, int) and not 0 <= value <= _MOST_MODULES:
-            raise ValueError(f"{path}: {key} is {value}: from 0 to {_MOST_MODULES} can be built")
+            raise UserError(f"{path}: {key} is {value}: from 0 to {_MOST_MODULES} can be built")
 
 
 def _shown(value: Any) -> str:

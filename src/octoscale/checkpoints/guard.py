@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from octoscale.checkpoints.headers import is_packed, read_entries
 from octoscale.checkpoints.names import parameters_of
+from octoscale.system.errors import UserError
 
 _LOAD = "_load_pretrained_model"
 
@@ -29,7 +30,7 @@ def refuse_codes(model: Any, files: Sequence[Path], *, quantizes: bool) -> None:
         own = model.state_dict(keep_vars=True)
         for name, target in parameters_of(model, packed).items():
             if quantizes or not str(own[target.parameter].dtype).startswith("torch.float8"):
-                raise ValueError(
+                raise UserError(
                     f"{name} in {path} is {packed[name].dtype}, and config.json does not say how it is scaled: it "
                     "lacks the quantization_config of these files (octoscale.load reads ModelOpt's own file too)"
                 )

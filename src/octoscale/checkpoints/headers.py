@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from octoscale.checkpoints.names import Target
 from octoscale.checkpoints.writer import Entry
 from octoscale.layers.layouts import LAYOUTS, Layout
+from octoscale.system.errors import UserError
 
 #: From names of tensors to what they become in a model.
 Targets = Callable[[Iterable[str]], Mapping[str, Target]]
@@ -53,9 +54,9 @@ def find_stored(
             continue
         module, _, leaf = target.parameter.rpartition(".")
         if target.merged:
-            raise ValueError(f"{name} is in FP8, and becomes a part of {target.parameter}, which has no scale for it")
+            raise UserError(f"{name} is in FP8, and becomes a part of {target.parameter}, which has no scale for it")
         if leaf != "weight" or module not in modules:
-            raise ValueError(f"{name} is in FP8, and the weight of no linear layer of this model")
+            raise UserError(f"{name} is in FP8, and the weight of no linear layer of this model")
         found[module] = _stored(name, modules[module], entries)
     return found
 
@@ -73,31 +74,31 @@ def is_packed(entry: Entry) -> bool:
 def read_entries(path: Path) -> dict[str, Entry]:
     """Dtypes and shapes of a file, in the order of its bytes; no tensor is read. ValueError if it is no safetensors."""
     if path.suffix != ".safetensors":
-        raise ValueError(f"{path.name} is no safetensors file: pickled weights can run code, and are never read here")
+        raise UserError(f"{path.name} is no safetensors file: pickled weights can run code, and are never read here")
     try:
         with safe_open(path, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.offset_keys()}
             return {name: Entry(dtype=part.get_dtype(), shape=tuple(part.get_shape())) for name, part in slices.items()}
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged, or no safetensors file: {error}") from error
+        raise UserError(f"{path} is damaged, or no safetensors file: {error}") from error
 
 
 def _stored(name: str, shape: tuple[int, ...], entries: Mapping[str, Entry]) -> Stored:
     """How one weight is stored."""
     entry = entries[name]
     if entry.dtype != _CODES:
-        raise ValueError(f"{name} is {entry.dtype}: weights are read in {_CODES} only")
+        raise UserError(f"{name} is {entry.dtype}: weights are read in {_CODES} only")
     if entry.shape != shape:
-        raise ValueError(f"{name} has shape {list(entry.shape)}, the model's {list(shape)}")
+        raise UserError(f"{name} has shape {list(entry.shape)}, the model's {list(shape)}")
     layout = next((layout for layout in LAYOUTS.values() if name_of_scale(name, layout.weight_scale) in entries), None)
     if layout is None:
         names = " or ".join(sorted({layout.weight_scale for layout in LAYOUTS.values()}))
-        raise ValueError(f"{name} is in FP8, and no {names} beside it: its values are not known")
+        raise UserError(f"{name} is in FP8, and no {names} beside it: its values are not known")
     scale_shape = _check_scale(name_of_scale(name, layout.weight_scale), entries)
     input_scale = name_of_scale(name, layout.input_scale)
     has_input_scale = input_scale in entries
     if has_input_scale and _check_scale(input_scale, entries) != scale_shape:
-        raise ValueError(f"{name}: the shapes of its two scales differ")
+        raise UserError(f"{name}: the shapes of its two scales differ")
     return Stored(name=name, layout=layout, scale_shape=scale_shape, has_input_scale=has_input_scale)
 
 
@@ -105,7 +106,7 @@ def _check_scale(name: str, entries: Mapping[str, Entry]) -> tuple[int, ...]:
     """The shape of a scale: () or (1,)."""
     entry = entries[name]
     if entry.shape not in ((), (1,)):
-        raise ValueError(f"{name} has shape {list(entry.shape)}: one scale for a tensor can be read, no rows or blocks")
+        raise UserError(f"{name} has shape {list(entry.shape)}: one scale for a tensor can be read, no rows or blocks")
     if entry.dtype not in _SCALE_DTYPES:
-        raise ValueError(f"{name} is {entry.dtype}: a scale is one of {', '.join(_SCALE_DTYPES)}")
+        raise UserError(f"{name} is {entry.dtype}: a scale is one of {', '.join(_SCALE_DTYPES)}")
     return entry.shape

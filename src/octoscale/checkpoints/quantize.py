@@ -30,6 +30,7 @@ from octoscale.layers.layouts import OWN_KEY, Layout
 from octoscale.layers.stored import check_finite_weight
 from octoscale.numerics.recipe import Operand, Recipe
 from octoscale.numerics.scaling import Constant
+from octoscale.system.errors import UserError
 from octoscale.system.lock import exclusive
 from octoscale.system.manifest import write_manifest
 from octoscale.system.terms import FILES, begin_or_resume, check_unchanged, state_of
@@ -67,11 +68,11 @@ class Export:
 
     def __post_init__(self) -> None:
         if self.recipe.weight.format != WEIGHT_FORMAT:
-            raise ValueError(
+            raise UserError(
                 f"weights in {self.recipe.weight.format}: checkpoints hold {WEIGHT_FORMAT}, leave formats= out"
             )
         if (self.activations == "static") != (self.input_bias is not None):
-            raise ValueError("static activations, and only those, need a scale_bias for each layer's input")
+            raise UserError("static activations, and only those, need a scale_bias for each layer's input")
 
 
 def quantize_checkpoint(
@@ -120,9 +121,9 @@ def quantize_checkpoint(
 def check_out(source: Path, out: Path, *, overwrite: bool) -> None:
     """ValueError or FileExistsError if `out` cannot, or may not, be written from `source`."""
     if (source / "adapter_config.json").exists():
-        raise ValueError(f"{source} holds an adapter (adapter_config.json): merge it into its base, and save that")
+        raise UserError(f"{source} holds an adapter (adapter_config.json): merge it into its base, and save that")
     if out.resolve() == source.resolve():
-        raise ValueError(f"{out} is the checkpoint that is read: choose another folder")
+        raise UserError(f"{out} is the checkpoint that is read: choose another folder")
     check_free(target(out), overwrite=overwrite)
 
 
@@ -193,7 +194,7 @@ def _quantized(
 ) -> Iterator[tuple[str, Tensor]]:
     """Codes, scale of the weight, and the scale of the input if it is static, with their names."""
     if tensor.dtype not in ops.DTYPES:
-        raise ValueError(f"{name} is {tensor.dtype}: only float32, bfloat16 and float16 weights can be quantized")
+        raise UserError(f"{name} is {tensor.dtype}: only float32, bfloat16 and float16 weights can be quantized")
     rule = Constant(biases[name]) if name in biases else export.recipe.weight.rule
     cast = ops.quantize(tensor, WEIGHT_FORMAT, rule)
     assert cast.observed is not None

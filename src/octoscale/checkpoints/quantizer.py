@@ -21,7 +21,7 @@ from octoscale.checkpoints.config import OctoscaleConfig
 from octoscale.checkpoints.headers import Stored, find_stored, name_of_scale, read_entries
 from octoscale.checkpoints.names import Saving, Target, parameters_of, renamed, shapes_in_files
 from octoscale.checkpoints.shards import report_for_files
-from octoscale.conversion.convert import ConversionReport, ModuleReport, plan, replace_linears, replace_module
+from octoscale.conversion.convert import ConversionReport, ModuleReport, preview, replace_linears, replace_module
 from octoscale.conversion.ignore import ignored
 from octoscale.conversion.plain import why_not_plain
 from octoscale.conversion.weight_reads import why_kept
@@ -32,6 +32,7 @@ from octoscale.numerics.formats import FORMATS
 from octoscale.numerics.recipe import Recipe
 from octoscale.numerics.scaling import Constant
 from octoscale.runs.scales import LayerName
+from octoscale.system.errors import UserError
 
 _CODES = frozenset(getattr(torch, fmt.torch_name) for fmt in FORMATS.values())
 
@@ -54,7 +55,7 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
         config = self.quantization_config
         known = config.activations != "static" or isinstance(config.recipe().input.rule, Constant)
         if not (self.pre_quantized or known):
-            raise ValueError("static scales need a text to be found on: octoscale quantize --activations static")
+            raise UserError("static scales need a text to be found on: octoscale quantize --activations static")
 
     def _process_model_before_weight_loading(
         self, model: PreTrainedModel, checkpoint_files: list[str] | None = None, **_: Any
@@ -72,14 +73,14 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
         shapes = {name: tuple(module.weight.shape) for name, module in linears.items()}
         found = find_stored(files, shapes, lambda names: parameters_of(model, names))
         if not found:
-            raise ValueError("config.json says that the weights are FP8, and no file holds FP8 weights")
+            raise UserError("config.json says that the weights are FP8, and no file holds FP8 weights")
         _adopt(config, getattr(model.config, OWN_KEY, None))
         if config.layout not in (layouts := _layouts(found)):
             config.layout = layouts[0]
         for module, stored in found.items():
             if config.activations == "static" and not stored.has_input_scale:
-                raise ValueError(f"{module}: config.json says that inputs have static scales, and this layer has none")
-        rows = plan(model, Recipe.amax()).modules
+                raise UserError(f"{module}: config.json says that inputs have static scales, and this layer has none")
+        rows = preview(model, Recipe.amax()).modules
         _check_served(model, [row for row in rows if row.module in found])
         self._place(model, {row: found[row.module].scale_shape for row in rows if row.module in found})
         self.filled.update(found)
@@ -91,7 +92,7 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
     def _expect_originals(self, model: PreTrainedModel, files: list[Path]) -> None:
         """Layers for what is to be quantized when it comes."""
         config = self.quantization_config
-        report = plan(model, config.recipe())
+        report = preview(model, config.recipe())
         if all(path.suffix == ".safetensors" for path in files):
             report = report_for_files(report, model, files)
         config.kept = ignored(report, shapes_in_files(model))
@@ -119,18 +120,16 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
         filled = {model.get_submodule(name) for name in self.filled}
         for path, module in model.named_modules(remove_duplicate=False):
             if module not in filled and isinstance(module, StoredLinear) and module.weight.dtype not in _CODES:
-                raise ValueError(f"{path}.weight: the files hold no tensor for it")
+                raise UserError(f"{path}.weight: the files hold no tensor for it")
             if module not in filled and is_linear(module) and module.weight.dtype in _CODES:
-                raise ValueError(  # transformers ties weights, and knows nothing of scales
+                raise UserError(  # transformers ties weights, and knows nothing of scales
                     f"{path} shares its weight with another layer, and has no scale: leave it out with skip"
                 )
             if isinstance(module, StoredLinear):
                 for name in ("weight", *module.scale_names):
                     parameter = module.get_parameter(name).requires_grad_(False)
                     if self.pre_quantized and not getattr(parameter, "_is_hf_initialized", False):
-                        raise ValueError(
-                            f"{path}.{name}: transformers found no tensor for it, by the model's own names"
-                        )
+                        raise UserError(f"{path}.{name}: transformers found no tensor for it, by the model's own names")
                 module.quantized_weight()
         setattr(model.config, OWN_KEY, self.quantization_config.own())
 
@@ -158,7 +157,7 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
                 wanted = name_of_scale(saving.name_of(f"{name}.weight"), scale)
                 if saving.name_of(f"{name}.{scale}") != wanted:
                     if saving.name_of(wanted) != wanted:
-                        raise ValueError(f"{name}: transformers would save its scale apart from its weight")
+                        raise UserError(f"{name}: transformers would save its scale apart from its weight")
                     moved[f"{name}.{scale}"] = wanted
         return {moved.get(name, name): tensor for name, tensor in model.state_dict().items()}, {}
 
@@ -196,7 +195,7 @@ def _check_served(model: PreTrainedModel, rows: Iterable[ModuleReport]) -> None:
     for row in rows:
         why = reads.get(row.module) or why_not_plain(model.get_submodule(row.module))
         if why is not None:
-            raise ValueError(f"{row.module} is in FP8 in the checkpoint, and cannot be here: {why}")
+            raise UserError(f"{row.module} is in FP8 in the checkpoint, and cannot be here: {why}")
 
 
 def _kept_in(files: Iterable[Path], rows: Iterable[ModuleReport]) -> list[str]:
@@ -211,7 +210,7 @@ def _layouts(found: Mapping[str, Stored]) -> list[str]:
     """The layouts whose names all stored weights follow."""
     names = {stored.layout.weight_scale for stored in found.values()}
     if len(names) > 1:
-        raise ValueError(f"the checkpoint mixes scales called {' and '.join(sorted(names))}")
+        raise UserError(f"the checkpoint mixes scales called {' and '.join(sorted(names))}")
     return [layout.name for layout in LAYOUTS.values() if layout.weight_scale in names]
 
 
@@ -222,4 +221,4 @@ def _adopt(config: OctoscaleConfig, words: Any) -> None:
         try:
             config.recipe()
         except ValueError as error:
-            raise ValueError(f"config.json: {OWN_KEY}.scaling is {config.scaling!r}: {error}") from error
+            raise UserError(f"config.json: {OWN_KEY}.scaling is {config.scaling!r}: {error}") from error

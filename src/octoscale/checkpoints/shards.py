@@ -15,6 +15,7 @@ from typing import Any
 from octoscale.checkpoints.headers import read_entries
 from octoscale.checkpoints.names import parameters_of
 from octoscale.conversion.convert import ConversionReport
+from octoscale.system.errors import UserError
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -33,10 +34,10 @@ def find_shards(folder: Path) -> list[Path]:
         index = json.loads(_regular(folder / INDEX).read_text(encoding="utf-8"))
         names = sorted(set(index["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ValueError(f"{folder / INDEX} is no index of shards: {type(error).__name__}: {error}") from error
+        raise UserError(f"{folder / INDEX} is no index of shards: {type(error).__name__}: {error}") from error
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
-            raise ValueError(f"{folder / INDEX} names {name!r}: a shard is a .safetensors file in the same folder")
+            raise UserError(f"{folder / INDEX} names {name!r}: a shard is a .safetensors file in the same folder")
         if not (folder / name).exists():
             raise FileNotFoundError(f"{folder / INDEX} names {name}, which is missing")
     return [_regular(folder / name) for name in names]
@@ -45,7 +46,7 @@ def find_shards(folder: Path) -> list[Path]:
 def _regular(path: Path) -> Path:
     """ValueError for a pipe, a socket, a device or a folder: to read one could take forever."""
     if not path.is_file():
-        raise ValueError(f"{path} is no regular file")
+        raise UserError(f"{path} is no regular file")
     return path
 
 
@@ -62,7 +63,7 @@ def check_complete(model: Any, shards: list[Path]) -> None:
         if name not in found and not any(pattern.search(name) for pattern in ignored)
     ]
     if missing:
-        raise ValueError(missing_text(missing, f"the checkpoint {shards[0].parent}"))
+        raise UserError(missing_text(missing, f"the checkpoint {shards[0].parent}"))
 
 
 def check_shapes(model: Any, shards: list[Path]) -> None:
@@ -77,9 +78,9 @@ def check_shapes(model: Any, shards: list[Path]) -> None:
     for name, target in parameters_of(model, entries).items():
         (entry, shard), parameter = entries[name], own[target.parameter]
         if entry.dtype.startswith(("I", "U")) and parameter.is_floating_point():
-            raise ValueError(f"{name} is {entry.dtype} in {shard}, and config.json does not say how it is scaled")
+            raise UserError(f"{name} is {entry.dtype} in {shard}, and config.json does not say how it is scaled")
         if not target.merged and entry.shape != tuple(parameter.shape):
-            raise ValueError(
+            raise UserError(
                 f"{name} has shape {list(entry.shape)} in {shard}, and by config.json it should have "
                 f"{list(parameter.shape)}: they are of different models"
             )
@@ -127,6 +128,6 @@ def weights_in(report: ConversionReport, model: Any, shards: list[Path]) -> dict
     for row in report.converted:
         full = f"{row.module}.weight"
         if full not in names:
-            raise ValueError(f"the checkpoint has no tensor {full}: it is of another model, or was fused when saved")
+            raise UserError(f"the checkpoint has no tensor {full}: it is of another model, or was fused when saved")
         found[names[full]] = row.module
     return found

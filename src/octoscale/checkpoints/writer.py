@@ -17,6 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from octoscale.system.errors import UserError
+
 #: torch's dtype -> the name in the header.
 DTYPE_NAMES: Mapping[torch.dtype, str] = {
     torch.float64: "F64",
@@ -65,7 +67,7 @@ def writing(path: Path, entries: Mapping[str, Entry]) -> Iterator[Callable[[str,
             nonlocal written
             expected, entry = waiting.pop(0) if waiting else ("no more", None)
             if (name, Entry(dtype=DTYPE_NAMES.get(tensor.dtype, "?"), shape=tuple(tensor.shape))) != (expected, entry):
-                raise ValueError(f"{path}: {name}, {tensor.dtype} {list(tensor.shape)}, but promised was {expected}")
+                raise UserError(f"{path}: {name}, {tensor.dtype} {list(tensor.shape)}, but promised was {expected}")
             if written is not None:
                 written.result()
             written = writer.submit(file.write, tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data)
@@ -74,7 +76,7 @@ def writing(path: Path, entries: Mapping[str, Entry]) -> Iterator[Callable[[str,
         if written is not None:
             written.result()
     if waiting:
-        raise ValueError(f"{path}: {len(waiting)} tensors were promised and not written, the first {waiting[0][0]}")
+        raise UserError(f"{path}: {len(waiting)} tensors were promised and not written, the first {waiting[0][0]}")
 
 
 def _header(entries: Mapping[str, Entry]) -> bytes:

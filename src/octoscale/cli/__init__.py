@@ -7,7 +7,6 @@
     bench           the commands of octoscale bench
     train           train
     ship            quantize, generate, chat
-    asked           an option that nothing would read is an error
     output          what a command prints, where its run goes, how Ctrl-C ends it
     main            the entry point
 

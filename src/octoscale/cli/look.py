@@ -9,6 +9,7 @@ from octoscale.cli.app import LOOK, app
 from octoscale.cli.options import Json, Overwrite, Words, takes
 from octoscale.cli.output import show
 from octoscale.conversion.settings import Inspection
+from octoscale.system.errors import UserError
 
 if TYPE_CHECKING:
     from octoscale.conversion.convert import ConversionReport
@@ -54,12 +55,12 @@ def models(
     from octoscale.report import terminal
 
     if (out is None) != (materialize is None):
-        raise ValueError("OUT and --materialize NAME go together: which size, and where to")
+        raise UserError("OUT and --materialize NAME go together: which size, and where to")
     if out is not None and materialize is not None:
         _materialize(materialize, out, layers, seed, overwrite, as_json)
         return
     if layers is not None:
-        raise ValueError("--layers is for --materialize")
+        raise UserError("--layers is for --materialize")
     show(named_models() if as_json else terminal.models_table(named_models()))
 
 
@@ -78,36 +79,35 @@ def inspect(words: Words[Inspection], as_json: Json = False) -> None:
     """Say of every module of a model whether it goes to FP8, in which formats, or why it stays."""
     from octoscale.numerics.recipe import Recipe, parse_scaling
 
-    plan = words.settings()
-    recipe = parse_scaling(plan.scaling, plan.formats, plan.skip)
+    settings = words.settings()
+    recipe = parse_scaling(settings.scaling, settings.formats, settings.skip)
     if not isinstance(recipe, Recipe):
-        raise ValueError(f"scaling {plan.scaling} is no FP8: there is nothing to inspect")
-    report, num_fp8, not_run = _inspected(plan, recipe)
+        raise UserError(f"scaling {settings.scaling} is no FP8: there is nothing to inspect")
+    report, num_fp8, not_run = _inspected(settings, recipe)
     if as_json:
-        show(report.to_json() | ({"not_run": not_run} if plan.run else {}))
+        show(report.to_json() | ({"not_run": not_run} if settings.run else {}))
         return
     show(str(report))
-    if plan.run:
+    if settings.run:
         named = f"; not called (experts may get no token, a text runs no picture): {', '.join(not_run)}"
         show(f"{num_fp8 - len(not_run)} of {num_fp8} FP8 layers ran{named * bool(not_run)}")
 
 
-def _inspected(plan: Inspection, recipe: "Recipe") -> "tuple[ConversionReport, int, list[str]]":
+def _inspected(settings: Inspection, recipe: "Recipe") -> "tuple[ConversionReport, int, list[str]]":
     """The report; with --run also how many layers are FP8, and those of them that a call of the model does not reach.
 
     A checkpoint in FP8 runs as it is, and the report says what would become of such a model.
     """
-    from octoscale.conversion.convert import convert
-    from octoscale.conversion.convert import plan as preview
+    from octoscale.conversion.convert import convert, preview
     from octoscale.conversion.record import fp8_layers
     from octoscale.conversion.trial import layers_not_run
     from octoscale.models.loading import is_stored, load, skeleton
 
-    if not plan.run:
-        return preview(skeleton(plan.model), recipe), 0, []
-    loaded = load(plan.model).model
-    stored = is_stored(plan.model)
-    report = preview(skeleton(plan.model), recipe) if stored else convert(loaded, recipe)
+    if not settings.run:
+        return preview(skeleton(settings.model), recipe), 0, []
+    loaded = load(settings.model).model
+    stored = is_stored(settings.model)
+    report = preview(skeleton(settings.model), recipe) if stored else convert(loaded, recipe)
     return report, len(fp8_layers(loaded)), layers_not_run(loaded)
 
 
@@ -123,6 +123,6 @@ def report(
     if len(runs) == 1:
         showing.show(runs[0], as_json=as_json, module=module)
     elif module is not None:
-        raise ValueError("--module is for the figures of one run")
+        raise UserError("--module is for the figures of one run")
     else:
         showing.compare(runs, as_json=as_json)

@@ -7,7 +7,7 @@
 
 `takes` gives the function the signature that typer reads: a positional argument or an option for each field, the
 settings' own before those that they inherit, then the command's own parameters. What was typed is told apart from what
-is a default, so that a preset can come between, and so that an option that nothing would read is an error (asked.py).
+is a default, so that a preset can come between, and so that an option that nothing would read is an error.
 """
 
 import inspect
@@ -19,7 +19,7 @@ from typing import Annotated, Any, Generic, TypeVar, get_origin, get_type_hints
 
 import typer
 
-from octoscale.system.settings import help_of
+from octoscale.system.settings import check_typed, help_of
 
 S = TypeVar("S")
 
@@ -40,9 +40,11 @@ class Words(Generic[S]):
     values: dict[str, Any]
     typed: frozenset[str]
 
-    def settings(self) -> S:
-        """The settings. ValueError, in the words of the settings' own checks."""
-        return self.kind(**self.values)
+    def settings(self, **changed: Any) -> S:
+        """The settings, with what comes between, a preset say. UserError for what they refuse or would not read."""
+        settings = self.kind(**{**self.values, **changed})
+        check_typed(settings, self.typed)
+        return settings
 
 
 def takes(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -34,13 +34,13 @@ def quantize(
     from octoscale.models.export import run_quantization
     from octoscale.report import terminal
 
-    plan = words.settings()
+    settings = words.settings()
     keep_freed_memory()
     with (
         interruptible(lambda: "interrupted; --resume goes on"),
         terminal.bytes_bar(terminal.PlainConsole(stderr=True)) as progress,
     ):
-        done = run_quantization(plan, out, resume=resume, overwrite=overwrite, progress=progress)
+        done = run_quantization(settings, out, resume=resume, overwrite=overwrite, progress=progress)
     show(done if as_json else terminal.facts_table(done))
 
 
@@ -48,17 +48,17 @@ def quantize(
 @takes(Generation)
 def generate(words: Words[Generation], as_json: Json = False) -> None:
     """Go on with a text, in FP8: each token is printed when it comes."""
-    plan = words.settings()
-    writer = _writer(plan)
-    ids = writer.encode(plan.prompt)
-    writer.check_room(ids, plan)
+    settings = words.settings()
+    writer = _writer(settings)
+    ids = writer.encode(settings.prompt)
+    writer.check_room(ids, settings)
     sys.stderr.write(f"{printable(writer.describe)}\n")
     start = time.perf_counter()
     with interruptible(lambda: "\ninterrupted"):
-        new = writer.write(ids, plan, _nothing if as_json else _emit)
+        new = writer.write(ids, settings, _nothing if as_json else _emit)
     seconds = time.perf_counter() - start
     if as_json:
-        facts = {"model": plan.model, "scaling": writer.scaling, "prompt": plan.prompt, "text": new.text}
+        facts = {"model": settings.model, "scaling": writer.scaling, "prompt": settings.prompt, "text": new.text}
         done = {"new_tokens": len(new.ids), "seconds": seconds, "fusion": str(writer.fusion), "pages": writer.pages}
         show(facts | done)
         return
@@ -72,23 +72,29 @@ def generate(words: Words[Generation], as_json: Json = False) -> None:
 @takes(Chat)
 def chat(words: Words[Chat]) -> None:
     """Talk with a model, in FP8: a line is a turn; an empty line or Ctrl-D ends."""
-    plan = words.settings()
-    writer = _writer(plan)
+    settings = words.settings()
+    writer = _writer(settings)
     turns: list[dict[str, str]] = []
     writer.encode_chat([{"role": "user", "content": "?"}])
     sys.stderr.write(f"{printable(writer.describe)}\n")
     with interruptible(lambda: "\ninterrupted"):
         while line := _ask():
             turns.append({"role": "user", "content": line})
-            reply = writer.write(writer.encode_chat(turns), plan, _emit)
+            reply = writer.write(writer.encode_chat(turns), settings, _emit)
             turns.append({"role": "assistant", "content": reply.text})
             sys.stdout.write("\n")
 
 
-def _writer(plan: Writing) -> "Writer":
+def _writer(settings: Writing) -> "Writer":
     from octoscale.inference.generate import Writer
 
-    return Writer(plan.model, plan.scaling, plan.activations, fp8_head=plan.fp8_head, huge_pages=plan.huge_pages)
+    return Writer(
+        settings.model,
+        settings.scaling,
+        settings.activations,
+        fp8_head=settings.fp8_head,
+        huge_pages=settings.huge_pages,
+    )
 
 
 def _ask() -> str:

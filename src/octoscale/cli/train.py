@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from octoscale.cli.app import TRAIN, app
-from octoscale.cli.asked import check_training
 from octoscale.cli.options import Json, Out, Overwrite, Resume, Words, takes
 from octoscale.cli.output import interruptible, run_folder, say, show
+from octoscale.system.errors import UserError
 from octoscale.system.heap import keep_freed_memory
 from octoscale.training.settings import Training, with_preset
 
@@ -27,25 +27,24 @@ def train(
 ) -> None:
     """Train or fine-tune a language model or a classifier, in FP8 or not, and record every scale and gradient."""
     if resume and (out is None or overwrite):
-        raise ValueError("--resume goes on with the run that --out names" + (", not --overwrite" if overwrite else ""))
-    plan = words.settings() if preset is None else Training(**with_preset(preset, words.values, words.typed))
-    check_training(words.typed, plan)
-    _train(plan, run_folder(out, "train"), overwrite, resume, as_json)
+        raise UserError("--resume goes on with the run that --out names" + (", not --overwrite" if overwrite else ""))
+    settings = words.settings(**({} if preset is None else with_preset(preset, words.values, words.typed)))
+    _train(settings, run_folder(out, "train"), overwrite, resume, as_json)
 
 
-def _train(plan: Training, folder: Path, overwrite: bool, resume: bool, as_json: bool) -> None:
+def _train(settings: Training, folder: Path, overwrite: bool, resume: bool, as_json: bool) -> None:
     """Run a training with a bar of its steps, then show what was reached."""
     from octoscale.report import terminal
     from octoscale.training.run import run_training
 
     keep_freed_memory()
-    say(f"loading {plan.model}; the run goes to {folder}")
+    say(f"loading {settings.model}; the run goes to {folder}")
     console = terminal.PlainConsole(stderr=True)
     with (
         interruptible(lambda: f"interrupted; what was recorded until now: {folder}"),
-        terminal.step_bar(console, plan.steps) as progress,
+        terminal.step_bar(console, settings.steps) as progress,
     ):
-        run = run_training(plan, folder, overwrite=overwrite, go_on=resume, progress=progress)
+        run = run_training(settings, folder, overwrite=overwrite, go_on=resume, progress=progress)
     summary = run.read_json(run.summary)
     show({**summary, "run": str(run.path)} if as_json else terminal.training_table(summary))
     if not as_json:

@@ -29,6 +29,7 @@ from octoscale.layers.origin import is_linear
 from octoscale.numerics.formats import ROLES
 from octoscale.numerics.recipe import Recipe
 from octoscale.runs.scales import LayerName
+from octoscale.system.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,7 @@ def convert(model: nn.Module, recipe: Recipe) -> ConversionReport:
     Raises ValueError, and changes nothing, if the model is converted already, if a skip pattern matches no linear
     layer (near names are listed), or if no layer would be converted.
     """
-    report = plan(model, recipe)
+    report = preview(model, recipe)
     replace_linears(model, report.converted, lambda module, name: to_fp8(module, name, recipe))
     return report
 
@@ -127,16 +128,16 @@ def forget_casts(model: nn.Module) -> None:
         layer.fp8.runtime.weight = (None, None)
 
 
-def plan(model: nn.Module, recipe: Recipe) -> ConversionReport:
+def preview(model: nn.Module, recipe: Recipe) -> ConversionReport:
     """What `convert` would do, without doing it; raises as `convert`. Works without weights too (device meta).
 
     `octoscale quantize` does the same with the weights of a checkpoint.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     if any(isinstance(module, Fp8Linear) for module in modules.values()):
-        raise ValueError("this model is in FP8 already: octoscale.revert(model) first")
+        raise UserError("this model is in FP8 already: octoscale.revert(model) first")
     if is_linear(model):
-        raise ValueError(
+        raise UserError(
             f"a {type(model).__name__} cannot be replaced in itself: put it into a model, nn.Sequential(it)"
         )
     _check_patterns(recipe.skip, [name for name, module in modules.items() if is_linear(module)])
@@ -162,7 +163,7 @@ def plan(model: nn.Module, recipe: Recipe) -> ConversionReport:
     report = ConversionReport(recipe=recipe, modules=tuple(rows))
     if not report.converted:
         why = "; ".join(sorted({row.reason for row in rows})) or "it has no linear layer"
-        raise ValueError(f"nothing to convert in this {type(model).__name__}: {why}")
+        raise UserError(f"nothing to convert in this {type(model).__name__}: {why}")
     return report
 
 
@@ -194,7 +195,7 @@ def _check_patterns(patterns: tuple[str, ...], names: list[str]) -> None:
         if not any(_matches(pattern, name) for name in names):
             near = difflib.get_close_matches(pattern, sorted({*names, *_leaves(names)}), n=4, cutoff=0.4)
             hint = ", ".join(near or sorted(set(_leaves(names)))[:8])
-            raise ValueError(f"skip pattern {pattern!r} matches no linear layer; near names: {hint}")
+            raise UserError(f"skip pattern {pattern!r} matches no linear layer; near names: {hint}")
 
 
 def _leaves(names: list[str]) -> Iterator[str]:

@@ -21,6 +21,7 @@ from octoscale.layers.stored import StoredLinear, to_stored
 from octoscale.numerics.recipe import Recipe
 from octoscale.runs.scales import LayerName
 from octoscale.system import heap
+from octoscale.system.errors import UserError
 
 _LAYOUT = get_layout("compressed-tensors")
 
@@ -50,12 +51,12 @@ def put_head_in_fp8(model: PreTrainedModel) -> str:
     name, head = _find(model, model.get_output_embeddings())
     reason = _why_not(head)
     if reason is not None:
-        raise ValueError(f"{name or type(model).__name__} cannot be in FP8: {reason}")
+        raise UserError(f"{name or type(model).__name__} cannot be in FP8: {reason}")
     assert isinstance(head, nn.Linear)
     shared_name, shared = _find(model, model.get_input_embeddings())
     is_tied = isinstance(shared, nn.Module) and shared.weight is head.weight
     if is_tied and type(shared) is not nn.Embedding:
-        raise ValueError(f"{name} cannot be in FP8: its weight is shared with a {type(shared).__name__}")
+        raise UserError(f"{name} cannot be in FP8: its weight is shared with a {type(shared).__name__}")
     recipe = Recipe.amax()
     layer_name = LayerName(module=name, layer=None, kind="other")
     stored = to_stored(head, layer_name, recipe, _LAYOUT, "none", _LAYOUT.scale_shape)
@@ -91,4 +92,4 @@ def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
 
 
 def _refuse(*_: Any) -> None:
-    raise ValueError("a model whose head was put into FP8 is for inference only: load it again to save it")
+    raise UserError("a model whose head was put into FP8 is for inference only: load it again to save it")

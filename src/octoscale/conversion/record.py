@@ -16,6 +16,7 @@ from torch import nn
 from octoscale.layers.linear import Fp8Linear
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import Recorder, run_header
+from octoscale.system.errors import UserError
 from octoscale.system.lock import exclusive_run
 
 #: Several threads may begin to record to a folder that is no run yet.
@@ -42,7 +43,7 @@ def record(
     """
     layers = fp8_layers(model)
     if any(layer.fp8.runtime.recorder is not None for layer in layers):
-        raise ValueError("this model is being recorded already: leave the other record() block first")
+        raise UserError("this model is being recorded already: leave the other record() block first")
     recipe = layers[0].fp8.recipe
     with exclusive_run(folder, join=True):
         with _creating:
@@ -70,5 +71,5 @@ def fp8_layers(model: nn.Module) -> list[Fp8Linear]:
     """The FP8 layers of a model; ValueError if it has none."""
     layers = [module for module in model.modules() if isinstance(module, Fp8Linear)]
     if not layers:
-        raise ValueError("this model has no FP8 layer: call octoscale.convert(model, recipe) first")
+        raise UserError("this model has no FP8 layer: call octoscale.convert(model, recipe) first")
     return layers

@@ -12,6 +12,7 @@ from torch import nn
 
 from octoscale.layers.linear import Fp8Linear
 from octoscale.numerics.scaling import Delayed
+from octoscale.system.errors import UserError
 
 
 def fp8_state(model: nn.Module) -> dict[str, Any]:
@@ -28,10 +29,10 @@ def load_fp8_state(model: nn.Module, state: dict[str, Any]) -> None:
     layers = {layer.fp8.name.module: layer for layer in _layers(model)}
     recipe = repr(next(iter(layers.values())).fp8.recipe) if layers else None
     if recipe != state.get("recipe"):
-        raise ValueError(f"this FP8 state is of another recipe: {state.get('recipe')}, and the model has {recipe}")
+        raise UserError(f"this FP8 state is of another recipe: {state.get('recipe')}, and the model has {recipe}")
     unknown = sorted(set(state.get("histories", {})) - set(layers))
     if unknown:
-        raise ValueError(f"this FP8 state is of another model: it knows a layer {unknown[0]}")
+        raise UserError(f"this FP8 state is of another model: it knows a layer {unknown[0]}")
     for name, past in state.get("histories", {}).items():
         layer = layers[name]
         rules = {role: layer.fp8.recipe.operand(role).rule for role in past}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from octoscale.layers.linear import Fp8Linear
+from octoscale.system.errors import UserError
 
 _TOKENS, _SAMPLES = 32, 16_000
 
@@ -56,7 +57,7 @@ def _few_inputs(model: Any) -> dict[str, Tensor]:
     elif main == "input_ids":
         inputs[main] = _tokens(model)
     else:
-        raise ValueError(f"a {type(model).__name__} takes {main or 'what nothing says'}: give it inputs to run on")
+        raise UserError(f"a {type(model).__name__} takes {main or 'what nothing says'}: give it inputs to run on")
     inputs = {name: x.to(model.dtype) if x.is_floating_point() else x for name, x in inputs.items()}
     if getattr(config, "is_encoder_decoder", False):
         inputs["decoder_input_ids"] = _tokens(model)

@@ -17,14 +17,16 @@ import torch
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
-from octoscale.checkpoints.hf import OctoscaleConfig
+from octoscale.checkpoints.config import OctoscaleConfig
 from octoscale.conversion.head import put_head_in_fp8
 from octoscale.inference.fuse import fuse
 from octoscale.inference.huge_pages import gather_huge_pages
 from octoscale.inference.settings import Sampling as Sampling
 from octoscale.models import loading
+from octoscale.models.quiet import quietly
 from octoscale.models.texts import embeddings_of, positions_of
 from octoscale.numerics.formats import PRECISIONS, STORED
+from octoscale.system.errors import UserError
 
 DEFAULT_SCALING, DEFAULT_ACTIVATIONS = "amax", "dynamic"
 
@@ -72,7 +74,7 @@ class Writer:
         self._model = self._loaded.model
         loading.check_causal(self._model, spec)
         if self._loaded.encode is None:
-            raise ValueError(f"{self._loaded.note}; without it, {spec} cannot read a prompt")
+            raise UserError(f"{self._loaded.note}; without it, {spec} cannot read a prompt")
         self._head = f"{put_head_in_fp8(self._model)}; " if fp8_head else ""
         self.pages = gather_huge_pages(self._model) if huge_pages else "weights where they were loaded"
         self.fusion = fuse(self._model)
@@ -91,26 +93,28 @@ class Writer:
         wishes += [n for n in ("prompt_lookup_num_tokens", "assistant_early_exit") if getattr(config, n, None)]
         return f"; one text is written, whatever generation_config says of {', '.join(wishes)}" if wishes else ""
 
+    @quietly()
     def encode(self, text: str) -> list[int]:
         """The ids of a prompt. ValueError if there is none, or one that the model has no embedding for."""
         tokenizer, encode = self._loaded.tokenizer, self._loaded.encode
         assert encode is not None
         ids = encode(text) if tokenizer is None else list(tokenizer(text).input_ids)
         if not ids:
-            raise ValueError("the prompt is empty")
+            raise UserError("the prompt is empty")
         embeddings = embeddings_of(self._model)
         if max(ids) >= embeddings:
-            raise ValueError(
+            raise UserError(
                 f"the prompt holds token {max(ids)}, and {self._loaded.name} knows {embeddings} tokens only: "
                 "the tokenizer is another model's"
             )
         return ids
 
+    @quietly()
     def encode_chat(self, turns: list[dict[str, str]]) -> list[int]:
         """The ids of a conversation, [{"role": "user", "content": ...}, ...], as the model was taught to read one."""
         tokenizer = self._loaded.tokenizer
         if tokenizer is None or tokenizer.chat_template is None:
-            raise ValueError(
+            raise UserError(
                 f"{self._loaded.name} has no chat template: it was not taught to chat; use octoscale generate"
             )
         return list(tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False))
@@ -120,13 +124,13 @@ class Writer:
         room = positions_of(self._model)
         if room is not None and len(ids) + sampling.max_new_tokens > room:
             wanted = f"{len(ids)} tokens and {sampling.max_new_tokens} new ones"
-            raise ValueError(f"{wanted} are more than the {room} that {self._loaded.name} can read")
+            raise UserError(f"{wanted} are more than the {room} that {self._loaded.name} can read")
 
     def write(self, ids: list[int], sampling: Sampling, emit: Callable[[str], object]) -> Continuation:
         """What follows `ids`; `emit` gets their text, piece by piece, as soon as it stands."""
         self.check_room(ids, sampling)
-        torch.manual_seed(sampling.seed)
-        with torch.no_grad():
+        with torch.no_grad(), quietly(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(sampling.seed)
             out = self._model.generate(
                 torch.tensor([ids]),
                 attention_mask=torch.ones(1, len(ids), dtype=torch.long),
@@ -230,10 +234,10 @@ def choose_scaling(spec: str, scaling: str | None) -> str:
     """The scaling to use: `stored` if the checkpoint is FP8, else the one asked for. ValueError if both is wanted."""
     if not loading.is_stored(spec):
         if scaling == STORED:
-            raise ValueError(f"{spec} holds no FP8 weights with scales: leave --scaling out, or octoscale quantize it")
+            raise UserError(f"{spec} holds no FP8 weights with scales: leave --scaling out, or octoscale quantize it")
         return DEFAULT_SCALING if scaling is None else scaling
     if scaling not in (None, STORED):
-        raise ValueError(f"{spec} holds FP8 weights with their scales already: leave --scaling out")
+        raise UserError(f"{spec} holds FP8 weights with their scales already: leave --scaling out")
     return STORED
 
 
@@ -246,5 +250,5 @@ def choose_activations(spec: str, scaling: str, activations: str | None) -> str:
         return DEFAULT_ACTIVATIONS if activations is None else activations
     if activations is not None:
         why = "holds FP8 weights and says what becomes of activations" if scaling == STORED else f"runs in {scaling}"
-        raise ValueError(f"{spec} {why}: leave --activations out")
+        raise UserError(f"{spec} {why}: leave --activations out")
     return DEFAULT_ACTIVATIONS

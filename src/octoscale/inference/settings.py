@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from octoscale.conversion.settings import Head, Subject
+from octoscale.system.errors import UserError
 from octoscale.system.settings import setting
 
 
@@ -18,9 +19,9 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
-            raise ValueError(f"{self.max_new_tokens} new tokens: at least 1")
+            raise UserError(f"{self.max_new_tokens} new tokens: at least 1")
         if self.temperature < 0 or not 0 < self.top_p <= 1:
-            raise ValueError(f"temperature {self.temperature}, top_p {self.top_p}: at least 0, and within 0..1")
+            raise UserError(f"temperature {self.temperature}, top_p {self.top_p}: at least 0, and within 0..1")
 
     def options(self) -> dict[str, Any]:
         """In the words of transformers' generate."""

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+from octoscale.system.errors import UserError
+
 #: Under this key of config.json stands what the layouts of others have no word for.
 OWN_KEY = "octoscale"
 
@@ -68,7 +70,7 @@ def _hf_fp8(kept: Sequence[str], activations: str) -> dict[str, Any]:
 
 def _scheme(layout: str, activations: str) -> str:
     if activations == "none":
-        raise ValueError(f"the layout {layout} has no weight-only form: --activations dynamic or static")
+        raise UserError(f"the layout {layout} has no weight-only form: --activations dynamic or static")
     return activations
 
 
@@ -99,7 +101,7 @@ LAYOUTS: Mapping[str, Layout] = {
 def get_layout(name: str) -> Layout:
     """The layout of that name. ValueError for an unknown one."""
     if name not in LAYOUTS:
-        raise ValueError(f"unknown layout {name!r}: one of {', '.join(LAYOUTS)}")
+        raise UserError(f"unknown layout {name!r}: one of {', '.join(LAYOUTS)}")
     return LAYOUTS[name]
 
 

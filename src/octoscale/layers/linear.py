@@ -32,6 +32,7 @@ from octoscale.layers.origin import is_conv1d
 from octoscale.layers.state import LayerState
 from octoscale.numerics.recipe import Recipe
 from octoscale.runs.scales import LayerName
+from octoscale.system.errors import UserError
 
 _WHY_EAGER = "octoscale records this layer, or its scaling is delayed: what it notes is not in a graph"
 
@@ -93,7 +94,7 @@ class Fp8Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """`x @ w + bias` with FP8 operands; see the top of this file."""
         if x.shape[-1:] != (self.in_features,):
-            raise ValueError(f"{self.fp8.name.module}: takes inputs [..., {self.in_features}], not {list(x.shape)}")
+            raise UserError(f"{self.fp8.name.module}: takes inputs [..., {self.in_features}], not {list(x.shape)}")
         dtype = x.dtype
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)

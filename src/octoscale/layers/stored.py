@@ -30,6 +30,7 @@ from octoscale.numerics.formats import get_format
 from octoscale.numerics.recipe import Operand, Recipe
 from octoscale.numerics.scaling import MAX_SCALE_BIAS, MIN_SCALE_BIAS, Constant
 from octoscale.runs.scales import LayerName
+from octoscale.system.errors import UserError
 
 #: Values of codes with a smaller scale_bias are exactly bfloat16, in half of float32's memory.
 _SAFE_BIAS = 100
@@ -190,18 +191,18 @@ def scale_parameter(
 def check_finite_weight(name: str, amax: Tensor) -> None:
     """ValueError naming a weight whose amax is not finite: its scale would flush every finite value."""
     if not math.isfinite(amax.item()):
-        raise ValueError(f"{name} holds infinity or NaN: no scale fits it; mend the checkpoint, or keep it with skip")
+        raise UserError(f"{name} holds infinity or NaN: no scale fits it; mend the checkpoint, or keep it with skip")
 
 
 def split_scale(scale: Tensor, what: str) -> tuple[int, float]:
     """scale_bias and factor of a scale of one value. ValueError naming `what` unless it is positive and finite."""
     if scale.numel() != 1:
-        raise ValueError(f"{what} has shape {list(scale.shape)}: one scale for a tensor can be read, no rows or blocks")
+        raise UserError(f"{what} has shape {list(scale.shape)}: one scale for a tensor can be read, no rows or blocks")
     value = float(scale.item())
     if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{what} is {value}: a scale is a positive, finite number; the checkpoint is damaged")
+        raise UserError(f"{what} is {value}: a scale is a positive, finite number; the checkpoint is damaged")
     mantissa, exponent = math.frexp(value)
     bias = 1 - exponent
     if not MIN_SCALE_BIAS <= bias <= MAX_SCALE_BIAS:
-        raise ValueError(f"{what} is {value}: outside of 2**{-MAX_SCALE_BIAS}..2**{-MIN_SCALE_BIAS}")
+        raise UserError(f"{what} is {value}: outside of 2**{-MAX_SCALE_BIAS}..2**{-MIN_SCALE_BIAS}")
     return bias, 2 * mantissa

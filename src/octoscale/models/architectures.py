@@ -12,6 +12,7 @@ import transformers
 from transformers.models.auto import modeling_auto as auto
 
 from octoscale.checkpoints.shards import missing_text
+from octoscale.system.errors import UserError
 
 #: Tables of transformers whose models read a text and predict its next token. Pictures beside it are no must.
 _CAUSAL = (
@@ -81,7 +82,7 @@ def check_loaded(model: Any, info: Mapping[str, Any], config: Any, *, is_new_hea
     if missing and is_new_head:
         missing &= _names_of_saved(model, config)
     if missing:
-        raise ValueError(missing_text(sorted(missing)))
+        raise UserError(missing_text(sorted(missing)))
     surplus = sorted(info["unexpected_keys"])
     if not surplus or is_new_head:
         return ""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from octoscale.models.loading import LoadedModel
 from octoscale.models.texts import embeddings_of
+from octoscale.system.errors import UserError
 
 #: Ids of one example: `input_ids`, and `token_type_ids` where tokenizer and model both know them.
 Ids = dict[str, Tensor]
@@ -52,14 +53,14 @@ def choose_filling(loaded: LoadedModel) -> Filling:
 def make_reader(loaded: LoadedModel, window: int) -> Callable[[Sequence[str]], Ids]:
     """What turns one or two texts into ids, at most `window` of them. ValueError if special tokens alone fill that."""
     if loaded.encode is None:
-        raise ValueError(f"{loaded.note}; without it, {loaded.name} cannot read a text")
+        raise UserError(f"{loaded.note}; without it, {loaded.name} cannot read a text")
     if loaded.tokenizer is None:
         encode = loaded.encode
         return lambda texts: {"input_ids": torch.tensor(encode("\n".join(texts))[:window], dtype=torch.int64)}
     tokenizer = copy.deepcopy(loaded.tokenizer)  # a fast one remembers that it is to cut off, and would be saved so
     of_one, of_two = (tokenizer.num_special_tokens_to_add(pair=pair) for pair in (False, True))
     if window <= of_two:
-        raise ValueError(f"a window of {window} tokens has no room beside {of_two} special tokens: raise --window")
+        raise UserError(f"a window of {window} tokens has no room beside {of_two} special tokens: raise --window")
     keys = {"input_ids", "token_type_ids"} & {"input_ids", *inspect.signature(loaded.model.forward).parameters}
 
     def read(texts: Sequence[str]) -> Ids:

@@ -4,6 +4,8 @@ import struct
 
 from safetensors import SafetensorError
 
+from octoscale.system.errors import UserError
+
 #: What reading a broken or foreign checkpoint raises, in torch, transformers, gguf and safetensors.
 READ_ERRORS = (
     OSError,
@@ -21,7 +23,7 @@ READ_ERRORS = (
 )
 
 
-class ModelError(ValueError):
+class ModelError(UserError):
     """A MODEL argument cannot be resolved or read; the message names the argument and the remedy."""
 
 

@@ -7,13 +7,16 @@ from octoscale.checkpoints.calibrate import calibrate
 from octoscale.checkpoints.quantize import Export, Progress, check_out, quantize_checkpoint, state_of_source
 from octoscale.checkpoints.settings import Quantization
 from octoscale.checkpoints.shards import check_shapes, find_shards, report_for_files, surplus_in
-from octoscale.conversion.convert import ConversionReport, plan
+from octoscale.conversion.convert import ConversionReport, preview
 from octoscale.layers.layouts import get_layout
 from octoscale.models import loading, texts
+from octoscale.models.quiet import quietly
 from octoscale.numerics.recipe import Recipe, parse_scaling
 from octoscale.numerics.scaling import Constant
+from octoscale.system.errors import UserError
 
 
+@quietly()
 def run_quantization(
     words: Quantization,
     out: Path,
@@ -27,22 +30,22 @@ def run_quantization(
     Raises ValueError or OSError, naming the remedy, for anything that cannot be had; then there is no `out`.
     """
     if resume and overwrite:
-        raise ValueError("--resume goes on with what a stopped run left, --overwrite begins again: choose one of them")
+        raise UserError("--resume goes on with what a stopped run left, --overwrite begins again: choose one of them")
     recipe = parse_scaling(words.scaling, skip=words.skip)
     if not isinstance(recipe, Recipe):
-        raise ValueError(f"scaling {words.scaling} is no FP8: there is nothing to quantize")
+        raise UserError(f"scaling {words.scaling} is no FP8: there is nothing to quantize")
     layout = get_layout(words.layout)
     source = loading.checkpoint_folder(words.model)
     if loading.is_stored(words.model):
-        raise ValueError(f"{words.model} holds FP8 weights with their scales already: quantize what it was made from")
+        raise UserError(f"{words.model} holds FP8 weights with their scales already: quantize what it was made from")
     check_out(source, out, overwrite=overwrite)
     state = state_of_source(source)
     model = loading.skeleton(words.model)
     shards = find_shards(source)
     check_shapes(model, shards)
-    report = report_for_files(plan(model, recipe), model, shards)
+    report = report_for_files(preview(model, recipe), model, shards)
     if not report.converted:
-        raise ValueError(f"{words.model}: no weight that could be FP8 lies in its files as the model has it")
+        raise UserError(f"{words.model}: no weight that could be FP8 lies in its files as the model has it")
     export = Export(
         recipe=recipe,
         layout=layout,
@@ -61,13 +64,13 @@ def run_quantization(
 def _input_bias(words: Quantization, recipe: Recipe) -> dict[str, int]:
     """A static scale for each layer: the constant, or what a text calls for."""
     if isinstance(recipe.input.rule, Constant):
-        report = plan(loading.skeleton(words.model), recipe)
+        report = preview(loading.skeleton(words.model), recipe)
         return {row.module: recipe.input.rule.bias for row in report.converted}
     text = texts.read_text(words.calibrate)
     loaded = loading.load(words.model)
     loading.check_causal(loaded.model, words.model)
     if loaded.encode is None:
-        raise ValueError(f"{loaded.note}; without it, {words.model} cannot read a calibration text")
+        raise UserError(f"{loaded.note}; without it, {words.model} cannot read a calibration text")
     texts.check_window(words.window, loaded.model)
     window, source = words.window, str(words.calibrate)
     windows = texts.token_windows(text, loaded.encode, window=window, num_tokens=words.tokens, source=source)

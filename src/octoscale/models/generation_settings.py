@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from octoscale.checkpoints.folder import GENERATION_CONFIG, read_object
+from octoscale.system.errors import UserError
 
 _LARGEST = 2**31
 
@@ -62,4 +63,4 @@ def check_generation_settings(folder: Path) -> None:
         if value is not None and key in _KIND_OF:
             is_kind, kind = _KINDS[_KIND_OF[key]]
             if not is_kind(value):
-                raise ValueError(f"{path}: {key} is {value!r:.60}: it should be {kind}")
+                raise UserError(f"{path}: {key} is {value!r:.60}: it should be {kind}")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from octoscale.models.hub import load_hub_data
+from octoscale.system.errors import UserError
 
 #: Labeled texts of the hub: task -> text columns, and the split for validation.
 HUB_TASKS = {
@@ -45,7 +46,7 @@ class LabeledTexts:
         """All but the last part, and the last part. ValueError if one of them would be empty."""
         size = max(1, round(len(self.parts) * share))
         if len(self.parts) <= size:
-            raise ValueError(f"{len(self.parts)} labeled example: training needs one and validation another")
+            raise UserError(f"{len(self.parts)} labeled example: training needs one and validation another")
         return self._part(slice(None, -size)), self._part(slice(-size, None))
 
     def _part(self, part: slice) -> "LabeledTexts":
@@ -61,16 +62,16 @@ def read_labeled(
     or ValueError, naming the line, for what cannot be read.
     """
     if limit is not None and limit < 1:
-        raise ValueError(f"examples={limit}: must be at least 1")
+        raise UserError(f"examples={limit}: must be at least 1")
     rows = list(islice(_from_hub(task, validation) if task in HUB_TASKS else _from_file(Path(task)), limit))
     if not rows:
-        raise ValueError(f"{task} holds no labeled example")
+        raise UserError(f"{task} holds no labeled example")
     known = classes or tuple(sorted({label for _, _, label in rows}, key=_order))
     if len(known) < 2:
-        raise ValueError(f"all examples of {task} have the label {known[0]}: a classifier needs two classes")
+        raise UserError(f"all examples of {task} have the label {known[0]}: a classifier needs two classes")
     for where, _, label in rows:
         if label not in known:
-            raise ValueError(f"{where}: the label {label!r} is none of the classes {', '.join(known)}")
+            raise UserError(f"{where}: the label {label!r} is none of the classes {', '.join(known)}")
     indices = {label: index for index, label in enumerate(known)}
     return LabeledTexts(
         parts=[parts for _, parts, _ in rows], labels=[indices[label] for _, _, label in rows], classes=known
@@ -90,22 +91,22 @@ def _from_hub(task: str, validation: bool) -> Iterator[_Row]:
 
 def _from_file(path: Path) -> Iterator[_Row]:
     if path.suffix not in (".tsv", ".jsonl"):
-        raise ValueError(f"unknown task {str(path)!r}: name one of {', '.join(HUB_TASKS)}, or a file .tsv or .jsonl")
+        raise UserError(f"unknown task {str(path)!r}: name one of {', '.join(HUB_TASKS)}, or a file .tsv or .jsonl")
     if not path.is_file():
         raise FileNotFoundError(f"no such task file: {path}")
     try:
         lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+        raise UserError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
     for number, row in _tsv(path, lines) if path.suffix == ".tsv" else _json_lines(path, lines):
         where = f"{path} line {number}"
         columns = [key for key in row if key != "label"]
         if "label" not in row or len(columns) not in (1, 2):
-            raise ValueError(f"{where}: needs a column label and one or two of text, not {', '.join(row) or 'none'}")
+            raise UserError(f"{where}: needs a column label and one or two of text, not {', '.join(row) or 'none'}")
         if not all(isinstance(row[column], str) for column in columns):
-            raise ValueError(f"{where}: {' and '.join(columns)} must be text")
+            raise UserError(f"{where}: {' and '.join(columns)} must be text")
         if not isinstance(row["label"], str | int) or str(row["label"]) == "":
-            raise ValueError(f"{where}: the label {row['label']!r} is neither text nor a whole number")
+            raise UserError(f"{where}: the label {row['label']!r} is neither text nor a whole number")
         yield where, tuple(row[column] for column in columns), str(row["label"])
 
 
@@ -115,7 +116,7 @@ def _tsv(path: Path, lines: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(lines[1:], start=2):
         fields = line.split("\t")
         if len(fields) != len(header):
-            raise ValueError(f"{path} line {number}: {len(fields)} fields, and the header names {len(header)}")
+            raise UserError(f"{path} line {number}: {len(fields)} fields, and the header names {len(header)}")
         yield number, dict(zip(header, fields, strict=True))
 
 
@@ -125,9 +126,9 @@ def _json_lines(path: Path, lines: list[str]) -> Iterator[tuple[int, dict[str, A
             try:
                 row = json.loads(line)
             except json.JSONDecodeError as error:
-                raise ValueError(f"{path} line {number} is not JSON: {error.msg}") from error
+                raise UserError(f"{path} line {number} is not JSON: {error.msg}") from error
             if not isinstance(row, dict):
-                raise ValueError(f'{path} line {number}: needs an object like {{"text": "...", "label": 0}}')
+                raise UserError(f'{path} line {number}: needs an object like {{"text": "...", "label": 0}}')
             yield number, row
 
 

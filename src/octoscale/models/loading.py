@@ -26,7 +26,8 @@ from octoscale.models.architectures import check_loaded, class_of, has_classifie
 from octoscale.models.errors import READ_ERRORS, explain
 from octoscale.models.errors import ModelError as ModelError
 from octoscale.models.generation_settings import check_generation_settings
-from octoscale.models.package_index import ALIASES, cached_checkpoint, gguf_options, quiet
+from octoscale.models.package_index import ALIASES, cached_checkpoint, gguf_options
+from octoscale.models.quiet import quietly
 from octoscale.models.sizes import SIZES, config_of_size, sizes_with_weights
 from octoscale.models.sizes import Size as Size
 
@@ -56,18 +57,25 @@ def load(
     num_labels: a classifier of so many classes, in place of a causal language model. seed: of all weights that the
     checkpoint does not hold: those of a size, and a classifier's head. fp8: an OctoscaleConfig, for
     weights in FP8 alone.
+
+    Nothing else changes: torch's generator goes on where it was, transformers logs what it logged, and its own
+    from_pretrained reads FP8 checkpoints as before, unless `octoscale.hf` was imported.
     """
-    import transformers
+    from octoscale.checkpoints.takeover import in_force
 
-    from octoscale.checkpoints import hf  # registers what reads FP8 checkpoints
+    with quietly(), in_force(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _load(spec, dtype, num_labels, fp8)
 
-    quiet(transformers)
-    torch.manual_seed(seed)
+
+def _load(spec: str, dtype: torch.dtype, num_labels: int | None, fp8: Any) -> LoadedModel:
+    from octoscale.checkpoints.casting import quantize_model
+
     if spec in SIZES:
         note = f"{spec} has random weights and no tokenizer: texts are read as bytes"
         model = _random(spec, dtype, num_labels)
         if fp8 is not None:
-            hf.quantize_model(model, fp8)
+            quantize_model(model, fp8)
         return LoadedModel(name=spec, model=model, encode=_bytes_of, note=note)
     folder, options = _resolve(spec)
     if fp8 is not None and "gguf_file" not in options:
@@ -76,7 +84,7 @@ def load(
     try:
         loaded = _load_pretrained(spec, folder, config, dtype, options, num_labels)
         if fp8 is not None and "gguf_file" in options:
-            hf.quantize_model(loaded.model, fp8)
+            quantize_model(loaded.model, fp8)
         return loaded
     except READ_ERRORS as error:
         raise ModelError(explain(spec, error)) from error

@@ -20,13 +20,15 @@ from octoscale.checkpoints.headers import name_of_scale
 from octoscale.checkpoints.quantize import WEIGHT_FORMAT, Progress
 from octoscale.checkpoints.shards import INDEX
 from octoscale.checkpoints.writer import DTYPE_NAMES, Entry, writing
-from octoscale.conversion.convert import plan
+from octoscale.conversion.convert import preview
 from octoscale.conversion.ignore import ignored
 from octoscale.kernels import ops
 from octoscale.layers.layouts import OWN_KEY, get_layout
+from octoscale.models.quiet import quietly
 from octoscale.models.sizes import SIZES, config_of_size
 from octoscale.numerics.recipe import Recipe
 from octoscale.numerics.scaling import Constant
+from octoscale.system.errors import UserError
 from octoscale.system.lock import exclusive
 from octoscale.system.manifest import write_manifest
 from octoscale.system.whole_file import write_json
@@ -46,6 +48,7 @@ _STD, _SCALE_BIAS = 0.02, 11
 _LAYOUT, _PIECE = "compressed-tensors", 1 << 22
 
 
+@quietly()
 def materialize(
     size: str,
     out: Path,
@@ -78,7 +81,7 @@ def _write(config: Any, folder: Path, seed: int, progress: Progress | None) -> i
     """Write the checkpoint to a folder; returns the bytes of its tensors."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    report = plan(model, Recipe.cscale(_SCALE_BIAS))
+    report = preview(model, Recipe.cscale(_SCALE_BIAS))
     quantized = {f"{row.module}.weight" for row in report.converted}
     shards = _shards(model, quantized)
     generator = torch.Generator().manual_seed(seed)
@@ -106,11 +109,11 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 
 def _config(size: str, num_layers: int | None) -> Any:
     if size not in SIZES:
-        raise ValueError(f"unknown size {size!r}: one of {', '.join(SIZES)}")
+        raise UserError(f"unknown size {size!r}: one of {', '.join(SIZES)}")
     config = config_of_size(size)
     if num_layers is not None:
         if not 1 <= num_layers <= config.num_hidden_layers:
-            raise ValueError(f"{num_layers} layers: {size} has 1 to {config.num_hidden_layers}")
+            raise UserError(f"{num_layers} layers: {size} has 1 to {config.num_hidden_layers}")
         config.num_hidden_layers = num_layers
     return config
 

@@ -22,6 +22,7 @@ import platformdirs
 import torch
 
 from octoscale.models.errors import READ_ERRORS, ModelError, explain
+from octoscale.models.quiet import quietly
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,9 +105,8 @@ def check_sha256(path: Path, expected: str) -> None:
 def _dequantize(gguf: Path, checkpoint: Path) -> None:
     import transformers
 
-    quiet(transformers)
     options = gguf_options(gguf)
-    with contextlib.redirect_stderr(io.StringIO()):  # its progress bar cannot be turned off
+    with quietly(), contextlib.redirect_stderr(io.StringIO()):  # its progress bar cannot be turned off
         words = {"dtype": torch.bfloat16, "trust_remote_code": False, **options}
         model = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, **words)
     model.save_pretrained(checkpoint)
@@ -119,9 +119,3 @@ def gguf_options(path: Path) -> dict[str, Any]:
     import transformers
 
     return {"gguf_file": path.name, "quantization_config": transformers.GgufConfig(dequantize=True)}
-
-
-def quiet(transformers: Any) -> None:
-    """No progress bars, and no warnings: what they say is said here, as errors."""
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from octoscale.models.texts import Encode, embeddings_of, positions_of, read_utf8
+from octoscale.system.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ def read_questions(source: Path | str, limit: int | None = None) -> list[Questio
     lines = read_utf8(path).rstrip("\n").split("\n")[:limit]
     questions = [_parse_question(line, f"{source}, line {number}") for number, line in enumerate(lines, 1) if line]
     if not questions:
-        raise ValueError(f"{source} holds no question")
+        raise UserError(f"{source} holds no question")
     return questions
 
 
@@ -56,11 +57,11 @@ def check_task(task: Task, model: Any) -> None:
             query, full = question.ids(task.encode, choice)
             what = f"question {number} with the choice {choice!r:.40}"
             if limit is not None and len(full) > limit:
-                raise ValueError(f"{what} has {len(full)} tokens, and the model {limit} positions: leave it out")
+                raise UserError(f"{what} has {len(full)} tokens, and the model {limit} positions: leave it out")
             if len(full) < 2 or full == query:
-                raise ValueError(f"{what}: the tokenizer has no token for the choice")
+                raise UserError(f"{what}: the tokenizer has no token for the choice")
             if max(full) >= (size := embeddings_of(model)):
-                raise ValueError(
+                raise UserError(
                     f"{what} holds token {max(full)}, and the model has {size}: the tokenizer is another model's"
                 )
 
@@ -71,10 +72,10 @@ def _parse_question(line: str, where: str) -> Question:
         row = json.loads(line)
         query, choices, gold = row["query"], row["choices"], row["gold"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{where}: expected {form}") from error
+        raise UserError(f"{where}: expected {form}") from error
     texts = [query, *choices] if isinstance(choices, list) and choices else [None]
     if not all(isinstance(text, str) and text.strip() for text in texts) or type(gold) is not int:
-        raise ValueError(f"{where}: expected {form}")
+        raise UserError(f"{where}: expected {form}")
     if not 0 <= gold < len(choices):
-        raise ValueError(f"{where}: gold {gold} is not one of {len(choices)} choices")
+        raise UserError(f"{where}: gold {gold} is not one of {len(choices)} choices")
     return Question(query=query, choices=tuple(choices), gold=gold)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from octoscale.models.hub import PREFIX, read_hub_text
+from octoscale.system.errors import UserError
 
 Encode = Callable[[str], list[int]]
 
@@ -35,7 +36,7 @@ def read_utf8(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+        raise UserError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
 
 
 def token_windows(text: str, encode: Encode, *, window: int, num_tokens: int | None = None, source: str = "") -> Tensor:
@@ -45,13 +46,13 @@ def token_windows(text: str, encode: Encode, *, window: int, num_tokens: int | N
     ValueError if the text, or num_tokens, is shorter than a window, or a window shorter than 2.
     """
     if window < 2:
-        raise ValueError(f"a window needs at least 2 tokens, not {window}")
+        raise UserError(f"a window needs at least 2 tokens, not {window}")
     if num_tokens is not None and num_tokens < window:
-        raise ValueError(f"{num_tokens} tokens do not fill a window of {window}: raise --tokens or lower --window")
+        raise UserError(f"{num_tokens} tokens do not fill a window of {window}: raise --tokens or lower --window")
     ids = torch.tensor(encode(text)[:num_tokens], dtype=torch.int64)
     if ids.numel() < window:
         what = f"the text {source}" if source else "the text"
-        raise ValueError(f"{what} has {ids.numel()} tokens, which do not fill a window of {window}")
+        raise UserError(f"{what} has {ids.numel()} tokens, which do not fill a window of {window}")
     return ids[: ids.numel() // window * window].view(-1, window)
 
 
@@ -59,7 +60,7 @@ def check_window(window: int, model: Any) -> None:
     """ValueError if a window is longer than what a transformers model was made for."""
     limit = positions_of(model)
     if limit is not None and window > limit:
-        raise ValueError(f"a window of {window} tokens is longer than the model's {limit} positions: lower --window")
+        raise UserError(f"a window of {window} tokens is longer than the model's {limit} positions: lower --window")
 
 
 def positions_of(model: Any) -> int | None:
@@ -78,7 +79,7 @@ def check_ids(windows: Tensor, model: Any) -> None:
     """ValueError if a text holds a token for which the model has no embedding."""
     largest, size = int(windows.max()), embeddings_of(model)
     if largest >= size:
-        raise ValueError(f"the text holds token {largest}, and the model has {size}: the tokenizer is another model's")
+        raise UserError(f"the text holds token {largest}, and the model has {size}: the tokenizer is another model's")
 
 
 def embeddings_of(model: Any) -> int:

@@ -10,6 +10,7 @@ import transformers
 from tokenizers import Tokenizer
 
 from octoscale.checkpoints.folder import blamed, explain, read_object
+from octoscale.system.errors import UserError
 
 TOKENIZER = "tokenizer.json"
 
@@ -24,7 +25,7 @@ def read_tokenizer(folder: Path, **options: Any) -> Any:
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:
-        raise ValueError(_explain(folder, error)) from error
+        raise UserError(_explain(folder, error)) from error
 
 
 def _read(folder: Path, **options: Any) -> Any:

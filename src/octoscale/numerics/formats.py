@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from octoscale.system.errors import UserError
+
 Role = Literal["weight", "input", "grad_output"]
 ROLES: tuple[Role, ...] = ("weight", "input", "grad_output")
 
@@ -122,12 +124,12 @@ STORED = "stored"
 def get_format(name: str) -> Format:
     """The format called `name`; ValueError, naming the known ones, if there is none."""
     if name not in FORMATS:
-        raise ValueError(f"unknown format {name!r}: the formats are {', '.join(FORMATS)}")
+        raise UserError(f"unknown format {name!r}: the formats are {', '.join(FORMATS)}")
     return FORMATS[name]
 
 
 def get_format_set(name: str) -> dict[Role, str]:
     """The format set called `name` (role -> format name); ValueError if there is none."""
     if name not in FORMAT_SETS:
-        raise ValueError(f"unknown format set {name!r}: the format sets are {', '.join(FORMAT_SETS)}")
+        raise UserError(f"unknown format set {name!r}: the format sets are {', '.join(FORMAT_SETS)}")
     return FORMAT_SETS[name]

@@ -16,6 +16,7 @@ from typing import Any
 
 from octoscale.numerics.formats import PRECISIONS, Role, get_format, get_format_set
 from octoscale.numerics.scaling import Amax, Constant, Delayed, Rule
+from octoscale.system.errors import UserError
 
 #: Rule -> the parameters that its text must have, and those that it may have.
 _PARAMETERS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
@@ -126,9 +127,9 @@ def parse_scaling(text: str, formats: str = "ocp", skip: Iterable[str] = ()) -> 
     required, allowed = _PARAMETERS.get(rule, (frozenset(), frozenset()))
     said_once = len({key for key, _ in pairs}) == len(words) and all(value for _, value in pairs)
     if rule not in _PARAMETERS or not said_once or not required <= options.keys() <= required | allowed:
-        raise ValueError(f"unknown scaling {text!r}: write one of {_SCALING_FORMS}")
+        raise UserError(f"unknown scaling {text!r}: write one of {_SCALING_FORMS}")
     if not all(value.removeprefix("-").isdecimal() for value in options.values()):
-        raise ValueError(f"scaling {text!r}: its parameters are whole numbers, as in {_SCALING_FORMS}")
+        raise UserError(f"scaling {text!r}: its parameters are whole numbers, as in {_SCALING_FORMS}")
     values: dict[str, Any] = {key: int(value) for key, value in options.items()}
     make: Callable[..., Recipe] = getattr(Recipe, rule)
     return replace(make(formats=chosen, skip=skip, **values), name=_name(make(**values).weight.rule, chosen, formats))
@@ -139,7 +140,7 @@ def check_names(scalings: Sequence[Recipe | str]) -> None:
     names = [scaling if isinstance(scaling, str) else scaling.name for scaling in scalings]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"a scaling is named twice: {', '.join(twice)}; dataclasses.replace(recipe, name=...) renames")
+        raise UserError(f"a scaling is named twice: {', '.join(twice)}; dataclasses.replace(recipe, name=...) renames")
 
 
 def _name(rule: Rule, formats: str, default: str) -> str:

@@ -23,12 +23,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from octoscale.numerics.formats import Format
+from octoscale.system.errors import UserError
 
 
 def decode(code: int, fmt: Format) -> float:
     """The value of a code in 0..255: exact, NaN and infinity included; ValueError for any other code."""
     if not 0 <= code <= 0xFF:
-        raise ValueError(f"code {code} is not in 0..255")
+        raise UserError(f"code {code} is not in 0..255")
     if code in fmt.nan_codes:
         return math.nan
     sign = -1.0 if code & 0x80 else 1.0

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from octoscale.numerics.formats import Format
+from octoscale.system.errors import UserError
 
 #: One number: plain on a CPU, a tensor without dimensions on a device.
 Amount = Tensor | float
@@ -61,7 +62,7 @@ class Constant:
     def __post_init__(self) -> None:
         _check_int("bias", self.bias)
         if not MIN_SCALE_BIAS <= self.bias <= MAX_SCALE_BIAS:
-            raise ValueError(f"constant scale_bias {self.bias} is outside {MIN_SCALE_BIAS}..{MAX_SCALE_BIAS}")
+            raise UserError(f"constant scale_bias {self.bias} is outside {MIN_SCALE_BIAS}..{MAX_SCALE_BIAS}")
 
     def scale_bias(self, amax: Amount, fmt: Format, history: "History | None" = None) -> Bias:
         """The constant; as an int32 tensor without dimensions, on its device, if `amax` is a tensor."""
@@ -87,7 +88,7 @@ class Delayed:
         _check_margin(self.margin)
         _check_int("history", self.history)
         if self.history < 1:
-            raise ValueError(f"delayed scaling needs a history of at least 1 step, not {self.history}")
+            raise UserError(f"delayed scaling needs a history of at least 1 step, not {self.history}")
 
     def scale_bias(self, amax: Amount, fmt: Format, history: "History | None" = None) -> Bias:
         """The scale_bias from `history`; the amax of this tensor is used only if the history is empty."""
@@ -195,7 +196,7 @@ def _check_margin(margin: int) -> None:
     _check_int("margin", margin)
     span = MAX_SCALE_BIAS - MIN_SCALE_BIAS
     if abs(margin) > span:
-        raise ValueError(f"margin {margin} is outside {-span}..{span}, the binades that scale_bias can span")
+        raise UserError(f"margin {margin} is outside {-span}..{span}, the binades that scale_bias can span")
 
 
 @overload

@@ -23,6 +23,7 @@ from octoscale.kernels.base import NUM_EXPONENT_BINS
 from octoscale.numerics.formats import FORMATS, ROLES
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import SCHEMA, read_readable_scales
+from octoscale.system.errors import UserError
 
 #: No run has more steps, or tokens, or layers, and no scale more bits; a larger number is damage.
 _MOST, _MOST_LAYERS, _MOST_BITS, _LONGEST_NAME = 2**53, 1000, 1100, 1000
@@ -58,7 +59,7 @@ def read_run(folder: Path | str) -> RunContents:
     summary = _summary(run.summary, damaged)
     metrics, scales = _metrics(run.metrics, damaged), _scales(run, damaged)
     if damaged and not header and not summary and not metrics and scales.is_empty():
-        raise ValueError(f"nothing of {run.path} can be read: {damaged[0]}")
+        raise UserError(f"nothing of {run.path} can be read: {damaged[0]}")
     return RunContents(path=run.path, header=header, summary=summary, metrics=metrics, scales=scales, damaged=damaged)
 
 
@@ -182,7 +183,7 @@ def _json_object(path: Path, damaged: list[str]) -> dict[str, Any]:
     try:
         content = json.loads(data) if data is not None else {}
         if not isinstance(content, dict):
-            raise ValueError("it holds no object")
+            raise UserError("it holds no object")
     except (ValueError, RecursionError, MemoryError) as error:
         damaged.append(f"{path} is damaged: {error}")
         return {}

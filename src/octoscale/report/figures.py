@@ -46,6 +46,7 @@ from octoscale.report.scale_bias import scale_bias_figure
 from octoscale.report.style import STYLE, join, save
 from octoscale.report.training_data import has_losses, loss_curves, scale_bias_by_step
 from octoscale.report.training_figures import loss_figure, scale_bias_steps_figure
+from octoscale.system.errors import UserError
 
 #: Makes a figure when it is called.
 Make = Callable[[], Figure]
@@ -106,9 +107,9 @@ def check_module(rows: pl.DataFrame, module: str) -> None:
     if module not in modules:
         near = difflib.get_close_matches(module, modules, n=4, cutoff=0.4) or modules[:4]
         hint = f"near names: {', '.join(near)}" if near else "it recorded none"
-        raise ValueError(f"module {module!r} is not in this run; {hint}")
+        raise UserError(f"module {module!r} is not in this run; {hint}")
     if with_histograms(rows.filter(module=module)).is_empty():
-        raise ValueError(f"module {module!r} has no histograms in this run: record with every=1, or any other than 0")
+        raise UserError(f"module {module!r} has no histograms in this run: record with every=1, or any other than 0")
 
 
 def _figures(contents: RunContents, module: str | None) -> Iterator[tuple[str, Make]]:

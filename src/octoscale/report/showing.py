@@ -13,6 +13,7 @@ from octoscale.report import figures, terminal
 from octoscale.report.contents import RunContents, read_run
 from octoscale.report.figures import Drawing
 from octoscale.report.training_data import has_losses, loss_curves
+from octoscale.system.errors import UserError
 from octoscale.system.printable import first_line, printable
 
 
@@ -39,7 +40,7 @@ def compare(folders: Sequence[Path | str], *, as_json: bool) -> None:
     damaged = [damage for run in runs for damage in run.damaged]
     readable = [run for run in runs if has_losses(run) or not run.damaged]
     if not readable:
-        raise ValueError(f"no losses of these runs can be read: {damaged[0]}")
+        raise UserError(f"no losses of these runs can be read: {damaged[0]}")
     labels = [curve.label for curve in loss_curves(readable)]
     if not as_json:
         terminal.print_content(terminal.runs_table(labels, [run.summary for run in readable]))

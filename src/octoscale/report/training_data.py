@@ -9,6 +9,7 @@ import polars as pl
 
 from octoscale.report.contents import RunContents
 from octoscale.report.data import REFERENCES, constant_bias
+from octoscale.system.errors import UserError
 
 #: What may tell two runs apart beside the scaling, in this order.
 _FIELDS = (
@@ -116,7 +117,7 @@ def _curve(run: RunContents, label: str) -> LossCurve:
     rows = run.training_rows
     logged = [row for row in rows if "loss" in row]
     if not logged:
-        raise ValueError(f"{run.path} is no training: it logged no loss")
+        raise UserError(f"{run.path} is no training: it logged no loss")
     evaluations = {row["step"]: row["eval_loss"] for row in rows if row.get("eval_loss") is not None}
     return LossCurve(
         label=label,

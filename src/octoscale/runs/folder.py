@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from octoscale.runs.files import HEADER, MARK, check_own, empty, is_leftover
+from octoscale.system.errors import UserError
 from octoscale.system.whole_file import replacing, write_json
 
 
@@ -97,14 +98,14 @@ class RunFolder:
         try:
             content = json.loads(_bytes_of(path))
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
+            raise UserError(f"{path} is damaged: {error}") from error
         if not isinstance(content, dict):
-            raise ValueError(f"{path} is damaged: it holds no object")
+            raise UserError(f"{path} is damaged: it holds no object")
         return content
 
 
 def _bytes_of(path: Path) -> bytes:
     """What a file holds. ValueError for a pipe or a device, which might never end."""
     if not path.is_file():
-        raise ValueError(f"{path} is no file")
+        raise UserError(f"{path} is no file")
     return path.read_bytes()

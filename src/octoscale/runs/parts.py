@@ -15,6 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
+from octoscale.system.errors import UserError
 from octoscale.system.whole_file import replacing
 
 Schema = Mapping[str, pl.DataType | type[pl.DataType]]
@@ -29,7 +30,7 @@ _NUMBERING = threading.Lock()
 _READ_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, MemoryError, ValueError)
 
 
-class DamagedPartError(ValueError):
+class DamagedPartError(UserError):
     """A part cannot be read, or not as what was written; the message names it."""
 
 
@@ -57,12 +58,12 @@ def read_part(path: Path, schema: Schema) -> pl.DataFrame:
     """The table in a part. DamagedPartError if the checksum or the columns are others, or it is no parquet file."""
     try:
         if not path.is_file():
-            raise ValueError("it is no file")  # but a pipe, say, which would never end
+            raise UserError("it is no file")  # but a pipe, say, which would never end
         data = path.read_bytes()
         _check(data)
         table = pl.read_parquet(io.BytesIO(data))
         if table.schema != pl.Schema(schema):
-            raise ValueError("its columns are not those of a part")
+            raise UserError("its columns are not those of a part")
     except _READ_ERRORS as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise DamagedPartError(f"{path} is damaged: {lines[0]}; delete it to go on without its rows") from error
@@ -99,8 +100,8 @@ def _sealed(data: bytes) -> bytes:
 def _check(data: bytes) -> None:
     """ValueError if the file is cut short, or has a checksum that its other bytes do not have."""
     if not data.endswith(_MAGIC):
-        raise ValueError("it is cut short, or no parquet file")
+        raise UserError("it is cut short, or no parquet file")
     start = data.rfind(_WORD)
     end = start + len(_WORD) + _DIGITS
     if start >= 0 and data[end - _DIGITS : end] != b"%08x" % zlib.crc32(data[end:], zlib.crc32(data[:start])):
-        raise ValueError("its bytes are not those that were written (checksum)")
+        raise UserError("its bytes are not those that were written (checksum)")

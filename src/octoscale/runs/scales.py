@@ -26,6 +26,7 @@ from octoscale.kernels.ops import Quantized
 from octoscale.numerics.formats import Role
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.parts import DamagedPartError, list_parts, read_part, readable_parts, replace_part, write_part
+from octoscale.system.errors import UserError
 
 if TYPE_CHECKING:
     pass
@@ -83,7 +84,7 @@ class Recorder:
         only_training: bool = False,
     ) -> None:
         if every < 0:
-            raise ValueError(f"every={every}: histograms are recorded every N steps, N >= 1, or never, 0")
+            raise UserError(f"every={every}: histograms are recorded every N steps, N >= 1, or never, 0")
         self.step = self.last_step = 0
         self.only_training = only_training
         self._every, self._phase, self._scaling = every, phase, scaling
@@ -109,7 +110,7 @@ class Recorder:
         step = self.step if step is None else step
         seen = cast.observed
         if seen is None or seen.saturated is None:
-            raise ValueError(f"{name.module}: a cast without counts cannot be recorded; quantize with counts=True")
+            raise UserError(f"{name.module}: a cast without counts cannot be recorded; quantize with counts=True")
         row = {
             "step": step,
             "phase": self._phase,

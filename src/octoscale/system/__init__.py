@@ -8,6 +8,7 @@
     checksums       whether a file of a folder has changed
     printable       text from strangers, as a terminal may show it
     streams         standard streams that were closed before a command began
+    errors          UserError: what its user can mend
     explained       a mistake that its user can mend, or a defect that we must
     settings        a setting is stated once: default, help, and how the command line spells it
     waiting         how long idle threads spin

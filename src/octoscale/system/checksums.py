@@ -11,6 +11,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from octoscale.system.errors import UserError
 from octoscale.system.whole_file import write_json
 
 CHECKSUMS = "checksums.json"
@@ -33,7 +34,7 @@ def check_checksums(folder: Path) -> None:
         path = folder / name
         if not path.is_file() or f"{_crc(path):08x}" != expected:
             what = "is not what was written there" if path.is_file() else "is missing, or no file"
-            raise ValueError(f"{path} {what}: delete {folder} to go on without it")
+            raise UserError(f"{path} {what}: delete {folder} to go on without it")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict) or any("/" in name or not name for name in content):
-        raise ValueError(f"{path} is damaged: delete {path.parent} to go on without it")
+        raise UserError(f"{path} is damaged: delete {path.parent} to go on without it")
     return content
 
 

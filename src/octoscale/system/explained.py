@@ -1,8 +1,10 @@
 """What ends a command, told apart: a mistake that its user can mend, or a defect that we must.
 
-A ValueError, an OSError and a FloatingPointError say in their message what is wrong with what was given, or with what a
-file holds; so do a package that is missing and memory that does not suffice. They are one line and exit code 2. Any
-other exception is a defect of octoscale, whatever the input was: its traceback, exit code 1, and where to report it.
+A UserError says in its message what is wrong with what was given, or with what a file holds, and how to mend it. So do
+the machine's own refusals: an OSError (no such file, a full disk), memory that does not suffice, a package that is
+missing; and a FloatingPointError, of a result that is not finite. They are one line and exit code 2. Any other
+exception, a ValueError of Python's or of a library's included, is a defect of octoscale, whatever the input was: its
+traceback, exit code 1, and where to report it.
 """
 
 import importlib.util
@@ -12,10 +14,11 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from octoscale.system.errors import UserError
 from octoscale.system.printable import first_line, printable
 
 #: What a command refuses with a message of its own.
-MISTAKES = (ValueError, OSError, FloatingPointError)
+MISTAKES = (UserError, OSError, FloatingPointError)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from octoscale.system.errors import UserError
 from octoscale.system.whole_file import write_json
 from octoscale.system.whole_folder import BEGUN, begin
 
@@ -32,7 +33,7 @@ def begin_or_resume(hidden: Path, terms: Mapping[str, Any], *, resume: bool) -> 
     wanted = json.loads(json.dumps(terms))
     other = [name for name in wanted if begun.get(name) != wanted[name]]
     if other:
-        raise ValueError(f"what {hidden} holds was begun with {_in_words(other)}: leave out --resume")
+        raise UserError(f"what {hidden} holds was begun with {_in_words(other)}: leave out --resume")
     for left in hidden.glob(".*.tmp"):  # of a process that was killed while it wrote
         left.unlink()
 
@@ -41,7 +42,7 @@ def check_unchanged(before: Mapping[str, list[int]], now: Mapping[str, list[int]
     """ValueError if the files that were read are not what they were in the beginning."""
     changed = sorted(name for name in {**now, **before} if now.get(name) != before.get(name))
     if changed:
-        raise ValueError(f"{', '.join(changed)} changed while the checkpoint was read: begin again")
+        raise UserError(f"{', '.join(changed)} changed while the checkpoint was read: begin again")
 
 
 def _read(path: Path) -> dict[str, Any] | None:

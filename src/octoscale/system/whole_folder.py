@@ -16,6 +16,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from octoscale.system.errors import UserError
 from octoscale.system.manifest import MANIFEST, first_stranger, kind_of
 
 #: In a hidden folder: that octoscale began to write there.
@@ -34,9 +35,9 @@ def target(out: Path) -> Path:
     """
     folder = out.resolve()
     if folder == Path.cwd() or folder in Path.cwd().parents:
-        raise ValueError(f"{out} is the current folder, or above it: name a folder in it")
+        raise UserError(f"{out} is the current folder, or above it: name a folder in it")
     if os.path.ismount(folder):
-        raise ValueError(f"{out} is where a file system begins: name a folder in it")
+        raise UserError(f"{out} is where a file system begins: name a folder in it")
     return folder
 
 

@@ -1,7 +1,7 @@
 """What a training reads, as Trainer takes it: windows of a text, or texts with a label.
 
-Windows are all as long as the plan says, without special tokens. Labeled texts have those that the tokenizer gives them
-(models/classifier_ids.py); they are cut off at a window, and filled up to the longest of their batch.
+Windows are all as long as the settings say, without special tokens. Labeled texts have those that the tokenizer gives
+them (models/classifier_ids.py); they are cut off at a window, and filled up to the longest of their batch.
 """
 
 import math
@@ -16,6 +16,7 @@ from octoscale.models.classifier_ids import choose_filling, fill_up, make_reader
 from octoscale.models.labels import HUB_TASKS, LabeledTexts, read_labeled
 from octoscale.models.loading import LoadedModel
 from octoscale.models.texts import Encode, check_ids, token_windows
+from octoscale.system.errors import UserError
 from octoscale.training.settings import Training
 
 Example = Mapping[str, Any]
@@ -44,35 +45,35 @@ class Examples(torch.utils.data.Dataset[Example]):
         return self._examples[index]
 
 
-def read_labeled_texts(plan: Training) -> tuple[LabeledTexts, LabeledTexts]:
-    """The examples of plan.task for training and for validation: the file `eval_task`, the hub's split, or a part."""
-    assert plan.task is not None
-    texts = read_labeled(plan.task, limit=plan.examples)
-    if plan.eval_task is not None:
-        return texts, read_labeled(str(plan.eval_task), classes=texts.classes)
-    if plan.task in HUB_TASKS:
-        return texts, read_labeled(plan.task, classes=texts.classes, validation=True)
-    return texts.split(plan.validation)
+def read_labeled_texts(settings: Training) -> tuple[LabeledTexts, LabeledTexts]:
+    """The examples of `task` for training and for validation: the file `eval_task`, the hub's split, or a part."""
+    assert settings.task is not None
+    texts = read_labeled(settings.task, limit=settings.examples)
+    if settings.eval_task is not None:
+        return texts, read_labeled(str(settings.eval_task), classes=texts.classes)
+    if settings.task in HUB_TASKS:
+        return texts, read_labeled(settings.task, classes=texts.classes, validation=True)
+    return texts.split(settings.validation)
 
 
-def text_data(plan: Training, text: str, loaded: LoadedModel) -> Data:
+def text_data(settings: Training, text: str, loaded: LoadedModel) -> Data:
     """Windows of a text, the last part for validation; the labels are the tokens, which the model shifts."""
-    encode, source = _encoder(loaded), str(plan.text)
-    windows = token_windows(text, encode, window=plan.window, num_tokens=plan.tokens, source=source)
+    encode, source = _encoder(loaded), str(settings.text)
+    windows = token_windows(text, encode, window=settings.window, num_tokens=settings.tokens, source=source)
     check_ids(windows, loaded.model)
-    size = max(1, round(len(windows) * plan.validation))
+    size = max(1, round(len(windows) * settings.validation))
     if len(windows) <= size:
-        raise ValueError(
-            f"the text {plan.text} fills {len(windows)} window of {plan.window} tokens; training needs one and "
+        raise UserError(
+            f"the text {settings.text} fills {len(windows)} window of {settings.window} tokens; training needs one and "
             "validation another: give a longer text or a smaller --window"
         )
     examples = [{"input_ids": ids, "labels": ids} for ids in windows]
     return Data(train=Examples(examples[:-size]), validation=Examples(examples[-size:]), collate=_stack)
 
 
-def labeled_data(plan: Training, train: LabeledTexts, validation: LabeledTexts, loaded: LoadedModel) -> Data:
+def labeled_data(settings: Training, train: LabeledTexts, validation: LabeledTexts, loaded: LoadedModel) -> Data:
     """Texts as ids and classes; the model's config is told what the classes are called, and which id fills up."""
-    read, filling = make_reader(loaded, plan.window), choose_filling(loaded)
+    read, filling = make_reader(loaded, settings.window), choose_filling(loaded)
     config = loaded.model.config
     config.problem_type = "single_label_classification"
     config.id2label = dict(enumerate(train.classes))
@@ -112,5 +113,5 @@ def _accuracy(predictions: Any) -> dict[str, float]:
 
 def _encoder(loaded: LoadedModel) -> Encode:
     if loaded.encode is None:
-        raise ValueError(f"{loaded.note}; without it, {loaded.name} cannot read a text")
+        raise UserError(f"{loaded.note}; without it, {loaded.name} cannot read a text")
     return loaded.encode

@@ -13,6 +13,8 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from octoscale.system.errors import UserError
+
 #: In a checkpoint of somebody's Trainer: the tensors that it holds under other names, by the model's own.
 RENAMED = "octoscale_renamed.safetensors"
 
@@ -31,10 +33,10 @@ def load_state(model: nn.Module, folder: Path) -> None:
     """Read back what `save_state` wrote. ValueError that lists tensors which are missing, or which nothing takes."""
     path = folder / SAFE_WEIGHTS_NAME
     if not path.is_file():
-        raise ValueError(f"{folder} holds no {SAFE_WEIGHTS_NAME}: octoscale train did not write it")
+        raise UserError(f"{folder} holds no {SAFE_WEIGHTS_NAME}: octoscale train did not write it")
     missing, unexpected = load_model(model, path, strict=False)
     if missing or unexpected:
-        raise ValueError(_explain(folder, model, sorted(missing), sorted(unexpected)))
+        raise UserError(_explain(folder, model, sorted(missing), sorted(unexpected)))
 
 
 def own_memory(model: nn.Module) -> None:
@@ -62,7 +64,7 @@ def load_renamed(model: nn.Module, folder: Path) -> None:
     kept = load_file(folder / RENAMED) if (folder / RENAMED).is_file() else {}
     lost = [name for name in _lost(state, folder) if name not in kept]
     if lost:
-        raise ValueError(_explain(folder, model, lost, []))
+        raise UserError(_explain(folder, model, lost, []))
     model.load_state_dict(kept, strict=False)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import drop_scales
 from octoscale.system.checksums import check_checksums
+from octoscale.system.errors import UserError
 from octoscale.training.settings import Training
 from octoscale.training.trainer import FP8_STATE, SECONDS, checkpoint_step, newest_checkpoint
 
@@ -20,29 +21,29 @@ from octoscale.training.trainer import FP8_STATE, SECONDS, checkpoint_step, newe
 FREE_FIELDS = ("steps", "save_every", "report_to")
 
 
-def plan_to_json(plan: Training) -> dict[str, Any]:
-    """A plan as run.json holds it."""
-    content: dict[str, Any] = json.loads(json.dumps(asdict(plan), default=str))
+def settings_to_json(settings: Training) -> dict[str, Any]:
+    """Settings as run.json holds it."""
+    content: dict[str, Any] = json.loads(json.dumps(asdict(settings), default=str))
     return content
 
 
-def check_same_plan(run: RunFolder, plan: Training) -> None:
-    """ValueError, naming the field, if the run is of another plan, or no training."""
+def check_same_settings(run: RunFolder, settings: Training) -> None:
+    """ValueError, naming the field, if the run has other settings, or no training."""
     header = run.read_json(run.header)
     if not isinstance(header.get("plan"), dict) or "learning_rate" not in header["plan"]:
-        raise ValueError(f"{run.path} is no training that octoscale train began: it cannot be resumed")
-    for name, value in plan_to_json(plan).items():
+        raise UserError(f"{run.path} is no training that octoscale train began: it cannot be resumed")
+    for name, value in settings_to_json(settings).items():
         before = header["plan"].get(name, getattr(Training, name, None))  # a run of an older version lacks newer fields
         if name not in FREE_FIELDS and value != before:
-            raise ValueError(f"{run.path} was trained with {name} {before}, not {value}: resume it with the same")
+            raise UserError(f"{run.path} was trained with {name} {before}, not {value}: resume it with the same")
 
 
-def is_finished(run: RunFolder, plan: Training) -> bool:
-    """Whether the run has its summary, after at least the steps of the plan."""
+def is_finished(run: RunFolder, settings: Training) -> bool:
+    """Whether the run has its summary, after at least the steps of the settings."""
     steps = run.read_json(run.summary).get("steps") if run.summary.exists() else 0
     if type(steps) is not int:
-        raise ValueError(f"{run.summary} is damaged: steps is {steps!r}; delete it to go on from the last checkpoint")
-    return steps >= plan.steps
+        raise UserError(f"{run.summary} is damaged: steps is {steps!r}; delete it to go on from the last checkpoint")
+    return steps >= settings.steps
 
 
 def take_back(run: RunFolder) -> Path | None:
@@ -80,6 +81,6 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     """The FP8 state in a checkpoint. ValueError if it holds none."""
     path = checkpoint / FP8_STATE
     if not path.exists():
-        raise ValueError(f"{checkpoint} holds no {FP8_STATE}: octoscale train did not write it")
+        raise UserError(f"{checkpoint} holds no {FP8_STATE}: octoscale train did not write it")
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content

@@ -16,14 +16,15 @@ from typing import Any
 import torch
 import transformers
 
-from octoscale.conversion.convert import convert
-from octoscale.conversion.convert import plan as plan_conversion
+from octoscale.conversion.convert import convert, preview
 from octoscale.conversion.state import load_fp8_state
 from octoscale.models import loading, texts
 from octoscale.models.loading import LoadedModel
+from octoscale.models.quiet import quietly
 from octoscale.numerics.recipe import Recipe, parse_scaling
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import run_header
+from octoscale.system.errors import UserError
 from octoscale.system.lock import exclusive_run
 from octoscale.system.whole_file import write_json
 from octoscale.training import resume
@@ -36,95 +37,98 @@ from octoscale.training.trained_files import save_reader
 from octoscale.training.trainer import Trainer, checkpoint_step, save_model_whole
 
 
+@quietly()
 def run_training(
-    plan: Training,
+    settings: Training,
     folder: Path,
     *,
     overwrite: bool = False,
     go_on: bool = False,
     progress: Progress | None = None,
 ) -> RunFolder:
-    """Carry out `plan` and write its run to `folder`: records, losses, checkpoints, summary.json, the trained model.
+    """Train as `settings` say, and write the run to `folder`: records, losses, checkpoints, summary, trained model.
 
-    go_on: from the newest checkpoint in `folder`, whose plan must be the same but for the number of steps; from the
-    beginning if it holds none. All input is checked before the folder is made or changed. Raises ValueError or OSError,
-    naming the remedy, for anything in the plan that cannot be had, and FloatingPointError for gradients that are not
-    finite: the run keeps what was until then.
+    go_on: from the newest checkpoint in `folder`, whose settings must be the same but for the number of steps; from the
+    beginning if it holds none. All input is checked before the folder is made or changed. Raises UserError or OSError,
+    naming the remedy, for anything in the settings that cannot be had, and FloatingPointError for gradients that are
+    not finite: the run keeps what was until then.
     """
     run = RunFolder(folder)
     if go_on and run.header.exists() and not run.is_emptied:
         with exclusive_run(folder):
-            return _go_on(plan, run, progress)
-    parts = _prepare(plan)
+            return _go_on(settings, run, progress)
+    parts = _prepare(settings)
     with exclusive_run(folder):
-        run = RunFolder.create(folder, _header(plan, parts), overwrite=overwrite)
-        _train(plan, parts, run, None, progress)
+        run = RunFolder.create(folder, _header(settings, parts), overwrite=overwrite)
+        _train(settings, parts, run, None, progress)
     return run
 
 
-def _go_on(plan: Training, run: RunFolder, progress: Progress | None) -> RunFolder:
+def _go_on(settings: Training, run: RunFolder, progress: Progress | None) -> RunFolder:
     """Go on with a run that is there, unless it is finished."""
-    resume.check_same_plan(run, plan)
-    if not resume.is_finished(run, plan):
-        parts = _prepare(plan)
+    resume.check_same_settings(run, settings)
+    if not resume.is_finished(run, settings):
+        parts = _prepare(settings)
         checkpoint = resume.take_back(run)
         if checkpoint is None:
-            RunFolder.create(run.path, _header(plan, parts), overwrite=True)
-        _train(plan, parts, run, checkpoint, progress)
+            RunFolder.create(run.path, _header(settings, parts), overwrite=True)
+        _train(settings, parts, run, checkpoint, progress)
     return run
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Parts:
-    """The model, in FP8 if the plan says so, and its data."""
+    """The model, in FP8 if the settings say so, and its data."""
 
     loaded: LoadedModel
     data: Data
 
 
-def _header(plan: Training, parts: _Parts) -> dict[str, Any]:
-    return run_header(parts.loaded.model.device, plan=resume.plan_to_json(plan), note=parts.loaded.note)
+def _header(settings: Training, parts: _Parts) -> dict[str, Any]:
+    return run_header(parts.loaded.model.device, plan=resume.settings_to_json(settings), note=parts.loaded.note)
 
 
-def _prepare(plan: Training) -> _Parts:
-    """Read what the plan names, the cheap things first; nothing is written."""
-    scaling = parse_scaling(plan.scaling, plan.formats, plan.skip)
-    _check_trackers(plan)
-    if loading.is_stored(plan.model):
-        raise ValueError(f"{plan.model} holds FP8 weights, which do not train: name the checkpoint it was made from")
-    transformers.set_seed(plan.seed)
-    if plan.task is None:
-        text = texts.read_text(plan.text)
-        loaded = loading.load(plan.model, torch.float32, seed=plan.seed)
-        loading.check_causal(loaded.model, plan.model)
-        texts.check_window(plan.window, loaded.model)
-        data = text_data(plan, text, loaded)
+def _prepare(settings: Training) -> _Parts:
+    """Read what the settings name, the cheap things first; nothing is written."""
+    scaling = parse_scaling(settings.scaling, settings.formats, settings.skip)
+    _check_trackers(settings)
+    if loading.is_stored(settings.model):
+        raise UserError(f"{settings.model} holds FP8 weights, which do not train: name the checkpoint it was made from")
+    transformers.set_seed(settings.seed)
+    if settings.task is None:
+        text = texts.read_text(settings.text)
+        loaded = loading.load(settings.model, torch.float32, seed=settings.seed)
+        loading.check_causal(loaded.model, settings.model)
+        texts.check_window(settings.window, loaded.model)
+        data = text_data(settings, text, loaded)
     else:
-        train, validation = read_labeled_texts(plan)
-        loaded = loading.load(plan.model, torch.float32, num_labels=len(train.classes), seed=plan.seed)
-        texts.check_window(plan.window, loaded.model)
-        data = labeled_data(plan, train, validation, loaded)
-    first = [data.train[index] for index in range(min(2, plan.batch, len(data.train)))]
-    check_first_batch(plan.model, loaded.model, data.collate(first), plan.dtype)
+        train, validation = read_labeled_texts(settings)
+        loaded = loading.load(settings.model, torch.float32, num_labels=len(train.classes), seed=settings.seed)
+        texts.check_window(settings.window, loaded.model)
+        data = labeled_data(settings, train, validation, loaded)
+    first = [data.train[index] for index in range(min(2, settings.batch, len(data.train)))]
+    check_first_batch(settings.model, loaded.model, data.collate(first), settings.dtype)
     own_memory(loaded.model)
     if isinstance(scaling, Recipe):
-        plan_conversion(loaded.model, scaling)
+        preview(loaded.model, scaling)
         convert(loaded.model, scaling)
     return _Parts(loaded=loaded, data=data)
 
 
-def _train(plan: Training, parts: _Parts, run: RunFolder, checkpoint: Path | None, progress: Progress | None) -> None:
+def _train(
+    settings: Training, parts: _Parts, run: RunFolder, checkpoint: Path | None, progress: Progress | None
+) -> None:
     model = parts.loaded.model
-    callback = TrainerCallback(run.path, every=plan.every, scaling=plan.scaling, progress=progress)
+    callback = TrainerCallback(run.path, every=settings.every, scaling=settings.scaling, progress=progress)
     trainer = Trainer(
         model=model,
-        args=_arguments(plan, run),
+        args=_arguments(settings, run),
         train_dataset=parts.data.train,
         eval_dataset=parts.data.validation,
         data_collator=parts.data.collate,
         compute_metrics=parts.data.metrics,
-        loss_scale=plan.constant_loss_scale,
-        fp16=plan.dtype == "fp16",
+        loss_scale=settings.constant_loss_scale,
+        fp16=settings.dtype == "fp16",
         beside=partial(save_reader, parts.loaded),
         preprocess_logits_for_metrics=only_logits,
     )
@@ -136,7 +140,7 @@ def _train(plan: Training, parts: _Parts, run: RunFolder, checkpoint: Path | Non
     else:
         load_fp8_state(model, resume.read_state(checkpoint))
         trainer.seconds_before = resume.read_seconds(checkpoint)
-    if checkpoint is None or checkpoint_step(checkpoint) < plan.steps:
+    if checkpoint is None or checkpoint_step(checkpoint) < settings.steps:
         try:
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         finally:
@@ -146,27 +150,27 @@ def _train(plan: Training, parts: _Parts, run: RunFolder, checkpoint: Path | Non
         trainer.state = transformers.TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
     trainer.evaluate()
     save_model_whole(trainer, run.model)
-    write_json(run.summary, _summary(plan, run, checkpoint, trainer.seconds_before))
+    write_json(run.summary, _summary(settings, run, checkpoint, trainer.seconds_before))
 
 
-def _summary(plan: Training, run: RunFolder, checkpoint: Path | None, seconds_before: float) -> dict[str, Any]:
+def _summary(settings: Training, run: RunFolder, checkpoint: Path | None, seconds_before: float) -> dict[str, Any]:
     """The results, from the lines that the training wrote."""
     rows = run.read_metrics()
     losses = [row["loss"] for row in rows if row.get("loss") is not None]
     evaluations = [row for row in rows if "eval_loss" in row]
     summary = {
-        "model": plan.model,
-        "scaling": plan.scaling,
-        "steps": plan.steps,
+        "model": settings.model,
+        "scaling": settings.scaling,
+        "steps": settings.steps,
         "skipped_steps": sum(row.get("skipped", False) for row in rows),
         "training_loss": statistics.fmean(losses) if losses else None,
         "validation_loss": {"before": evaluations[0]["eval_loss"], "after": evaluations[-1]["eval_loss"]},
         "seconds": seconds_before + sum(row.get("train_runtime", 0.0) for row in rows),
     }
-    if plan.task is None:
-        summary["tokens"] = plan.steps * plan.accumulate * plan.batch * plan.window
+    if settings.task is None:
+        summary["tokens"] = settings.steps * settings.accumulate * settings.batch * settings.window
     else:
-        summary["examples"] = plan.steps * plan.accumulate * plan.batch
+        summary["examples"] = settings.steps * settings.accumulate * settings.batch
         summary["validation_accuracy"] = {
             "before": evaluations[0]["eval_accuracy"],
             "after": evaluations[-1]["eval_accuracy"],
@@ -180,34 +184,34 @@ def _summary(plan: Training, run: RunFolder, checkpoint: Path | None, seconds_be
     return summary
 
 
-def _arguments(plan: Training, run: RunFolder) -> Any:
+def _arguments(settings: Training, run: RunFolder) -> Any:
     """Trainer's arguments: the paper's AdamW and constant learning rate."""
     return transformers.TrainingArguments(
         output_dir=str(run.checkpoints),
-        max_steps=plan.steps,
-        per_device_train_batch_size=plan.batch,
-        per_device_eval_batch_size=plan.batch,
-        gradient_accumulation_steps=plan.accumulate,
-        learning_rate=plan.learning_rate,
+        max_steps=settings.steps,
+        per_device_train_batch_size=settings.batch,
+        per_device_eval_batch_size=settings.batch,
+        gradient_accumulation_steps=settings.accumulate,
+        learning_rate=settings.learning_rate,
         lr_scheduler_type="constant_with_warmup",
-        warmup_steps=plan.warmup,
+        warmup_steps=settings.warmup,
         adam_beta1=0.9,
         adam_beta2=0.999,
         adam_epsilon=1e-5,
-        weight_decay=plan.weight_decay,
-        seed=plan.seed,
-        data_seed=plan.seed,
+        weight_decay=settings.weight_decay,
+        seed=settings.seed,
+        data_seed=settings.seed,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        save_strategy="steps" if plan.save_every else "no",
-        save_steps=plan.save_every or 1,
-        report_to=list(plan.report_to),
+        save_strategy="steps" if settings.save_every else "no",
+        save_steps=settings.save_every or 1,
+        report_to=list(settings.report_to),
         remove_unused_columns=False,  # what a forward's signature does not name, labels too
         label_names=["labels"],
         disable_tqdm=True,
         dataloader_pin_memory=False,
         use_cpu=not torch.accelerator.is_available(),
-        bf16=plan.dtype == "bf16",
+        bf16=settings.dtype == "bf16",
     )
 
 
@@ -218,9 +222,9 @@ def _report_below(trainer: Trainer, run: RunFolder) -> None:
             callback.logging_dir = str(run.path / "tensorboard")
 
 
-def _check_trackers(plan: Training) -> None:
+def _check_trackers(settings: Training) -> None:
     """ValueError for a tracker whose package is missing; Trainer would say so after the model is loaded."""
     installed = transformers.integrations.get_available_reporting_integrations()
-    for name in plan.report_to:
+    for name in settings.report_to:
         if name not in installed:
-            raise ValueError(f"cannot report to {name}: install its package; there is {', '.join(installed) or 'none'}")
+            raise UserError(f"cannot report to {name}: install its package; there is {', '.join(installed) or 'none'}")

@@ -5,12 +5,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from octoscale.conversion.settings import Conversion
+from octoscale.conversion.settings import Conversion, every_in_vain
+from octoscale.models.labels import HUB_TASKS
 from octoscale.numerics.formats import PRECISIONS
+from octoscale.system.errors import UserError
 from octoscale.system.settings import setting
 
 #: The precisions of a training: products outside the FP8 layers, and activations, under autocast; parameters float32.
 TRAINING_DTYPES = ("bf16", "fp16", "fp32")
+
+
+def _text_in_vain(settings: "Training") -> str | None:
+    return None if settings.task is None else "a training reads --text or --task, not both"
+
+
+def _tokens_in_vain(settings: "Training") -> str | None:
+    return None if settings.task is None else "--tokens is for a text; --examples counts those of --task"
+
+
+def _examples_in_vain(settings: "Training") -> str | None:
+    return "--examples is for --task; --tokens counts those of a text" if settings.task is None else None
+
+
+def _validation_in_vain(settings: "Training") -> str | None:
+    if settings.eval_task is None and settings.task not in HUB_TASKS:
+        return None
+    where = settings.eval_task or "the hub's own split"
+    return f"--validation is the part of a text or file; here {where} is what is validated with"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +46,11 @@ class Training(Conversion):
     """
 
     scaling: str = setting("amax", "bf16, fp16, fp32 (no FP8, and --dtype of that name), or as in validate: one.")
-    text: str = setting("pydoc", "A UTF-8 text file, pydoc, or a data set of the hub, hf:NAME[:CONFIGURATION[:SPLIT]].")
+    text: str = setting(
+        "pydoc",
+        "A UTF-8 text file, pydoc, or a data set of the hub, hf:NAME[:CONFIGURATION[:SPLIT]].",
+        in_vain=_text_in_vain,
+    )
     task: str | None = setting(
         None,
         "Train a classifier instead: sst2, mnli, qqp (from the hub), or a file .tsv or .jsonl with a column label, "
@@ -34,8 +59,12 @@ class Training(Conversion):
     eval_task: Path | None = setting(
         None, "The labeled file for validation; else the hub's, or the last part of --task."
     )
-    tokens: int | None = setting(None, "How many tokens of the text to read. All, if not given.")
-    examples: int | None = setting(None, "How many examples of --task to read. All, if not given.")
+    tokens: int | None = setting(
+        None, "How many tokens of the text to read. All, if not given.", in_vain=_tokens_in_vain
+    )
+    examples: int | None = setting(
+        None, "How many examples of --task to read. All, if not given.", in_vain=_examples_in_vain
+    )
     window: int = setting(256, "Tokens in a window of text; examples are cut off there.")
     steps: int = setting(200, "Optimizer steps.")
     batch: int = setting(4, "Windows, or examples, in a micro-batch.")
@@ -46,42 +75,47 @@ class Training(Conversion):
     loss_scale: str | None = setting(
         None, "The loss is multiplied by: a number, dynamic, or none.  [default: dynamic for fp16]"
     )
-    validation: float = setting(0.1, "The part of the text or task, at its end, that is kept for validation.")
+    validation: float = setting(
+        0.1, "The part of the text or task, at its end, that is kept for validation.", in_vain=_validation_in_vain
+    )
     dtype: str = setting("bf16", "bf16 or fp16 (autocast on float32 weights), or fp32.")
     seed: int = setting(0, "Of random weights and of the order of the data.")
-    every: int = setting(10, "Record histograms of exponents on each N-th step; 0: never.")
+    every: int = setting(10, "Record histograms of exponents on each N-th step; 0: never.", in_vain=every_in_vain)
     save_every: int = setting(100, "Write a checkpoint after each N-th step; 0: never.")
     report_to: Sequence[str] = setting((), "Also send losses and scales to tensorboard, wandb, ... Repeatable.")
 
+    @property
+    def wanted(self) -> Sequence[str]:
+        """The one scaling."""
+        return (self.scaling,)
+
     def __post_init__(self) -> None:
         if self.dtype not in TRAINING_DTYPES:
-            raise ValueError(f"unknown dtype {self.dtype!r} for training: one of {', '.join(TRAINING_DTYPES)}")
+            raise UserError(f"unknown dtype {self.dtype!r} for training: one of {', '.join(TRAINING_DTYPES)}")
         if self.scaling in PRECISIONS and self.scaling != self.dtype:
-            raise ValueError(
+            raise UserError(
                 f"scaling {self.scaling} is no FP8, and dtype {self.dtype} is another precision: --dtype {self.scaling}"
             )
         for name in ("steps", "batch", "accumulate"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
         self._check_rates()
         for name, what in (("every", "histograms are recorded"), ("save_every", "checkpoints are written")):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)}: {what} every N steps, N >= 1, or never, 0")
+                raise UserError(f"{name}={getattr(self, name)}: {what} every N steps, N >= 1, or never, 0")
         if self.eval_task is not None and self.task is None:
-            raise ValueError(
-                f"{self.eval_task} holds labeled examples for validation: give --task the ones to train on"
-            )
+            raise UserError(f"{self.eval_task} holds labeled examples for validation: give --task the ones to train on")
         self.constant_loss_scale  # noqa: B018  raises if the text is none
 
     def _check_rates(self) -> None:
         if not 0 < self.validation < 1:
-            raise ValueError(f"validation={self.validation}: the part of the data kept for validation, between 0 and 1")
+            raise UserError(f"validation={self.validation}: the part of the data kept for validation, between 0 and 1")
         if not self.learning_rate > 0:
-            raise ValueError(f"learning rate {self.learning_rate}: must be above 0")
+            raise UserError(f"learning rate {self.learning_rate}: must be above 0")
         if self.warmup < 0:
-            raise ValueError(f"warmup={self.warmup}: the steps in which the learning rate rises, at least 0")
+            raise UserError(f"warmup={self.warmup}: the steps in which the learning rate rises, at least 0")
         if self.weight_decay < 0:
-            raise ValueError(f"weight decay {self.weight_decay}: must be at least 0")
+            raise UserError(f"weight decay {self.weight_decay}: must be at least 0")
 
     @property
     def is_loss_scale_dynamic(self) -> bool:
@@ -100,7 +134,7 @@ class Training(Conversion):
         except ValueError:
             scale = 0.0
         if not 0 < scale < float("inf"):
-            raise ValueError(f"loss scale {self.loss_scale!r}: a number above 0, dynamic, or none")
+            raise UserError(f"loss scale {self.loss_scale!r}: a number above 0, dynamic, or none")
         return scale
 
 
@@ -145,7 +179,7 @@ def with_preset(name: str, values: dict[str, Any], typed: Collection[str]) -> di
 def named_preset(name: str, model: str, batch: int, accumulate: int | None = None) -> dict[str, Any]:
     """The fields of a preset, by name. ValueError for an unknown one."""
     if name != "paper":
-        raise ValueError(f"unknown preset {name!r}: there is paper")
+        raise UserError(f"unknown preset {name!r}: there is paper")
     return paper_preset(model, batch, accumulate)
 
 
@@ -158,11 +192,9 @@ def paper_preset(model: str, batch: int, accumulate: int | None = None) -> dict[
     """
     rows = [row for row in PAPER_ROWS if row.size in model.lower()]
     if not rows:
-        raise ValueError(
-            f"--preset paper has no row for {model}: its sizes are {', '.join(r.size for r in PAPER_ROWS)}"
-        )
+        raise UserError(f"--preset paper has no row for {model}: its sizes are {', '.join(r.size for r in PAPER_ROWS)}")
     if accumulate is None and (batch < 1 or PAPER_BATCH % batch):
-        raise ValueError(f"--preset paper takes {PAPER_BATCH} sequences a step, which --batch {batch} does not divide")
+        raise UserError(f"--preset paper takes {PAPER_BATCH} sequences a step, which --batch {batch} does not divide")
     row = rows[0]
     return {
         "scaling": "amax:margin=3",

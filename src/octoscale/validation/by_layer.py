@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from octoscale.layers.state import NonFiniteError
+from octoscale.system.errors import UserError
 
 #: Called with the layers done and the layers in all.
 OnLayer = Callable[[int, int], None]
@@ -68,7 +69,7 @@ def check_by_layer(model: nn.Module, windows: Tensor, loss_of: Callable[[nn.Modu
 
 
 def _refusal(model: nn.Module, why: str) -> ValueError:
-    return ValueError(f"{type(model).__name__} cannot go layer by layer: {why}; validate it without --batch")
+    return UserError(f"{type(model).__name__} cannot go layer by layer: {why}; validate it without --batch")
 
 
 def _losses_by_layer(

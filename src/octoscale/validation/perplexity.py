@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from octoscale.models.questions import Question, Task
 from octoscale.models.texts import Encode
+from octoscale.system.errors import UserError
 
 
 def perplexity(
@@ -71,7 +72,7 @@ def _choice_score(model: nn.Module, encode: Encode, question: Question, choice: 
 
 def _check_mode(model: nn.Module) -> None:
     if model.training:
-        raise ValueError("this model is in training mode, with dropout: call model.eval() first")
+        raise UserError("this model is in training mode, with dropout: call model.eval() first")
 
 
 def _exp(x: float) -> float:

@@ -8,16 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from octoscale.conversion.convert import plan as plan_conversion
+from octoscale.conversion.convert import preview
 from octoscale.conversion.head import put_head_in_fp8
 from octoscale.models import loading
 from octoscale.models.loading import LoadedModel
 from octoscale.models.questions import Task, check_task, read_questions
+from octoscale.models.quiet import quietly
 from octoscale.models.texts import check_ids, check_window, read_text, token_windows
 from octoscale.numerics.formats import PRECISIONS, STORED
 from octoscale.numerics.recipe import Recipe, check_names, parse_scaling
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import run_header
+from octoscale.system.errors import UserError
 from octoscale.system.lock import exclusive_run
 from octoscale.system.whole_file import write_json
 from octoscale.validation.bias_range import bias_range
@@ -25,16 +27,17 @@ from octoscale.validation.scalings import Progress, validate
 from octoscale.validation.settings import Validation
 
 
+@quietly()
 def run_validation(
-    plan: Validation, folder: Path, *, overwrite: bool, find_range: bool = False, progress: Progress | None = None
+    settings: Validation, folder: Path, *, overwrite: bool, find_range: bool = False, progress: Progress | None = None
 ) -> RunFolder:
-    """Carry out `plan` and write it to `folder`. All input is checked before the folder is made.
+    """Validate as `settings` say, and write the run to `folder`. All input is checked before the folder is made.
 
     find_range: add the range of CSCALE biases that pass to the summary.
-    Raises ValueError or OSError, naming the remedy, for anything in the plan that cannot be had.
+    Raises ValueError or OSError, naming the remedy, for anything in the settings that cannot be had.
     """
-    parts = _prepare(plan)
-    header = run_header(parts.loaded.model.device, plan=_plain(plan), note=parts.loaded.note)
+    parts = _prepare(settings)
+    header = run_header(parts.loaded.model.device, plan=_plain(settings), note=parts.loaded.note)
     with exclusive_run(folder):
         run = RunFolder.create(folder, header, overwrite=overwrite)
         validate(
@@ -42,11 +45,11 @@ def run_validation(
             parts.scalings,
             windows=parts.windows,
             folder=folder,
-            every=plan.every,
+            every=settings.every,
             task=parts.task,
-            head=_head(plan, parts.windows, header),
+            head=_head(settings, parts.windows, header),
             progress=progress,
-            by_layer=plan.by_layer,
+            by_layer=settings.by_layer,
         )
         if find_range:
             _note_range(run)
@@ -63,29 +66,31 @@ class _Parts:
     task: Task | None
 
 
-def _prepare(plan: Validation) -> _Parts:
-    """Read what the plan names, the cheap things first, and check that the model can take it; nothing is written."""
-    stored = loading.is_stored(plan.model)
-    if stored and list(plan.scalings) != [STORED]:
-        raise ValueError(f"{plan.model} holds FP8 weights with their scales already: leave --scaling out")
-    if plan.fp8_head and not stored:
-        raise ValueError(f"--fp8-head is for FP8 checkpoints: octoscale quantize {plan.model} OUT first")
-    scalings = [text if text == STORED else parse_scaling(text, plan.formats, plan.skip) for text in plan.scalings]
+def _prepare(settings: Validation) -> _Parts:
+    """Read what the settings name, the cheap things first, and check that the model can take it; nothing is written."""
+    stored = loading.is_stored(settings.model)
+    if stored and list(settings.scalings) != [STORED]:
+        raise UserError(f"{settings.model} holds FP8 weights with their scales already: leave --scaling out")
+    if settings.fp8_head and not stored:
+        raise UserError(f"--fp8-head is for FP8 checkpoints: octoscale quantize {settings.model} OUT first")
+    scalings = [
+        text if text == STORED else parse_scaling(text, settings.formats, settings.skip) for text in settings.scalings
+    ]
     check_names(scalings)
-    text = read_text(plan.text)
-    questions = read_questions(plan.task, plan.limit) if plan.task is not None else []
-    loaded = loading.load(plan.model, getattr(torch, PRECISIONS[plan.dtype]))
-    loading.check_causal(loaded.model, plan.model)
-    if plan.fp8_head:
+    text = read_text(settings.text)
+    questions = read_questions(settings.task, settings.limit) if settings.task is not None else []
+    loaded = loading.load(settings.model, getattr(torch, PRECISIONS[settings.dtype]))
+    loading.check_causal(loaded.model, settings.model)
+    if settings.fp8_head:
         put_head_in_fp8(loaded.model)
     if loaded.encode is None:
-        raise ValueError(f"{loaded.note}; without it, {plan.model} cannot read a text")
-    check_window(plan.window, loaded.model)
+        raise UserError(f"{loaded.note}; without it, {settings.model} cannot read a text")
+    check_window(settings.window, loaded.model)
     for scaling in scalings:
         if isinstance(scaling, Recipe):
-            plan_conversion(loaded.model, scaling)
-    window, source = plan.window, str(plan.text)
-    windows = token_windows(text, loaded.encode, window=window, num_tokens=plan.tokens, source=source)
+            preview(loaded.model, scaling)
+    window, source = settings.window, str(settings.text)
+    windows = token_windows(text, loaded.encode, window=window, num_tokens=settings.tokens, source=source)
     check_ids(windows, loaded.model)
     task = Task(questions=questions, encode=loaded.encode) if questions else None
     if task is not None:
@@ -93,32 +98,28 @@ def _prepare(plan: Validation) -> _Parts:
     return _Parts(loaded=loaded, scalings=scalings, windows=windows, task=task)
 
 
-def _head(plan: Validation, windows: Tensor, header: Mapping[str, Any]) -> dict[str, Any]:
+def _head(settings: Validation, windows: Tensor, header: Mapping[str, Any]) -> dict[str, Any]:
     """What stands before the results in summary.json."""
     return {
-        "model": plan.model,
-        "text": plan.text,
+        "model": settings.model,
+        "text": settings.text,
         "tokens": windows.numel(),
-        "window": plan.window,
-        "formats": plan.formats,
+        "window": settings.window,
+        "formats": settings.formats,
         "backend": header["backend"],
         "reason": header["reason"],
     }
 
 
-def with_own_scaling(values: dict[str, Any]) -> Validation:
-    """A validation from its fields; of an FP8 checkpoint, where no scaling is among them, under its own."""
-    if not values["scalings"] and loading.is_stored(values["model"]):
-        values = values | {"scalings": (STORED,)}
-    return Validation(**values)
+def scalings_for(model: str, scalings: Sequence[str], **_: Any) -> Sequence[str]:
+    """The scalings to validate: those that are wanted; else a checkpoint's own, or none for the defaults."""
+    return scalings or ((STORED,) if loading.is_stored(model) else ())
 
 
 def check_sweep(model: str) -> None:
     """ValueError for a checkpoint whose scales are chosen already."""
     if loading.is_stored(model):
-        raise ValueError(
-            f"{model} holds FP8 weights with their scales: there is none to look for; validate measures it"
-        )
+        raise UserError(f"{model} holds FP8 weights with their scales: there is none to look for; validate measures it")
 
 
 def _note_range(run: RunFolder) -> None:
@@ -143,6 +144,6 @@ def check_finite(run: RunFolder) -> None:
         raise FloatingPointError(f"no scaling of {summary['model']} has a finite perplexity: see the failures above")
 
 
-def _plain(plan: Validation) -> dict[str, Any]:
-    """The plan as JSON can say it."""
-    return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(plan).items()}
+def _plain(settings: Validation) -> dict[str, Any]:
+    """The settings as JSON can say it."""
+    return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(settings).items()}

@@ -31,6 +31,7 @@ from octoscale.numerics.recipe import Recipe, check_names, parse_scaling
 from octoscale.numerics.scaling import Constant
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import Recorder, run_header
+from octoscale.system.errors import UserError
 from octoscale.system.lock import exclusive_run
 from octoscale.system.whole_file import write_json
 from octoscale.validation.by_layer import check_by_layer, losses_by_layer
@@ -80,7 +81,7 @@ def validate(
     check_names(chosen)
     _check_state(model, chosen)
     if by_layer and task is not None:
-        raise ValueError("questions are asked one by one, not layer by layer: leave the task out")
+        raise UserError("questions are asked one by one, not layer by layer: leave the task out")
     with nullcontext() if folder is None else exclusive_run(folder, join=True):
         run = None if folder is None else _fresh_run(folder, model)
         head = {"tokens": windows.numel(), "window": windows.shape[-1], **(head or {})}
@@ -106,11 +107,11 @@ def _check_state(model: nn.Module, scalings: Sequence[Recipe | str]) -> None:
     stored = [layer for layer in layers if isinstance(layer, StoredLinear)]
     if stored and len(stored) == len(layers):
         if scalings != [STORED]:
-            raise ValueError(f"this model holds FP8 weights with their scales: the only scaling it has is {STORED}")
+            raise UserError(f"this model holds FP8 weights with their scales: the only scaling it has is {STORED}")
     elif layers:
-        raise ValueError("this model is in FP8 already: octoscale.revert(model) first")
+        raise UserError("this model is in FP8 already: octoscale.revert(model) first")
     elif STORED in scalings:
-        raise ValueError(f"this model holds no FP8 weights: {STORED} is for checkpoints of octoscale quantize")
+        raise UserError(f"this model holds no FP8 weights: {STORED} is for checkpoints of octoscale quantize")
 
 
 def _fresh_run(folder: Path | str, model: nn.Module) -> RunFolder:
@@ -183,7 +184,7 @@ def _enter(
 def _in_precision(model: nn.Module, precision: str) -> nn.Module:
     """The model if its parameters have this precision (a key of PRECISIONS), else a copy that does."""
     if precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}: one of {', '.join(PRECISIONS)}")
+        raise UserError(f"unknown precision {precision!r}: one of {', '.join(PRECISIONS)}")
     dtype = getattr(torch, PRECISIONS[precision])
     return model if next(model.parameters()).dtype == dtype else copy.deepcopy(model).to(dtype)
 

@@ -4,12 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from octoscale.conversion.settings import Conversion, Head
+from octoscale.conversion.settings import Conversion, Head, every_in_vain
 from octoscale.numerics.formats import PRECISIONS
+from octoscale.system.errors import UserError
 from octoscale.system.settings import setting
 
 #: Tokens that the demo and a sweep read, unless told otherwise.
 DEMO_TOKENS, QUICK_TOKENS = 8192, 1024
+
+
+def _limit_in_vain(settings: "Measurement") -> str | None:
+    if settings.task is not None:
+        return None
+    return "--limit is for the questions of --task: give one, or leave it out"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,9 +27,9 @@ class Measurement(Conversion):
     window: int = setting(512, "Tokens in a window; each is one forward pass.")
     tokens: int | None = setting(None, "How many tokens of the text to read. All, if not given.")
     dtype: str = setting("bf16", "The model's own precision: bf16, fp16 or fp32.")
-    every: int = setting(16, "Record histograms of exponents on each N-th window; 0 for never.")
+    every: int = setting(16, "Record histograms of exponents on each N-th window; 0 for never.", in_vain=every_in_vain)
     task: Path | None = setting(None, 'Also answer multiple-choice questions: JSON lines {"query", "choices", "gold"}.')
-    limit: int | None = setting(None, "Use only the first N questions of --task.")
+    limit: int | None = setting(None, "Use only the first N questions of --task.", in_vain=_limit_in_vain)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,22 +49,27 @@ class Validation(Head, Measurement):
         False, "Layer by layer over all windows: each weight is read once. Larger than memory.", option="--batch"
     )
 
+    @property
+    def wanted(self) -> Sequence[str]:
+        """The scalings."""
+        return self.scalings
+
     def __post_init__(self) -> None:
         if self.dtype not in PRECISIONS:
-            raise ValueError(f"unknown dtype {self.dtype!r}: one of {', '.join(PRECISIONS)}")
+            raise UserError(f"unknown dtype {self.dtype!r}: one of {', '.join(PRECISIONS)}")
         if not self.scalings:
             object.__setattr__(self, "scalings", (self.dtype, "amax"))
         others = [scaling for scaling in self.scalings if scaling in PRECISIONS]
         if others and self.dtype not in others:
-            raise ValueError(
+            raise UserError(
                 f"scaling {others[0]} is no FP8, and dtype {self.dtype} is another precision: --dtype {others[0]}"
             )
         if self.limit is not None and self.limit < 1:
-            raise ValueError(f"limit={self.limit}: must be at least 1")
+            raise UserError(f"limit={self.limit}: must be at least 1")
         if self.by_layer and self.task is not None:
-            raise ValueError("questions are asked one by one, not layer by layer: leave --batch or --task out")
+            raise UserError("questions are asked one by one, not layer by layer: leave --batch or --task out")
         if self.every < 0:
-            raise ValueError(f"every={self.every}: histograms are recorded every N windows, N >= 1, or never, 0")
+            raise UserError(f"every={self.every}: histograms are recorded every N windows, N >= 1, or never, 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +79,15 @@ class Sweep(Measurement):
     bias: str = setting("-8:6", "The CSCALE biases: a range -8:6, or a list -3,0,3.")
     tokens: int | None = setting(DEMO_TOKENS, "How many tokens of the text to read.")
 
+    @property
+    def wanted(self) -> Sequence[str]:
+        """High precision, FP8-AMAX, and each constant."""
+        return (self.dtype, "amax", *constants(self.bias))
+
     def validation(self) -> Validation:
         """The same as a validation: high precision, FP8-AMAX and each constant. ValueError for biases that are none."""
         shared = {field.name: getattr(self, field.name) for field in fields(Measurement)}
-        return Validation(scalings=(self.dtype, "amax", *constants(self.bias)), **shared)
+        return Validation(scalings=self.wanted, **shared)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +99,7 @@ class Demo:
 
     def __post_init__(self) -> None:
         if self.tokens is not None and self.tokens < Validation.window:
-            raise ValueError(
+            raise UserError(
                 f"--tokens {self.tokens}: the demo reads windows of {Validation.window} tokens, one at least"
             )
 
@@ -109,5 +126,5 @@ def parse_biases(text: str) -> list[int]:
     except ValueError:
         biases = []
     if not biases:
-        raise ValueError(f"cannot read the biases {text!r}: write a range from low to high, -8:6, or a list, -8,-1,6")
+        raise UserError(f"cannot read the biases {text!r}: write a range from low to high, -8:6, or a list, -8,-1,6")
     return biases
