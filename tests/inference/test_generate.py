@@ -285,7 +285,7 @@ def test_activations_of_a_stored_checkpoint_are_its_own(fp8, run):
 
 
 def test_a_composite_config_writes_within_its_positions(tmp_path, run):
-    from test_architectures import save
+    from architectures import save
 
     save("gemma3", tmp_path / "m")
     assert run("generate", "m", "--prompt", "Once", "--max-new-tokens", "4")[0] == 0

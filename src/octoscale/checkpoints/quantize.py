@@ -7,7 +7,6 @@ written into a hidden folder beside `out`, which takes its name when all is ther
 Which weights become FP8 is what `convert` would do with the model; the codes and scales are the same, bit for bit.
 """
 
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from octoscale.checkpoints.companions import companions
+from octoscale.checkpoints.folder import read_object
 from octoscale.checkpoints.headers import name_of_scale, read_entries
 from octoscale.checkpoints.shards import INDEX, SINGLE, check_complete, find_shards, weights_in
 from octoscale.checkpoints.writer import Entry, writing
@@ -258,7 +258,7 @@ def _write_rest(
     export: Export,
 ) -> None:
     """Config, index and the small files: tokenizer, generation config, templates."""
-    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config = read_object(source / "config.json")
     kept = ignored(report, {n: e.shape for shard in shards for n, e in read_entries(shard).items()}, weights)
     config["quantization_config"] = export.layout.config(kept, export.activations)
     config[OWN_KEY] = {

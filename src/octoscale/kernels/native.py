@@ -23,6 +23,7 @@ from octoscale.kernels.portable import unscale
 from octoscale.numerics.formats import FORMATS, Format
 from octoscale.numerics.granularity import TENSOR
 from octoscale.numerics.scaling import Amount, Bias
+from octoscale.system.errors import UserError
 
 #: From the slowest to the fastest; the position is the number by which the core knows an instruction set.
 ISAS = ("scalar", "avx2", "avx512", "amx")
@@ -171,9 +172,9 @@ def chosen() -> str:
     if forced is None:
         return available()[-1]
     if forced not in ISAS:
-        raise ValueError(f"{ISA_VARIABLE}={forced}: the instruction sets are {', '.join(ISAS)}")
+        raise UserError(f"{ISA_VARIABLE}={forced}: the instruction sets are {', '.join(ISAS)}")
     if forced not in available():
-        raise ValueError(f"{ISA_VARIABLE}={forced}: this CPU, or this build, runs only {', '.join(available())}")
+        raise UserError(f"{ISA_VARIABLE}={forced}: this CPU, or this build, runs only {', '.join(available())}")
     return forced
 
 

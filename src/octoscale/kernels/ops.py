@@ -132,7 +132,7 @@ def matmul(a: Quantized, b: Quantized, *, dtype: torch.dtype = torch.float32, bi
     for a dtype other than float32, bfloat16 and float16.
     """
     if a.codes.ndim != 2 or b.codes.ndim != 2 or a.codes.shape[1] != b.codes.shape[0]:
-        raise ValueError(f"matmul takes [M, K] and [K, N], not {list(a.codes.shape)} and {list(b.codes.shape)}")
+        raise UserError(f"matmul takes [M, K] and [K, N], not {list(a.codes.shape)} and {list(b.codes.shape)}")
     return _product(a, b, bias, dtype, "matmul")
 
 
@@ -149,7 +149,7 @@ def linear(
     if not isinstance(x, Quantized) and x.dtype != torch.bfloat16:
         raise TypeError(f"linear takes codes or bfloat16 values, not {_name(x.dtype)}: quantize x, or x.bfloat16()")
     if weight.codes.ndim != 2 or values.ndim == 0 or values.shape[-1] != weight.codes.shape[1]:
-        raise ValueError(f"linear takes [..., K] and [N, K], not {list(values.shape)} and {list(weight.codes.shape)}")
+        raise UserError(f"linear takes [..., K] and [N, K], not {list(values.shape)} and {list(weight.codes.shape)}")
     rows = x.flatten_rows() if isinstance(x, Quantized) else _rows(x)
     out = _product(rows, weight.t(), bias, torch.bfloat16 if dtype is None else dtype, "linear")
     return reshaped(out, (*values.shape[:-1], weight.codes.shape[0]))

@@ -10,6 +10,7 @@ import torch
 
 from octoscale.kernels import portable
 from octoscale.kernels.base import Backend
+from octoscale.system.errors import UserError
 
 #: Names a row of the table, to be used whatever is faster.
 BACKEND_VARIABLE = "OCTOSCALE_BACKEND"
@@ -46,7 +47,7 @@ def choose(device_type: str) -> Choice:
 def _choose(device_type: str) -> Choice:
     forced = os.environ.get(BACKEND_VARIABLE)
     if forced is not None and forced not in [row.name for row in TABLE]:
-        raise ValueError(f"{BACKEND_VARIABLE}={forced}: the backends are {', '.join(row.name for row in TABLE)}")
+        raise UserError(f"{BACKEND_VARIABLE}={forced}: the backends are {', '.join(row.name for row in TABLE)}")
     reasons: list[str] = [] if forced is None else [f"{BACKEND_VARIABLE}={forced}"]
     for row in TABLE:
         if forced not in (None, row.name):
@@ -56,7 +57,7 @@ def _choose(device_type: str) -> Choice:
             backend, how = row.make(device_type)
             return Choice(name=row.name, backend=backend, reason="; ".join([*reasons, how]))
         reasons.append(why_not)
-    raise ValueError(f"no backend serves {device_type}: {'; '.join(reasons)}")
+    raise UserError(f"no backend serves {device_type}: {'; '.join(reasons)}")
 
 
 def _why_not_native(device_type: str) -> str | None:

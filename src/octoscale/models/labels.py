@@ -9,6 +9,7 @@ that the training examples have, in sorted order; another label in the examples 
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -125,8 +126,9 @@ def _json_lines(path: Path, lines: list[str]) -> Iterator[tuple[int, dict[str, A
         if line.strip():
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path} line {number} is not JSON: {error.msg}") from error
+            except ValueError as error:
+                reason = error.msg if isinstance(error, json.JSONDecodeError) else "a number is too long"
+                raise UserError(f"{path} line {number} is not JSON: {reason}") from error
             if not isinstance(row, dict):
                 raise UserError(f'{path} line {number}: needs an object like {{"text": "...", "label": 0}}')
             yield number, row
@@ -134,5 +136,5 @@ def _json_lines(path: Path, lines: list[str]) -> Iterator[tuple[int, dict[str, A
 
 def _order(label: str) -> tuple[bool, int, str]:
     """Numbers in their order, before words."""
-    number = int(label) if label.lstrip("-").isdigit() else None
+    number = int(label) if re.fullmatch(r"-?\d{1,99}", label) else None
     return (number is None, number or 0, label)

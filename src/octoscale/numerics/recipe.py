@@ -24,6 +24,8 @@ _PARAMETERS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "cscale": (frozenset({"bias"}), frozenset()),
     "delayed": (frozenset(), frozenset({"history", "margin"})),
 }
+#: Of a parameter, its sign included; Python itself refuses to read more than 4,300.
+_MAX_DIGITS = 10
 _SCALING_FORMS = "amax, amax:margin=3, cscale:-1, delayed:history=16, bf16, fp16, fp32"
 
 
@@ -130,6 +132,8 @@ def parse_scaling(text: str, formats: str = "ocp", skip: Iterable[str] = ()) -> 
         raise UserError(f"unknown scaling {text!r}: write one of {_SCALING_FORMS}")
     if not all(value.removeprefix("-").isdecimal() for value in options.values()):
         raise UserError(f"scaling {text!r}: its parameters are whole numbers, as in {_SCALING_FORMS}")
+    if any(len(value) > _MAX_DIGITS for value in options.values()):
+        raise UserError(f"scaling {text:.40}...: no parameter has more than {_MAX_DIGITS - 1} digits")
     values: dict[str, Any] = {key: int(value) for key, value in options.items()}
     make: Callable[..., Recipe] = getattr(Recipe, rule)
     return replace(make(formats=chosen, skip=skip, **values), name=_name(make(**values).weight.rule, chosen, formats))

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from octoscale.checkpoints.folder import read_object
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import drop_scales
 from octoscale.system.checksums import check_checksums
@@ -74,7 +75,7 @@ def _is_before(row: dict[str, Any], step: int) -> bool:
 def read_seconds(checkpoint: Path) -> float:
     """The seconds that the training took until a checkpoint; 0 for one of an older version."""
     path = checkpoint / SECONDS
-    return float(json.loads(path.read_text(encoding="utf-8"))["seconds"]) if path.exists() else 0.0
+    return float(read_object(path)["seconds"]) if path.exists() else 0.0
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
@@ -82,5 +83,4 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     path = checkpoint / FP8_STATE
     if not path.exists():
         raise UserError(f"{checkpoint} holds no {FP8_STATE}: octoscale train did not write it")
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+    return read_object(path)
