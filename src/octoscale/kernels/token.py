@@ -1,4 +1,4 @@
-"""New tokens through a decoder layer in one call of the C++ core (csrc/token.h): facts about the layer go in once.
+"""New tokens through a decoder layer in one call of the C++ core (csrc/decoder/layer.h): facts about the layer go in once.
 
     layer = TokenLayer(facts)                                   the addresses of weights, which are kept alive
     failed = layer.step(x, cosines, sines, keys, values, 17, out)
@@ -148,7 +148,7 @@ def _isa() -> int:
 
 
 def _numbers(facts: LinearFacts) -> tuple[int, ...]:
-    """As csrc/bindings.cpp wants it."""
+    """As csrc/bindings/module.cpp wants it."""
     num_out, num_in = facts.codes.shape
     weight = (facts.codes.data_ptr(), _number_of(facts.format), facts.scale_bias, num_in, num_out)
     if facts.input is None:

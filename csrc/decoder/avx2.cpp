@@ -1,0 +1,9 @@
+// The loops of loops.h, compiled for avx2.
+
+#include "decoder/loops.h"
+
+namespace octoscale {
+
+const TokenKernels token_avx2 = {norm_loop, rotate_loop, attend_loop, gated_loop, add_loop, nullptr, nullptr, nullptr};
+
+}  // namespace octoscale

@@ -1,0 +1,9 @@
+// The loops of loops.h, compiled for scalar.
+
+#include "decoder/loops.h"
+
+namespace octoscale {
+
+const TokenKernels token_scalar = {norm_loop, rotate_loop, attend_loop, gated_loop, add_loop, nullptr, nullptr, nullptr};
+
+}  // namespace octoscale

@@ -1,0 +1,106 @@
+// Few rows against a weight in codes, for AVX2: decoded 8 at a time to float32, multiplied and summed by FMA.
+
+#include <immintrin.h>
+
+#include <algorithm>
+
+#include "common/decode_avx2.h"
+#include "common/pool.h"
+#include "common/scratch.h"
+#include "product/matmul.h"
+
+namespace octoscale {
+namespace {
+
+// Row r of a as float32, padded with zeros to whole vectors of 8.
+void widen_row(const Matrix& a, int64_t r, int64_t padded, float* out) {
+  for (int64_t k = 0; k < padded; ++k) {
+    const int64_t i = r * a.row_stride + k * a.col_stride;
+    if (k >= a.cols) out[k] = 0;
+    else out[k] = a.is_bf16 ? load<Float::bf16>(a.data, i) : decode_one(static_cast<const uint8_t*>(a.data)[i], row(a.format));
+  }
+}
+
+float sum_lanes(__m256 x) {
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+
+// The dot products of one row of codes with M rows of x.
+template <Fp8 F, int M>
+void dot_row(const uint8_t* codes, int64_t k, const float* x, int64_t padded, float* sums) {
+  constexpr int parts = M == 1 ? 4 : 1;  // so that one multiplication need not wait for the one before
+  __m256 sum[M][parts];
+  for (auto& row : sum)
+    for (auto& part : row) part = _mm256_setzero_ps();
+  const auto add = [&](const uint8_t* from, int64_t i, int part) {
+    const __m256 weight = decode_vector<F>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
+    for (int m = 0; m < M; ++m) sum[m][part] = _mm256_fmadd_ps(weight, _mm256_load_ps(x + m * padded + i), sum[m][part]);
+  };
+  int64_t i = 0;
+  for (; i + 8 * parts <= k; i += 8 * parts) {
+    _mm_prefetch(reinterpret_cast<const char*>(codes + i) + 1024, _MM_HINT_T0);
+    for (int part = 0; part < parts; ++part) add(codes + i + 8 * part, i + 8 * part, part);
+  }
+  for (; i + 8 <= k; i += 8) add(codes + i, i, 0);
+  if (i < k) {
+    uint8_t rest[8] = {};
+    std::memcpy(rest, codes + i, static_cast<size_t>(k - i));
+    add(rest, i, 0);
+  }
+  for (int m = 0; m < M; ++m) {
+    __m256 total = sum[m][0];
+    for (int part = 1; part < parts; ++part) total = _mm256_add_ps(total, sum[m][part]);
+    sums[m] = sum_lanes(total);
+  }
+}
+
+template <Fp8 F>
+void dot_row_any(int64_t num_rows, const uint8_t* codes, int64_t k, const float* x, int64_t padded, float* sums) {
+  switch (num_rows) {
+    case 1: return dot_row<F, 1>(codes, k, x, padded, sums);
+    case 2: return dot_row<F, 2>(codes, k, x, padded, sums);
+    case 3: return dot_row<F, 3>(codes, k, x, padded, sums);
+    default: return dot_row<F, 4>(codes, k, x, padded, sums);
+  }
+}
+
+void finish_one(const Output& out, Unscale unscale, int64_t r, int64_t c, float sum) {
+  float value = sum * unscale.first * unscale.last;
+  if (out.bias)
+    with_float(out.bias_type, [&](auto T) { value += load<T.value>(out.bias, c); });
+  with_float(out.type, [&](auto T) { store<T.value>(out.data, r * out.row_stride + c, value); });
+}
+
+// The columns of one part that are this task's.
+void stream_share(int64_t num_rows, const Part& part, const float* x, int64_t padded, int task, int num_tasks) {
+  const Matrix& b = part.b;
+  const Unscale unscale = unscale_by(part.out.scale_bias);
+  const int64_t share = (b.cols + num_tasks - 1) / num_tasks;
+  with_format(b.format, [&](auto F) {
+    for (int64_t c = share * task; c < std::min(b.cols, share * (task + 1)); ++c)
+      for (int64_t r = 0; r < num_rows; r += 4) {
+        float sums[4];
+        const int64_t n = std::min<int64_t>(4, num_rows - r);
+        const uint8_t* codes = static_cast<const uint8_t*>(b.data) + c * b.col_stride;
+        dot_row_any<F.value>(n, codes, b.rows, x + r * padded, padded, sums);
+        for (int64_t m = 0; m < n; ++m) finish_one(part.out, unscale, r + m, c, sums[m]);
+      }
+  });
+}
+
+}  // namespace
+
+void stream_avx2(const Matrix& a, const Part* parts, int num_parts, int num_threads) {
+  static thread_local Scratch<float> scratch;
+  const int64_t padded = (a.cols + 7) / 8 * 8;
+  float* x = scratch.reserve(std::max<int64_t>(1, a.rows * padded));
+  for (int64_t r = 0; r < a.rows; ++r) widen_row(a, r, padded, x + r * padded);
+  const int num_tasks = num_stream_tasks(a, parts, num_parts, num_threads);
+  parallel_for(num_tasks, num_threads, [&](int task) {
+    for (int i = 0; i < num_parts; ++i) stream_share(a.rows, parts[i], x, padded, task, num_tasks);
+  });
+}
+
+}  // namespace octoscale
