@@ -27,8 +27,6 @@ using namespace octoscale;
 
 namespace {
 
-const CastKernels& casts(int isa) { return cast_kernels(static_cast<Isa>(isa)); }
-
 const void* input(uintptr_t address) { return reinterpret_cast<const void*>(address); }
 
 template <class T>
@@ -55,7 +53,7 @@ void write_counts(uintptr_t address, const Counts& counts) {
 
 float observe_tensor(int isa, uintptr_t x, int type, int64_t num_rows, int64_t num_cols, int64_t row_stride,
                      uintptr_t exponents, int num_threads) {
-  const Observed seen = observe(casts(isa), input(x), static_cast<Float>(type), {num_rows, num_cols, row_stride},
+  const Observed seen = observe(static_cast<Isa>(isa), input(x), static_cast<Float>(type), {num_rows, num_cols, row_stride},
                                 exponents != 0, num_threads);
   write_exponents(exponents, seen);
   return from_bits(seen.amax_bits);
@@ -63,7 +61,7 @@ float observe_tensor(int isa, uintptr_t x, int type, int64_t num_rows, int64_t n
 
 void encode_tensor(int isa, uintptr_t x, int type, int64_t num_rows, int64_t num_cols, int64_t row_stride, float amax,
                    int format, int scale_bias, uintptr_t codes, uintptr_t values, uintptr_t counts, int num_threads) {
-  const Counts seen = encode(casts(isa), input(x), static_cast<Float>(type), {num_rows, num_cols, row_stride},
+  const Counts seen = encode(static_cast<Isa>(isa), input(x), static_cast<Float>(type), {num_rows, num_cols, row_stride},
                              to_bits(amax) & magnitude_bits, encoding(format, scale_bias, codes, values, counts != 0),
                              num_threads);
   write_counts(counts, seen);
@@ -74,7 +72,7 @@ float cast_tensor(int isa, uintptr_t x, int type, int64_t num_rows, int64_t num_
                   int num_threads) {
   Observed observed;
   const Counts seen = observe_and_encode(
-      casts(isa), input(x), static_cast<Float>(type), {num_rows, num_cols, row_stride}, exponents != 0,
+      static_cast<Isa>(isa), input(x), static_cast<Float>(type), {num_rows, num_cols, row_stride}, exponents != 0,
       encoding(format, scale_bias, codes, values, counts != 0), num_threads, &observed);
   write_exponents(exponents, observed);
   write_counts(counts, seen);
@@ -83,7 +81,7 @@ float cast_tensor(int isa, uintptr_t x, int type, int64_t num_rows, int64_t num_
 
 void decode_tensor(int isa, uintptr_t codes, int format, int64_t num_rows, int64_t num_cols, int64_t row_stride,
                    int scale_bias, uintptr_t out, int type, int num_threads) {
-  decode(casts(isa), output<const uint8_t>(codes), {num_rows, num_cols, row_stride}, static_cast<Fp8>(format),
+  decode(static_cast<Isa>(isa), output<const uint8_t>(codes), {num_rows, num_cols, row_stride}, static_cast<Fp8>(format),
          scale_bias, output<void>(out), static_cast<Float>(type), num_threads);
 }
 

@@ -1,16 +1,14 @@
-// What an instruction set offers: one table of functions, each the work of one thread on plain memory.
+// What an instruction set offers to casts: one table of functions, each the work of one thread on plain memory.
 //
-// quantize.cpp cuts tensors into pieces and calls these; isa.cpp chooses the table. Each file that is compiled for an
-// instruction set fills one struct. Nothing here allocates, throws or knows of Python.
+// quantize.cpp chooses the table, cuts tensors into pieces and calls these. Each file that is compiled for an instruction
+// set fills one struct. Nothing here allocates, throws or knows of Python.
 #pragma once
 
 #include <cstdint>
 
-namespace octoscale {
+#include "common/dtypes.h"
 
-// The numbers behind these names cross the border to Python; formats.h has the formats' rows in this order.
-enum class Fp8 : int { e4m3fn, e5m2, e4m3fnuz, e5m2fnuz };
-enum class Float : int { f32, bf16, f16 };
+namespace octoscale {
 
 constexpr int num_exponent_bins = 256;  // one for each value of float32's exponent field
 

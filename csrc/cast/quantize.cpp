@@ -1,6 +1,9 @@
+// Runs for the threads, blocks for the first cache, and what each found put together.
+
 #include "cast/quantize.h"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "common/formats.h"
@@ -11,10 +14,16 @@
 namespace octoscale {
 namespace {
 
+const CastKernels& kernels_of([[maybe_unused]] Isa isa) {
+#if defined(OCTOSCALE_X86)
+  if (isa >= Isa::avx512) return cast_avx512;
+  if (isa == Isa::avx2) return cast_avx2;
+#endif
+  return cast_scalar;
+}
+
 constexpr int64_t block = 4096;             // elements: 16 KiB of float32, half of a first-level cache
 constexpr int64_t least_per_task = 1 << 15;  // elements: below, waking a thread costs more than it saves
-
-int64_t size_of(Float type) { return type == Float::f32 ? 4 : 2; }
 
 const void* at(const void* x, Float type, int64_t i) { return static_cast<const char*>(x) + i * size_of(type); }
 void* at(void* x, Float type, int64_t i) { return static_cast<char*>(x) + i * size_of(type); }
@@ -84,7 +93,8 @@ void encode_run(const CastKernels& kernels, const void* x, Float type, int64_t n
 
 }  // namespace
 
-Observed observe(const CastKernels& kernels, const void* x, Float type, Rows rows, bool exponents, int num_threads) {
+Observed observe(Isa isa, const void* x, Float type, Rows rows, bool exponents, int num_threads) {
+  const CastKernels& kernels = kernels_of(isa);
   std::vector<Found> parts(std::max(num_threads, 1));
   for_each_task(rows, num_threads, [&](int task, int64_t first, int64_t last) {
     Observed& seen = parts[task].observed;
@@ -96,8 +106,9 @@ Observed observe(const CastKernels& kernels, const void* x, Float type, Rows row
   return merge(parts).observed;
 }
 
-Counts encode(const CastKernels& kernels, const void* x, Float type, Rows rows, uint32_t amax_bits,
+Counts encode(Isa isa, const void* x, Float type, Rows rows, uint32_t amax_bits,
               const Encoding& encoding, int num_threads) {
+  const CastKernels& kernels = kernels_of(isa);
   const bool tame = is_tame(amax_bits, encoding);
   prefer_huge_pages(encoding.codes, rows.num_rows * rows.num_cols);
   std::vector<Found> parts(std::max(num_threads, 1));
@@ -111,8 +122,9 @@ Counts encode(const CastKernels& kernels, const void* x, Float type, Rows rows, 
   return merge(parts).counts;
 }
 
-Counts observe_and_encode(const CastKernels& kernels, const void* x, Float type, Rows rows, bool exponents,
+Counts observe_and_encode(Isa isa, const void* x, Float type, Rows rows, bool exponents,
                           const Encoding& encoding, int num_threads, Observed* observed) {
+  const CastKernels& kernels = kernels_of(isa);
   prefer_huge_pages(encoding.codes, rows.num_rows * rows.num_cols);
   std::vector<Found> parts(std::max(num_threads, 1));
   for_each_task(rows, num_threads, [&](int task, int64_t first, int64_t last) {
@@ -131,14 +143,23 @@ Counts observe_and_encode(const CastKernels& kernels, const void* x, Float type,
   return all.counts;
 }
 
-void decode(const CastKernels& kernels, const uint8_t* codes, Rows rows, Fp8 format, int scale_bias, void* out,
+void decode(Isa isa, const uint8_t* codes, Rows rows, Fp8 format, int scale_bias, void* out,
             Float type, int num_threads) {
+  const CastKernels& kernels = kernels_of(isa);
   prefer_huge_pages(out, rows.num_rows * rows.num_cols * size_of(type));
   for_each_task(rows, num_threads, [&](int, int64_t first, int64_t last) {
     for_each_run(rows, first, last, [&](int64_t from, int64_t to, int64_t n) {
       kernels.decode(codes + from, n, format, scale_bias, at(out, type, to), type);
     });
   });
+}
+
+int amax_to_scale_bias(uint32_t amax_bits, Fp8 format, int margin) {
+  if (amax_bits == 0 || amax_bits >= infinity_bits) return 0;
+  int exponent, max_exponent;
+  const float mantissa = std::frexp(from_bits(amax_bits), &exponent);
+  const float max_mantissa = std::frexp(from_bits(row(format).max_bits()), &max_exponent);
+  return std::clamp(max_exponent - exponent - (mantissa > max_mantissa) - margin, -126, 126);
 }
 
 }  // namespace octoscale

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cast/kernels.h"
+#include "common/isa.h"
 
 namespace octoscale {
 
@@ -18,7 +19,7 @@ struct Observed {
 };
 
 // amax, and the histogram of exponents if asked for.
-Observed observe(const CastKernels& kernels, const void* x, Float type, Rows rows, bool exponents, int num_threads);
+Observed observe(Isa isa, const void* x, Float type, Rows rows, bool exponents, int num_threads);
 
 struct Encoding {
   Fp8 format;
@@ -29,15 +30,18 @@ struct Encoding {
 };
 
 // The codes of a tensor whose amax is known.
-Counts encode(const CastKernels& kernels, const void* x, Float type, Rows rows, uint32_t amax_bits,
+Counts encode(Isa isa, const void* x, Float type, Rows rows, uint32_t amax_bits,
               const Encoding& encoding, int num_threads);
 
 // Both in one visit to memory, for a scale that does not depend on amax.
-Counts observe_and_encode(const CastKernels& kernels, const void* x, Float type, Rows rows, bool exponents,
+Counts observe_and_encode(Isa isa, const void* x, Float type, Rows rows, bool exponents,
                           const Encoding& encoding, int num_threads, Observed* observed);
 
 // out[i] = codes[i] * 2**-scale_bias; codes in rows, out contiguous.
-void decode(const CastKernels& kernels, const uint8_t* codes, Rows rows, Fp8 format, int scale_bias, void* out,
+void decode(Isa isa, const uint8_t* codes, Rows rows, Fp8 format, int scale_bias, void* out,
             Float type, int num_threads);
+
+// The largest b with amax * 2**b <= the format's largest value, less margin: the twin of numerics/scaling.py.
+int amax_to_scale_bias(uint32_t amax_bits, Fp8 format, int margin);
 
 }  // namespace octoscale

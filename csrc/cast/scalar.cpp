@@ -1,6 +1,7 @@
 // The casts one value at a time, kept scalar: what the vector kernels are compared with.
 
 #include "cast/kernels.h"
+#include "common/constants.h"
 #include "common/scalar.h"
 
 namespace octoscale {

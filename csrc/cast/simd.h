@@ -17,6 +17,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "cast/kernels.h"
+#include "common/constants.h"
 #include "common/scalar.h"
 
 namespace octoscale {
@@ -55,7 +57,7 @@ class ExponentCounter {
       return one_hot(V::template load<T>(x));
     } else {
       const Int low = collect_half<T, L - 1>(x);
-      const Int high = collect_half<T, L - 1>(x + (V::lanes << (L - 1)) * (T == Float::f32 ? 4 : 2));
+      const Int high = collect_half<T, L - 1>(x + (V::lanes << (L - 1)) * size_of(T));
       const Int carry = V::majority(slices_[L - 1], low, high);
       slices_[L - 1] = V::parity(slices_[L - 1], low, high);
       return carry;
@@ -124,7 +126,7 @@ uint32_t observe_vectors(const char* x, int64_t n) {
   using Int = typename V::Int;
   Int largest[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
   constexpr int64_t step = V::template num_raw<T>;  // elements in a register before any widening
-  constexpr int64_t size = T == Float::f32 ? 4 : 2;
+  constexpr int64_t size = size_of(T);
   int64_t i = 0;
   for (; i + 4 * step <= n; i += 4 * step)
     for (int part = 0; part < 4; ++part) {
@@ -141,7 +143,7 @@ template <class V, Float T>
 uint32_t observe(const void* source, int64_t n, int64_t* exponents) {
   const char* x = static_cast<const char*>(source);
   if (!exponents) return observe_vectors<V, T>(x, n);
-  constexpr int64_t size = T == Float::f32 ? 4 : 2;
+  constexpr int64_t size = size_of(T);
   constexpr int64_t block = ExponentCounter<V>::block;
   uint32_t result = 0;
   int64_t i = 0;
@@ -178,7 +180,7 @@ inline typename V::Int encode_vector(typename V::Int bits, typename V::Real scal
 template <class V, Float T, Fp8 F, bool tame>
 inline void encode_block(const char* x, typename V::Real scale, uint8_t* codes, Counts* counts) {
   constexpr Format format = row(F);
-  constexpr int64_t stride = V::lanes * (T == Float::f32 ? 4 : 2);
+  constexpr int64_t stride = V::lanes * size_of(T);
   using Int = typename V::Int;
   using Bytes = typename V::Bytes;
   Int bits[4], code[4];
@@ -206,7 +208,7 @@ inline void encode_block(const char* x, typename V::Real scale, uint8_t* codes, 
 
 template <class V, Float T, Fp8 F, bool tame>
 void encode_run(const char* x, int64_t n, int scale_bias, uint8_t* codes, Counts* counts) {
-  constexpr int64_t block = 4 * V::lanes, size = T == Float::f32 ? 4 : 2;
+  constexpr int64_t block = 4 * V::lanes, size = size_of(T);
   const auto scale = V::set(power_of_two(scale_bias));
   Counts local;
   Counts* found = counts ? &local : nullptr;

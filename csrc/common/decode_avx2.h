@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "common/constants.h"
 #include "common/scalar.h"
 
 namespace octoscale {
@@ -58,7 +59,7 @@ inline void store_vector(char* out, __m256 x) {
 
 template <Fp8 F, Float T>
 void decode_run(const uint8_t* codes, int64_t n, float scale, char* out) {
-  constexpr int64_t size = T == Float::f32 ? 4 : 2;
+  constexpr int64_t size = size_of(T);
   const __m256 scales = _mm256_set1_ps(scale);
   const auto store_8 = [&](const uint8_t* from, char* to) {
     const __m256i wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));

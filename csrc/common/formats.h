@@ -3,9 +3,10 @@
 
 #include <cstdint>
 
-#include "cast/kernels.h"
+#include "common/dtypes.h"
 
 namespace octoscale {
+namespace {
 
 enum class Special { ieee, fn, fnuz };
 
@@ -38,20 +39,5 @@ constexpr int num_formats = 4;
 
 constexpr const Format& row(Fp8 format) { return formats[static_cast<int>(format)]; }
 
-// Calls body with the format as a compile-time constant: with_format(f, [&](auto F) { kernel<F.value>(...); }).
-template <Fp8 F>
-struct FormatConstant {
-  static constexpr Fp8 value = F;
-};
-
-template <class Body>
-inline void with_format(Fp8 format, Body&& body) {
-  switch (format) {
-    case Fp8::e4m3fn: return body(FormatConstant<Fp8::e4m3fn>{});
-    case Fp8::e5m2: return body(FormatConstant<Fp8::e5m2>{});
-    case Fp8::e4m3fnuz: return body(FormatConstant<Fp8::e4m3fnuz>{});
-    case Fp8::e5m2fnuz: return body(FormatConstant<Fp8::e5m2fnuz>{});
-  }
-}
-
+}  // namespace
 }  // namespace octoscale

@@ -1,3 +1,5 @@
+// What the CPU says it has, and what its operating system lets a process use.
+
 #include "common/isa.h"
 
 #if defined(OCTOSCALE_AMX)
@@ -48,15 +50,9 @@ bool is_available(Isa isa) {
   return true;
 }
 
-const CastKernels& cast_kernels(Isa isa) {
-  return isa >= Isa::avx512 ? cast_avx512 : isa == Isa::avx2 ? cast_avx2 : cast_scalar;
-}
-
 #else
 
 bool is_available(Isa isa) { return isa == Isa::scalar; }
-
-const CastKernels& cast_kernels(Isa) { return cast_scalar; }
 
 #endif
 

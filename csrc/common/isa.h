@@ -1,7 +1,5 @@
-// Which instruction sets this CPU runs, and the kernels of each.
+// Which instruction sets this CPU runs.
 #pragma once
-
-#include "cast/kernels.h"
 
 namespace octoscale {
 
@@ -13,7 +11,5 @@ const char* name_of(Isa isa);
 
 // Whether this build and this CPU, as its operating system lets it, run `isa`.
 bool is_available(Isa isa);
-
-const CastKernels& cast_kernels(Isa isa);
 
 }  // namespace octoscale

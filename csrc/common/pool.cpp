@@ -1,3 +1,5 @@
+// Work is dealt out to the pool by turns, or done here where there is none.
+
 #include "common/pool.h"
 
 #include <atomic>

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "cast/kernels.h"
+#include "common/dtypes.h"
 #include "common/formats.h"
 
 namespace octoscale {
@@ -112,21 +112,6 @@ inline void store(void* out, int64_t i, float x) {
   const uint32_t steps = mantissa | (field ? 1u << mantissa_bits : 0);
   const int exponent = format.min_exponent() - mantissa_bits + (field ? static_cast<int>(field) - 1 : 0);
   return from_bits(sign | to_bits(static_cast<float>(steps) * power_of_two(exponent)));
-}
-
-// Calls body with the dtype as a compile-time constant, as with_format does.
-template <Float T>
-struct FloatConstant {
-  static constexpr Float value = T;
-};
-
-template <class Body>
-inline void with_float(Float type, Body&& body) {
-  switch (type) {
-    case Float::f32: return body(FloatConstant<Float::f32>{});
-    case Float::bf16: return body(FloatConstant<Float::bf16>{});
-    case Float::f16: return body(FloatConstant<Float::f16>{});
-  }
 }
 
 }  // namespace

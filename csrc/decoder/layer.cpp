@@ -1,12 +1,12 @@
+// One layer: its casts and products, attention, and the loops between them.
+
 #include "decoder/layer.h"
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 #include <vector>
 
 #include "cast/quantize.h"
-#include "common/formats.h"
 #include "common/pool.h"
 #include "common/scalar.h"
 #include "common/scratch.h"
@@ -80,7 +80,7 @@ class Products {
 
   uint32_t observe(const uint16_t* x, int64_t n) const {
     const Rows all = {1, num_rows_ * n, num_rows_ * n};
-    return octoscale::observe(cast_kernels(isa_), x, Float::bf16, all, false, num_threads_).amax_bits;
+    return octoscale::observe(isa_, x, Float::bf16, all, false, num_threads_).amax_bits;
   }
 
   // Codes of x; whether all of x is finite.
@@ -92,7 +92,7 @@ class Products {
     *scale_bias = is_constant ? rule.value : amax_to_scale_bias(amax, rule.format, rule.value);
     codes_.resize(std::max(codes_.size(), static_cast<size_t>(size)));
     const Encoding encoding = {rule.format, *scale_bias, codes_.data(), nullptr, false};
-    encode(cast_kernels(isa_), x, Float::bf16, {1, size, size}, amax, encoding, num_threads_);
+    encode(isa_, x, Float::bf16, {1, size, size}, amax, encoding, num_threads_);
     return amax < infinity_bits;
   }
 
@@ -160,14 +160,6 @@ void attend_tokens(const TokenKernels& kernels, const DecoderLayer& layer, const
 }
 
 }  // namespace
-
-int amax_to_scale_bias(uint32_t amax_bits, Fp8 format, int margin) {
-  if (amax_bits == 0 || amax_bits >= infinity_bits) return 0;
-  int exponent, max_exponent;
-  const float mantissa = std::frexp(from_bits(amax_bits), &exponent);
-  const float max_mantissa = std::frexp(from_bits(row(format).max_bits()), &max_exponent);
-  return std::clamp(max_exponent - exponent - (mantissa > max_mantissa) - margin, -126, 126);
-}
 
 void rms_norm(Isa isa, const uint16_t* x, int64_t num_rows, int64_t n, Norm norm, uint16_t* out) {
   for (int64_t row = 0; row < num_rows; ++row) token_kernels(isa).norm(x + row * n, norm, n, out + row * n);

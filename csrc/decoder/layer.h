@@ -68,9 +68,6 @@ int decode_token(Isa isa, const DecoderLayer* const* layers, const Cached* cache
 // Rows of n values, a multiple of 16.
 void rms_norm(Isa isa, const uint16_t* x, int64_t num_rows, int64_t n, Norm norm, uint16_t* out);
 
-// The largest b with amax * 2**b <= the format's largest value, less margin: the twin of numerics/scaling.py.
-int amax_to_scale_bias(uint32_t amax_bits, Fp8 format, int margin);
-
 // The loops between the products, for one thread. Lengths are multiples of 16.
 struct TokenKernels {
   // out = x / sqrt(mean(x**2) + epsilon), rounded, times weight.

@@ -1,3 +1,5 @@
+// Which kernel a product goes to.
+
 #include "product/matmul.h"
 
 #include <algorithm>
@@ -38,7 +40,7 @@ void stream(Isa isa, const Matrix& a, const Part* parts, int num_parts, int num_
 bool matmul(Isa isa, const Matrix& a, const Matrix& b, const Output& out, int num_threads) {
   if (b.is_bf16 && !(isa >= Isa::avx512 && a.is_bf16 && can_stream(a, b))) return false;
   const Unscale unscale = unscale_by(out.scale_bias);
-  prefer_huge_pages(out.data, a.rows * out.row_stride * (out.type == Float::f32 ? 4 : 2));
+  prefer_huge_pages(out.data, a.rows * out.row_stride * size_of(out.type));
   if (isa == Isa::scalar) return product_scalar(a, b, out, unscale, num_threads), true;
 #if defined(OCTOSCALE_X86)
 #if defined(OCTOSCALE_AMX)

@@ -4,7 +4,7 @@
 // Each output is summed by one thread in an order that does not depend on the number of threads: the same bits, always.
 #pragma once
 
-#include "cast/kernels.h"
+#include "common/dtypes.h"
 #include "common/isa.h"
 
 namespace octoscale {

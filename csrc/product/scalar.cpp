@@ -1,5 +1,6 @@
 // The product as three plain loops, kept scalar: what the vector kernels are compared with.
 
+#include "common/constants.h"
 #include "common/pool.h"
 #include "common/scalar.h"
 #include "product/matmul.h"

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "common/constants.h"
 #include "common/decode_avx2.h"
 #include "common/pool.h"
 #include "common/scratch.h"
