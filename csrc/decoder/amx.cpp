@@ -116,7 +116,7 @@ void attend_block(const uint16_t* queries, int64_t row_stride, int64_t first, in
 
 }  // namespace
 
-const TokenKernels token_amx = {norm_loop, rotate_loop, attend, gated_loop, add_loop,
+const DecoderKernels decoder_amx = {norm_loop, rotate_loop, attend, gated_loop, add_loop,
                                 packed_size, pack_head, attend_block};
 
 }  // namespace octoscale

@@ -90,7 +90,7 @@ inline void sum_values(const float* weights, const uint16_t* values, int64_t hea
     store_floats(out, Float::bf16, 16 * i, _mm512_mul_ps(sums[i], _mm512_set1_ps(factor)), 0xFFFF);
 }
 
-// See TokenKernels::attend.
+// See DecoderKernels::attend.
 void attend(const uint16_t* queries, const uint16_t* keys, const uint16_t* values, int64_t num_queries, int64_t head_dim,
             int64_t length, float scale, float* scores, uint16_t* out) {
   for (int64_t h = 0; h < num_queries; ++h) {

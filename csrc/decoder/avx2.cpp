@@ -4,6 +4,6 @@
 
 namespace octoscale {
 
-const TokenKernels token_avx2 = {norm_loop, rotate_loop, attend_loop, gated_loop, add_loop, nullptr, nullptr, nullptr};
+const DecoderKernels decoder_avx2 = {norm_loop, rotate_loop, attend_loop, gated_loop, add_loop, nullptr, nullptr, nullptr};
 
 }  // namespace octoscale

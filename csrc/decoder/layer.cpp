@@ -14,15 +14,15 @@
 namespace octoscale {
 namespace {
 
-const TokenKernels& token_kernels(Isa isa) {
+const DecoderKernels& kernels_of([[maybe_unused]] Isa isa) {
 #if defined(OCTOSCALE_AMX)
-  if (isa == Isa::amx) return token_amx;
+  if (isa == Isa::amx) return decoder_amx;
 #endif
 #if defined(OCTOSCALE_X86)
-  if (isa >= Isa::avx512) return token_avx512;
-  if (isa == Isa::avx2) return token_avx2;
+  if (isa >= Isa::avx512) return decoder_avx512;
+  if (isa == Isa::avx2) return decoder_avx2;
 #endif
-  return (void)isa, token_scalar;
+  return decoder_scalar;
 }
 
 constexpr uint16_t nan_bf16 = 0x7FC0;
@@ -111,7 +111,7 @@ struct Heads {
 };
 
 // Turns the head of a token, and puts its key and value behind those that are there.
-void append(const TokenKernels& kernels, const DecoderLayer& layer, const Heads& heads, const Cached& cache,
+void append(const DecoderKernels& kernels, const DecoderLayer& layer, const Heads& heads, const Cached& cache,
             int64_t row, int64_t head) {
   const int64_t dim = layer.head_dim, group = layer.num_heads / layer.num_kv_heads;
   const uint16_t *cosines = heads.cosines + row * dim, *sines = heads.sines + row * dim;
@@ -124,7 +124,7 @@ void append(const TokenKernels& kernels, const DecoderLayer& layer, const Heads&
 }
 
 // One new token attends to all there are.
-void attend_token(const TokenKernels& kernels, const DecoderLayer& layer, const Heads& heads, const Cached& cache,
+void attend_token(const DecoderKernels& kernels, const DecoderLayer& layer, const Heads& heads, const Cached& cache,
                   int num_threads) {
   const int64_t dim = layer.head_dim, group = layer.num_heads / layer.num_kv_heads, length = cache.length + 1;
   const int64_t work = layer.num_heads * dim * length;
@@ -139,7 +139,7 @@ void attend_token(const TokenKernels& kernels, const DecoderLayer& layer, const 
 }
 
 // Many new tokens attend to themselves and those before them.
-void attend_tokens(const TokenKernels& kernels, const DecoderLayer& layer, const Heads& heads, const Cached& cache,
+void attend_tokens(const DecoderKernels& kernels, const DecoderLayer& layer, const Heads& heads, const Cached& cache,
                    int num_threads) {
   static thread_local Scratch<uint32_t> scratch;
   const int64_t dim = layer.head_dim, length = heads.num_rows, group = layer.num_heads / layer.num_kv_heads;
@@ -162,14 +162,14 @@ void attend_tokens(const TokenKernels& kernels, const DecoderLayer& layer, const
 }  // namespace
 
 void rms_norm(Isa isa, const uint16_t* x, int64_t num_rows, int64_t n, Norm norm, uint16_t* out) {
-  for (int64_t row = 0; row < num_rows; ++row) token_kernels(isa).norm(x + row * n, norm, n, out + row * n);
+  for (int64_t row = 0; row < num_rows; ++row) kernels_of(isa).norm(x + row * n, norm, n, out + row * n);
 }
 
-bool serves_rows(Isa isa) { return token_kernels(isa).attend_block != nullptr; }
+bool serves_rows(Isa isa) { return kernels_of(isa).attend_block != nullptr; }
 
-int decode_rows(Isa isa, const DecoderLayer& layer, const uint16_t* x, int64_t num_rows, const uint16_t* cosines,
-                const uint16_t* sines, const Cached& cache, uint16_t* out, int num_threads) {
-  const TokenKernels& kernels = token_kernels(isa);
+int step(Isa isa, const DecoderLayer& layer, const uint16_t* x, int64_t num_rows, const uint16_t* cosines,
+         const uint16_t* sines, const Cached& cache, uint16_t* out, int num_threads) {
+  const DecoderKernels& kernels = kernels_of(isa);
   const int64_t hidden = layer.q.num_in, heads = layer.q.num_out, kv = layer.k.num_out, inner = layer.gate.num_out;
   static thread_local Scratch<uint16_t> scratch;
   uint16_t* next = scratch.reserve(num_rows * (hidden + 2 * heads + 2 * kv + 2 * inner));
@@ -196,13 +196,13 @@ int decode_rows(Isa isa, const DecoderLayer& layer, const uint16_t* x, int64_t n
   return products.first_nonfinite;
 }
 
-int decode_token(Isa isa, const DecoderLayer* const* layers, const Cached* caches, int num_layers, const uint16_t* x,
+int step_through(Isa isa, const DecoderLayer* const* layers, const Cached* caches, int num_layers, const uint16_t* x,
                  const uint16_t* cosines, const uint16_t* sines, uint16_t* out, int num_threads) {
   static thread_local Scratch<uint16_t> scratch;
   uint16_t* other = scratch.reserve(layers[0]->q.num_in);
   for (int i = 0; i < num_layers; ++i) {
     uint16_t* next = (num_layers - i) % 2 ? out : other;  // the last is out
-    const int failed = decode_rows(isa, *layers[i], x, 1, cosines, sines, caches[i], next, num_threads);
+    const int failed = step(isa, *layers[i], x, 1, cosines, sines, caches[i], next, num_threads);
     if (failed >= 0) return i * DecoderLayer::num_linears + failed;
     x = next;
   }

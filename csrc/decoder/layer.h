@@ -8,6 +8,7 @@
 #pragma once
 
 #include "common/isa.h"
+#include "decoder/kernels.h"
 #include "product/matmul.h"
 
 namespace octoscale {
@@ -32,11 +33,6 @@ struct Linear {
   InputRule rule;
 };
 
-struct Norm {
-  const uint16_t* weight;  // bfloat16
-  float epsilon;
-};
-
 struct DecoderLayer {
   int64_t num_heads, num_kv_heads, head_dim;
   float attention_scale;
@@ -56,45 +52,16 @@ struct Cached {
 // x, out: [num_rows, hidden], bfloat16. cosines, sines: [num_rows, head_dim], bfloat16. More than one row: only for an
 // empty cache, and where `serves_rows`. The number of the first linear layer whose input holds infinity or NaN, or -1;
 // then the output is that of NaN.
-int decode_rows(Isa isa, const DecoderLayer& layer, const uint16_t* x, int64_t num_rows, const uint16_t* cosines,
-                const uint16_t* sines, const Cached& cache, uint16_t* out, int num_threads);
+int step(Isa isa, const DecoderLayer& layer, const uint16_t* x, int64_t num_rows, const uint16_t* cosines,
+         const uint16_t* sines, const Cached& cache, uint16_t* out, int num_threads);
 bool serves_rows(Isa isa);
 
 // One token through a stack of layers: caches[i] is that of layers[i]. The number of the first linear layer whose input
 // holds infinity or NaN, counted through all layers, or -1; what comes after it is not computed.
-int decode_token(Isa isa, const DecoderLayer* const* layers, const Cached* caches, int num_layers, const uint16_t* x,
+int step_through(Isa isa, const DecoderLayer* const* layers, const Cached* caches, int num_layers, const uint16_t* x,
                  const uint16_t* cosines, const uint16_t* sines, uint16_t* out, int num_threads);
 
 // Rows of n values, a multiple of 16.
 void rms_norm(Isa isa, const uint16_t* x, int64_t num_rows, int64_t n, Norm norm, uint16_t* out);
-
-// The loops between the products, for one thread. Lengths are multiples of 16.
-struct TokenKernels {
-  // out = x / sqrt(mean(x**2) + epsilon), rounded, times weight.
-  void (*norm)(const uint16_t* x, Norm norm, int64_t n, uint16_t* out);
-  // Turn one head in place.
-  void (*rotate)(uint16_t* head, const uint16_t* cosines, const uint16_t* sines, int64_t head_dim);
-  // softmax(queries @ keys^T * scale) @ values, for the heads that share keys and values; scores: [num_queries, length].
-  void (*attend)(const uint16_t* queries, const uint16_t* keys, const uint16_t* values, int64_t num_queries,
-                 int64_t head_dim, int64_t length, float scale, float* scores, uint16_t* out);
-  // out = silu(gate) * up.
-  void (*gated)(const uint16_t* gate, const uint16_t* up, int64_t n, uint16_t* out);
-  // x += y.
-  void (*add)(uint16_t* x, const uint16_t* y, int64_t n);
-
-  // Attention of many new tokens, the first of their sequence; null where there is none. How many numbers the keys and
-  // values of a head take when packed; pack them; then queries [first, first + num_rows), at most 64, of one head:
-  // a query sees the positions up to its own.
-  int64_t (*packed_size)(int64_t length, int64_t head_dim);
-  void (*pack_head)(const uint16_t* keys, const uint16_t* values, int64_t length, int64_t head_dim, uint32_t* packed);
-  void (*attend_block)(const uint16_t* queries, int64_t row_stride, int64_t first, int64_t num_rows,
-                       const uint32_t* packed, int64_t length, int64_t head_dim, float scale, uint16_t* out);
-};
-constexpr int64_t attend_rows = 64;
-
-extern const TokenKernels token_scalar;
-extern const TokenKernels token_avx2;
-extern const TokenKernels token_avx512;
-extern const TokenKernels token_amx;
 
 }  // namespace octoscale

@@ -8,7 +8,7 @@
 #include <cmath>
 
 #include "common/scalar.h"
-#include "decoder/layer.h"
+#include "decoder/kernels.h"
 
 namespace octoscale {
 namespace {

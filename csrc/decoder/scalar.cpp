@@ -4,6 +4,6 @@
 
 namespace octoscale {
 
-const TokenKernels token_scalar = {norm_loop, rotate_loop, attend_loop, gated_loop, add_loop, nullptr, nullptr, nullptr};
+const DecoderKernels decoder_scalar = {norm_loop, rotate_loop, attend_loop, gated_loop, add_loop, nullptr, nullptr, nullptr};
 
 }  // namespace octoscale
