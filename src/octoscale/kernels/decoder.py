@@ -1,6 +1,6 @@
-"""New tokens through a decoder layer in one call of the C++ core (csrc/decoder/layer.h): facts about the layer go in once.
+"""New tokens through a decoder layer in one call of the C++ core (csrc/decoder/): facts about the layer go in once.
 
-    layer = TokenLayer(facts)                                   the addresses of weights, which are kept alive
+    layer = DecoderLayer(facts)                                 the addresses of weights, which are kept alive
     failed = layer.step(x, cosines, sines, keys, values, 17, out)
     failed = step_through(layers, caches, x, cosines, sines, out)
 
@@ -71,7 +71,7 @@ def why_not() -> str | None:
     return None if choice.name == "native" else f"the backend is {choice.name}: {choice.reason}"
 
 
-class TokenLayer:
+class DecoderLayer:
     """The core's picture of a decoder layer."""
 
     def __init__(self, facts: LayerFacts) -> None:
@@ -115,8 +115,8 @@ def step_through(
 ) -> int:
     """One token through all layers. caches: of each, the addresses of keys and values, their stride, and the length.
 
-    layers: `native` of TokenLayers that stay alive. As `TokenLayer.step`, but that linear layers are counted through
-    all layers, seven in each.
+    layers: `native` of each DecoderLayer; these stay alive. As `DecoderLayer.step`, but that linear layers are counted
+    through all layers, seven in each.
     """
     from octoscale.kernels import _core
 
@@ -148,7 +148,7 @@ def _isa() -> int:
 
 
 def _numbers(facts: LinearFacts) -> tuple[int, ...]:
-    """As csrc/bindings/module.cpp wants it."""
+    """As csrc/bindings/decoder.cpp wants it."""
     num_out, num_in = facts.codes.shape
     weight = (facts.codes.data_ptr(), _number_of(facts.format), facts.scale_bias, num_in, num_out)
     if facts.input is None:
