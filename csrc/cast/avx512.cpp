@@ -4,6 +4,7 @@
 
 #include "cast/simd.h"
 #include "common/decode_avx512.h"
+#include "common/lanes_avx512.h"
 
 namespace octoscale {
 namespace {
@@ -47,8 +48,7 @@ struct Avx512 {
       return _mm512_loadu_si512(x);
     } else {
       const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
-      if constexpr (T == Float::bf16) return _mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16);
-      else return bits(_mm512_cvtph_ps(half));
+      return bits(T == Float::bf16 ? widen_bf16(half) : _mm512_cvtph_ps(half));
     }
   }
 

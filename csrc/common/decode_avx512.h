@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "common/lanes_avx512.h"
 #include "common/scalar.h"
 
 namespace octoscale {
@@ -65,10 +66,8 @@ inline void with_table(Fp8 format, float scale, Float type, Body&& body) {
 
 // 32 values as bfloat16 -> float32, scaled.
 inline void widen_and_store(__m512i values, __m512 scale, float* out) {
-  const __m512i low = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(values));
-  const __m512i high = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(values, 1));
-  _mm512_storeu_ps(out, _mm512_mul_ps(_mm512_castsi512_ps(_mm512_slli_epi32(low, 16)), scale));
-  _mm512_storeu_ps(out + 16, _mm512_mul_ps(_mm512_castsi512_ps(_mm512_slli_epi32(high, 16)), scale));
+  _mm512_storeu_ps(out, _mm512_mul_ps(widen_bf16(_mm512_castsi512_si256(values)), scale));
+  _mm512_storeu_ps(out + 16, _mm512_mul_ps(widen_bf16(_mm512_extracti64x4_epi64(values, 1)), scale));
 }
 
 template <class Table>
@@ -90,7 +89,7 @@ void decode_run(const Table& table, const uint8_t* codes, int64_t n, float scale
   for (; i + 64 <= n; i += 64) store_64(_mm512_loadu_si512(codes + i), out + i * size);
   if (i < n) {
     alignas(64) char rest[256];
-    store_64(_mm512_maskz_loadu_epi8((1ull << (n - i)) - 1, codes + i), rest);
+    store_64(load_codes(codes + i, n - i), rest);
     std::memcpy(out + i * size, rest, static_cast<size_t>((n - i) * size));
   }
 }

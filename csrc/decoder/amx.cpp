@@ -5,6 +5,7 @@
 
 #include <immintrin.h>
 
+#include "common/lanes_avx512.h"
 #include "common/scratch.h"
 #include "decoder/attend_avx512.h"
 #include "decoder/loops.h"
@@ -22,8 +23,6 @@ int64_t num_blocks(int64_t n) { return (n + block_side - 1) / block_side; }
 // 32 positions and 32 dimensions are each a tile along k and two tiles across.
 int64_t packed_size(int64_t length, int64_t head_dim) { return 2 * 2 * num_blocks(length) * num_blocks(head_dim) * tile_size; }
 
-__mmask32 first_values(int64_t n) { return n >= block_side ? ~0u : n > 0 ? (1u << n) - 1 : 0; }
-
 // Keys as [16 keys][tile of 16 pairs of dimensions], then values as [16 dimensions][tile of 16 pairs of keys].
 void pack_head(const uint16_t* keys, const uint16_t* values, int64_t length, int64_t head_dim, uint32_t* packed) {
   const int64_t num_key_blocks = num_blocks(length), num_dim_blocks = num_blocks(head_dim);
@@ -31,7 +30,7 @@ void pack_head(const uint16_t* keys, const uint16_t* values, int64_t length, int
     for (int64_t i = 0; i < num_dim_blocks; ++i, packed += tile_size) {
       __m512i rows[tile_side];
       for (int64_t r = 0; r < tile_side; ++r) {
-        const __mmask32 mask = t + r < length ? first_values(head_dim - i * block_side) : 0;
+        const __mmask32 mask = t + r < length ? first_lanes<__mmask32>(head_dim - i * block_side) : 0;
         rows[r] = _mm512_maskz_loadu_epi16(mask, keys + (t + r) * head_dim + i * block_side);
       }
       transpose_16x16(rows);
@@ -61,11 +60,11 @@ struct Scores {
 float weigh(const Scores& scores, int64_t r, int64_t n, float scale, uint16_t* weights) {
   const int64_t end = scores.num_keys * block_side;
   __m512 maxima = _mm512_set1_ps(-INFINITY), sums = _mm512_setzero_ps();
-  for (int64_t t = 0; t < n; t += lanes) maxima = larger_lanes(maxima, scores.lanes_of(r, t), lanes_below(n - t));
+  for (int64_t t = 0; t < n; t += lanes) maxima = larger_lanes(maxima, scores.lanes_of(r, t), first_lanes<__mmask16>(n - t));
   const __m512 largest = _mm512_set1_ps(_mm512_reduce_max_ps(maxima)), factor = _mm512_set1_ps(scale * log2_e);
   for (int64_t t = 0; t < end; t += lanes) {
     uint16_t* to = weights + t / block_side * 2 * tile_size + t % block_side;
-    sums = _mm512_add_ps(sums, weigh_lanes(scores.lanes_of(r, t), lanes_below(n - t), largest, factor, to));
+    sums = _mm512_add_ps(sums, weigh_lanes(scores.lanes_of(r, t), first_lanes<__mmask16>(n - t), largest, factor, to));
   }
   return _mm512_reduce_add_ps(sums);
 }
@@ -76,7 +75,7 @@ void pack_rows(const uint16_t* rows, int64_t row_stride, int64_t num_rows, int64
   for (int64_t r = 0; r < num_rows; ++r)
     for (int64_t i = 0; i < num_tiles; ++i)
       _mm512_store_si512(tiles + (r / tile_side * num_tiles + i) * tile_size + r % tile_side * tile_side,
-                         _mm512_maskz_loadu_epi16(first_values(head_dim - i * block_side), rows + r * row_stride + i * block_side));
+                         _mm512_maskz_loadu_epi16(first_lanes<__mmask32>(head_dim - i * block_side), rows + r * row_stride + i * block_side));
 }
 
 void attend_block(const uint16_t* queries, int64_t row_stride, int64_t first, int64_t num_rows, const uint32_t* packed,

@@ -8,8 +8,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "common/lanes_avx512.h"
 #include "decoder/softmax_avx512.h"
-#include "product/finish_avx512.h"
 
 namespace octoscale {
 namespace {
@@ -26,20 +26,20 @@ inline __m128 reduce_four(const __m512 (&x)[4]) {
 // scores[t] = query . keys[t], for four keys at a time; num_steps of 32 dimensions each, of which the last may be half.
 template <int num_steps>
 void score_keys(const uint16_t* query, const uint16_t* keys, int64_t head_dim, int64_t length, float* scores) {
-  const __mmask32 last = head_dim % 32 ? 0xFFFF : ~0u;
+  const __mmask32 last = first_lanes<__mmask32>(head_dim - 32 * (num_steps - 1));
   const auto load = [&](const uint16_t* from, int i) {
-    return reinterpret_cast<__m512bh>(_mm512_maskz_loadu_epi16(i + 1 < num_steps ? ~0u : last, from + 32 * i));
+    return _mm512_maskz_loadu_epi16(i + 1 < num_steps ? ~0u : last, from + 32 * i);
   };
-  __m512bh q[num_steps];
+  __m512i q[num_steps];
   for (int i = 0; i < num_steps; ++i) q[i] = load(query, i);
   for (int64_t t = 0; t < length; t += 4) {
     __m512 sums[4];
     for (int64_t j = 0; j < 4; ++j) {
       const uint16_t* key = keys + std::min(t + j, length - 1) * head_dim;
       sums[j] = _mm512_setzero_ps();
-      for (int i = 0; i < num_steps; ++i) sums[j] = _mm512_dpbf16_ps(sums[j], q[i], load(key, i));
+      for (int i = 0; i < num_steps; ++i) sums[j] = dot(sums[j], q[i], load(key, i));
     }
-    const __mmask8 mask = static_cast<__mmask8>(lanes_below(std::min<int64_t>(4, length - t)));
+    const __mmask8 mask = first_lanes<__mmask8>(std::min<int64_t>(4, length - t));
     _mm_mask_storeu_ps(scores + t, mask, reduce_four(sums));
   }
 }
@@ -60,10 +60,10 @@ void score_keys(const uint16_t* query, const uint16_t* keys, int64_t head_dim, i
 // Scores to e**((score - largest) * scale), in place; returns one over their sum.
 inline float soften(float* scores, int64_t length, float scale) {
   __m512 maxima = _mm512_set1_ps(-INFINITY), sums = _mm512_setzero_ps();
-  for (int64_t t = 0; t < length; t += 16) maxima = larger_lanes(maxima, scores + t, lanes_below(length - t));
+  for (int64_t t = 0; t < length; t += 16) maxima = larger_lanes(maxima, scores + t, first_lanes<__mmask16>(length - t));
   const __m512 largest = _mm512_set1_ps(_mm512_reduce_max_ps(maxima)), factor = _mm512_set1_ps(scale * log2_e);
   for (int64_t t = 0; t < length; t += 16) {
-    const __mmask16 mask = lanes_below(length - t);
+    const __mmask16 mask = first_lanes<__mmask16>(length - t);
     const __m512 weights = weigh_lanes(scores + t, mask, largest, factor);
     _mm512_mask_storeu_ps(scores + t, mask, weights);
     sums = _mm512_add_ps(sums, weights);

@@ -7,6 +7,7 @@
 
 #include <cstring>
 
+#include "common/lanes_avx512.h"
 #include "common/scratch.h"
 #include "decoder/attend_avx512.h"
 #include "decoder/loops.h"
@@ -44,10 +45,10 @@ void pack_head(const uint16_t* keys, const uint16_t* values, int64_t length, int
 // e**(score - largest) of the first n of a row, 0 up to the end of the row; returns their sum.
 float weigh(const float* scores, int64_t n, int64_t end, float scale, uint16_t* weights) {
   __m512 maxima = _mm512_set1_ps(-INFINITY), sums = _mm512_setzero_ps();
-  for (int64_t t = 0; t < n; t += lanes) maxima = larger_lanes(maxima, scores + t, lanes_below(n - t));
+  for (int64_t t = 0; t < n; t += lanes) maxima = larger_lanes(maxima, scores + t, first_lanes<__mmask16>(n - t));
   const __m512 largest = _mm512_set1_ps(_mm512_reduce_max_ps(maxima)), factor = _mm512_set1_ps(scale * log2_e);
   for (int64_t t = 0; t < end; t += lanes)
-    sums = _mm512_add_ps(sums, weigh_lanes(scores + t, lanes_below(n - t), largest, factor, weights + t));
+    sums = _mm512_add_ps(sums, weigh_lanes(scores + t, first_lanes<__mmask16>(n - t), largest, factor, weights + t));
   return _mm512_reduce_add_ps(sums);
 }
 

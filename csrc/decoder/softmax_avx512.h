@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "common/lanes_avx512.h"
+
 namespace octoscale {
 namespace {
 
@@ -37,9 +39,6 @@ inline __m512 weigh_lanes(const float* scores, __mmask16 mask, __m512 largest, _
 inline __m512 larger_lanes(__m512 largest, const float* scores, __mmask16 mask) {
   return _mm512_mask_max_ps(largest, mask, _mm512_maskz_loadu_ps(mask, scores), largest);
 }
-
-// The first n of 16 lanes.
-inline __mmask16 lanes_below(int64_t n) { return static_cast<__mmask16>(n >= 16 ? 0xFFFF : n > 0 ? (1u << n) - 1 : 0); }
 
 constexpr float log2_e = 1.44269504f;
 

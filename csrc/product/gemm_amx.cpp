@@ -13,6 +13,7 @@
 
 #include <algorithm>
 
+#include "common/lanes_avx512.h"
 #include "common/pool.h"
 #include "common/scratch.h"
 #include "product/finish_avx512.h"
@@ -44,8 +45,7 @@ template <class Table>
 void decode_row(const Table& table, const uint8_t* codes, int64_t n, RowOfTiles to) {
   for (int64_t k = 0; k == 0 || k < n; k += 64) {
     __m512i first, second;
-    const __mmask64 mask = n - k < 64 ? (1ull << (n - k)) - 1 : ~0ull;
-    table.decode_ordered(_mm512_maskz_loadu_epi8(mask, codes + k), first, second);
+    table.decode_ordered(load_codes(codes + k, n - k), first, second);
     to.store(k / values_of_tile, first);
     to.store(k / values_of_tile + 1, second);
   }
@@ -53,16 +53,8 @@ void decode_row(const Table& table, const uint8_t* codes, int64_t n, RowOfTiles 
 
 // The same of bfloat16, contiguous or not.
 void copy_row(const uint16_t* values, int64_t n, int64_t stride, RowOfTiles to) {
-  alignas(64) uint16_t gathered[values_of_tile] = {};
-  for (int64_t k = 0; k == 0 || k < n; k += values_of_tile) {
-    const int64_t num = std::min(values_of_tile, n - k);
-    const uint16_t* from = values + k;
-    if (stride != 1) {
-      for (int64_t i = 0; i < num; ++i) gathered[i] = values[(k + i) * stride];
-      from = gathered;
-    }
-    to.store(k / values_of_tile, _mm512_maskz_loadu_epi16(num < values_of_tile ? (1u << num) - 1 : ~0u, from));
-  }
+  for (int64_t k = 0; k == 0 || k < n; k += values_of_tile)
+    to.store(k / values_of_tile, load_halves(values + k * stride, stride, n - k));
 }
 
 // Rows [first, last) of a as tiles [row / 16][tile along k]. Codes are contiguous along a row; bfloat16 need not be.
@@ -106,7 +98,7 @@ void store_block(float* sums, const Range& range, int64_t r, int64_t c, const Ou
   for (int64_t i = 0; i < std::min(block_side, range.num_rows - r); ++i)
     for (int64_t half = 0; half < 2 && c + half * tile_side < range.num_cols; ++half)
       finish(out, unscale, range.first_row + r + i, range.first_col + c + half * tile_side,
-             _mm512_load_ps(row_of_block(sums, i, half)), first_lanes(range.num_cols - c - half * tile_side));
+             _mm512_load_ps(row_of_block(sums, i, half)), first_lanes<__mmask16>(range.num_cols - c - half * tile_side));
 }
 
 // `a` begins with the tiles of the range's rows, num_tiles of them along k.

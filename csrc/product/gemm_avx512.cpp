@@ -13,6 +13,7 @@
 #include <algorithm>
 
 #include "common/decode_avx512.h"
+#include "common/lanes_avx512.h"
 #include "common/pool.h"
 #include "common/scratch.h"
 #include "product/finish_avx512.h"
@@ -44,7 +45,7 @@ void multiply_panel(Pairs a, const Matrix& b, int64_t first, int64_t num_rows, i
   }
   for (int64_t r = 0; r < num_rows; ++r)
     for (int64_t i = c; i < std::min(b.cols, c + panel_cols); i += 16)
-      finish(out, unscale, first + r, i, _mm512_load_ps(sums + r * panel_cols + i - c), first_lanes(b.cols - i));
+      finish(out, unscale, first + r, i, _mm512_load_ps(sums + r * panel_cols + i - c), first_lanes<__mmask16>(b.cols - i));
 }
 
 // Rows [first, last) of a as pairs: [row][pair], where k is contiguous.

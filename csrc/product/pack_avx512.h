@@ -10,6 +10,7 @@
 #include <algorithm>
 
 #include "common/decode_avx512.h"
+#include "common/lanes_avx512.h"
 #include "product/matmul.h"
 
 namespace octoscale {
@@ -21,12 +22,6 @@ constexpr int64_t panel_cols = 64;
 struct Packing {
   int64_t pair_stride, group_stride;
 };
-
-// 64 bytes from an address of which only the first n bytes may be read; zeros stand for the rest.
-inline __m512i load_some(const uint8_t* from, int64_t n) {
-  if (n >= 64) return _mm512_loadu_si512(from);
-  return _mm512_maskz_loadu_epi8(n > 0 ? (1ull << n) - 1 : 0, from);
-}
 
 // Rows k and k + 1 of 64 columns -> 64 pairs in column order, 16 of them every `group_stride`.
 template <class Table>
@@ -47,7 +42,7 @@ void pack_by_rows(const Table& table, const Matrix& m, int64_t c, int64_t k, int
                   uint32_t* out) {
   const int64_t num_cols = m.cols - c;
   const auto load_row = [&](const uint8_t* from, int64_t row) {
-    return row < m.rows ? load_some(from + row * m.row_stride, num_cols) : _mm512_setzero_si512();
+    return row < m.rows ? load_codes(from + row * m.row_stride, num_cols) : _mm512_setzero_si512();
   };
   const uint8_t* from = static_cast<const uint8_t*>(m.data) + c;
   for (int64_t p = 0; p < num_pairs; ++p) {
@@ -93,7 +88,7 @@ void pack_by_columns(const Table& table, const Matrix& m, int64_t c, int64_t k, 
       for (int64_t i = 0; i < 16; ++i) {
         const int64_t column = c + 16 * group + i;
         const uint8_t* from = static_cast<const uint8_t*>(m.data) + column * m.col_stride + first_k;
-        x[i] = column < m.cols ? load_some(from, last_k - first_k) : _mm512_setzero_si512();
+        x[i] = column < m.cols ? load_codes(from, last_k - first_k) : _mm512_setzero_si512();
         _mm_prefetch(reinterpret_cast<const char*>(from + 16 * m.col_stride), _MM_HINT_T0);  // each in a page of its own
       }
       transpose_16x16(x);  // x[j] now holds k = 4j .. 4j + 3 of 16 columns

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "common/decode_avx512.h"
+#include "common/lanes_avx512.h"
 #include "common/pool.h"
 #include "common/scratch.h"
 #include "product/finish_avx512.h"
@@ -25,10 +26,6 @@ inline void prefetch(const void* from) {
 
 using Values = const __m512i*;  // a row of a: two vectors for each 64 values
 
-inline __m512 dot(__m512 sum, __m512i a, __m512i b) {
-  return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
-}
-
 // 64 bfloat16 values, in order or in the order of DecodeTable16::decode.
 inline void store_pair(__m512i low, __m512i high, bool in_order, __m512i* out) {
   out[0] = in_order ? low : _mm512_shuffle_i64x2(low, high, 0x88);
@@ -37,27 +34,20 @@ inline void store_pair(__m512i low, __m512i high, bool in_order, __m512i* out) {
 
 // Row r of a, padded with zeros to whole blocks of 64; in the order of decoding, unless the weight is bfloat16 as it is.
 void arrange_row(const Matrix& a, int64_t r, int64_t num_blocks, bool in_order, __m512i* out) {
-  alignas(64) uint16_t values[64];
   with_table(a.format, 1.0f, Float::bf16, [&](const auto& table) {
     for (int64_t block = 0; block < num_blocks; ++block) {
       const int64_t n = std::min<int64_t>(64, a.cols - 64 * block);
       const int64_t first = r * a.row_stride + 64 * block * a.col_stride;
-      const __mmask64 mask = n < 64 ? (1ull << n) - 1 : ~0ull;
       if (a.is_bf16) {
         const uint16_t* from = static_cast<const uint16_t*>(a.data) + first;
-        if (a.col_stride == 1) {
-          const __m512i low = _mm512_maskz_loadu_epi16(static_cast<__mmask32>(mask), from);
-          store_pair(low, _mm512_maskz_loadu_epi16(static_cast<__mmask32>(mask >> 32), from + 32), in_order, out + 2 * block);
-          continue;
-        }
-        for (int64_t i = 0; i < 64; ++i) values[i] = i < n ? from[i * a.col_stride] : 0;
-        store_pair(_mm512_load_si512(values), _mm512_load_si512(values + 32), in_order, out + 2 * block);
+        const __m512i low = load_halves(from, a.col_stride, n);
+        store_pair(low, load_halves(from + 32 * a.col_stride, a.col_stride, n - 32), in_order, out + 2 * block);
       } else {
         alignas(64) uint8_t codes[64];
         const uint8_t* from = static_cast<const uint8_t*>(a.data) + first;
         if (a.col_stride != 1)
           for (int64_t i = 0; i < n; ++i) codes[i] = from[i * a.col_stride];
-        table.decode(_mm512_maskz_loadu_epi8(mask, a.col_stride == 1 ? from : codes), out[2 * block], out[2 * block + 1]);
+        table.decode(load_codes(a.col_stride == 1 ? from : codes, n), out[2 * block], out[2 * block + 1]);
       }
     }
   });
@@ -100,7 +90,7 @@ inline void dot_rows(const Table& table, const uint8_t* codes, int64_t stride, i
     for (int turn = 0; turn < turns; ++turn) add(i + 64 * turn, all, turn);
   }
   for (; i + 64 <= k; i += 64) add(i, all, 0);
-  if (i < k) add(i, (1ull << (k - i)) - 1, 0);
+  if (i < k) add(i, first_lanes<__mmask64>(k % 64), 0);
   for (int w = 0; w < num_weights; ++w)
     for (int m = 0; m < M; ++m) {
       __m512 total = sum[w][m][0];
@@ -126,7 +116,7 @@ void stream_rows(const Table& table, const Matrix& b, int64_t r, int64_t first, 
     for (int64_t i = 0; i < n; ++i)
       for (int m = 0; m < M; ++m) columns[m][i] = sums[i][m];
     for (int m = 0; m < M; ++m)
-      finish(out, unscale, r + m, c, _mm512_load_ps(columns[m]), first_lanes(n));
+      finish(out, unscale, r + m, c, _mm512_load_ps(columns[m]), first_lanes<__mmask16>(n));
   }
 }
 
@@ -157,10 +147,7 @@ inline float dot_bf16(const uint16_t* weight, int64_t k, Values x) {
       sums[part] = dot(sums[part], _mm512_loadu_si512(from), x[i / 32 + part]);
     }
   }
-  for (; i < k; i += 32) {
-    const __mmask32 mask = k - i >= 32 ? ~0u : (1u << (k - i)) - 1;
-    sums[0] = dot(sums[0], _mm512_maskz_loadu_epi16(mask, weight + i), x[i / 32]);
-  }
+  for (; i < k; i += 32) sums[0] = dot(sums[0], load_halves(weight + i, 1, k - i), x[i / 32]);
   return _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3])));
 }
 
@@ -173,7 +160,7 @@ void stream_bf16(const Matrix& b, int64_t num_rows, int64_t first, int64_t last,
     for (int64_t i = 0; i < n; ++i)
       for (int64_t r = 0; r < num_rows; ++r)
         sums[r][i] = dot_bf16(static_cast<const uint16_t*>(b.data) + (c + i) * b.col_stride, b.rows, x + r * x_stride);
-    for (int64_t r = 0; r < num_rows; ++r) finish(out, unscale, r, c, _mm512_load_ps(sums[r]), first_lanes(n));
+    for (int64_t r = 0; r < num_rows; ++r) finish(out, unscale, r, c, _mm512_load_ps(sums[r]), first_lanes<__mmask16>(n));
   }
 }
 

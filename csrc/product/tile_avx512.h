@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "common/lanes_avx512.h"
 #include "product/pack_avx512.h"
 
 namespace octoscale {
@@ -32,8 +33,8 @@ void multiply_tile(Pairs a, const uint32_t* b, int64_t num_pairs, float* sums, b
     __m512i columns[4];
     for (int c = 0; c < 4; ++c) columns[c] = _mm512_load_si512(b + p * panel_cols + 16 * c);
     for (int r = 0; r < R; ++r) {
-      const __m512bh pair = reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(row[r][p * a.pair_stride])));
-      for (int c = 0; c < 4; ++c) sum[r][c] = _mm512_dpbf16_ps(sum[r][c], pair, reinterpret_cast<__m512bh>(columns[c]));
+      const __m512i pair = _mm512_set1_epi32(static_cast<int>(row[r][p * a.pair_stride]));
+      for (int c = 0; c < 4; ++c) sum[r][c] = dot(sum[r][c], pair, columns[c]);
     }
   }
   for (int r = 0; r < R; ++r)
