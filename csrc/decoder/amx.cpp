@@ -108,7 +108,7 @@ void attend_block(const uint16_t* queries, int64_t row_stride, int64_t first, in
       for (int64_t row = r; row < std::min(num_rows, r + block_side); ++row)
         for (int64_t d = i; d < std::min(head_dim, i + block_side); d += lanes) {
           const float* some = row_of_block(sums, row - r, (d - i) / tile_side);
-          for (int j = 0; j < lanes; ++j) out[row * row_stride + d + j] = round_bf16(some[j] / totals[row]);
+          for (int j = 0; j < lanes; ++j) out[row * row_stride + d + j] = float_to_bf16(some[j] / totals[row]);
         }
     }
 }

@@ -74,7 +74,7 @@ void attend_block(const uint16_t* queries, int64_t row_stride, int64_t first, in
     multiply_group(num_rows, weight_rows, block, end / 2, sums, true);
     for (int64_t r = 0; r < num_rows; ++r)
       for (int64_t j = 0; j < std::min(width, head_dim - i); ++j)
-        out[r * row_stride + i + j] = round_bf16(sums[r * width + j] / totals[r]);
+        out[r * row_stride + i + j] = float_to_bf16(sums[r * width + j] / totals[r]);
   }
 }
 

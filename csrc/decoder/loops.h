@@ -15,14 +15,7 @@ namespace {
 
 constexpr int lanes = 16;
 
-// Rounding of numbers that are no NaN: a form without branches, for vectors. NaN stays NaN or becomes infinity.
-inline uint16_t round_bf16(float x) {
-  const uint32_t bits = to_bits(x);
-  const uint32_t rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
-  return static_cast<uint16_t>((bits & magnitude_bits) > infinity_bits ? (bits >> 16) | 0x40 : rounded);
-}
-
-inline float rounded(float x) { return bf16_to_float(round_bf16(x)); }
+inline float rounded(float x) { return bf16_to_float(float_to_bf16(x)); }
 
 inline float sum_of(const float (&x)[lanes]) {
   float s[lanes];
@@ -65,15 +58,15 @@ void norm_loop(const uint16_t* x, Norm norm, int64_t n, uint16_t* out) {
   for (int64_t i = 0; i < n; i += lanes)
     for (int j = 0; j < lanes; ++j) squares[j] += bf16_to_float(x[i + j]) * bf16_to_float(x[i + j]);
   const float factor = 1.0f / std::sqrt(sum_of(squares) / static_cast<float>(n) + norm.epsilon);
-  for (int64_t i = 0; i < n; ++i) out[i] = round_bf16(bf16_to_float(norm.weight[i]) * rounded(bf16_to_float(x[i]) * factor));
+  for (int64_t i = 0; i < n; ++i) out[i] = float_to_bf16(bf16_to_float(norm.weight[i]) * rounded(bf16_to_float(x[i]) * factor));
 }
 
 void rotate_loop(uint16_t* head, const uint16_t* cosines, const uint16_t* sines, int64_t head_dim) {
   const int64_t half = head_dim / 2;
   for (int64_t i = 0; i < half; ++i) {
     const float a = bf16_to_float(head[i]), b = bf16_to_float(head[i + half]);
-    head[i] = round_bf16(rounded(a * bf16_to_float(cosines[i])) - rounded(b * bf16_to_float(sines[i])));
-    head[i + half] = round_bf16(rounded(b * bf16_to_float(cosines[i + half])) + rounded(a * bf16_to_float(sines[i + half])));
+    head[i] = float_to_bf16(rounded(a * bf16_to_float(cosines[i])) - rounded(b * bf16_to_float(sines[i])));
+    head[i + half] = float_to_bf16(rounded(b * bf16_to_float(cosines[i + half])) + rounded(a * bf16_to_float(sines[i + half])));
   }
 }
 
@@ -108,19 +101,19 @@ constexpr int64_t most_head_dim = 256;
       const float weight = scores[h * length + t];
       for (int64_t i = 0; i < head_dim; ++i) sums[i] += weight * bf16_to_float(values[t * head_dim + i]);
     }
-    for (int64_t i = 0; i < head_dim; ++i) out[h * head_dim + i] = round_bf16(sums[i]);
+    for (int64_t i = 0; i < head_dim; ++i) out[h * head_dim + i] = float_to_bf16(sums[i]);
   }
 }
 
 void gated_loop(const uint16_t* gate, const uint16_t* up, int64_t n, uint16_t* out) {
   for (int64_t i = 0; i < n; ++i) {
     const float x = bf16_to_float(gate[i]);
-    out[i] = round_bf16(rounded(x / (1.0f + exponential(-x))) * bf16_to_float(up[i]));
+    out[i] = float_to_bf16(rounded(x / (1.0f + exponential(-x))) * bf16_to_float(up[i]));
   }
 }
 
 void add_loop(uint16_t* x, const uint16_t* y, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) x[i] = round_bf16(bf16_to_float(x[i]) + bf16_to_float(y[i]));
+  for (int64_t i = 0; i < n; ++i) x[i] = float_to_bf16(bf16_to_float(x[i]) + bf16_to_float(y[i]));
 }
 
 }  // namespace
