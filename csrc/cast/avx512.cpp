@@ -122,6 +122,14 @@ struct Avx512 {
   }
 };
 
+void decode_any(const uint8_t* codes, int64_t n, Fp8 format, int scale_bias, void* out, Float type) {
+  const float scale = power_of_two(-scale_bias);
+  const bool wide = type == Float::f32;  // by way of bfloat16, which holds every value; the scale comes after
+  with_table(format, wide ? 1.0f : scale, wide ? Float::bf16 : type, [&](const auto& table) {
+    decode_run(table, codes, n, scale, static_cast<char*>(out), wide);
+  });
+}
+
 }  // namespace
 
 const CastKernels cast_avx512 = {observe_any<Avx512>, encode_any<Avx512>, decode_any};

@@ -6,9 +6,10 @@
 
 #include <immintrin.h>
 
+#include <array>
 #include <cstdint>
+#include <cstring>
 
-#include "common/constants.h"
 #include "common/scalar.h"
 
 namespace octoscale {
@@ -38,50 +39,16 @@ inline __m256 decode_vector(__m256i codes) {
   return _mm256_or_ps(value, _mm256_castsi256_ps(sign));
 }
 
-// Rounds to the nearest bfloat16, ties to even; NaN stays NaN.
-[[maybe_unused]] inline __m128i to_bf16(__m256 x) {
-  const __m256i bits = _mm256_castps_si256(x);
-  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-  const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
-  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
-  const __m256i top = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, _mm256_set1_epi32(-1), nan), 16);
-  const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(top, top), 0xD8);
-  return _mm256_castsi256_si128(packed);
+// 8 codes, one in each lane.
+inline __m256i load_codes(const uint8_t* from) {
+  return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
 }
 
-template <Float T>
-inline void store_vector(char* out, __m256 x) {
-  if constexpr (T == Float::f32) _mm256_storeu_ps(reinterpret_cast<float*>(out), x);
-  if constexpr (T == Float::bf16) _mm_storeu_si128(reinterpret_cast<__m128i*>(out), to_bf16(x));
-  if constexpr (T == Float::f16)
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
-}
-
-template <Fp8 F, Float T>
-void decode_run(const uint8_t* codes, int64_t n, float scale, char* out) {
-  constexpr int64_t size = size_of(T);
-  const __m256 scales = _mm256_set1_ps(scale);
-  const auto store_8 = [&](const uint8_t* from, char* to) {
-    const __m256i wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
-    store_vector<T>(to, _mm256_mul_ps(decode_vector<F>(wide), scales));
-  };
-  int64_t i = 0;
-  for (; i + 8 <= n; i += 8) store_8(codes + i, out + i * size);
-  if (i < n) {
-    uint8_t rest[8] = {};
-    char rest_out[32];
-    std::memcpy(rest, codes + i, static_cast<size_t>(n - i));
-    store_8(rest, rest_out);
-    std::memcpy(out + i * size, rest_out, static_cast<size_t>((n - i) * size));
-  }
-}
-
-[[maybe_unused]] void decode_any(const uint8_t* codes, int64_t n, Fp8 format, int scale_bias, void* out, Float type) {
-  with_float(type, [&](auto T) {
-    with_format(format, [&](auto F) {
-      decode_run<F.value, T.value>(codes, n, power_of_two(-scale_bias), static_cast<char*>(out));
-    });
-  });
+// The first n of 8 codes, with zeros behind them.
+inline std::array<uint8_t, 8> padded_codes(const uint8_t* from, int64_t n) {
+  std::array<uint8_t, 8> codes = {};
+  std::memcpy(codes.data(), from, static_cast<size_t>(n));
+  return codes;
 }
 
 }  // namespace

@@ -94,13 +94,5 @@ void decode_run(const Table& table, const uint8_t* codes, int64_t n, float scale
   }
 }
 
-[[maybe_unused]] void decode_any(const uint8_t* codes, int64_t n, Fp8 format, int scale_bias, void* out, Float type) {
-  const float scale = power_of_two(-scale_bias);
-  const bool wide = type == Float::f32;  // by way of bfloat16, which holds every value; the scale comes after
-  with_table(format, wide ? 1.0f : scale, wide ? Float::bf16 : type, [&](const auto& table) {
-    decode_run(table, codes, n, scale, static_cast<char*>(out), wide);
-  });
-}
-
 }  // namespace
 }  // namespace octoscale

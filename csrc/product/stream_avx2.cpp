@@ -8,18 +8,15 @@
 #include "common/decode_avx2.h"
 #include "common/pool.h"
 #include "common/scratch.h"
-#include "product/matmul.h"
+#include "product/elements.h"
 
 namespace octoscale {
 namespace {
 
 // Row r of a as float32, padded with zeros to whole vectors of 8.
 void widen_row(const Matrix& a, int64_t r, int64_t padded, float* out) {
-  for (int64_t k = 0; k < padded; ++k) {
-    const int64_t i = r * a.row_stride + k * a.col_stride;
-    if (k >= a.cols) out[k] = 0;
-    else out[k] = a.is_bf16 ? load<Float::bf16>(a.data, i) : decode_one(static_cast<const uint8_t*>(a.data)[i], row(a.format));
-  }
+  for (int64_t k = 0; k < a.cols; ++k) out[k] = element(a, r, k);
+  std::fill(out + a.cols, out + padded, 0.0f);
 }
 
 float sum_lanes(__m256 x) {
@@ -36,8 +33,9 @@ void dot_row(const uint8_t* codes, int64_t k, const float* x, int64_t padded, fl
   for (auto& row : sum)
     for (auto& part : row) part = _mm256_setzero_ps();
   const auto add = [&](const uint8_t* from, int64_t i, int part) {
-    const __m256 weight = decode_vector<F>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
-    for (int m = 0; m < M; ++m) sum[m][part] = _mm256_fmadd_ps(weight, _mm256_load_ps(x + m * padded + i), sum[m][part]);
+    const __m256 weight = decode_vector<F>(load_codes(from));
+    for (int m = 0; m < M; ++m)
+      sum[m][part] = _mm256_fmadd_ps(weight, _mm256_load_ps(x + m * padded + i), sum[m][part]);
   };
   int64_t i = 0;
   for (; i + 8 * parts <= k; i += 8 * parts) {
@@ -45,11 +43,7 @@ void dot_row(const uint8_t* codes, int64_t k, const float* x, int64_t padded, fl
     for (int part = 0; part < parts; ++part) add(codes + i + 8 * part, i + 8 * part, part);
   }
   for (; i + 8 <= k; i += 8) add(codes + i, i, 0);
-  if (i < k) {
-    uint8_t rest[8] = {};
-    std::memcpy(rest, codes + i, static_cast<size_t>(k - i));
-    add(rest, i, 0);
-  }
+  if (i < k) add(padded_codes(codes + i, k - i).data(), i, 0);
   for (int m = 0; m < M; ++m) {
     __m256 total = sum[m][0];
     for (int part = 1; part < parts; ++part) total = _mm256_add_ps(total, sum[m][part]);
@@ -67,11 +61,10 @@ void dot_row_any(int64_t num_rows, const uint8_t* codes, int64_t k, const float*
   }
 }
 
-void finish_one(const Output& out, Unscale unscale, int64_t r, int64_t c, float sum) {
-  float value = sum * unscale.first * unscale.last;
-  if (out.bias)
-    with_float(out.bias_type, [&](auto T) { value += load<T.value>(out.bias, c); });
-  with_float(out.type, [&](auto T) { store<T.value>(out.data, r * out.row_stride + c, value); });
+// Some rows of a column. Once for all formats: in the loop of each, it would crowd out what is hot.
+[[gnu::noinline]] void finish_rows(const Output& out, Unscale unscale, int64_t r, int64_t n, int64_t c,
+                                   const float* sums) {
+  for (int64_t m = 0; m < n; ++m) finish_one(out, unscale, r + m, c, sums[m]);
 }
 
 // The columns of one part that are this task's.
@@ -86,7 +79,7 @@ void stream_share(int64_t num_rows, const Part& part, const float* x, int64_t pa
         const int64_t n = std::min<int64_t>(4, num_rows - r);
         const uint8_t* codes = static_cast<const uint8_t*>(b.data) + c * b.col_stride;
         dot_row_any<F.value>(n, codes, b.rows, x + r * padded, padded, sums);
-        for (int64_t m = 0; m < n; ++m) finish_one(part.out, unscale, r + m, c, sums[m]);
+        finish_rows(part.out, unscale, r, n, c, sums);
       }
   });
 }
