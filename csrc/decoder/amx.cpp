@@ -1,7 +1,4 @@
 // The loops of loops.h, and attention of many new tokens: that of avx512.cpp, in the tiles of AMX.
-//
-// For 64 queries of a head: scores = queries @ keys^T; e**(score - largest) of the positions up to the query's own, as
-// bfloat16; their product with the values, over their sum. Keys and values of a head are packed once for all of them.
 
 #include <immintrin.h>
 
@@ -33,8 +30,7 @@ void pack_head(const uint16_t* keys, const uint16_t* values, int64_t length, int
         const __mmask32 mask = t + r < length ? first_lanes<__mmask32>(head_dim - i * block_side) : 0;
         rows[r] = _mm512_maskz_loadu_epi16(mask, keys + (t + r) * head_dim + i * block_side);
       }
-      transpose_16x16(rows);
-      for (int64_t r = 0; r < tile_side; ++r) _mm512_store_si512(packed + r * tile_side, rows[r]);
+      store_transposed(rows, packed);
     }
   const auto load = [&](int64_t t, int64_t i) {
     const __mmask16 mask = t < length && i < head_dim ? 0xFFFF : 0;
@@ -55,19 +51,6 @@ struct Scores {
     return row_of_block(block(r / block_side, t / block_side), r % block_side, t % block_side / tile_side);
   }
 };
-
-// e**(score - largest) of the first n scores of a row, 0 for the others, as 32 weights in each tile; returns their sum.
-float weigh(const Scores& scores, int64_t r, int64_t n, float scale, uint16_t* weights) {
-  const int64_t end = scores.num_keys * block_side;
-  __m512 maxima = _mm512_set1_ps(-INFINITY), sums = _mm512_setzero_ps();
-  for (int64_t t = 0; t < n; t += lanes) maxima = larger_lanes(maxima, scores.lanes_of(r, t), first_lanes<__mmask16>(n - t));
-  const __m512 largest = _mm512_set1_ps(_mm512_reduce_max_ps(maxima)), factor = _mm512_set1_ps(scale * log2_e);
-  for (int64_t t = 0; t < end; t += lanes) {
-    uint16_t* to = weights + t / block_side * 2 * tile_size + t % block_side;
-    sums = _mm512_add_ps(sums, weigh_lanes(scores.lanes_of(r, t), first_lanes<__mmask16>(n - t), largest, factor, to));
-  }
-  return _mm512_reduce_add_ps(sums);
-}
 
 // Rows of bfloat16 as tiles of a: [row / 16][tile].
 void pack_rows(const uint16_t* rows, int64_t row_stride, int64_t num_rows, int64_t head_dim, uint32_t* tiles) {
@@ -95,8 +78,12 @@ void attend_block(const uint16_t* queries, int64_t row_stride, int64_t first, in
                      scores.block(r, t), true);
   float totals[attend_rows];
   for (int64_t r = 0; r < num_rows; ++r) {
-    uint32_t* to = weights + r / tile_side * weight_tiles + r % tile_side * tile_side;
-    totals[r] = weigh(scores, r, first + r + 1, scale, reinterpret_cast<uint16_t*>(to));
+    uint32_t* row = weights + r / tile_side * weight_tiles + r % tile_side * tile_side;
+    const auto store = [&](int64_t t, __m512 some) {  // 32 in each tile
+      store_weights(reinterpret_cast<uint16_t*>(row + t / block_side * tile_size) + t % block_side, some);
+    };
+    const auto scores_at = [&](int64_t t) { return scores.lanes_of(r, t); };
+    totals[r] = weigh(first + r + 1, num_keys * block_side, scale, scores_at, store);
   }
   const uint32_t* values = packed + packed_size(length, head_dim) / 2;
   const int64_t value_tiles = num_blocks(length) * tile_size;
@@ -106,10 +93,8 @@ void attend_block(const uint16_t* queries, int64_t row_stride, int64_t first, in
       multiply_block({weights + r / tile_side * weight_tiles, weight_tiles}, {values + i / tile_side * value_tiles, value_tiles},
                      num_keys, sums, true);
       for (int64_t row = r; row < std::min(num_rows, r + block_side); ++row)
-        for (int64_t d = i; d < std::min(head_dim, i + block_side); d += lanes) {
-          const float* some = row_of_block(sums, row - r, (d - i) / tile_side);
-          for (int j = 0; j < lanes; ++j) out[row * row_stride + d + j] = float_to_bf16(some[j] / totals[row]);
-        }
+        for (int64_t d = i; d < std::min(head_dim, i + block_side); d += tile_side)
+          store_means(row_of_block(sums, row - r, (d - i) / tile_side), totals[row], tile_side, out + row * row_stride + d);
     }
 }
 

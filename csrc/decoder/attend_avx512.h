@@ -6,7 +6,6 @@
 #include <immintrin.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "common/lanes_avx512.h"
 #include "decoder/softmax_avx512.h"
@@ -59,16 +58,10 @@ void score_keys(const uint16_t* query, const uint16_t* keys, int64_t head_dim, i
 
 // Scores to e**((score - largest) * scale), in place; returns one over their sum.
 inline float soften(float* scores, int64_t length, float scale) {
-  __m512 maxima = _mm512_set1_ps(-INFINITY), sums = _mm512_setzero_ps();
-  for (int64_t t = 0; t < length; t += 16) maxima = larger_lanes(maxima, scores + t, first_lanes<__mmask16>(length - t));
-  const __m512 largest = _mm512_set1_ps(_mm512_reduce_max_ps(maxima)), factor = _mm512_set1_ps(scale * log2_e);
-  for (int64_t t = 0; t < length; t += 16) {
-    const __mmask16 mask = first_lanes<__mmask16>(length - t);
-    const __m512 weights = weigh_lanes(scores + t, mask, largest, factor);
-    _mm512_mask_storeu_ps(scores + t, mask, weights);
-    sums = _mm512_add_ps(sums, weights);
-  }
-  return 1.0f / _mm512_reduce_add_ps(sums);
+  const auto store = [&](int64_t t, __m512 weights) {
+    _mm512_mask_storeu_ps(scores + t, first_lanes<__mmask16>(length - t), weights);
+  };
+  return 1.0f / weigh(length, length, scale, [&](int64_t t) { return scores + t; }, store);
 }
 
 // out = factor * sum of weights[t] * values[t], of up to 64 dimensions that begin at `values`, a multiple of 16.

@@ -42,16 +42,6 @@ void pack_head(const uint16_t* keys, const uint16_t* values, int64_t length, int
     }
 }
 
-// e**(score - largest) of the first n of a row, 0 up to the end of the row; returns their sum.
-float weigh(const float* scores, int64_t n, int64_t end, float scale, uint16_t* weights) {
-  __m512 maxima = _mm512_set1_ps(-INFINITY), sums = _mm512_setzero_ps();
-  for (int64_t t = 0; t < n; t += lanes) maxima = larger_lanes(maxima, scores + t, first_lanes<__mmask16>(n - t));
-  const __m512 largest = _mm512_set1_ps(_mm512_reduce_max_ps(maxima)), factor = _mm512_set1_ps(scale * log2_e);
-  for (int64_t t = 0; t < end; t += lanes)
-    sums = _mm512_add_ps(sums, weigh_lanes(scores + t, first_lanes<__mmask16>(n - t), largest, factor, weights + t));
-  return _mm512_reduce_add_ps(sums);
-}
-
 void attend_block(const uint16_t* queries, int64_t row_stride, int64_t first, int64_t num_rows, const uint32_t* packed,
                   int64_t length, int64_t head_dim, float scale, uint16_t* out) {
   static thread_local Scratch<float> scores_scratch;
@@ -66,15 +56,15 @@ void attend_block(const uint16_t* queries, int64_t row_stride, int64_t first, in
     for (int64_t r = 0; r < num_rows; ++r) std::copy_n(sums + r * width, width, scores + r * end + t);
   }
   for (int64_t r = 0; r < num_rows; ++r)
-    totals[r] = weigh(scores + r * end, first + r + 1, end, scale, weights + r * end);
+    totals[r] = weigh(first + r + 1, end, scale, [&](int64_t t) { return scores + r * end + t; },
+                      [&](int64_t t, __m512 some) { store_weights(weights + r * end + t, some); });
   const uint32_t* values = packed + num_blocks(length) * width * (head_dim / 2);
   const Pairs weight_rows = {reinterpret_cast<const uint32_t*>(weights), 0, end / 2, 1};
   for (int64_t i = 0; i < head_dim; i += width) {
     const uint32_t* block = values + i * (num_blocks(length) * width / 2);
     multiply_group(num_rows, weight_rows, block, end / 2, sums, true);
     for (int64_t r = 0; r < num_rows; ++r)
-      for (int64_t j = 0; j < std::min(width, head_dim - i); ++j)
-        out[r * row_stride + i + j] = float_to_bf16(sums[r * width + j] / totals[r]);
+      store_means(sums + r * width, totals[r], std::min(width, head_dim - i), out + r * row_stride + i);
   }
 }
 

@@ -1,11 +1,13 @@
-// Softmax's weights for AVX-512 and AMX: e**((score - largest) * scale), 16 at a time.
+// Softmax for AVX-512 and AMX: the weights e**((score - largest) * scale), 16 at a time, and the means that they make.
 #pragma once
 
 #include <immintrin.h>
 
+#include <cmath>
 #include <cstdint>
 
 #include "common/lanes_avx512.h"
+#include "common/scalar.h"
 
 namespace octoscale {
 namespace {
@@ -21,26 +23,35 @@ inline __m512 exp2_lanes(__m512 x) {
   return _mm512_scalef_ps(p, n);
 }
 
-// The weights of the scores that the mask names, zeros for the others.
-inline __m512 weigh_lanes(const float* scores, __mmask16 mask, __m512 largest, __m512 scale_log2_e) {
-  const __m512 below = _mm512_sub_ps(_mm512_maskz_loadu_ps(mask, scores), largest);
-  return _mm512_maskz_mov_ps(mask, exp2_lanes(_mm512_mul_ps(below, scale_log2_e)));
-}
-
-// The same, written as bfloat16 too.
-[[maybe_unused]] inline __m512 weigh_lanes(const float* scores, __mmask16 mask, __m512 largest, __m512 scale_log2_e,
-                                           uint16_t* rounded) {
-  const __m512 weights = weigh_lanes(scores, mask, largest, scale_log2_e);
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(rounded), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(weights)));
-  return weights;
-}
-
-// The largest of up to 16 more scores in each lane.
-inline __m512 larger_lanes(__m512 largest, const float* scores, __mmask16 mask) {
-  return _mm512_mask_max_ps(largest, mask, _mm512_maskz_loadu_ps(mask, scores), largest);
-}
-
 constexpr float log2_e = 1.44269504f;
+
+// The weights of the first n scores, 0 for those up to `end`, 16 at a time: scores_at(t) is where those from t on are,
+// store(t, weights) keeps them. The largest is among the first n. Returns the sum of all weights.
+template <class ScoresAt, class Store>
+inline float weigh(int64_t n, int64_t end, float scale, ScoresAt&& scores_at, Store&& store) {
+  const auto load = [&](int64_t t) { return _mm512_maskz_loadu_ps(first_lanes<__mmask16>(n - t), scores_at(t)); };
+  __m512 maxima = _mm512_set1_ps(-INFINITY), sums = _mm512_setzero_ps();
+  for (int64_t t = 0; t < n; t += 16)
+    maxima = _mm512_mask_max_ps(maxima, first_lanes<__mmask16>(n - t), load(t), maxima);
+  const __m512 largest = _mm512_set1_ps(_mm512_reduce_max_ps(maxima)), factor = _mm512_set1_ps(scale * log2_e);
+  for (int64_t t = 0; t < end; t += 16) {
+    const __m512 weights = exp2_lanes(_mm512_mul_ps(_mm512_sub_ps(load(t), largest), factor));
+    const __m512 wanted = _mm512_maskz_mov_ps(first_lanes<__mmask16>(n - t), weights);
+    store(t, wanted);
+    sums = _mm512_add_ps(sums, wanted);
+  }
+  return _mm512_reduce_add_ps(sums);
+}
+
+// 16 weights as bfloat16. Those that are subnormal become zeros.
+[[maybe_unused]] inline void store_weights(uint16_t* out, __m512 weights) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(weights)));
+}
+
+// Sums of n weighted values over the sum of the weights, as bfloat16.
+[[maybe_unused]] inline void store_means(const float* sums, float total, int64_t n, uint16_t* out) {
+  for (int64_t i = 0; i < n; ++i) out[i] = float_to_bf16(sums[i] / total);
+}
 
 }  // namespace
 }  // namespace octoscale

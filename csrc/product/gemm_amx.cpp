@@ -83,8 +83,7 @@ void decode_columns(const Matrix& a, int64_t first, int64_t last, int64_t num_ti
     for (int64_t t = 0; t < panel_cols / tile_side * num_tiles; ++t) {
       __m512i rows[tile_side];
       for (int64_t i = 0; i < tile_side; ++i) rows[i] = _mm512_load_si512(tiles + t * tile_size + i * tile_side);
-      transpose_16x16(rows);
-      for (int64_t i = 0; i < tile_side; ++i) _mm512_store_si512(tiles + t * tile_size + i * tile_side, rows[i]);
+      store_transposed(rows, tiles + t * tile_size);
     }
   });
 }

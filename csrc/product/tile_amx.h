@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "product/pack_avx512.h"
+
 namespace octoscale {
 namespace {
 
@@ -30,6 +32,12 @@ class TileRegisters {
   TileRegisters(const TileRegisters&) = delete;
   TileRegisters& operator=(const TileRegisters&) = delete;
 };
+
+// 16 rows of a tile as its columns.
+inline void store_transposed(__m512i (&rows)[tile_side], uint32_t* tile) {
+  transpose_16x16(rows);
+  for (int64_t i = 0; i < tile_side; ++i) _mm512_store_si512(tile + i * tile_side, rows[i]);
+}
 
 // Two rows of tiles of a, two columns of tiles of b: `stride` numbers apart, the tiles of each along k in a row.
 struct TileRows {
