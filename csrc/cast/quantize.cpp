@@ -8,6 +8,7 @@
 
 #include "common/formats.h"
 #include "common/pages.h"
+#include "common/pieces.h"
 #include "common/pool.h"
 #include "common/scalar.h"
 
@@ -48,7 +49,7 @@ template <class Body>
 void for_each_task(Rows rows, int num_threads, Body&& body) {
   const int64_t size = rows.num_rows * rows.num_cols;
   const int num_tasks = static_cast<int>(std::clamp<int64_t>(size / least_per_task, 1, num_threads));
-  const int64_t share = (size / num_tasks + 63) / 64 * 64;
+  const int64_t share = round_up(size / num_tasks, 64);
   parallel_for(num_tasks, num_threads, [&](int task) {
     const int64_t last = task == num_tasks - 1 ? size : std::min(size, share * (task + 1));
     body(task, std::min(size, share * task), last);

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <cstdlib>
 
+#include "common/pieces.h"
+
 namespace octoscale {
 namespace {
 
@@ -16,7 +18,7 @@ class Scratch {
   T* reserve(int64_t n) {
     if (n > size_) {
       std::free(data_);
-      const size_t num_bytes = (static_cast<size_t>(n) * sizeof(T) + 4095) / 4096 * 4096;
+      const size_t num_bytes = static_cast<size_t>(round_up(n * static_cast<int64_t>(sizeof(T)), 4096));
       data_ = static_cast<T*>(std::aligned_alloc(4096, num_bytes));
       if (!data_) std::abort();
       size_ = n;

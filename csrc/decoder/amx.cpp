@@ -3,6 +3,7 @@
 #include <immintrin.h>
 
 #include "common/lanes_avx512.h"
+#include "common/pieces.h"
 #include "common/scratch.h"
 #include "decoder/attend_avx512.h"
 #include "decoder/loops.h"
@@ -15,7 +16,7 @@ namespace {
 
 constexpr int64_t num_row_blocks = attend_rows / block_side;
 
-int64_t num_blocks(int64_t n) { return (n + block_side - 1) / block_side; }
+int64_t num_blocks(int64_t n) { return ceil_div(n, block_side); }
 
 // 32 positions and 32 dimensions are each a tile along k and two tiles across.
 int64_t packed_size(int64_t length, int64_t head_dim) { return 2 * 2 * num_blocks(length) * num_blocks(head_dim) * tile_size; }

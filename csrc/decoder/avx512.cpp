@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "common/lanes_avx512.h"
+#include "common/pieces.h"
 #include "common/scratch.h"
 #include "decoder/attend_avx512.h"
 #include "decoder/loops.h"
@@ -19,10 +20,8 @@ namespace {
 
 constexpr int64_t width = panel_cols;  // keys in a block, and dimensions in a block of values
 
-int64_t num_blocks(int64_t n) { return (n + width - 1) / width; }
-
 int64_t packed_size(int64_t length, int64_t head_dim) {
-  return num_blocks(length) * width * (head_dim / 2) + num_blocks(head_dim) * width * (num_blocks(length) * width / 2);
+  return round_up(length, width) * (head_dim / 2) + round_up(head_dim, width) * (round_up(length, width) / 2);
 }
 
 uint32_t pair_of(uint16_t low, uint16_t high) { return low | static_cast<uint32_t>(high) << 16; }
@@ -33,8 +32,8 @@ void pack_head(const uint16_t* keys, const uint16_t* values, int64_t length, int
   for (int64_t t = 0; t < length; ++t)
     for (int64_t p = 0; p < head_dim / 2; ++p)
       std::memcpy(packed + (t / width * (head_dim / 2) + p) * width + t % width, keys + t * head_dim + 2 * p, 4);
-  packed += num_blocks(length) * width * (head_dim / 2);
-  const int64_t num_pairs = num_blocks(length) * width / 2;
+  packed += round_up(length, width) * (head_dim / 2);
+  const int64_t num_pairs = round_up(length, width) / 2;
   for (int64_t t = 0; t < length; t += 2)
     for (int64_t i = 0; i < head_dim; ++i) {
       const uint16_t next = t + 1 < length ? values[(t + 1) * head_dim + i] : 0;
@@ -47,7 +46,7 @@ void attend_block(const uint16_t* queries, int64_t row_stride, int64_t first, in
   static thread_local Scratch<float> scores_scratch;
   static thread_local Scratch<uint16_t> weights_scratch;
   alignas(64) float sums[group_rows * width], totals[group_rows];
-  const int64_t end = num_blocks(first + num_rows) * width;  // of the keys that matter here
+  const int64_t end = round_up(first + num_rows, width);  // of the keys that matter here
   float* scores = scores_scratch.reserve(group_rows * end);
   uint16_t* weights = weights_scratch.reserve(group_rows * end);
   const Pairs rows = {reinterpret_cast<const uint32_t*>(queries), 0, row_stride / 2, 1};
@@ -58,10 +57,10 @@ void attend_block(const uint16_t* queries, int64_t row_stride, int64_t first, in
   for (int64_t r = 0; r < num_rows; ++r)
     totals[r] = weigh(first + r + 1, end, scale, [&](int64_t t) { return scores + r * end + t; },
                       [&](int64_t t, __m512 some) { store_weights(weights + r * end + t, some); });
-  const uint32_t* values = packed + num_blocks(length) * width * (head_dim / 2);
+  const uint32_t* values = packed + round_up(length, width) * (head_dim / 2);
   const Pairs weight_rows = {reinterpret_cast<const uint32_t*>(weights), 0, end / 2, 1};
   for (int64_t i = 0; i < head_dim; i += width) {
-    const uint32_t* block = values + i * (num_blocks(length) * width / 2);
+    const uint32_t* block = values + i * (round_up(length, width) / 2);
     multiply_group(num_rows, weight_rows, block, end / 2, sums, true);
     for (int64_t r = 0; r < num_rows; ++r)
       store_means(sums + r * width, totals[r], std::min(width, head_dim - i), out + r * row_stride + i);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cast/quantize.h"
+#include "common/pieces.h"
 #include "common/pool.h"
 #include "common/scalar.h"
 #include "common/scratch.h"
@@ -32,7 +33,7 @@ template <class Body>
 void for_each_row(int64_t num_rows, int num_threads, Body&& body) {
   constexpr int64_t run = 16;
   if (num_rows == 1) return body(0);
-  parallel_for(static_cast<int>((num_rows + run - 1) / run), num_threads, [&](int task) {
+  parallel_for(static_cast<int>(ceil_div(num_rows, run)), num_threads, [&](int task) {
     for (int64_t row = run * task; row < std::min(num_rows, run * (task + 1)); ++row) body(row);
   });
 }
@@ -143,14 +144,14 @@ void attend_tokens(const DecoderKernels& kernels, const DecoderLayer& layer, con
                    int num_threads) {
   static thread_local Scratch<uint32_t> scratch;
   const int64_t dim = layer.head_dim, length = heads.num_rows, group = layer.num_heads / layer.num_kv_heads;
-  const int64_t stride = layer.num_heads * dim, size = (kernels.packed_size(length, dim) + 15) / 16 * 16;
+  const int64_t stride = layer.num_heads * dim, size = round_up(kernels.packed_size(length, dim), 16);
   uint32_t* packed = scratch.reserve(layer.num_kv_heads * size);
   parallel_for(static_cast<int>(layer.num_kv_heads), num_threads, [&](int head) {
     for (int64_t row = 0; row < length; ++row) append(kernels, layer, heads, cache, row, head);
     const int64_t at = head * cache.head_stride;
     kernels.pack_head(cache.keys + at, cache.values + at, length, dim, packed + head * size);
   });
-  const int64_t num_blocks = (length + attend_rows - 1) / attend_rows;
+  const int64_t num_blocks = ceil_div(length, attend_rows);
   parallel_for(static_cast<int>(num_blocks * layer.num_heads), num_threads, [&](int task) {
     const int64_t head = task % layer.num_heads, first = task / layer.num_heads * attend_rows;
     const int64_t at = first * stride + head * dim;

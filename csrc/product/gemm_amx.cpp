@@ -14,6 +14,7 @@
 #include <algorithm>
 
 #include "common/lanes_avx512.h"
+#include "common/pieces.h"
 #include "common/pool.h"
 #include "common/scratch.h"
 #include "product/finish_avx512.h"
@@ -27,8 +28,6 @@ constexpr int64_t pairs_of_tile = tile_side, values_of_tile = 2 * tile_side;
 constexpr int64_t most_tiles = 64;                  // along k: a block of 32 rows takes at most 128 KiB
 constexpr int64_t most_cols = 256;                  // a packed block of b takes at most 1 MiB
 constexpr int64_t block_values = int64_t{1} << 23;  // the decoded rows of a take at most 16 MiB, or are 64
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Where the pairs of a row of a go: tile t at [t * tile_size], `num_tiles` of them.
 struct RowOfTiles {
@@ -109,7 +108,7 @@ void multiply_range(const uint32_t* a, int64_t num_tiles, const Matrix& b, const
   const int64_t num_col_blocks = ceil_div(range.num_cols, block_side);
   // Sums that are whole after one block of k need not be kept.
   const int64_t num_kept = depth == num_tiles ? 1 : ceil_div(range.num_rows, block_side) * num_col_blocks;
-  uint32_t* packed = packed_scratch.reserve(ceil_div(range.num_cols, panel_cols) * panel_cols / tile_side * group);
+  uint32_t* packed = packed_scratch.reserve(round_up(range.num_cols, panel_cols) / tile_side * group);
   float* sums = sums_scratch.reserve(num_kept * block_size);
   TileRegisters registers;
   for (int64_t tile = 0; tile < num_tiles; tile += depth) {
@@ -139,8 +138,8 @@ Plan plan(int64_t num_rows, int64_t num_cols, int num_threads) {
   const int64_t least_ranges = ceil_div(num_cols, most_cols), most_ranges = ceil_div(num_cols, block_side);
   for (int64_t ranges = least_ranges; ranges <= std::min(most_ranges, least_ranges + 2 * num_threads); ++ranges)
     for (int64_t runs = 1; runs <= std::min<int64_t>(ceil_div(num_rows, block_side), 2 * num_threads); runs *= 2) {
-      const int64_t rows = ceil_div(ceil_div(num_rows, runs), block_side) * block_side;
-      const int64_t cols = ceil_div(ceil_div(num_cols, ranges), block_side) * block_side;
+      const int64_t rows = round_up(ceil_div(num_rows, runs), block_side);
+      const int64_t cols = round_up(ceil_div(num_cols, ranges), block_side);
       const int64_t time = ceil_div(ranges * runs, num_threads) * (rows + 40) * (cols + 32);
       if (time < least) best = {ranges, runs}, least = time;
     }
@@ -155,14 +154,14 @@ void gemm_amx(const Matrix& a, const Matrix& b, const Output& out, Unscale unsca
   const int64_t num_tiles = std::max<int64_t>(1, ceil_div(a.cols, values_of_tile));
   const int64_t row_size = num_tiles * pairs_of_tile;
   const int64_t block_rows = std::max(panel_cols, block_values / (2 * row_size) / panel_cols * panel_cols);
-  uint32_t* tiles = scratch.reserve(ceil_div(std::min(a.rows, block_rows), panel_cols) * panel_cols * row_size);
+  uint32_t* tiles = scratch.reserve(round_up(std::min(a.rows, block_rows), panel_cols) * row_size);
   for (int64_t first = 0; first < a.rows; first += block_rows) {
     const int64_t num_rows = std::min(block_rows, a.rows - first);
     const auto decode = a.is_bf16 || a.col_stride == 1 ? decode_rows : decode_columns;
     decode(a, first, first + num_rows, num_tiles, tiles, num_threads);
     const auto [num_col_ranges, num_runs] = plan(num_rows, b.cols, num_threads);
-    const int64_t rows = ceil_div(ceil_div(num_rows, num_runs), block_side) * block_side;
-    const int64_t cols = ceil_div(ceil_div(b.cols, num_col_ranges), block_side) * block_side;
+    const int64_t rows = round_up(ceil_div(num_rows, num_runs), block_side);
+    const int64_t cols = round_up(ceil_div(b.cols, num_col_ranges), block_side);
     parallel_for(static_cast<int>(num_col_ranges * num_runs), num_threads, [&, num_runs = num_runs](int task) {
       const int64_t r = task % num_runs * rows, c = task / num_runs * cols;
       if (r >= num_rows || c >= b.cols) return;

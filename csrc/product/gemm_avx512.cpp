@@ -14,6 +14,7 @@
 
 #include "common/decode_avx512.h"
 #include "common/lanes_avx512.h"
+#include "common/pieces.h"
 #include "common/pool.h"
 #include "common/scratch.h"
 #include "product/finish_avx512.h"
@@ -35,7 +36,7 @@ void multiply_panel(Pairs a, const Matrix& b, int64_t first, int64_t num_rows, i
   uint32_t* packed = packed_scratch.reserve(block_k / 2 * panel_cols);
   float* sums = sums_scratch.reserve(num_rows * panel_cols);
   for (int64_t k = 0; k == 0 || k < b.rows; k += block_k) {
-    const int64_t num_pairs = (std::min(block_k, b.rows - k) + 1) / 2;
+    const int64_t num_pairs = ceil_div(std::min(block_k, b.rows - k), 2);
     pack(b, c, k, num_pairs, in_panels, packed);
     for (int64_t r = 0; r < num_rows; r += group_rows) {
       Pairs group = a;
@@ -79,7 +80,7 @@ Pairs decode_block(const Matrix& a, int64_t first, int64_t last, int64_t num_pai
   if (num_pairs == 0) return {out, 0, 0, 0};
   if (a.is_bf16 || a.col_stride == 1) {
     constexpr int64_t run = 16;
-    parallel_for(static_cast<int>((num_rows + run - 1) / run), num_threads, [&](int task) {
+    parallel_for(static_cast<int>(ceil_div(num_rows, run)), num_threads, [&](int task) {
       const int64_t from = first + run * task, to = std::min(last, from + run);
       uint32_t* rows = out + run * task * num_pairs;
       if (a.is_bf16 && a.col_stride != 1) return gather_rows(a, from, to, num_pairs, rows);
@@ -90,7 +91,7 @@ Pairs decode_block(const Matrix& a, int64_t first, int64_t last, int64_t num_pai
   }
   // Rows of a are columns of its transpose, whose columns are contiguous: pack panels of 64 rows, [panel][pair][64].
   const Matrix transposed = {a.data, false, a.format, a.cols, last, a.col_stride, a.row_stride};
-  const int64_t num_panels = (num_rows + panel_cols - 1) / panel_cols;
+  const int64_t num_panels = ceil_div(num_rows, panel_cols);
   parallel_for(static_cast<int>(num_panels), num_threads, [&](int panel) {
     pack(transposed, first + panel * panel_cols, 0, num_pairs, in_panels, out + panel * num_pairs * panel_cols);
   });
@@ -102,8 +103,8 @@ Pairs decode_block(const Matrix& a, int64_t first, int64_t last, int64_t num_pai
 int64_t runs_per_panel(int64_t num_groups, int64_t num_panels, int num_threads) {
   int64_t best = 1, least = INT64_MAX;
   for (int64_t num_runs = 1; num_runs <= num_groups && num_runs <= 4 * num_threads; ++num_runs) {
-    const int64_t tasks_of_busiest = (num_panels * num_runs + num_threads - 1) / num_threads;
-    const int64_t time = tasks_of_busiest * (10 * ((num_groups + num_runs - 1) / num_runs) + 1);
+    const int64_t tasks_of_busiest = ceil_div(num_panels * num_runs, num_threads);
+    const int64_t time = tasks_of_busiest * (10 * ceil_div(num_groups, num_runs) + 1);
     if (time < least) best = num_runs, least = time;
   }
   return best;
@@ -114,17 +115,17 @@ int64_t runs_per_panel(int64_t num_groups, int64_t num_panels, int num_threads) 
 void gemm_avx512(const Matrix& a, const Matrix& b, const Output& out, Unscale unscale, int num_threads) {
   static thread_local Scratch<uint32_t> scratch;
   if (a.rows == 0 || b.cols == 0) return;
-  const int64_t num_pairs = (a.cols + 1) / 2, num_panels = (b.cols + panel_cols - 1) / panel_cols;
+  const int64_t num_pairs = ceil_div(a.cols, 2), num_panels = ceil_div(b.cols, panel_cols);
   const int64_t wanted_rows = block_values / std::max<int64_t>(1, 2 * num_pairs) / group_rows * group_rows;
   const int64_t block_rows = std::max(group_rows, wanted_rows);
-  const int64_t num_decoded = (std::min(a.rows, block_rows) + group_rows - 1) / group_rows * group_rows;
+  const int64_t num_decoded = round_up(std::min(a.rows, block_rows), group_rows);
   uint32_t* decoded = scratch.reserve(num_decoded * num_pairs);
   for (int64_t first = 0; first < a.rows; first += block_rows) {
     const int64_t num_rows = std::min(block_rows, a.rows - first);
     const Pairs pairs = decode_block(a, first, first + num_rows, num_pairs, decoded, num_threads);
-    const int64_t num_groups = (num_rows + group_rows - 1) / group_rows;
+    const int64_t num_groups = ceil_div(num_rows, group_rows);
     const int64_t num_runs = runs_per_panel(num_groups, num_panels, num_threads);
-    const int64_t run = (num_groups + num_runs - 1) / num_runs * group_rows;
+    const int64_t run = ceil_div(num_groups, num_runs) * group_rows;
     parallel_for(static_cast<int>(num_panels * num_runs), num_threads, [&](int task) {
       const int64_t begin = task % num_runs * run;
       if (begin >= num_rows) return;

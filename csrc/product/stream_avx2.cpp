@@ -6,6 +6,7 @@
 
 #include "common/constants.h"
 #include "common/decode_avx2.h"
+#include "common/pieces.h"
 #include "common/pool.h"
 #include "common/scratch.h"
 #include "product/elements.h"
@@ -88,7 +89,7 @@ void stream_share(int64_t num_rows, const Part& part, const float* x, int64_t pa
 
 void stream_avx2(const Matrix& a, const Part* parts, int num_parts, int num_threads) {
   static thread_local Scratch<float> scratch;
-  const int64_t padded = (a.cols + 7) / 8 * 8;
+  const int64_t padded = round_up(a.cols, 8);
   float* x = scratch.reserve(std::max<int64_t>(1, a.rows * padded));
   for (int64_t r = 0; r < a.rows; ++r) widen_row(a, r, padded, x + r * padded);
   const int num_tasks = num_stream_tasks(a, parts, num_parts, num_threads);

@@ -9,6 +9,7 @@
 
 #include "common/decode_avx512.h"
 #include "common/lanes_avx512.h"
+#include "common/pieces.h"
 #include "common/pool.h"
 #include "common/scratch.h"
 #include "product/finish_avx512.h"
@@ -183,7 +184,7 @@ void stream_share(int64_t num_rows, const Part& part, Values x, int64_t x_stride
 
 void stream_avx512(const Matrix& a, const Part* parts, int num_parts, int num_threads) {
   static thread_local Scratch<uint16_t> scratch;
-  const int64_t num_blocks = (a.cols + 63) / 64, stride = 2 * num_blocks;
+  const int64_t num_blocks = ceil_div(a.cols, 64), stride = 2 * num_blocks;
   __m512i* x = reinterpret_cast<__m512i*>(scratch.reserve(std::max<int64_t>(1, 32 * a.rows * stride)));
   for (int64_t r = 0; r < a.rows; ++r) arrange_row(a, r, num_blocks, parts[0].b.is_bf16, x + r * stride);
   const int num_tasks = num_stream_tasks(a, parts, num_parts, num_threads);
