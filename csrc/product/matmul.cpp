@@ -19,14 +19,6 @@ Unscale unscale_by(int scale_bias) {
   return {power_of_two(-scale_bias - last), power_of_two(last)};
 }
 
-// Below some hundred thousand multiplications, waking a thread costs more than it saves.
-int num_stream_tasks(const Matrix& a, const Part* parts, int num_parts, int num_threads) {
-  constexpr int64_t least_per_task = 1 << 17;
-  int64_t work = 0;
-  for (int i = 0; i < num_parts; ++i) work += a.rows * parts[i].b.rows * parts[i].b.cols;
-  return static_cast<int>(std::clamp<int64_t>(work / least_per_task, 1, num_threads));
-}
-
 void stream(Isa isa, const Matrix& a, const Part* parts, int num_parts, int num_threads) {
 #if defined(OCTOSCALE_X86)
   if (isa >= Isa::avx512) return stream_avx512(a, parts, num_parts, num_threads);

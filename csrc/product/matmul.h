@@ -47,7 +47,6 @@ Unscale unscale_by(int scale_bias);
 
 // The kernels. stream: a has at most max_stream_rows, b's columns are contiguous (a weight [N, K], transposed).
 constexpr int max_stream_rows = 16;
-int num_stream_tasks(const Matrix& a, const Part* parts, int num_parts, int num_threads);
 void product_scalar(const Matrix& a, const Matrix& b, const Output& out, Unscale unscale, int num_threads);
 void stream_avx2(const Matrix& a, const Part* parts, int num_parts, int num_threads);
 void stream_avx512(const Matrix& a, const Part* parts, int num_parts, int num_threads);

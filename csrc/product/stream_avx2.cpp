@@ -7,8 +7,8 @@
 #include "common/constants.h"
 #include "common/decode_avx2.h"
 #include "common/pieces.h"
-#include "common/pool.h"
 #include "common/scratch.h"
+#include "product/columns.h"
 #include "product/elements.h"
 
 namespace octoscale {
@@ -68,13 +68,12 @@ void dot_row_any(int64_t num_rows, const uint8_t* codes, int64_t k, const float*
   for (int64_t m = 0; m < n; ++m) finish_one(out, unscale, r + m, c, sums[m]);
 }
 
-// The columns of one part that are this task's.
-void stream_share(int64_t num_rows, const Part& part, const float* x, int64_t padded, int task, int num_tasks) {
+// Columns [first, last) of one part.
+void stream_share(int64_t num_rows, const Part& part, int64_t first, int64_t last, const float* x, int64_t padded) {
   const Matrix& b = part.b;
   const Unscale unscale = unscale_by(part.out.scale_bias);
-  const int64_t share = (b.cols + num_tasks - 1) / num_tasks;
   with_format(b.format, [&](auto F) {
-    for (int64_t c = share * task; c < std::min(b.cols, share * (task + 1)); ++c)
+    for (int64_t c = first; c < last; ++c)
       for (int64_t r = 0; r < num_rows; r += 4) {
         float sums[4];
         const int64_t n = std::min<int64_t>(4, num_rows - r);
@@ -92,9 +91,8 @@ void stream_avx2(const Matrix& a, const Part* parts, int num_parts, int num_thre
   const int64_t padded = round_up(a.cols, 8);
   float* x = scratch.reserve(std::max<int64_t>(1, a.rows * padded));
   for (int64_t r = 0; r < a.rows; ++r) widen_row(a, r, padded, x + r * padded);
-  const int num_tasks = num_stream_tasks(a, parts, num_parts, num_threads);
-  parallel_for(num_tasks, num_threads, [&](int task) {
-    for (int i = 0; i < num_parts; ++i) stream_share(a.rows, parts[i], x, padded, task, num_tasks);
+  deal_columns(a.rows, parts, num_parts, num_threads, [&](const Part& part, int64_t first, int64_t last) {
+    stream_share(a.rows, part, first, last, x, padded);
   });
 }
 

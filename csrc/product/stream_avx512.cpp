@@ -10,8 +10,8 @@
 #include "common/decode_avx512.h"
 #include "common/lanes_avx512.h"
 #include "common/pieces.h"
-#include "common/pool.h"
 #include "common/scratch.h"
+#include "product/columns.h"
 #include "product/finish_avx512.h"
 
 namespace octoscale {
@@ -165,17 +165,15 @@ void stream_bf16(const Matrix& b, int64_t num_rows, int64_t first, int64_t last,
   }
 }
 
-// The columns of one part that are this task's.
-void stream_share(int64_t num_rows, const Part& part, Values x, int64_t x_stride, int task, int num_tasks) {
+// Columns [first, last) of one part.
+void stream_share(int64_t num_rows, const Part& part, int64_t first, int64_t last, Values x, int64_t x_stride) {
   constexpr int64_t run = 64;  // weights: small, so that several groups of rows find them in cache
-  const int64_t share = (part.b.cols + num_tasks - 1) / num_tasks;
-  const int64_t end = std::min(part.b.cols, share * (task + 1));
   const Unscale unscale = unscale_by(part.out.scale_bias);
-  if (part.b.is_bf16) return stream_bf16(part.b, num_rows, share * task, end, x, x_stride, part.out, unscale);
+  if (part.b.is_bf16) return stream_bf16(part.b, num_rows, first, last, x, x_stride, part.out, unscale);
   with_table(part.b.format, 1.0f, Float::bf16, [&](const auto& table) {
-    for (int64_t first = share * task; first < end; first += run)
+    for (int64_t c = first; c < last; c += run)
       for (int64_t r = 0; r < num_rows; r += 8)
-        stream_any(table, part.b, r, std::min<int64_t>(8, num_rows - r), first, std::min(end, first + run),
+        stream_any(table, part.b, r, std::min<int64_t>(8, num_rows - r), c, std::min(last, c + run),
                    x + r * x_stride, x_stride, part.out, unscale);
   });
 }
@@ -187,9 +185,8 @@ void stream_avx512(const Matrix& a, const Part* parts, int num_parts, int num_th
   const int64_t num_blocks = ceil_div(a.cols, 64), stride = 2 * num_blocks;
   __m512i* x = reinterpret_cast<__m512i*>(scratch.reserve(std::max<int64_t>(1, 32 * a.rows * stride)));
   for (int64_t r = 0; r < a.rows; ++r) arrange_row(a, r, num_blocks, parts[0].b.is_bf16, x + r * stride);
-  const int num_tasks = num_stream_tasks(a, parts, num_parts, num_threads);
-  parallel_for(num_tasks, num_threads, [&](int task) {
-    for (int i = 0; i < num_parts; ++i) stream_share(a.rows, parts[i], x, stride, task, num_tasks);
+  deal_columns(a.rows, parts, num_parts, num_threads, [&](const Part& part, int64_t first, int64_t last) {
+    stream_share(a.rows, part, first, last, x, stride);
   });
 }
 
