@@ -1,22 +1,12 @@
 // The casts one value at a time, kept scalar: what the vector kernels are compared with.
 
+#include "cast/each.h"
 #include "cast/kernels.h"
 #include "common/constants.h"
 #include "common/scalar.h"
 
 namespace octoscale {
 namespace {
-
-template <Float T>
-uint32_t observe(const void* x, int64_t n, int64_t* exponents) {
-  uint32_t largest = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    const uint32_t magnitude = to_bits(load<T>(x, i)) & magnitude_bits;
-    if (magnitude > largest) largest = magnitude;
-    if (exponents) ++exponents[magnitude >> 23];
-  }
-  return largest;
-}
 
 template <Float T>
 void encode(const void* x, int64_t n, const Format& format, float scale, uint8_t* codes, Counts* counts) {
@@ -42,7 +32,7 @@ void decode(const uint8_t* codes, int64_t n, const Format& format, float scale, 
 const CastKernels cast_scalar = {
     [](const void* x, Float type, int64_t n, int64_t* exponents) {
       uint32_t largest = 0;
-      with_float(type, [&](auto T) { largest = observe<T.value>(x, n, exponents); });
+      with_float(type, [&](auto T) { largest = observe_each<T.value>(x, n, exponents); });
       return largest;
     },
     [](const void* x, Float type, int64_t n, Fp8 format, int scale_bias, bool, uint8_t* codes, Counts* counts) {

@@ -17,6 +17,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "cast/each.h"
 #include "cast/kernels.h"
 #include "common/constants.h"
 #include "common/scalar.h"
@@ -133,10 +134,8 @@ uint32_t observe_vectors(const char* x, int64_t n) {
       V::prefetch(x + (i + part * step) * size);
       largest[part] = V::template max_raw<T>(largest[part], x + (i + part * step) * size);
     }
-  uint32_t result =
-      V::template widen_max<T>(V::template max_raw<T>(largest[0], largest[1]), V::template max_raw<T>(largest[2], largest[3]));
-  for (; i < n; ++i) result = std::max(result, to_bits(load<T>(x, i)) & magnitude_bits);
-  return result;
+  const Int low = V::template max_raw<T>(largest[0], largest[1]), high = V::template max_raw<T>(largest[2], largest[3]);
+  return std::max(V::template widen_max<T>(low, high), observe_each<T>(x + i * size, n - i, nullptr));
 }
 
 template <class V, Float T>
@@ -153,12 +152,7 @@ uint32_t observe(const void* source, int64_t n, int64_t* exponents) {
     for (; i + block <= n; i += block) largest = V::max(largest, counter.template count_block<T>(x + i * size));
     result = V::max(largest);
   }
-  for (; i < n; ++i) {
-    const uint32_t magnitude = to_bits(load<T>(x, i)) & magnitude_bits;
-    result = std::max(result, magnitude);
-    ++exponents[magnitude >> 23];
-  }
-  return result;
+  return std::max(result, observe_each<T>(x + i * size, n - i, exponents));
 }
 
 // The code of one vector of finite values, in the lowest byte of each lane, without the sign; other bytes hold garbage.
