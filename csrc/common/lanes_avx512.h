@@ -11,22 +11,27 @@
 namespace octoscale {
 namespace {
 
-// The first n lanes of a mask: none for n <= 0, all if n is large.
+// The first n lanes of a mask that has more than n.
+template <class Mask>
+inline Mask few_lanes(int64_t n) {
+  return static_cast<Mask>((1ull << n) - 1);
+}
+
+// The first n >= 0 lanes of a mask; all, if it has fewer.
 template <class Mask>
 inline Mask first_lanes(int64_t n) {
-  constexpr int64_t num_lanes = 8 * sizeof(Mask);
-  return static_cast<Mask>(n >= num_lanes ? ~0ull : n > 0 ? (1ull << n) - 1 : 0);
+  return n >= int64_t{8 * sizeof(Mask)} ? static_cast<Mask>(~0ull) : few_lanes<Mask>(n);
 }
 
-// 64 codes, of which only the first n may be read; zeros stand for the others.
+// 64 codes, of which only the first n, if any, may be read; zeros stand for the others.
 inline __m512i load_codes(const uint8_t* from, int64_t n) {
   if (n >= 64) return _mm512_loadu_si512(from);
-  return _mm512_maskz_loadu_epi8(first_lanes<__mmask64>(n), from);
+  return _mm512_maskz_loadu_epi8(first_lanes<__mmask64>(std::max<int64_t>(0, n)), from);
 }
 
-// 32 values of 16 bits, `stride` apart, of which only the first n may be read; zeros stand for the others.
+// 32 values of 16 bits, `stride` apart, of which only the first n, if any, may be read; zeros stand for the others.
 inline __m512i load_halves(const uint16_t* from, int64_t stride, int64_t n) {
-  if (stride == 1) return _mm512_maskz_loadu_epi16(first_lanes<__mmask32>(n), from);
+  if (stride == 1) return _mm512_maskz_loadu_epi16(first_lanes<__mmask32>(std::max<int64_t>(0, n)), from);
   alignas(64) uint16_t gathered[32] = {};
   for (int64_t i = 0; i < std::min<int64_t>(32, n); ++i) gathered[i] = from[i * stride];
   return _mm512_load_si512(gathered);

@@ -3,6 +3,7 @@
 
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 
@@ -29,14 +30,14 @@ constexpr float log2_e = 1.44269504f;
 // store(t, weights) keeps them. The largest is among the first n. Returns the sum of all weights.
 template <class ScoresAt, class Store>
 inline float weigh(int64_t n, int64_t end, float scale, ScoresAt&& scores_at, Store&& store) {
-  const auto load = [&](int64_t t) { return _mm512_maskz_loadu_ps(first_lanes<__mmask16>(n - t), scores_at(t)); };
+  const auto lanes_at = [&](int64_t t) { return first_lanes<__mmask16>(std::max<int64_t>(0, n - t)); };
+  const auto load = [&](int64_t t) { return _mm512_maskz_loadu_ps(lanes_at(t), scores_at(t)); };
   __m512 maxima = _mm512_set1_ps(-INFINITY), sums = _mm512_setzero_ps();
-  for (int64_t t = 0; t < n; t += 16)
-    maxima = _mm512_mask_max_ps(maxima, first_lanes<__mmask16>(n - t), load(t), maxima);
+  for (int64_t t = 0; t < n; t += 16) maxima = _mm512_mask_max_ps(maxima, lanes_at(t), load(t), maxima);
   const __m512 largest = _mm512_set1_ps(_mm512_reduce_max_ps(maxima)), factor = _mm512_set1_ps(scale * log2_e);
   for (int64_t t = 0; t < end; t += 16) {
     const __m512 weights = exp2_lanes(_mm512_mul_ps(_mm512_sub_ps(load(t), largest), factor));
-    const __m512 wanted = _mm512_maskz_mov_ps(first_lanes<__mmask16>(n - t), weights);
+    const __m512 wanted = _mm512_maskz_mov_ps(lanes_at(t), weights);
     store(t, wanted);
     sums = _mm512_add_ps(sums, wanted);
   }

@@ -91,7 +91,7 @@ inline void dot_rows(const Table& table, const uint8_t* codes, int64_t stride, i
     for (int turn = 0; turn < turns; ++turn) add(i + 64 * turn, all, turn);
   }
   for (; i + 64 <= k; i += 64) add(i, all, 0);
-  if (i < k) add(i, first_lanes<__mmask64>(k % 64), 0);
+  if (i < k) add(i, few_lanes<__mmask64>(k - i), 0);
   for (int w = 0; w < num_weights; ++w)
     for (int m = 0; m < M; ++m) {
       __m512 total = sum[w][m][0];
@@ -148,7 +148,8 @@ inline float dot_bf16(const uint16_t* weight, int64_t k, Values x) {
       sums[part] = dot(sums[part], _mm512_loadu_si512(from), x[i / 32 + part]);
     }
   }
-  for (; i < k; i += 32) sums[0] = dot(sums[0], load_halves(weight + i, 1, k - i), x[i / 32]);
+  for (; i + 32 <= k; i += 32) sums[0] = dot(sums[0], _mm512_loadu_si512(weight + i), x[i / 32]);
+  if (i < k) sums[0] = dot(sums[0], load_halves(weight + i, 1, k - i), x[i / 32]);
   return _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3])));
 }
 
