@@ -103,7 +103,8 @@ struct Avx2 {
   }
   static Bytes sub_bytes(Bytes a, Bytes b) { return _mm256_sub_epi8(a, b); }
   static Bytes or_signs(Bytes code, const Int (&x)[4]) {
-    const Bytes top = pack_small(shift_right<24>(x[0]), shift_right<24>(x[1]), shift_right<24>(x[2]), shift_right<24>(x[3]));
+    const Bytes top =
+        pack_small(shift_right<24>(x[0]), shift_right<24>(x[1]), shift_right<24>(x[2]), shift_right<24>(x[3]));
     return _mm256_or_si256(code, bit_and(top, set_bytes(0x80)));
   }
 

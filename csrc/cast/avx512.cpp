@@ -55,7 +55,7 @@ struct Avx512 {
   // The largest magnitude of `so_far` and a register of values in their own width; their bits order like the values.
   template <Float T>
   static Int max_raw(Int so_far, const char* x) {
-    return max_raw<T>(so_far, _mm512_and_si512(_mm512_loadu_si512(x), set(T == Float::f32 ? magnitude_bits : 0x7FFF7FFF)));
+    return max_raw<T>(so_far, bit_and(_mm512_loadu_si512(x), set(T == Float::f32 ? magnitude_bits : 0x7FFF7FFF)));
   }
   template <Float T>
   static Int max_raw(Int a, Int b) {
@@ -66,8 +66,8 @@ struct Avx512 {
   static uint32_t widen_max(Int a, Int b) {
     const Int both = max_raw<T>(a, b);
     if constexpr (T == Float::f32) return max(both);
-    const uint32_t largest = max(max(_mm512_srli_epi32(both, 16), bit_and(both, set(0xFFFF))));
-    return to_bits(T == Float::bf16 ? bf16_to_float(static_cast<uint16_t>(largest)) : f16_to_float(static_cast<uint16_t>(largest)));
+    const uint16_t largest = static_cast<uint16_t>(max(max(shift_right<16>(both), bit_and(both, set(0xFFFF)))));
+    return to_bits(T == Float::bf16 ? bf16_to_float(largest) : f16_to_float(largest));
   }
 
   // max(furthest, column) in the lanes whose exponent field is not 0; the others are counted.

@@ -1,7 +1,7 @@
 // What an instruction set offers to casts: one table of functions, each the work of one thread on plain memory.
 //
-// quantize.cpp chooses the table, cuts tensors into pieces and calls these. Each file that is compiled for an instruction
-// set fills one struct. Nothing here allocates, throws or knows of Python.
+// quantize.cpp chooses the table, cuts tensors into pieces and calls these. Each file that is compiled for an
+// instruction set fills one struct. Nothing here allocates, throws or knows of Python.
 #pragma once
 
 #include <cstdint>

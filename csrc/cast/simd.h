@@ -6,7 +6,7 @@
 //
 //     code = steps + ((e - min_exponent) << mantissa_bits)          steps includes the implicit bit, if there is one
 //
-// so subnormals and a rounding up to the next binade need no case of their own. Only the lowest byte of the sum is kept.
+// so subnormals and a rounding up to the next binade need no case of their own. Only the lowest byte of the sum counts.
 //
 // Counting exponents: 1 << (top - exponent field) is one bit in one of 32 columns; carry-save adders sum the columns of
 // 256 vectors before anything is counted. Values outside of the 32 binades below `top` are counted one by one.

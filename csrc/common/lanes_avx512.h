@@ -1,4 +1,4 @@
-// Numbers in lanes, for AVX-512: the masks, loads, conversions, stores and dot products that all its kernels are made of.
+// Numbers in lanes, for AVX-512: masks, loads, conversions, stores and dot products, of which its kernels are made.
 #pragma once
 
 #include <immintrin.h>

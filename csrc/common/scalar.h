@@ -30,7 +30,9 @@ constexpr uint32_t infinity_bits = 0x7F800000u;
 }
 
 // 2**exponent for an exponent in [-126, 127].
-[[maybe_unused]] inline float power_of_two(int exponent) { return from_bits(static_cast<uint32_t>(exponent + 127) << 23); }
+[[maybe_unused]] inline float power_of_two(int exponent) {
+  return from_bits(static_cast<uint32_t>(exponent + 127) << 23);
+}
 
 // bits >> shift, to the nearest, ties to even, for shift in [1, 31].
 [[maybe_unused]] inline uint32_t shift_and_round(uint32_t bits, int shift) {

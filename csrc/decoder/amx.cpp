@@ -19,7 +19,9 @@ constexpr int64_t num_row_blocks = attend_rows / block_side;
 int64_t num_blocks(int64_t n) { return ceil_div(n, block_side); }
 
 // 32 positions and 32 dimensions are each a tile along k and two tiles across.
-int64_t packed_size(int64_t length, int64_t head_dim) { return 2 * 2 * num_blocks(length) * num_blocks(head_dim) * tile_size; }
+int64_t packed_size(int64_t length, int64_t head_dim) {
+  return 2 * 2 * num_blocks(length) * num_blocks(head_dim) * tile_size;
+}
 
 // Keys as [16 keys][tile of 16 pairs of dimensions], then values as [16 dimensions][tile of 16 pairs of keys].
 void pack_head(const uint16_t* keys, const uint16_t* values, int64_t length, int64_t head_dim, uint32_t* packed) {
@@ -59,7 +61,7 @@ void pack_rows(const uint16_t* rows, int64_t row_stride, int64_t num_rows, int64
   for (int64_t r = 0; r < num_rows; ++r)
     for (int64_t i = 0; i < num_tiles; ++i)
       _mm512_store_si512(tiles + (r / tile_side * num_tiles + i) * tile_size + r % tile_side * tile_side,
-                         _mm512_maskz_loadu_epi16(first_lanes<__mmask32>(head_dim - i * block_side), rows + r * row_stride + i * block_side));
+                         load_halves(rows + r * row_stride + i * block_side, 1, head_dim - i * block_side));
 }
 
 void attend_block(const uint16_t* queries, int64_t row_stride, int64_t first, int64_t num_rows, const uint32_t* packed,
@@ -91,11 +93,12 @@ void attend_block(const uint16_t* queries, int64_t row_stride, int64_t first, in
   alignas(64) float sums[block_size];
   for (int64_t r = 0; r < num_rows; r += block_side)
     for (int64_t i = 0; i < head_dim; i += block_side) {
-      multiply_block({weights + r / tile_side * weight_tiles, weight_tiles}, {values + i / tile_side * value_tiles, value_tiles},
-                     num_keys, sums, true);
+      multiply_block({weights + r / tile_side * weight_tiles, weight_tiles},
+                     {values + i / tile_side * value_tiles, value_tiles}, num_keys, sums, true);
       for (int64_t row = r; row < std::min(num_rows, r + block_side); ++row)
         for (int64_t d = i; d < std::min(head_dim, i + block_side); d += tile_side)
-          store_means(row_of_block(sums, row - r, (d - i) / tile_side), totals[row], tile_side, out + row * row_stride + d);
+          store_means(row_of_block(sums, row - r, (d - i) / tile_side), totals[row], tile_side,
+                      out + row * row_stride + d);
     }
 }
 

@@ -1,6 +1,6 @@
-// Attention of one new token for AVX-512 and AMX: the queries of the heads that share keys and values, against all keys.
+// Attention of one new token for AVX-512 and AMX: the queries of heads that share keys and values, against all keys.
 //
-// Products with keys are vdpbf16ps; the weights stay float32, and the sums over the values of 64 dimensions in registers.
+// Products with keys are vdpbf16ps; the weights stay float32, and the sums over values of 64 dimensions in registers.
 #pragma once
 
 #include <immintrin.h>
@@ -15,9 +15,12 @@ namespace {
 
 // The sums of the lanes of four vectors.
 inline __m128 reduce_four(const __m512 (&x)[4]) {
-  const auto halve = [](__m512 a, __m512 b) { return _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)); };
+  const auto halve = [](__m512 a, __m512 b) {
+    return _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+  };
   const __m512d low = _mm512_castps_pd(halve(x[0], x[1])), high = _mm512_castps_pd(halve(x[2], x[3]));
-  const __m512 sums = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(low, high)), _mm512_castpd_ps(_mm512_unpackhi_pd(low, high)));
+  const __m512 sums = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(low, high)),
+                                    _mm512_castpd_ps(_mm512_unpackhi_pd(low, high)));
   const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(sums), _mm512_extractf32x8_ps(sums, 1));
   return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
 }
@@ -84,8 +87,8 @@ inline void sum_values(const float* weights, const uint16_t* values, int64_t hea
 }
 
 // See DecoderKernels::attend.
-void attend(const uint16_t* queries, const uint16_t* keys, const uint16_t* values, int64_t num_queries, int64_t head_dim,
-            int64_t length, float scale, float* scores, uint16_t* out) {
+void attend(const uint16_t* queries, const uint16_t* keys, const uint16_t* values, int64_t num_queries,
+            int64_t head_dim, int64_t length, float scale, float* scores, uint16_t* out) {
   for (int64_t h = 0; h < num_queries; ++h) {
     score_keys(queries + h * head_dim, keys, head_dim, length, scores);
     const float factor = soften(scores, length, scale);

@@ -1,4 +1,4 @@
-// The loops of loops.h, compiled for avx512; and attention of many new tokens, as products of matrices.
+// The loops of loops.h, compiled for AVX-512; and attention of many new tokens, as products of matrices.
 //
 // For 64 queries of a head: scores = queries @ keys^T; e**(score - largest) of the positions up to the query's own, as
 // bfloat16; their product with the values, over their sum. Keys and values of a head are packed once for all of them.

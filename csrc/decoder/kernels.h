@@ -19,7 +19,8 @@ struct DecoderKernels {
   void (*norm)(const uint16_t* x, Norm norm, int64_t n, uint16_t* out);
   // Turn one head in place.
   void (*rotate)(uint16_t* head, const uint16_t* cosines, const uint16_t* sines, int64_t head_dim);
-  // softmax(queries @ keys^T * scale) @ values, for the heads that share keys and values; scores: [num_queries, length].
+  // softmax(queries @ keys^T * scale) @ values, for the heads that share keys and values. scores: room for
+  // [num_queries, length].
   void (*attend)(const uint16_t* queries, const uint16_t* keys, const uint16_t* values, int64_t num_queries,
                  int64_t head_dim, int64_t length, float scale, float* scores, uint16_t* out);
   // out = silu(gate) * up.

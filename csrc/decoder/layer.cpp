@@ -118,7 +118,8 @@ void append(const DecoderKernels& kernels, const DecoderLayer& layer, const Head
   const uint16_t *cosines = heads.cosines + row * dim, *sines = heads.sines + row * dim;
   uint16_t* queries = heads.q + (row * layer.num_heads + head * group) * dim;
   for (int64_t h = 0; h < group; ++h) kernels.rotate(queries + h * dim, cosines, sines, dim);
-  const int64_t from = (row * layer.num_kv_heads + head) * dim, to = head * cache.head_stride + (cache.length + row) * dim;
+  const int64_t from = (row * layer.num_kv_heads + head) * dim;
+  const int64_t to = head * cache.head_stride + (cache.length + row) * dim;
   kernels.rotate(heads.k + from, cosines, sines, dim);
   std::copy_n(heads.k + from, dim, cache.keys + to);
   std::copy_n(heads.v + from, dim, cache.values + to);

@@ -58,15 +58,18 @@ void norm_loop(const uint16_t* x, Norm norm, int64_t n, uint16_t* out) {
   for (int64_t i = 0; i < n; i += lanes)
     for (int j = 0; j < lanes; ++j) squares[j] += bf16_to_float(x[i + j]) * bf16_to_float(x[i + j]);
   const float factor = 1.0f / std::sqrt(sum_of(squares) / static_cast<float>(n) + norm.epsilon);
-  for (int64_t i = 0; i < n; ++i) out[i] = float_to_bf16(bf16_to_float(norm.weight[i]) * rounded(bf16_to_float(x[i]) * factor));
+  for (int64_t i = 0; i < n; ++i)
+    out[i] = float_to_bf16(bf16_to_float(norm.weight[i]) * rounded(bf16_to_float(x[i]) * factor));
 }
 
 void rotate_loop(uint16_t* head, const uint16_t* cosines, const uint16_t* sines, int64_t head_dim) {
   const int64_t half = head_dim / 2;
   for (int64_t i = 0; i < half; ++i) {
     const float a = bf16_to_float(head[i]), b = bf16_to_float(head[i + half]);
-    head[i] = float_to_bf16(rounded(a * bf16_to_float(cosines[i])) - rounded(b * bf16_to_float(sines[i])));
-    head[i + half] = float_to_bf16(rounded(b * bf16_to_float(cosines[i + half])) + rounded(a * bf16_to_float(sines[i + half])));
+    const float low_cosine = bf16_to_float(cosines[i]), low_sine = bf16_to_float(sines[i]);
+    const float high_cosine = bf16_to_float(cosines[i + half]), high_sine = bf16_to_float(sines[i + half]);
+    head[i] = float_to_bf16(rounded(a * low_cosine) - rounded(b * low_sine));
+    head[i + half] = float_to_bf16(rounded(b * high_cosine) + rounded(a * high_sine));
   }
 }
 
@@ -89,8 +92,9 @@ void softmax_loop(float* scores, int64_t length) {
 
 constexpr int64_t most_head_dim = 256;
 
-[[maybe_unused]] void attend_loop(const uint16_t* queries, const uint16_t* keys, const uint16_t* values, int64_t num_queries,
-                 int64_t head_dim, int64_t length, float scale, float* scores, uint16_t* out) {
+[[maybe_unused]] void attend_loop(const uint16_t* queries, const uint16_t* keys, const uint16_t* values,
+                                  int64_t num_queries, int64_t head_dim, int64_t length, float scale, float* scores,
+                                  uint16_t* out) {
   for (int64_t t = 0; t < length; ++t)
     for (int64_t h = 0; h < num_queries; ++h)
       scores[h * length + t] = dot_loop(queries + h * head_dim, keys + t * head_dim, head_dim) * scale;

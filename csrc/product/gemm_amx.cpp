@@ -6,8 +6,8 @@
 //           for each 32 rows: for each 32 columns: 32 x 32 sums in registers
 //         unscale, add the bias, round, store
 //
-// At this rate no operand may come from far: a block of k of a range of columns, and of 32 rows, stay in the second-level
-// cache, and a range is wide enough that the rows, from the third, are needed seldom.
+// At this rate no operand may come from far: a block of k of a range of columns, and of 32 rows, stay in the
+// second-level cache, and a range is wide enough that the rows, from the third, are needed seldom.
 
 #include <immintrin.h>
 
@@ -94,9 +94,11 @@ struct Range {
 
 void store_block(float* sums, const Range& range, int64_t r, int64_t c, const Output& out, Unscale unscale) {
   for (int64_t i = 0; i < std::min(block_side, range.num_rows - r); ++i)
-    for (int64_t half = 0; half < 2 && c + half * tile_side < range.num_cols; ++half)
-      finish(out, unscale, range.first_row + r + i, range.first_col + c + half * tile_side,
-             _mm512_load_ps(row_of_block(sums, i, half)), first_lanes<__mmask16>(range.num_cols - c - half * tile_side));
+    for (int64_t half = 0; half < 2 && c + half * tile_side < range.num_cols; ++half) {
+      const int64_t column = c + half * tile_side;
+      finish(out, unscale, range.first_row + r + i, range.first_col + column,
+             _mm512_load_ps(row_of_block(sums, i, half)), first_lanes<__mmask16>(range.num_cols - column));
+    }
 }
 
 // `a` begins with the tiles of the range's rows, num_tiles of them along k.

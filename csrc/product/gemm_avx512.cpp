@@ -46,7 +46,8 @@ void multiply_panel(Pairs a, const Matrix& b, int64_t first, int64_t num_rows, i
   }
   for (int64_t r = 0; r < num_rows; ++r)
     for (int64_t i = c; i < std::min(b.cols, c + panel_cols); i += 16)
-      finish(out, unscale, first + r, i, _mm512_load_ps(sums + r * panel_cols + i - c), first_lanes<__mmask16>(b.cols - i));
+      finish(out, unscale, first + r, i, _mm512_load_ps(sums + r * panel_cols + i - c),
+             first_lanes<__mmask16>(b.cols - i));
 }
 
 // Rows [first, last) of a as pairs: [row][pair], where k is contiguous.
@@ -131,7 +132,8 @@ void gemm_avx512(const Matrix& a, const Matrix& b, const Output& out, Unscale un
       if (begin >= num_rows) return;
       Pairs rows = pairs;
       rows.data += begin / group_rows * pairs.group_stride;
-      multiply_panel(rows, b, first + begin, std::min(run, num_rows - begin), task / num_runs * panel_cols, out, unscale);
+      multiply_panel(rows, b, first + begin, std::min(run, num_rows - begin), task / num_runs * panel_cols, out,
+                     unscale);
     });
   }
 }

@@ -39,7 +39,7 @@ struct Part {
 // Few rows against several weights, each of them [N, K] and transposed, by one call of the threads.
 void stream(Isa isa, const Matrix& a, const Part* parts, int num_parts, int num_threads);
 
-// 2**-scale_bias as two factors, for it may leave float32's range. The smaller goes first, so that only the last rounds.
+// 2**-scale_bias as two factors, for it may leave float32's range. The smaller goes first, so only the last rounds.
 struct Unscale {
   float first, last;
 };

@@ -1,8 +1,8 @@
 // Packing of codes for products of many rows (AVX-512 and AMX): pairs of bfloat16 along k, for 64 columns at a time.
 //
 // Both multiply pairs along k. So an operand whose k is contiguous in memory (the weight of an output) has its pairs
-// ready, but 16 columns must be gathered: a transposition. One whose columns are contiguous (both operands of a gradient
-// of the weight) needs two rows interleaved. Both are done on bytes, before they are decoded.
+// ready, but 16 columns must be gathered: a transposition. One whose columns are contiguous (both operands of a
+// gradient of the weight) needs two rows interleaved. Both are done on bytes, before they are decoded.
 #pragma once
 
 #include <immintrin.h>
@@ -47,7 +47,8 @@ void pack_by_rows(const Table& table, const Matrix& m, int64_t c, int64_t k, int
   const uint8_t* from = static_cast<const uint8_t*>(m.data) + c;
   for (int64_t p = 0; p < num_pairs; ++p) {
     const int64_t row = k + 2 * p;
-    pack_two_rows(table, load_row(from, row), load_row(from, row + 1), packing.group_stride, out + p * packing.pair_stride);
+    pack_two_rows(table, load_row(from, row), load_row(from, row + 1), packing.group_stride,
+                  out + p * packing.pair_stride);
   }
 }
 
@@ -79,7 +80,8 @@ inline void transpose_16x16(__m512i (&x)[16]) {
 template <class Table>
 void pack_by_columns(const Table& table, const Matrix& m, int64_t c, int64_t k, int64_t num_pairs, Packing packing,
                      uint32_t* out) {
-  const __m512i pairs_first = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
+  const __m512i pairs_first =
+      _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
   const int64_t last_k = std::min(m.rows, k + 2 * num_pairs);
   for (int64_t group = 0; group < 4; ++group)
     for (int64_t p = 0; p < num_pairs; p += 32) {
@@ -89,7 +91,8 @@ void pack_by_columns(const Table& table, const Matrix& m, int64_t c, int64_t k, 
         const int64_t column = c + 16 * group + i;
         const uint8_t* from = static_cast<const uint8_t*>(m.data) + column * m.col_stride + first_k;
         x[i] = column < m.cols ? load_codes(from, last_k - first_k) : _mm512_setzero_si512();
-        _mm_prefetch(reinterpret_cast<const char*>(from + 16 * m.col_stride), _MM_HINT_T0);  // each in a page of its own
+        // The next 16: each is in a page of its own.
+        _mm_prefetch(reinterpret_cast<const char*>(from + 16 * m.col_stride), _MM_HINT_T0);
       }
       transpose_16x16(x);  // x[j] now holds k = 4j .. 4j + 3 of 16 columns
       const int64_t rest = num_pairs - p;

@@ -1,7 +1,8 @@
 // Few rows against a weight in codes, for AVX-512: the weight is read once, at the speed of memory.
 //
 // 64 codes become two vectors of bfloat16 by table look-ups, in the order that costs least. The rows of a are brought
-// into that order once, as bfloat16 padded with zeros, and stay in cache; vdpbf16ps multiplies pairs and sums in float32.
+// into that order once, as bfloat16 padded with zeros, and stay in cache; vdpbf16ps multiplies pairs and sums in
+// float32.
 
 #include <immintrin.h>
 
@@ -17,8 +18,9 @@
 namespace octoscale {
 namespace {
 
-// The weight is fetched twice: early, from another page, into the second-level cache, whose misses outnumber those that
-// the first level can have open; and 512 bytes ahead into the first. Either alone is up to a third slower (docs/LOG.md).
+// The weight is fetched twice: early, from another page, into the second-level cache, whose misses outnumber those
+// that the first level can have open; and 512 bytes ahead into the first. Either alone is up to a third slower
+// (docs/LOG.md).
 template <int64_t later>
 inline void prefetch(const void* from) {
   _mm_prefetch(static_cast<const char*>(from) + 512, _MM_HINT_T0);
@@ -33,7 +35,7 @@ inline void store_pair(__m512i low, __m512i high, bool in_order, __m512i* out) {
   out[1] = in_order ? high : _mm512_shuffle_i64x2(low, high, 0xDD);
 }
 
-// Row r of a, padded with zeros to whole blocks of 64; in the order of decoding, unless the weight is bfloat16 as it is.
+// Row r of a, padded with zeros to whole blocks of 64; in the order of decoding, unless the weight is bfloat16 itself.
 void arrange_row(const Matrix& a, int64_t r, int64_t num_blocks, bool in_order, __m512i* out) {
   with_table(a.format, 1.0f, Float::bf16, [&](const auto& table) {
     for (int64_t block = 0; block < num_blocks; ++block) {
@@ -162,7 +164,8 @@ void stream_bf16(const Matrix& b, int64_t num_rows, int64_t first, int64_t last,
     for (int64_t i = 0; i < n; ++i)
       for (int64_t r = 0; r < num_rows; ++r)
         sums[r][i] = dot_bf16(static_cast<const uint16_t*>(b.data) + (c + i) * b.col_stride, b.rows, x + r * x_stride);
-    for (int64_t r = 0; r < num_rows; ++r) finish(out, unscale, r, c, _mm512_load_ps(sums[r]), first_lanes<__mmask16>(n));
+    for (int64_t r = 0; r < num_rows; ++r)
+      finish(out, unscale, r, c, _mm512_load_ps(sums[r]), first_lanes<__mmask16>(n));
   }
 }
 

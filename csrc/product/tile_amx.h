@@ -1,7 +1,7 @@
 // The innermost block of products of many rows, for AMX: 32 x 32 sums in four of the eight tile registers.
 //
-// A tile is 1 KiB: of a, 16 rows x 16 pairs; of b, 16 pairs x 16 columns; of sums, 16 x 16 float32. All are stored whole
-// and one after the other, so that none straddles another's lines in the cache; what is not there is zeros.
+// A tile is 1 KiB: of a, 16 rows x 16 pairs; of b, 16 pairs x 16 columns; of sums, 16 x 16 float32. All are stored
+// whole and one after the other, so that none straddles another's lines in the cache; what is not there is zeros.
 #pragma once
 
 #include <immintrin.h>

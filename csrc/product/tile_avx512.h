@@ -14,7 +14,8 @@ namespace {
 
 constexpr int64_t tile_rows = 6;
 
-// Decoded rows of a, in groups of 64: pair p of row r is data[r / 64 * group_stride + r % 64 * row_stride + p * pair_stride].
+// Decoded rows of a, in groups of 64: pair p of row r is
+// data[r / 64 * group_stride + r % 64 * row_stride + p * pair_stride].
 struct Pairs {
   const uint32_t* data;
   int64_t group_stride, row_stride, pair_stride;
@@ -26,7 +27,8 @@ template <int R>
 void multiply_tile(Pairs a, const uint32_t* b, int64_t num_pairs, float* sums, bool fresh) {
   __m512 sum[R][4];
   for (int r = 0; r < R; ++r)
-    for (int c = 0; c < 4; ++c) sum[r][c] = fresh ? _mm512_setzero_ps() : _mm512_load_ps(sums + r * panel_cols + 16 * c);
+    for (int c = 0; c < 4; ++c)
+      sum[r][c] = fresh ? _mm512_setzero_ps() : _mm512_load_ps(sums + r * panel_cols + 16 * c);
   const uint32_t* row[R];
   for (int r = 0; r < R; ++r) row[r] = a.data + r * a.row_stride;
   for (int64_t p = 0; p < num_pairs; ++p) {
