@@ -105,6 +105,6 @@ void attend_block(const uint16_t* queries, int64_t row_stride, int64_t first, in
 }  // namespace
 
 const DecoderKernels decoder_amx = {norm_loop, rotate_loop, attend, gated_loop, add_loop,
-                                packed_size, pack_head, attend_block};
+                                    packed_size, pack_head, attend_block};
 
 }  // namespace octoscale
