@@ -123,7 +123,7 @@ class _OldNames:
         "octoscale.convert": "octoscale.conversion.convert",
         "octoscale.fused_backbone": "octoscale.inference.backbone",
         "octoscale.backends": "octoscale.kernels",
-        "octoscale.backends.token": "octoscale.kernels.token",
+        "octoscale.backends.token": "octoscale.kernels.decoder",
     }
     #: Files that were split since: their names are found together.
     parts: ClassVar = {
@@ -176,5 +176,5 @@ class _Package(ModuleType):
             super().__setattr__(name, value)
 
 
-sys.meta_path.insert(0, _OldNames)  # before the finder that would load kernels/token.py a second time
+sys.meta_path.insert(0, _OldNames)  # before the finder that would load kernels/decoder.py a second time
 sys.modules[__name__].__class__ = _Package

@@ -163,7 +163,7 @@ def test_what_the_step_does_not_serve_goes_the_usual_way(case, saved, monkeypatc
     ids = tokens(batch=batch, length=10)
     expected = decode(model, ids)
     fuse(model)
-    monkeypatch.setattr("octoscale.kernels.token.TokenLayer.step", lambda *_: pytest.fail("the fused step ran"))
+    monkeypatch.setattr("octoscale.kernels.decoder.DecoderLayer.step", lambda *_: pytest.fail("the fused step ran"))
     layers = model.model.layers[:1] if case == "a hook" else model.model.layers
     if case == "a hook":
         unfuse(model.model.layers[1])
@@ -252,7 +252,7 @@ def test_a_step_that_fails_leaves_the_cache_as_it_was(saved):
 def test_gradients_and_float32_go_the_usual_way(saved, monkeypatch):
     model = load(saved)
     fuse(model)
-    monkeypatch.setattr("octoscale.kernels.token.TokenLayer.step", lambda *_: pytest.fail("the fused step ran"))
+    monkeypatch.setattr("octoscale.kernels.decoder.DecoderLayer.step", lambda *_: pytest.fail("the fused step ran"))
     cache = DynamicCache()
     model(tokens(batch=1, length=3), past_key_values=cache)
     embeddings = torch.randn(1, 1, 64, dtype=torch.bfloat16, requires_grad=True)

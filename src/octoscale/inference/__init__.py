@@ -10,5 +10,5 @@
     ends            of the last norm and the head
     huge_pages      weights in huge pages
 
-A family that decodes fast is a row in known_layers.py, with the arithmetic that kernels/token.py can do.
+A family that decodes fast is a row in known_layers.py, with the arithmetic that kernels/decoder.py can do.
 """

@@ -17,7 +17,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from octoscale.inference.decoder_layer import FusedLayer, is_plain
 from octoscale.inference.known_layers import are_all_modules_watched, is_collecting, is_watched, why_backbone_unknown
 from octoscale.inference.usual_path import is_usual_cache
-from octoscale.kernels.token import TokenLayer, step_through
+from octoscale.kernels.decoder import DecoderLayer, step_through
 
 _RECORDER = attrgetter("recorder")
 
@@ -108,7 +108,7 @@ def _sees_all(mask: Tensor | None) -> bool:
 class _Stack:
     """Fused layers, one after the other, and all that has to be looked at before a token passes them."""
 
-    _cores: list[TokenLayer] | None = None
+    _cores: list[DecoderLayer] | None = None
 
     def __init__(self, modules: list[nn.Module], layers: list[Any]) -> None:
         self.layers: list[FusedLayer] = layers

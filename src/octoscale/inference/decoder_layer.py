@@ -17,8 +17,8 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from octoscale.inference.known_layers import are_all_modules_watched, globals_of, is_collecting, is_watched, why_unknown
 from octoscale.inference.usual_path import is_intercepted, is_usual_cache
-from octoscale.kernels import token
-from octoscale.kernels.token import LayerFacts, LinearFacts, TokenLayer
+from octoscale.kernels import decoder
+from octoscale.kernels.decoder import DecoderLayer, LayerFacts, LinearFacts
 from octoscale.layers.reuse import Watch
 from octoscale.layers.state import NonFiniteError, nonfinite_error
 from octoscale.layers.stored import StoredLinear
@@ -51,8 +51,8 @@ def why_not(layer: nn.Module) -> str | None:
             return f"{name} has a scale that is no power of two"
     attention: Any = layer.self_attn
     sizes = [size for name in _LINEARS for size in layer.get_submodule(name).weight.shape]  # type: ignore[union-attr]
-    if attention.head_dim > token.MAX_HEAD_DIM or any(n % token.STEP for n in (attention.head_dim, *sizes)):
-        return f"its sizes are no multiples of {token.STEP}, or its heads wider than {token.MAX_HEAD_DIM}"
+    if attention.head_dim > decoder.MAX_HEAD_DIM or any(n % decoder.STEP for n in (attention.head_dim, *sizes)):
+        return f"its sizes are no multiples of {decoder.STEP}, or its heads wider than {decoder.MAX_HEAD_DIM}"
     if any(layer.get_submodule(name).weight.dtype != torch.bfloat16 for name in _NORMS):
         return "it is not bfloat16"
     try:
@@ -70,7 +70,7 @@ class FusedLayer:
         self._known_parts: _Parts | None = None
         self._caches: weakref.WeakKeyDictionary[DynamicLayer, Room] = weakref.WeakKeyDictionary()
         self._watch: Watch | None = None
-        self._token_layer: TokenLayer | None = None
+        self._core: DecoderLayer | None = None
         self._globals: list[object] = []
         self._said: str | None = None
 
@@ -115,7 +115,7 @@ class FusedLayer:
         """Whether the layer is what the core computes; looked at anew when anything in it has changed."""
         if self._watch is None or self._has_changed():
             self._look()
-        return self._token_layer is not None
+        return self._core is not None
 
     def extends(self, past: Cache | None, num_tokens: int) -> bool:
         """Whether a step can add tokens to this layer's part of a cache."""
@@ -148,20 +148,20 @@ class FusedLayer:
                 self._caches[cache] = room
         return room
 
-    def core(self) -> TokenLayer:
+    def core(self) -> DecoderLayer:
         """The core's picture of the layer, if it `is_known`."""
-        assert self._token_layer is not None
-        return self._token_layer
+        assert self._core is not None
+        return self._core
 
     def _has_changed(self) -> bool:
         return self._watch is None or self._watch.has_changed() or globals_of(self._layer) != self._globals
 
     def _look(self) -> None:
         """Draw the core's picture of the layer, or say why it cannot be had any more."""
-        self._known_parts = self._token_layer = None
+        self._known_parts = self._core = None
         why = why_not(self._layer)
         if why is None:
-            self._token_layer = TokenLayer(self.parts.facts())
+            self._core = DecoderLayer(self.parts.facts())
         elif why != self._said:
             warnings.warn(f"{self._name} decodes the usual way from now on: {why}", stacklevel=2)
         self._said, self._watch, self._globals = why, Watch(self._layer.modules()), globals_of(self._layer)

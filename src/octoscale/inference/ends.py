@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from octoscale.inference.known_layers import why_patched
 from octoscale.inference.usual_path import is_intercepted, is_of_a_library
-from octoscale.kernels import token
+from octoscale.kernels import decoder
 
 _MOST_ROWS = 16
 
@@ -25,7 +25,7 @@ class FusedNorm:
         if type(self._norm).forward is not self._usual or not _serves(x, self._norm.weight):
             return type(self._norm).forward(self._norm, x)  # type: ignore[no-any-return]
         out = torch.empty_like(x)
-        token.rms_norm(x, self._norm.weight.detach(), self._norm.variance_epsilon, out)  # held, whatever moves it
+        decoder.rms_norm(x, self._norm.weight.detach(), self._norm.variance_epsilon, out)  # held, whatever moves it
         return out
 
 
@@ -43,7 +43,7 @@ class FusedHead:
         if head.bias is None and self._functions() == self._usual and _serves(x, weight):
             rows = x.view(-1, x.shape[-1])
             out = torch.empty(*x.shape[:-1], weight.shape[0], dtype=torch.bfloat16)
-            if token.linear_bf16(rows, weight, out.view(len(rows), -1)):
+            if decoder.linear_bf16(rows, weight, out.view(len(rows), -1)):
                 return out
         return type(head).forward(head, x)
 

@@ -23,7 +23,7 @@ from octoscale.inference.backbone import FusedBackbone
 from octoscale.inference.decoder_layer import FusedLayer, why_not
 from octoscale.inference.ends import FusedHead, FusedNorm, why_head_unknown
 from octoscale.inference.known_layers import BACKBONES, why_backbone_unknown
-from octoscale.kernels import token
+from octoscale.kernels import decoder
 from octoscale.layers.stored import StoredLinear
 
 
@@ -53,7 +53,7 @@ def fuse(model: PreTrainedModel) -> FusionReport:
     """Let a model decode fast, as far as it can; the report says how far. Call `unfuse` to undo it."""
     unfuse(model)
     layers = dict(_decoder_layers(model))
-    reason = token.why_not()
+    reason = decoder.why_not()
     left = {name: reason or why_not(layer) for name, layer in layers.items()}
     fused = [name for name, why in left.items() if why is None]
     for name in fused:

@@ -6,7 +6,7 @@
     portable        plain torch: every format, every device, bit for bit
     native          the C++ core (csrc/), by instruction set
     operators       the core's operations for torch.compile
-    token           a decoder layer's step in one call of the core
+    decoder         a decoder layer's step in one call of the core
     bf16_gemm       bfloat16 products by way of float32, for CPUs without bfloat16 dot products
 
 A new backend, of CUDA kernels say, is a file beside portable.py that does what base.py says, and a row in table.py;

@@ -1,4 +1,4 @@
-"""The C++ core (csrc/bindings.cpp). Addresses are ints; 0 stands for nothing. Nothing is checked here."""
+"""The C++ core (csrc/bindings). Addresses are ints; 0 stands for nothing. Nothing is checked here."""
 
 from collections.abc import Sequence
 

@@ -1,0 +1,28 @@
+// Products, for Python.
+
+#include "bindings/bindings.h"
+#include "product/matmul.h"
+
+namespace octoscale {
+namespace {
+
+// kind: the number of a format, or -1 for bfloat16.
+Matrix matrix(uintptr_t address, int kind, int64_t rows, int64_t cols, int64_t row_stride, int64_t col_stride) {
+  const Fp8 format = static_cast<Fp8>(kind < 0 ? 0 : kind);
+  return {pointer<const void>(address), kind < 0, format, rows, cols, row_stride, col_stride};
+}
+
+bool multiply(int isa, uintptr_t a, int a_kind, int64_t a_row_stride, int64_t a_col_stride, uintptr_t b, int b_kind,
+              int64_t b_row_stride, int64_t b_col_stride, int64_t m, int64_t k, int64_t n, int scale_bias,
+              uintptr_t bias, int bias_type, uintptr_t out, int type, int num_threads) {
+  const Output output = {pointer<void>(out), static_cast<Float>(type), n,
+                         pointer<const void>(bias), static_cast<Float>(bias_type), scale_bias};
+  return matmul(static_cast<Isa>(isa), matrix(a, a_kind, m, k, a_row_stride, a_col_stride),
+                matrix(b, b_kind, k, n, b_row_stride, b_col_stride), output, num_threads);
+}
+
+}  // namespace
+
+void bind_products(nb::module_& module) { module.def("matmul", &multiply, release_gil()); }
+
+}  // namespace octoscale

@@ -1,0 +1,30 @@
+// One element of an operand, and of the output: for what is not done in vectors.
+#pragma once
+
+#include "common/constants.h"
+#include "common/scalar.h"
+#include "product/matmul.h"
+
+namespace octoscale {
+namespace {
+
+inline float element(const Matrix& m, int64_t r, int64_t c) {
+  const int64_t i = r * m.row_stride + c * m.col_stride;
+  return m.is_bf16 ? load<Float::bf16>(m.data, i) : decode_one(static_cast<const uint8_t*>(m.data)[i], row(m.format));
+}
+
+inline float load_any(const void* x, Float type, int64_t i) {
+  float value = 0;
+  with_float(type, [&](auto T) { value = load<T.value>(x, i); });
+  return value;
+}
+
+// The end of a product: unscale, add the bias, round once, store. finish_avx512.h has it for 16 columns.
+inline void finish_one(const Output& out, Unscale unscale, int64_t r, int64_t c, float sum) {
+  float value = sum * unscale.first * unscale.last;
+  if (out.bias) value += load_any(out.bias, out.bias_type, c);
+  with_float(out.type, [&](auto T) { store<T.value>(out.data, r * out.row_stride + c, value); });
+}
+
+}  // namespace
+}  // namespace octoscale

@@ -1,0 +1,50 @@
+// Which kernel a product goes to.
+
+#include "product/matmul.h"
+
+#include <algorithm>
+
+#include "common/pages.h"
+#include "common/scalar.h"
+
+namespace octoscale {
+namespace {
+
+bool can_stream(const Matrix& a, const Matrix& b) { return a.rows <= max_stream_rows && b.row_stride == 1; }
+
+}  // namespace
+
+Unscale unscale_by(int scale_bias) {
+  const int last = std::clamp(-scale_bias, -126, 126);
+  return {power_of_two(-scale_bias - last), power_of_two(last)};
+}
+
+void stream(Isa isa, const Matrix& a, const Part* parts, int num_parts, int num_threads) {
+#if defined(OCTOSCALE_X86)
+  if (isa >= Isa::avx512) return stream_avx512(a, parts, num_parts, num_threads);
+  if (isa == Isa::avx2) return stream_avx2(a, parts, num_parts, num_threads);
+#endif
+  (void)isa;
+  for (int i = 0; i < num_parts; ++i)
+    product_scalar(a, parts[i].b, parts[i].out, unscale_by(parts[i].out.scale_bias), num_threads);
+}
+
+bool matmul(Isa isa, const Matrix& a, const Matrix& b, const Output& out, int num_threads) {
+  if (b.is_bf16 && !(isa >= Isa::avx512 && a.is_bf16 && can_stream(a, b))) return false;
+  const Unscale unscale = unscale_by(out.scale_bias);
+  prefer_huge_pages(out.data, a.rows * out.row_stride * size_of(out.type));
+  if (isa == Isa::scalar) return product_scalar(a, b, out, unscale, num_threads), true;
+#if defined(OCTOSCALE_X86)
+#if defined(OCTOSCALE_AMX)
+  if (isa == Isa::amx && !can_stream(a, b)) return gemm_amx(a, b, out, unscale, num_threads), true;
+#endif
+  if (isa >= Isa::avx512 && !can_stream(a, b)) return gemm_avx512(a, b, out, unscale, num_threads), true;
+  if (can_stream(a, b)) {
+    const Part part = {b, out};
+    return stream(isa, a, &part, 1, num_threads), true;
+  }
+#endif
+  return false;
+}
+
+}  // namespace octoscale

@@ -1,0 +1,56 @@
+// Products of matrices of FP8 codes: out = (a @ b) * 2**-scale_bias + bias, summed in float32 and rounded once.
+//
+// Few rows of a against a weight are bound by reading the weight (stream_*.cpp); many rows by arithmetic (gemm_*.cpp).
+// Each output is summed by one thread in an order that does not depend on the number of threads: the same bits, always.
+#pragma once
+
+#include "common/dtypes.h"
+#include "common/isa.h"
+
+namespace octoscale {
+
+// Element (r, c) is data[r * row_stride + c * col_stride]; one of the strides is 1.
+struct Matrix {
+  const void* data;
+  bool is_bf16;  // values as they are; else codes of `format`
+  Fp8 format;
+  int64_t rows, cols, row_stride, col_stride;
+};
+
+struct Output {
+  void* data;  // [a.rows, b.cols]; columns are contiguous
+  Float type;
+  int64_t row_stride;
+  const void* bias;  // [b.cols] or null
+  Float bias_type;
+  int scale_bias;  // of a and b together, in [-252, 252]
+};
+
+// a and b hold codes or bfloat16. False if this instruction set has no kernel for the case, as none but AVX-512 has for
+// a weight in bfloat16, and that for few rows: then nothing was written.
+bool matmul(Isa isa, const Matrix& a, const Matrix& b, const Output& out, int num_threads);
+
+// One of several products of the same a.
+struct Part {
+  Matrix b;
+  Output out;
+};
+
+// Few rows against several weights, each of them [N, K] and transposed, by one call of the threads.
+void stream(Isa isa, const Matrix& a, const Part* parts, int num_parts, int num_threads);
+
+// 2**-scale_bias as two factors, for it may leave float32's range. The smaller goes first, so only the last rounds.
+struct Unscale {
+  float first, last;
+};
+Unscale unscale_by(int scale_bias);
+
+// The kernels. stream: a has at most max_stream_rows, b's columns are contiguous (a weight [N, K], transposed).
+constexpr int max_stream_rows = 16;
+void product_scalar(const Matrix& a, const Matrix& b, const Output& out, Unscale unscale, int num_threads);
+void stream_avx2(const Matrix& a, const Part* parts, int num_parts, int num_threads);
+void stream_avx512(const Matrix& a, const Part* parts, int num_parts, int num_threads);
+void gemm_avx512(const Matrix& a, const Matrix& b, const Output& out, Unscale unscale, int num_threads);
+void gemm_amx(const Matrix& a, const Matrix& b, const Output& out, Unscale unscale, int num_threads);
+
+}  // namespace octoscale

@@ -1,0 +1,18 @@
+// The product as three plain loops, kept scalar: what the vector kernels are compared with.
+
+#include "common/pool.h"
+#include "product/elements.h"
+
+namespace octoscale {
+
+void product_scalar(const Matrix& a, const Matrix& b, const Output& out, Unscale unscale, int num_threads) {
+  parallel_for(static_cast<int>(a.rows), num_threads, [&](int r) {
+    for (int64_t c = 0; c < b.cols; ++c) {
+      float sum = 0;
+      for (int64_t k = 0; k < a.cols; ++k) sum += element(a, r, k) * element(b, k, c);
+      finish_one(out, unscale, r, c, sum);
+    }
+  });
+}
+
+}  // namespace octoscale

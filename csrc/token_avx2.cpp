@@ -1,9 +1,0 @@
-// The loops of token_loops.h, compiled for avx2.
-
-#include "token_loops.h"
-
-namespace octoscale {
-
-const TokenKernels token_avx2 = {norm_loop, rotate_loop, attend_loop, gated_loop, add_loop, nullptr, nullptr, nullptr};
-
-}  // namespace octoscale

@@ -1,9 +1,0 @@
-// The loops of token_loops.h, compiled for scalar.
-
-#include "token_loops.h"
-
-namespace octoscale {
-
-const TokenKernels token_scalar = {norm_loop, rotate_loop, attend_loop, gated_loop, add_loop, nullptr, nullptr, nullptr};
-
-}  // namespace octoscale
