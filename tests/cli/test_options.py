@@ -156,3 +156,19 @@ def test_what_inspect_would_not_read_is_refused(run, checkpoint, words, option):
     code, _, err = run("inspect", checkpoint, "--scaling", words, option, "ocp")
     assert code == 2
     assert err.splitlines()[-1].startswith(f"octoscale: error: {option} ")
+
+
+@pytest.mark.parametrize("option", [("--layers", 1), ("--seed", 3), ("--overwrite",)])
+def test_what_models_reads_only_to_materialize_is_refused_without(run, option):
+    assert run("models", *option)[::2] == (2, f"octoscale: error: {option[0]} is for --materialize\n")
+
+
+@pytest.mark.parametrize(
+    ("where", "is_taken"), [(["OUT"], True), (["--out", "OUT"], True), ([], False), (["OUT", "--out", "OUT"], False)]
+)
+def test_a_checkpoint_goes_where_out_says_by_place_or_by_name(run, checkpoint, tmp_path, where, is_taken):
+    where = [tmp_path / "new" if word == "OUT" else word for word in where]
+    code, _, err = run("quantize", checkpoint, *where)
+    assert (tmp_path / "new").exists() == is_taken
+    assert is_taken == (code == 0), err
+    assert is_taken or err.splitlines()[-1].startswith("octoscale: error: name the new checkpoint's folder, once: OUT")

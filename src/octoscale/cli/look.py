@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from octoscale.cli.app import LOOK, app
-from octoscale.cli.options import Json, Overwrite, Words, takes
-from octoscale.cli.output import show
+from octoscale.cli.options import Folder, Json, NamedFolder, Overwrite, Words, takes
+from octoscale.cli.output import new_folder, show
 from octoscale.conversion.settings import Inspection
 from octoscale.system.errors import UserError
 
@@ -41,7 +41,8 @@ def formats(as_json: Json = False) -> None:
 
 @app.command(rich_help_panel=LOOK)
 def models(
-    out: Annotated[Path | None, typer.Argument(metavar="OUT", help="The folder that --materialize writes.")] = None,
+    out: Folder = None,
+    named_out: NamedFolder = None,
     materialize: Annotated[
         str | None, typer.Option(metavar="NAME", help="Write a checkpoint of random FP8 weights of this size to OUT.")
     ] = None,
@@ -54,13 +55,14 @@ def models(
     from octoscale.models.loading import named_models
     from octoscale.report import terminal
 
-    if (out is None) != (materialize is None):
-        raise UserError("OUT and --materialize NAME go together: which size, and where to")
-    if out is not None and materialize is not None:
-        _materialize(materialize, out, layers, seed, overwrite, as_json)
+    if materialize is not None:
+        _materialize(materialize, new_folder(out, named_out), layers, seed, overwrite, as_json)
         return
-    if layers is not None:
-        raise UserError("--layers is for --materialize")
+    if out is not None or named_out is not None:
+        raise UserError("OUT and --materialize NAME go together: which size, and where to")
+    for option, is_said in (("--layers", layers is not None), ("--seed", seed != 0), ("--overwrite", overwrite)):
+        if is_said:
+            raise UserError(f"{option} is for --materialize")
     show(named_models() if as_json else terminal.models_table(named_models()))
 
 

@@ -25,6 +25,9 @@ S = TypeVar("S")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Out = Annotated[Path | None, typer.Option(help="The run's folder. A new one below runs/, if not given.")]
+#: A checkpoint's folder, by its place or by the option that runs have; `cli.output.new_folder` takes either.
+Folder = Annotated[Path | None, typer.Argument(metavar="OUT", help="The new checkpoint's folder.")]
+NamedFolder = Annotated[Path | None, typer.Option("--out", help="The same, by name.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there, if octoscale wrote all of it.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what a stopped command left, if there is any.")]
 

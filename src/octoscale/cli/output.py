@@ -9,6 +9,8 @@ from typing import Any
 
 import typer
 
+from octoscale.system.errors import UserError
+
 
 def show(content: Any) -> None:
     """Print a table, a text, or JSON."""
@@ -27,6 +29,13 @@ def say(text: str) -> None:
 def run_folder(out: Path | None, command: str) -> Path:
     """The folder of a run: --out, or a new one below runs/."""
     return out or Path("runs") / f"{command}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def new_folder(out: Path | None, named: Path | None) -> Path:
+    """The folder that a command is to write: OUT, or --out. UserError for neither, or both."""
+    if (out is None) == (named is None):
+        raise UserError("name the new checkpoint's folder, once: OUT behind the model, or --out OUT")
+    return out or named or Path()
 
 
 @contextmanager

@@ -2,15 +2,12 @@
 
 import sys
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from octoscale.checkpoints.settings import Quantization
 from octoscale.cli.app import SHIP, app
-from octoscale.cli.options import Json, Overwrite, Resume, Words, takes
-from octoscale.cli.output import interruptible, show
+from octoscale.cli.options import Folder, Json, NamedFolder, Overwrite, Resume, Words, takes
+from octoscale.cli.output import interruptible, new_folder, show
 from octoscale.inference.settings import Chat, Generation, Writing
 from octoscale.system.heap import keep_freed_memory
 from octoscale.system.printable import printable
@@ -18,14 +15,13 @@ from octoscale.system.printable import printable
 if TYPE_CHECKING:
     from octoscale.inference.generate import Writer
 
-_Folder = Annotated[Path, typer.Argument(metavar="OUT", help="The new checkpoint's folder.")]
-
 
 @app.command(rich_help_panel=SHIP)
 @takes(Quantization)
 def quantize(
     words: Words[Quantization],
-    out: _Folder,
+    out: Folder = None,
+    named_out: NamedFolder = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -34,13 +30,13 @@ def quantize(
     from octoscale.models.export import run_quantization
     from octoscale.report import terminal
 
-    settings = words.settings()
+    settings, folder = words.settings(), new_folder(out, named_out)
     keep_freed_memory()
     with (
         interruptible(lambda: "interrupted; --resume goes on"),
         terminal.bytes_bar(terminal.PlainConsole(stderr=True)) as progress,
     ):
-        done = run_quantization(settings, out, resume=resume, overwrite=overwrite, progress=progress)
+        done = run_quantization(settings, folder, resume=resume, overwrite=overwrite, progress=progress)
     show(done if as_json else terminal.facts_table(done))
 
 
