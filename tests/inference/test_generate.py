@@ -88,6 +88,10 @@ def test_chance_is_seeded(checkpoint):
     [
         (["--prompt", ""], "the prompt is empty"),
         (["--prompt", "x", "--max-new-tokens", "0"], "0 new tokens: at least 1"),
+        (["--prompt", "x", "--max-new-tokens", "9" * 30], "9 new tokens: at least 1, and fewer than 2**31"),
+        (["--prompt", "x", "--temperature", "inf"], "temperature inf"),
+        (["--prompt", "x", "--temperature", "nan"], "temperature nan"),
+        (["--prompt", "x", "--seed", "9" * 30], "9: a whole number of 64 bits"),
         (["--prompt", "x", "--max-new-tokens", "64"], "1 tokens and 64 new ones"),
         (["--prompt", "x", "--temperature", "-1"], "temperature -1.0"),
         (["--prompt", "x", "--top-p", "0"], "top_p 0.0"),

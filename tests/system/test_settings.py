@@ -3,9 +3,10 @@
 from dataclasses import MISSING, dataclass, fields
 
 import pytest
+import torch
 
 from octoscale.system.errors import UserError
-from octoscale.system.settings import argument, check_typed, help_of, setting
+from octoscale.system.settings import argument, check_seed, check_typed, help_of, setting
 
 
 def _limit_in_vain(settings):
@@ -46,3 +47,15 @@ def test_what_was_typed_in_vain_is_refused_and_what_was_not_typed_is_not():
         check_typed(alone, {"limit", "model"})
     check_typed(alone, {"model", "mute"})
     check_typed(read, {"limit"})
+
+
+@pytest.mark.parametrize("seed", [-(2**63) - 1, -(2**63), -1, 0, 2**64 - 1, 2**64])
+def test_a_seed_is_one_that_torch_takes(seed):
+    """Oracle: torch."""
+    try:
+        torch.Generator().manual_seed(seed)
+    except (RuntimeError, ValueError, OverflowError):
+        with pytest.raises(UserError, match=f"seed {seed}: a whole number of 64 bits"):
+            check_seed(seed)
+    else:
+        check_seed(seed)

@@ -208,6 +208,10 @@ def test_the_learning_rate_rises_and_is_constant_then(checkpoint, text, tmp_path
         ({"save_every": -1}, "save_every=-1: checkpoints"),
         ({"warmup": -1}, "warmup=-1: the steps"),
         ({"weight_decay": -0.1}, "weight decay -0.1: must be at least 0"),
+        ({"weight_decay": float("nan")}, "weight decay nan: must be at least 0, and finite"),
+        ({"learning_rate": float("inf")}, "learning rate inf: must be above 0, and finite"),
+        ({"seed": -1}, r"seed -1: a whole number from 0 to 2\*\*32 - 1"),
+        ({"seed": 2**32}, "seed 4294967296: a whole number"),
     ],
 )
 def test_a_plan_that_cannot_be(changes, message):

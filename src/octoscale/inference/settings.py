@@ -1,11 +1,12 @@
 """What to write with a model, and how: one place for the words, and the defaults, of the commands generate and chat."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from octoscale.conversion.settings import Head, Subject
 from octoscale.system.errors import UserError
-from octoscale.system.settings import setting
+from octoscale.system.settings import check_seed, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,10 +19,11 @@ class Sampling:
     seed: int = setting(0, "Of the random choices.")
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise UserError(f"{self.max_new_tokens} new tokens: at least 1")
-        if self.temperature < 0 or not 0 < self.top_p <= 1:
+        if not 1 <= self.max_new_tokens < 2**31:
+            raise UserError(f"{self.max_new_tokens} new tokens: at least 1, and fewer than 2**31")
+        if not 0 <= self.temperature < math.inf or not 0 < self.top_p <= 1:
             raise UserError(f"temperature {self.temperature}, top_p {self.top_p}: at least 0, and within 0..1")
+        check_seed(self.seed)
 
     def options(self) -> dict[str, Any]:
         """In the words of transformers' generate."""

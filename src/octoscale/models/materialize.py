@@ -31,6 +31,7 @@ from octoscale.numerics.scaling import Constant
 from octoscale.system.errors import UserError
 from octoscale.system.lock import exclusive
 from octoscale.system.manifest import write_manifest
+from octoscale.system.settings import check_seed
 from octoscale.system.whole_file import write_json
 from octoscale.system.whole_folder import (
     BEGUN,
@@ -62,6 +63,7 @@ def materialize(
 
     ValueError for an unknown size or more layers than it has; FileExistsError if `out` exists.
     """
+    check_seed(seed)
     config = _config(size, num_layers)
     folder = target(out)
     with exclusive(folder):

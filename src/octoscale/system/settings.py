@@ -52,3 +52,9 @@ def check_typed(settings: Any, typed: Collection[str]) -> None:
         why = in_vain(settings) if in_vain is not None and stated.name in typed else None
         if why is not None:
             raise UserError(why)
+
+
+def check_seed(seed: int) -> None:
+    """UserError for a seed that torch's generators do not take."""
+    if not -(2**63) <= seed < 2**64:
+        raise UserError(f"seed {seed}: a whole number of 64 bits")

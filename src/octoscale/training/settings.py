@@ -1,5 +1,6 @@
 """What to train: one place for the words, and the defaults, of the command train; and the paper's own words by size."""
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,12 +111,14 @@ class Training(Conversion):
     def _check_rates(self) -> None:
         if not 0 < self.validation < 1:
             raise UserError(f"validation={self.validation}: the part of the data kept for validation, between 0 and 1")
-        if not self.learning_rate > 0:
-            raise UserError(f"learning rate {self.learning_rate}: must be above 0")
+        if not 0 < self.learning_rate < math.inf:
+            raise UserError(f"learning rate {self.learning_rate}: must be above 0, and finite")
         if self.warmup < 0:
             raise UserError(f"warmup={self.warmup}: the steps in which the learning rate rises, at least 0")
-        if self.weight_decay < 0:
-            raise UserError(f"weight decay {self.weight_decay}: must be at least 0")
+        if not 0 <= self.weight_decay < math.inf:
+            raise UserError(f"weight decay {self.weight_decay}: must be at least 0, and finite")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"seed {self.seed}: a whole number from 0 to 2**32 - 1")
 
     @property
     def is_loss_scale_dynamic(self) -> bool:
