@@ -37,9 +37,9 @@ SAMPLES = {
     ],
     "decode": [(codes_of(5, 7), BIAS, torch.float32), (codes_of(4, 6).t(), BIAS, torch.bfloat16)],
     "matmul": [
-        (codes_of(5, 7), codes_of(7, 3), BIAS, None, torch.float32),
-        (codes_of(20, 7), codes_of(3, 7).t(), BIAS, normal(3), torch.bfloat16),
-        (normal(5, 7).bfloat16(), codes_of(3, 7).t(), BIAS, normal(3), torch.float16),
+        (codes_of(5, 7), BIAS, codes_of(7, 3), BIAS, None, torch.float32),
+        (codes_of(20, 7), BIAS, codes_of(3, 7).t(), BIAS, normal(3), torch.bfloat16),
+        (normal(5, 7).bfloat16(), None, codes_of(3, 7).t(), BIAS, normal(3), torch.float16),
     ],
 }
 

@@ -12,8 +12,7 @@ Numbers of one element are plain on a CPU, where looking at one is cheaper than 
 an int. On a device, and for a compiler, they are tensors without dimensions, and nothing waits for them.
 """
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -29,8 +28,7 @@ EXPONENT_OFFSET, NUM_EXPONENT_BINS = 127, 256
 COUNTS = ("saturated", "flushed", "nonfinite")
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """What `observe` finds.
 
     amax: float32; not finite if any value is not; 0 for an empty tensor.
@@ -41,8 +39,7 @@ class Seen:
     exponents: Tensor | None
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Encoded:
+class Encoded(NamedTuple):
     """What `encode` makes: FP8 codes in torch's dtype; counts, int64 [3] as `COUNTS`, None unless asked for."""
 
     codes: Tensor

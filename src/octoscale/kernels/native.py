@@ -127,8 +127,8 @@ class Rows:
     """A tensor as the core reads it. where: address, number of the dtype, number of rows, columns, stride of rows."""
 
     def __init__(self, x: Tensor) -> None:
-        x = x.detach().resolve_neg()  # a view such as z.conj().imag holds its values with the other sign
-        if x.is_contiguous() or torch.empty_like(x, device="meta").stride() == x.stride():  # dense, in any order
+        x = _values(x)
+        if _is_dense(x):
             self.read(x)
         else:
             self.read(*_rows(x))
@@ -144,7 +144,7 @@ class Source(Rows):
     """A tensor as the core reads it, and a new one of the same shape for what the core writes."""
 
     def __init__(self, x: Tensor, result_dtype: torch.dtype) -> None:
-        x = x.detach().resolve_neg()
+        x = _values(x)
         self.result = torch.empty_like(x, dtype=result_dtype)
         self.result_number = _number_of(result_dtype)
         if self.result.stride() == x.stride():  # x is dense: empty_like gave its strides to the result
@@ -186,6 +186,18 @@ def describe() -> str:
     return f"the C++ core with {isa}{forced}, {threads}"
 
 
+def _values(x: Tensor) -> Tensor:
+    """The tensor itself, without a gradient; a view such as z.conj().imag holds its values with the other sign."""
+    return x.detach().resolve_neg() if x.requires_grad or x.is_neg() else x
+
+
+def _is_dense(x: Tensor) -> bool:
+    """Whether the values fill their memory, in any order of the dimensions."""
+    if x.is_contiguous() or (x.ndim == 2 and x.t().is_contiguous()):
+        return True
+    return torch.empty_like(x, device="meta").stride() == x.stride()
+
+
 def _rows(x: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
     """Rows that are contiguous, with any stride between them; a copy of what has none."""
     x = x.flatten(0, -2) if x.ndim > 1 else x[None]
@@ -194,7 +206,7 @@ def _rows(x: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
 
 
 def _with_a_unit_stride(x: Tensor) -> Tensor:
-    x = x.detach().resolve_neg()
+    x = _values(x)
     return x if 1 in x.stride() else x.contiguous()
 
 

@@ -10,7 +10,7 @@ Here, and nowhere else, a rule stands between what a backend observes and what i
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -73,11 +73,17 @@ class Quantized:
 
     def t(self) -> "Quantized":
         """The transpose of a matrix, as a view of the same codes."""
-        return replace(self, codes=self.codes.t(), observed=None)
+        return self._view(self.codes.t())
 
     def flatten_rows(self) -> "Quantized":
         """The same values as a matrix: all leading dimensions become rows."""
-        return replace(self, codes=_rows(self.codes), observed=None)
+        return self._view(_rows(self.codes))
+
+    def _view(self, codes: Tensor) -> "Quantized":
+        """The same with a view of the codes. Made without the checks, which it would pass: a product makes two."""
+        view = object.__new__(Quantized)
+        view.__dict__.update(self.__dict__, codes=codes, observed=None)
+        return view
 
 
 def quantize(
@@ -109,8 +115,13 @@ def quantize(
         seen = backend.observe(x, exponents=exponents)
         scale_bias = rule.scale_bias(seen.amax, fmt, history)
         encoded = backend.encode(x, fmt, seen.amax, scale_bias, counts=counts)
-    boxed = _boxed(scale_bias, torch.int32, x.device)
-    return Quantized(codes=encoded.codes, scale_bias=boxed, format=fmt, observed=_observed(seen, encoded))
+    return Quantized(
+        codes=encoded.codes,
+        scale_bias=_boxed(scale_bias, torch.int32, x.device),
+        format=fmt,
+        granularity=TENSOR,  # said, for a compiler does not follow the default of a class
+        observed=_observed(seen, encoded),
+    )
 
 
 def _observed(seen: Seen, encoded: Encoded) -> Observed:
