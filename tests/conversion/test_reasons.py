@@ -180,13 +180,17 @@ def test_names_of_routers(gate, beside, routes):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", FAMILIES)
 def test_in_files_as_in_memory(name, tmp_path):
-    """Oracle: the model converted in memory, bit for bit; what is kept is kept in both."""
+    """Oracle: the model read, then converted in memory, bit for bit; what is kept is kept in both.
+
+    Both are read: torch's own products of what is kept differ in the last bits with the alignment of the memory.
+    """
     torch.manual_seed(0)
     model = FAMILIES[name]().eval()
     model.save_pretrained(tmp_path)
     inputs = {"input_ids": torch.arange(8)[None]}
     if model.config.is_encoder_decoder:
         inputs["decoder_input_ids"] = inputs["input_ids"]
+    model = type(model).from_pretrained(tmp_path).eval()
     octoscale.convert(model, Recipe.amax())
     loaded = type(model).from_pretrained(tmp_path, quantization_config=OctoscaleConfig("amax")).eval()
     with torch.no_grad():

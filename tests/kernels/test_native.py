@@ -486,14 +486,15 @@ def test_the_environment_names_an_instruction_set():
         assert choice_with(OCTOSCALE_ISA=isa).startswith(f"native | the C++ core with {isa}, forced by OCTOSCALE_ISA")
     assert (
         choice_with(OCTOSCALE_ISA="mmx")
-        == "ValueError: OCTOSCALE_ISA=mmx: the instruction sets are scalar, avx2, avx512, amx"
+        == "octoscale.system.errors.UserError: OCTOSCALE_ISA=mmx: the instruction sets are scalar, avx2, avx512, amx"
     )
 
 
 def test_the_environment_names_a_backend():
     assert choice_with(OCTOSCALE_BACKEND="portable").startswith("portable | OCTOSCALE_BACKEND=portable; plain torch")
     assert (
-        choice_with(OCTOSCALE_BACKEND="cpp") == "ValueError: OCTOSCALE_BACKEND=cpp: the backends are native, portable"
+        choice_with(OCTOSCALE_BACKEND="cpp")
+        == "octoscale.system.errors.UserError: OCTOSCALE_BACKEND=cpp: the backends are native, portable"
     )
 
 

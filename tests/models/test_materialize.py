@@ -57,7 +57,7 @@ def test_the_command_writes_what_validate_reads(tmp_path, run):
     ("options", "message"),
     [
         (["out"], "go together"),
-        (["--materialize", "gpt-10m"], "go together"),
+        (["--materialize", "gpt-10m"], "name the new checkpoint's folder, once: OUT"),
         (["--layers", "2"], "--layers is for --materialize"),
         (["--materialize", "gpt-1", "out"], "unknown size 'gpt-1'"),
         (["--materialize", "gpt-10m", "--layers", "9", "out"], "9 layers: gpt-10m has 1 to 8"),
