@@ -3,12 +3,15 @@
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import octoscale.hf
 import pytest
+import torch
 from checkpoints import save_tiny_llama
 from transformers import PreTrainedModel
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_QUANTIZER_MAPPING
+from transformers.utils import logging
 
 from octoscale.checkpoints.settings import Quantization
 from octoscale.checkpoints.takeover import give_back, in_force, take_over
@@ -137,10 +140,20 @@ def test_load_leaves_nothing_behind(tmp_path):
 
 def test_the_seed_of_load_decides_and_the_caller_s_does_not():
     """Oracle: the same seed twice, between draws of the caller."""
-    import torch
-
     first = octoscale.load("gpt-10m", seed=1).model.state_dict()
     torch.manual_seed(99)
     again, other = (octoscale.load("gpt-10m", seed=seed).model.state_dict() for seed in (1, 2))
     assert all(torch.equal(value, again[key]) for key, value in first.items())
     assert not all(torch.equal(value, other[key]) for key, value in first.items())
+
+
+def test_threads_that_load_at_once_get_what_their_seeds_say_and_leave_nothing_behind():
+    """Oracle: each seed alone. They share one generator and one level of logging."""
+    expected = {seed: octoscale.load("gpt-10m", seed=seed).model.state_dict() for seed in (1, 2)}
+    level, drawn = logging.get_verbosity(), torch.get_rng_state()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda seed: (seed, octoscale.load("gpt-10m", seed=seed).model), [1, 2] * 4))
+    for seed, model in found:
+        assert all(torch.equal(value, expected[seed][key]) for key, value in model.state_dict().items())
+    assert logging.get_verbosity() == level
+    assert torch.equal(torch.get_rng_state(), drawn)

@@ -11,7 +11,7 @@ stay transformers' matter. And codes of FP8 that no config announces are refused
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_QUANTIZER_MAPPING
@@ -19,75 +19,53 @@ from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_
 from octoscale.checkpoints import guard
 from octoscale.checkpoints.config import METHOD, OctoscaleConfig, understood
 from octoscale.checkpoints.quantizer import OctoscaleQuantizer
+from octoscale.system.held import Held
 
 #: Methods of others, of whose checkpoints we read those with one scale a tensor.
 THEIRS = ("compressed-tensors", "fp8")
 
 
-class _Takeover:
-    """In force as long as somebody holds it: blocks, of any threads, and whoever asked for it for good."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._num_holders = 0
-        self._is_for_good = False
-        self._replaced: dict[str, Any] = {}
-
-    def hold(self, *, for_good: bool = False) -> None:
-        """Change transformers, unless it is changed already."""
-        with self._lock:
-            if for_good and self._is_for_good:
-                return
-            self._is_for_good |= for_good
-            self._num_holders += 1
-            if self._num_holders == 1:
-                self._install()
-
-    def release(self, *, for_good: bool = False) -> None:
-        """Change it back, unless somebody else holds it."""
-        with self._lock:
-            if for_good and not self._is_for_good:
-                return
-            self._is_for_good &= not for_good
-            self._num_holders -= 1
-            if self._num_holders == 0:
-                self._uninstall()
-
-    def _install(self) -> None:
-        AUTO_QUANTIZATION_CONFIG_MAPPING[METHOD] = OctoscaleConfig
-        AUTO_QUANTIZER_MAPPING[METHOD] = OctoscaleQuantizer
-        for method in THEIRS:
-            self._replaced[method] = AUTO_QUANTIZATION_CONFIG_MAPPING[method]
-            AUTO_QUANTIZATION_CONFIG_MAPPING[method] = _chooser(self._replaced[method])
-        guard.install()
-
-    def _uninstall(self) -> None:
-        del AUTO_QUANTIZATION_CONFIG_MAPPING[METHOD], AUTO_QUANTIZER_MAPPING[METHOD]
-        AUTO_QUANTIZATION_CONFIG_MAPPING.update(self._replaced)
-        guard.uninstall()
+_replaced: dict[str, Any] = {}
 
 
-_takeover = _Takeover()
+def _install() -> None:
+    AUTO_QUANTIZATION_CONFIG_MAPPING[METHOD] = OctoscaleConfig
+    AUTO_QUANTIZER_MAPPING[METHOD] = OctoscaleQuantizer
+    for method in THEIRS:
+        _replaced[method] = AUTO_QUANTIZATION_CONFIG_MAPPING[method]
+        AUTO_QUANTIZATION_CONFIG_MAPPING[method] = _chooser(_replaced[method])
+    guard.install()
+
+
+def _uninstall() -> None:
+    del AUTO_QUANTIZATION_CONFIG_MAPPING[METHOD], AUTO_QUANTIZER_MAPPING[METHOD]
+    AUTO_QUANTIZATION_CONFIG_MAPPING.update(_replaced)
+    guard.uninstall()
+
+
+_takeover = Held(_install, _uninstall)
+_for_good = ExitStack()  # holds it once, or not at all
+_lock = threading.Lock()
 
 
 def take_over() -> None:
     """Have transformers ask us from now on. A second call changes nothing."""
-    _takeover.hold(for_good=True)
+    with _lock, in_force():  # no moment without it
+        _for_good.close()
+        _for_good.enter_context(_takeover)
 
 
 def give_back() -> None:
     """Undo `take_over`: transformers is what it was, once no block of `in_force` runs. Models that are loaded stay."""
-    _takeover.release(for_good=True)
+    with _lock:
+        _for_good.close()
 
 
 @contextmanager
 def in_force() -> Iterator[None]:
     """Have transformers ask us while the block runs."""
-    _takeover.hold()
-    try:
+    with _takeover:
         yield
-    finally:
-        _takeover.release()
 
 
 def _chooser(theirs: type[Any]) -> type[Any]:

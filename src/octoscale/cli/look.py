@@ -1,7 +1,7 @@
 """Commands that look: at the machine, the formats, a model before anything is done to it, and a run afterwards."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,6 +9,7 @@ from octoscale.cli.app import LOOK, app
 from octoscale.cli.options import Folder, Json, NamedFolder, Overwrite, Words, takes
 from octoscale.cli.output import new_folder, show
 from octoscale.conversion.settings import Inspection
+from octoscale.models.settings import Materialization
 from octoscale.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,14 +41,11 @@ def formats(as_json: Json = False) -> None:
 
 
 @app.command(rich_help_panel=LOOK)
+@takes(Materialization)
 def models(
+    words: Words[Materialization],
     out: Folder = None,
     named_out: NamedFolder = None,
-    materialize: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Write a checkpoint of random FP8 weights of this size to OUT.")
-    ] = None,
-    layers: Annotated[int | None, typer.Option(help="Cut it to so many decoder layers.")] = None,
-    seed: Annotated[int, typer.Option(help="Of its weights.")] = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -55,23 +53,24 @@ def models(
     from octoscale.models.loading import named_models
     from octoscale.report import terminal
 
-    if materialize is not None:
-        _materialize(materialize, new_folder(out, named_out), layers, seed, overwrite, as_json)
+    settings = words.settings()
+    if settings.materialize is not None:
+        _materialize(settings.materialize, settings, new_folder(out, named_out), overwrite, as_json)
         return
     if out is not None or named_out is not None:
         raise UserError("OUT and --materialize NAME go together: which size, and where to")
-    for option, is_said in (("--layers", layers is not None), ("--seed", seed != 0), ("--overwrite", overwrite)):
-        if is_said:
-            raise UserError(f"{option} is for --materialize")
+    if overwrite:
+        raise UserError("--overwrite is for --materialize")
     show(named_models() if as_json else terminal.models_table(named_models()))
 
 
-def _materialize(size: str, out: Path, layers: int | None, seed: int, overwrite: bool, as_json: bool) -> None:
+def _materialize(size: str, settings: Materialization, out: Path, overwrite: bool, as_json: bool) -> None:
     from octoscale.models.materialize import materialize
     from octoscale.report import terminal
 
+    words: dict[str, Any] = {"num_layers": settings.layers, "seed": settings.seed, "overwrite": overwrite}
     with terminal.bytes_bar(terminal.PlainConsole(stderr=True)) as progress:
-        done = materialize(size, out, num_layers=layers, seed=seed, overwrite=overwrite, progress=progress)
+        done = materialize(size, out, **words, progress=progress)
     show(done if as_json else terminal.facts_table(done))
 
 

@@ -3,7 +3,7 @@
     @app.command()
     @takes(Validation)
     def validate(words: Words[Validation], out: Out = None) -> None:
-        plan = words.settings()
+        settings = words.settings()
 
 `takes` gives the function the signature that typer reads: a positional argument or an option for each field, the
 settings' own before those that they inherit, then the command's own parameters. What was typed is told apart from what

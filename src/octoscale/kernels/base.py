@@ -97,8 +97,3 @@ class Backend(Protocol):
         a may be bfloat16 values instead, without a scale.
         """
         ...
-
-
-def counted(saturated: Tensor, flushed: Tensor, nonfinite: Tensor) -> Tensor:
-    """The counts of a cast, as `Encoded` has them."""
-    return torch.stack([saturated, flushed, nonfinite])

@@ -10,7 +10,7 @@ Here, and nowhere else, a rule stands between what a backend observes and what i
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -80,7 +80,9 @@ class Quantized:
         return self._view(_rows(self.codes))
 
     def _view(self, codes: Tensor) -> "Quantized":
-        """The same with a view of the codes. Made without the checks, which it would pass: a product makes two."""
+        """The same with a view of the codes; unchecked where one scale fits any, for each product makes two."""
+        if self.granularity is not TENSOR:
+            return replace(self, codes=codes, observed=None)
         view = object.__new__(Quantized)
         view.__dict__.update(self.__dict__, codes=codes, observed=None)
         return view

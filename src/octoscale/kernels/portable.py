@@ -13,7 +13,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from octoscale.kernels.base import NUM_EXPONENT_BINS, Encoded, Scaled, Seen, counted
+from octoscale.kernels.base import NUM_EXPONENT_BINS, Encoded, Scaled, Seen
 from octoscale.numerics.formats import Format
 from octoscale.numerics.granularity import TENSOR
 from octoscale.numerics.scaling import Amount, Bias, plain, power_of_two
@@ -117,7 +117,7 @@ def _decode(codes: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _count(x: Tensor, scaled: Tensor | None, codes: Tensor, fmt: Format) -> Tensor:
-    """The counts of `Encoded`, as reference.py's golden table defines them.
+    """The counts of `Encoded` in the order of `COUNTS`, as reference.py's golden table defines them.
 
     `scaled` is None if all values are known to be finite and none too large.
     """
@@ -128,7 +128,7 @@ def _count(x: Tensor, scaled: Tensor | None, codes: Tensor, fmt: Format) -> Tens
         nonfinite = x.numel() - torch.count_nonzero(finite)
     bits = codes.view(torch.uint8)
     num_nonzero_codes = torch.count_nonzero(bits & 0x7F if fmt.has_negative_zero else bits)
-    return counted(saturated, torch.count_nonzero(x) - num_nonzero_codes, nonfinite)
+    return torch.stack([saturated, torch.count_nonzero(x) - num_nonzero_codes, nonfinite])
 
 
 def _exponents(x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ A MODEL argument is, in this order:
 
 """
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,9 @@ from octoscale.models.package_index import ALIASES, cached_checkpoint, gguf_opti
 from octoscale.models.quiet import quietly
 from octoscale.models.sizes import SIZES, config_of_size, sizes_with_weights
 from octoscale.models.sizes import Size as Size
+
+#: Torch has one generator: two threads that draw weights at once would both get others than their seeds say.
+_one_at_a_time = threading.Lock()
 
 #: transformers adds an adapter that a folder holds to the model that it holds.
 ADAPTER = "adapter_config.json"
@@ -63,7 +67,7 @@ def load(
     """
     from octoscale.checkpoints.takeover import in_force
 
-    with quietly(), in_force(), torch.random.fork_rng(devices=[]):
+    with _one_at_a_time, quietly(), in_force(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return _load(spec, dtype, num_labels, fp8)
 

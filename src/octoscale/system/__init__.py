@@ -10,6 +10,7 @@
     streams         standard streams that were closed before a command began
     errors          UserError: what its user can mend
     explained       a mistake that its user can mend, or a defect that we must
+    held            a change that the whole process shares, and that the last holder undoes
     settings        a setting is stated once: default, help, and how the command line spells it
     waiting         how long idle threads spin
     heap            what becomes of memory that is not needed any more
