@@ -84,7 +84,27 @@ def test_a_task_is_answered_under_each_scaling(run, checkpoint, text, tmp_path):
     task.write_text('{"query": "Q", "choices": ["a", "bb"], "gold": 0}\n' * 3)
     args = ["validate", checkpoint, "--text", text, "--window", 32, "--tokens", 64, "--task", task, "--limit", 2]
     summary = json.loads(run(*args, "--json")[1])
-    assert set(summary["accuracy"]) == {"bf16", "amax"}
+    assert set(summary["tasks"]["task"]["scores"]) == {"bf16", "amax"}
+    assert summary["tasks"]["task"]["items"] == 2
+    assert set(summary["perplexity"]) == {"bf16", "amax"}
+
+
+def test_tasks_alone_read_no_text_and_keep_each_item(run, checkpoint, tmp_path):
+    """Two runs give the same files."""
+    (tmp_path / "include").mkdir()
+    row = '{"query": "Q", "choices": ["a", "bb"], "gold": 0}\n'
+    (tmp_path / "include" / "piqa.jsonl").write_text(row * 3)
+    args = ["validate", checkpoint, "--tasks", "piqa", "--include", tmp_path / "include", "--out"]
+    code, out, _ = run(*args, "first")
+    assert code == 0
+    assert "piqa (acc_norm)" in out
+    assert run(*args, "second")[0] == 0
+    first, second = (tmp_path / name / "items" for name in ("first", "second"))
+    assert sorted(path.name for path in first.iterdir()) == ["piqa.amax.jsonl", "piqa.bf16.jsonl"]
+    for path in first.iterdir():
+        assert path.read_bytes() == (second / path.name).read_bytes()
+    assert "perplexity" not in json.loads((tmp_path / "first" / "summary.json").read_text())
+    assert run(*args, "first", "--overwrite")[0] == 0
 
 
 def test_paper_sizes_read_bytes_and_say_so(run, text, monkeypatch):
@@ -115,6 +135,11 @@ def test_paper_sizes_read_bytes_and_say_so(run, text, monkeypatch):
         (["validate", "MODEL", "--text", "TEXT", "--window", "32", "--every", "-1"], "every=-1"),
         (["validate", "nowhere"], "unknown model 'nowhere'"),
         (["validate", "MODEL", "--task", "nowhere.jsonl"], "no such task file"),
+        (["validate", "MODEL", "--tasks", "piqq"], "unknown task 'piqq': near names: piqa"),
+        (["validate", "MODEL", "--tasks", "piqa,,"], "names with commas between them"),
+        (["validate", "MODEL", "--tasks", "piqa", "--include", "nowhere"], "no such folder: nowhere"),
+        (["validate", "MODEL", "--tasks", "piqa", "--batch-size", "0"], "batch_size=0: must be at least 1"),
+        (["validate", "MODEL", "--tasks", "paper-gpt"], "paper-gpt asks classifiers, and MODEL is none"),
         (["sweep", "MODEL", "--bias", "2:1"], "cannot read the biases '2:1'"),
         (["inspect", "MODEL", "--scaling", "bf16"], "scaling bf16 is no FP8"),
         (["report", "nowhere"], "nowhere is not a run"),

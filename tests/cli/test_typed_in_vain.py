@@ -7,7 +7,12 @@ from octoscale.validation.settings import Validation
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 
 IN_VAIN = [
-    ("validate M", "--limit 3", "--limit is for the questions of --task"),
+    ("validate M", "--limit 3", "--limit is for --tasks, or the questions of --task"),
+    ("validate M", "--num-fewshot 3", "--num-fewshot is for --tasks"),
+    ("validate M", "--batch-size 3", "--batch-size is for --tasks"),
+    ("validate M --task a.jsonl", "--include .", "--include is a folder for what --tasks names"),
+    ("validate M --tasks piqa", "--window 32", "--window is for a text"),
+    ("validate M --tasks piqa", "--tokens 320", "--tokens is for a text"),
     (
         "validate M --scaling bf16",
         "--formats fnuz",
@@ -19,7 +24,7 @@ IN_VAIN = [
     ("validate M --scaling bf16", "--every 4", "--every is for records of FP8 layers"),
     ("validate M --scaling stored", "--skip down_proj", "--skip keeps layers out of FP8"),
     ("validate M --scaling stored", "--formats fnuz", "--formats is for FP8 scalings"),
-    ("sweep M", "--limit 3", "--limit is for the questions of --task"),
+    ("sweep M", "--limit 3", "--limit is for --tasks, or the questions of --task"),
     ("train M", "--examples 3", "--examples is for --task"),
     ("train M --task sst2", "--tokens 300", "--tokens is for a text"),
     ("train M --task sst2", "--text pydoc", "a training reads --text or --task, not both"),
@@ -80,7 +85,7 @@ def test_the_default_scalings_follow_the_precision():
         ({"scalings": ["amax", "fp32"]}, "scaling fp32 is no FP8, and dtype bf16 is another precision: --dtype fp32"),
         ({"limit": 0}, "limit=0: must be at least 1"),
         ({"limit": -1}, "limit=-1: must be at least 1"),
-        ({"by_layer": True, "task": "questions.jsonl"}, "questions are asked one by one"),
+        ({"by_layer": True, "task": "questions.jsonl"}, "tasks are asked in batches"),
     ],
 )
 def test_a_plan_that_contradicts_itself(words, message):

@@ -215,7 +215,7 @@ def test_a_stored_checkpoint_is_validated_with_its_own_scales(fp8, tmp_path, run
     [
         ("fp8", ["--scaling", "amax"], "holds FP8 weights with their scales already: leave --scaling out"),
         ("llama", ["--scaling", "stored"], "holds no FP8 weights"),
-        ("llama", ["--batch", "--task", "task"], "questions are asked one by one"),
+        ("llama", ["--batch", "--task", "task"], "tasks are asked in batches"),
     ],
 )
 def test_a_scaling_that_cannot_be_is_one_line(spec, options, message, fp8, tmp_path, run):

@@ -10,11 +10,12 @@ from checkpoints import save_tiny_llama
 from transformers import LlamaForCausalLM
 
 import octoscale
-from octoscale.models.questions import Question, Task
+from octoscale.layers.state import NonFiniteError
 from octoscale.runs.folder import RunFolder
 from octoscale.validation.perplexity import perplexity
 from octoscale.validation.scalings import validate
 from octoscale.validation.scores import summarize
+from octoscale.validation.tasks import TaskScore
 
 
 @pytest.fixture
@@ -89,13 +90,49 @@ def test_a_layer_that_meets_nan_is_named_and_the_other_scalings_go_on(model, tmp
     assert "up_proj" in summary["failures"]["cscale:0"]
 
 
-def test_a_failure_before_the_questions_has_no_accuracy(model):
-    with torch.no_grad():
-        model.model.layers[1].mlp.up_proj.weight[0, 0] = math.nan
-    task = Task(questions=[Question(query="Q", choices=("a", "b"), gold=1)], encode=lambda t: list(t.encode()))
-    (score,) = validate(model, ["amax"], windows=WINDOWS, task=task)
-    assert summarize([score])["accuracy"] == {"amax": None}
-    assert "up_proj" in score.failure
+class Answers:
+    """Two tasks; whatever the model, it gets two of three items right, and the second task fails."""
+
+    size = 4
+
+    def ask(self, model, on_batch=None):
+        items = tuple({"item": number, "acc": value} for number, value in enumerate((1.0, 0.0, 1.0)))
+        on_batch(3)
+        yield TaskScore(task="a/b", metric="acc", metrics={"acc": 2 / 3}, values=(1.0, 0.0, 1.0), items=items)
+        raise NonFiniteError("c, item 0: its logits hold infinity or NaN")
+
+
+def test_tasks_are_asked_under_each_scaling_and_kept_item_by_item(model, tmp_path):
+    """What came before a failure stays."""
+    heard = []
+    scores = validate(
+        model,
+        ["fp32", "cscale:0"],
+        tasks=Answers(),
+        windows=WINDOWS,
+        folder=tmp_path / "run",
+        progress=lambda *words: heard.append(words),
+    )
+    assert [score.tasks[0].values for score in scores] == [(1.0, 0.0, 1.0)] * 2
+    assert [words[1:] for words in heard[:4]] == [(1, 7), (2, 7), (3, 7), (6, 7)]
+    run = RunFolder(tmp_path / "run")
+    summary = run.read_json(run.summary)
+    task = summary["tasks"]["a/b"]
+    assert (task["metric"], task["items"]) == ("acc", 3)
+    assert task["scores"]["fp32"] == {"acc": 2 / 3, "standard_error": pytest.approx(1 / 3)}
+    assert task["scores"]["cscale"]["0"] == task["scores"]["fp32"]
+    assert summary["failures"]["cscale:0"] == "c, item 0: its logits hold infinity or NaN"
+    assert sorted(path.name for path in run.items.iterdir()) == ["a_b.cscale_0.jsonl", "a_b.fp32.jsonl"]
+    rows = [json.loads(line) for line in (run.items / "a_b.fp32.jsonl").read_text().splitlines()]
+    assert rows[1] == {"task": "a/b", "scaling": "fp32", "item": 1, "acc": 0.0}
+
+
+def test_tasks_alone_have_no_perplexity(model):
+    (score,) = validate(model, ["fp32"], tasks=Answers())
+    assert score.perplexity is None
+    assert "perplexity" not in summarize([score])
+    with pytest.raises(ValueError, match="nothing is asked of the model"):
+        validate(model, ["fp32"])
 
 
 def test_a_model_in_fp8_already_is_refused_and_left_as_it_was(model):

@@ -20,7 +20,7 @@ def demo(words: Words[Demo], out: Out = None, overwrite: Overwrite = False, as_j
 @app.command(rich_help_panel=MEASURE)
 @takes(Validation)
 def validate(words: Words[Validation], out: Out = None, overwrite: Overwrite = False, as_json: Json = False) -> None:
-    """Measure a model's perplexity on a text under one or several scalings, and record every scale."""
+    """Measure a model under one or several scalings: a text's perplexity, tasks; and record every scale."""
     from octoscale.validation.run import scalings_for
 
     settings = words.settings(scalings=scalings_for(**words.values))
@@ -53,7 +53,7 @@ def _carry_out(settings: Validation, folder: Path, overwrite: bool, as_json: boo
 
     keep_freed_memory()
     say(f"loading {settings.model}; the run goes to {folder}")
-    console, unit = terminal.PlainConsole(stderr=True), "layers" if settings.by_layer else "windows"
+    console, unit = terminal.PlainConsole(stderr=True), settings.unit
     with interruptible(what_is_there), terminal.progress_bar(console, len(settings.scalings), unit) as progress:
         run = run_validation(settings, folder, overwrite=overwrite, find_range=find_range, progress=progress)
     showing.show(run.path, as_json=as_json)

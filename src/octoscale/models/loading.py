@@ -148,6 +148,20 @@ def check_causal(model: Any, name: str) -> None:
         )
 
 
+def check_tokenizer(spec: str) -> None:
+    """ModelError for a folder whose tokenizer cannot be read, before its weights are."""
+    from octoscale.models.tokenizer import read_tokenizer
+
+    folder = local_folder(spec)
+    if folder is not None:
+        try:
+            read_tokenizer(folder)
+        except ValueError as error:
+            raise ModelError(
+                f"the tokenizer of {spec} cannot be read: {error}; without it, {spec} cannot read a text"
+            ) from error
+
+
 def checkpoint_folder(spec: str) -> Path:
     """The folder with the safetensors checkpoint that `spec` means, fetched if need be. ModelError if it has none."""
     if spec in SIZES or spec.endswith(".gguf"):

@@ -8,6 +8,10 @@ from typing import Any
 
 import transformers
 from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from octoscale.checkpoints.folder import blamed, explain, read_object
 from octoscale.system.errors import UserError
@@ -26,6 +30,15 @@ def read_tokenizer(folder: Path, **options: Any) -> Any:
         raise
     except BaseException as error:
         raise UserError(_explain(folder, error)) from error
+
+
+def raw_byte_tokenizer() -> Any:
+    """A tokenizer whose tokens are the bytes of UTF-8, for models without one: ids 0 to 255."""
+    byte_of = {character: byte for byte, character in bytes_to_unicode().items()}
+    tokenizer = Tokenizer(BPE(vocab=byte_of, merges=[]))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = ByteLevelDecoder()
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=bytes_to_unicode()[0])
 
 
 def _read(folder: Path, **options: Any) -> Any:

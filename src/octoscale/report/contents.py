@@ -12,7 +12,7 @@ import math
 import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,9 @@ def _is_bias(key: str) -> bool:
 #: Tables of a value for each scaling, constant ones by their bias under `cscale`.
 _PER_SCALING: dict[str, _Check] = {"perplexity": _is_score, "accuracy": _is_share, "seconds": _is_time}
 
+#: What summary.json holds of a task, beside the scores of each scaling.
+_TASK: dict[str, _Check] = {"metric": _is_text, "items": _is_count}
+
 _HEADER: dict[str, _Check] = {"note": _is_text, "backend": _is_text, "reason": _is_text, "plan": _is_plan}
 _SUMMARY: dict[str, _Check] = {
     **dict.fromkeys(("model", "text", "formats", "backend", "reason", "scaling"), _is_text),
@@ -156,7 +159,28 @@ def _summary(path: Path, damaged: list[str]) -> dict[str, Any]:
             summary[name] = _per_scaling(value, check, f"{path}: {name}", damaged)
         elif name in summary and not (name == "seconds" and _is_time(value)):
             damaged.append(_says(path, name, summary.pop(name)))
+    if "tasks" in summary:
+        summary["tasks"] = _tasks(summary["tasks"], f"{path}: tasks", damaged)
     return summary
+
+
+def _tasks(tasks: Any, where: str, damaged: list[str]) -> dict[str, Any]:
+    """The tasks whose scores can be ones."""
+    kept: dict[str, Any] = {}
+    for name, task in tasks.items() if isinstance(tasks, dict) else [("tasks", tasks)]:
+        whole = isinstance(task, dict) and all(key in task and check(task[key]) for key, check in _TASK.items())
+        if whole and isinstance(task.get("scores"), dict):
+            check = partial(_has_score, task["metric"])
+            kept[name] = {**task, "scores": _per_scaling(task["scores"], check, f"{where}: {name}", damaged)}
+        else:
+            damaged.append(_says(where, name, task))
+    return kept
+
+
+def _has_score(metric: str, value: Any) -> bool:
+    """Whether this is what a scaling reached: numbers, the metric that counts among them."""
+    numbers = isinstance(value, dict) and all(score is None or _is_number(score) for score in value.values())
+    return numbers and value.get(metric) is not None
 
 
 def _per_scaling(table: dict[str, Any], check: _Check, where: str, damaged: list[str]) -> dict[str, Any]:

@@ -57,6 +57,8 @@ def _print_results(contents: RunContents) -> None:
     summary, header = contents.summary, contents.header
     if summary.get("perplexity"):
         terminal.print_content(terminal.scores_table(summary))
+    if summary.get("tasks"):
+        terminal.print_content(terminal.tasks_table(summary))
     if "validation_loss" in summary:
         terminal.print_content(terminal.training_table(summary))
     lines = [header.get("note", ""), summary.get("cscale_range", {}).get("text", "")]

@@ -27,6 +27,7 @@ from rich.text import Text
 
 from octoscale.numerics.formats import FORMATS
 from octoscale.system.printable import printable
+from octoscale.validation.scores import flatten
 
 #: Called with the scaling, windows done, windows in all.
 Report = Callable[[str, int, int], None]
@@ -106,7 +107,7 @@ def models_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def scores_table(summary: Mapping[str, Any]) -> Table:
     """The results of a run, one line a scaling, relative to the first high precision in it."""
-    scores, accuracies = flatten(summary["perplexity"]), flatten(summary.get("accuracy", {}))
+    scores = flatten(summary["perplexity"])
     seconds = flatten(summary.get("seconds", {}))
     base_name, base = next(iter(scores.items()), ("", None))
     what = f"{summary['model']}: " if "model" in summary else ""
@@ -116,16 +117,35 @@ def scores_table(summary: Mapping[str, Any]) -> Table:
     table.add_column("scaling")
     table.add_column("perplexity", justify="right")
     table.add_column(f"against {base_name}", justify="right")
-    if accuracies:
-        table.add_column("accuracy", justify="right")
     table.add_column("seconds", justify="right")
     for name, value in scores.items():
         cells = [name, perplexity_text(value), against(value, base)]
-        if accuracies:
-            accuracy = accuracies.get(name)
-            cells.append("-" if accuracy is None else f"{accuracy:.2%}")
         table.add_row(*cells, f"{seconds[name]:.1f}" if name in seconds else "-")
     return table
+
+
+def tasks_table(summary: Mapping[str, Any]) -> Table:
+    """What each scaling reached on each task, with the standard error over its items; in per cent."""
+    tasks = {name: flatten(task["scores"]) for name, task in summary["tasks"].items()}
+    scalings = dict.fromkeys(scaling for scores in tasks.values() for scaling in scores)
+    what = f"{summary['model']}: " if "model" in summary else ""
+    table = Table(title=f"{what}tasks, in %, with one standard error")
+    table.add_column("task")
+    table.add_column("items", justify="right")
+    for scaling in scalings:
+        table.add_column(scaling, justify="right")
+    for name, scores in tasks.items():
+        task = summary["tasks"][name]
+        cells = [_score_text(scores.get(scaling), task["metric"]) for scaling in scalings]
+        table.add_row(f"{name} ({task['metric']})", f"{task['items']:,}", *cells)
+    return table
+
+
+def _score_text(score: Mapping[str, Any] | None, metric: str) -> str:
+    if score is None:
+        return "-"
+    error = score.get("standard_error")
+    return f"{100 * score[metric]:.2f}" + (f" ± {100 * error:.2f}" if error is not None else "")
 
 
 def facts_table(facts: Mapping[str, Any]) -> Table:
@@ -159,14 +179,6 @@ def flatten_names(table: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in table.items():
         flat |= {f"{name}: {key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
     return flat
-
-
-def flatten(table: Mapping[str, Any]) -> dict[str, Any]:
-    """{"amax": 1, "cscale": {"-8": 2}} -> {"amax": 1, "cscale:-8": 2}."""
-    rows: dict[str, Any] = {}
-    for name, value in table.items():
-        rows |= {f"{name}:{key}": item for key, item in value.items()} if isinstance(value, Mapping) else {name: value}
-    return rows
 
 
 def perplexity_text(value: float | None) -> str:

@@ -31,6 +31,7 @@ _OLD_FIELDS = {"command", "started", "versions", "backend", "reason", "device", 
 _FILES = {
     "": r"run\.json|metrics\.jsonl|summary\.json",
     "scales": r"part-\d+\.parquet",
+    "items": r"[A-Za-z0-9,=+_-]+\.[A-Za-z0-9,=+_-]+\.jsonl",
     "figures": r"(perplexity|scale_bias(_steps)?|clipping|loss(es)?|exponents-[A-Za-z0-9.=_-]+)\.(png|svg)",
     "tensorboard": r"events\.out\.tfevents\..+",
     "checkpoints": r"(?!)",

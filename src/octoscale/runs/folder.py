@@ -4,6 +4,7 @@
     metrics.jsonl   one line a measurement, appended
     summary.json    the results so far, rewritten whole
     scales/         part-000000.parquet, ...: one row a tensor a step (scales.py)
+    items/          piqa.amax.jsonl, ...: what a task's items were answered under a scaling, one a line
     figures/        PNG and SVG
     checkpoints/    of a training: the newest state to go on from (training/trainer.py)
     model/          of a training that ended: the model, as transformers saves it
@@ -13,7 +14,8 @@ left out when it is read.
 """
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.summary = self.path / "summary.json"
         self.scales = self.path / "scales"
+        self.items = self.path / "items"
         self.figures = self.path / "figures"
         self.checkpoints = self.path / "checkpoints"
         self.model = self.path / "model"
@@ -75,6 +78,16 @@ class RunFolder:
             cut_short = file.read() not in (b"", b"\n")
             file.write((("\n" if cut_short else "") + line + "\n").encode())
 
+    def write_items(self, task: str, scaling: str, rows: Iterable[Mapping[str, Any]]) -> Path:
+        """Keep the answers to a task's items under a scaling. ValueError for NaN and infinity: write None."""
+        self.items.mkdir(exist_ok=True)
+        path = self.items / f"{_in_file_names(task)}.{_in_file_names(scaling)}.jsonl"
+        head = {"task": task, "scaling": scaling}
+        with replacing(path) as temporary:
+            lines = [json.dumps(head | dict(row), allow_nan=False) + "\n" for row in rows]
+            temporary.write_text("".join(lines), encoding="utf-8")
+        return path
+
     def read_metrics(self) -> list[dict[str, Any]]:
         """The measurements in their order; a line that a crash cut short is left out. ValueError if it is no file."""
         rows = []
@@ -102,6 +115,11 @@ class RunFolder:
         if not isinstance(content, dict):
             raise UserError(f"{path} is damaged: it holds no object")
         return content
+
+
+def _in_file_names(name: str) -> str:
+    """A name as part of a file's, no longer than file systems take; letters that they refuse become _."""
+    return re.sub(r"[^A-Za-z0-9,=+-]+", "_", name)[:100]
 
 
 def _bytes_of(path: Path) -> bytes:

@@ -1,7 +1,4 @@
-"""What is measured of a model as it stands: the perplexity of a text, the accuracy on questions.
-
-Both come from the loss of each token of one window, one forward pass.
-"""
+"""What is measured of a model as it stands: the perplexity of a text, from the loss of each token of its windows."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -10,8 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from octoscale.models.questions import Question, Task
-from octoscale.models.texts import Encode
 from octoscale.system.errors import UserError
 
 
@@ -28,7 +23,7 @@ def perplexity(
     computed in another way. Raises NonFiniteError as
     Fp8Linear, ValueError for a model in training mode.
     """
-    _check_mode(model)
+    check_mode(model)
     total, count = 0.0, 0
     with torch.no_grad():
         for index, loss in enumerate(losses or (window_loss(model, window) for window in windows)):
@@ -39,22 +34,6 @@ def perplexity(
     return _exp(total / count)
 
 
-def accuracy(model: nn.Module, task: Task) -> float:
-    """The share of questions whose likeliest choice, per byte of its text, is the right one; in 0..1.
-
-    NaN if a likelihood is NaN, or no choice of a question has one: then no choice is the likeliest.
-    """
-    _check_mode(model)
-    right = 0
-    with torch.no_grad():
-        for question in task.questions:
-            scores = [_choice_score(model, task.encode, question, choice) for choice in question.choices]
-            if any(map(math.isnan, scores)) or math.isinf(max(scores)):
-                return math.nan
-            right += scores.index(max(scores)) == question.gold
-    return right / len(task.questions)
-
-
 def window_loss(model: nn.Module, window: Tensor) -> Tensor:
     """The negative log likelihood of each token but the first: float32 [T - 1]."""
     window = window.to(next(model.parameters()).device)
@@ -62,15 +41,8 @@ def window_loss(model: nn.Module, window: Tensor) -> Tensor:
     return functional.cross_entropy(logits.float(), window[1:], reduction="none")
 
 
-def _choice_score(model: nn.Module, encode: Encode, question: Question, choice: str) -> float:
-    """Log likelihood of the choice's tokens after the query, per byte of the choice's text."""
-    context, full = question.ids(encode, choice)
-    start = max(1, next((i for i, (a, b) in enumerate(zip(context, full, strict=False)) if a != b), len(context)))
-    loss = window_loss(model, torch.tensor(full, dtype=torch.int64))
-    return -float(loss[start - 1 :].sum()) / len(choice.strip().encode())
-
-
-def _check_mode(model: nn.Module) -> None:
+def check_mode(model: nn.Module) -> None:
+    """UserError for a model with dropout."""
     if model.training:
         raise UserError("this model is in training mode, with dropout: call model.eval() first")
 

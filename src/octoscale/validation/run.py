@@ -12,7 +12,6 @@ from octoscale.conversion.convert import preview
 from octoscale.conversion.head import put_head_in_fp8
 from octoscale.models import loading
 from octoscale.models.loading import LoadedModel
-from octoscale.models.questions import Task, check_task, read_questions
 from octoscale.models.quiet import quietly
 from octoscale.models.texts import check_ids, check_window, read_text, token_windows
 from octoscale.numerics.formats import PRECISIONS, STORED
@@ -23,8 +22,13 @@ from octoscale.system.errors import UserError
 from octoscale.system.lock import exclusive_run
 from octoscale.system.whole_file import write_json
 from octoscale.validation.bias_range import bias_range
-from octoscale.validation.scalings import Progress, validate
+from octoscale.validation.choice import find_tasks
+from octoscale.validation.classes import is_classifier
+from octoscale.validation.one_scaling import Progress
+from octoscale.validation.scalings import validate
+from octoscale.validation.scores import flatten
 from octoscale.validation.settings import Validation
+from octoscale.validation.tasks import Tasks
 
 
 @quietly()
@@ -46,7 +50,7 @@ def run_validation(
             windows=parts.windows,
             folder=folder,
             every=settings.every,
-            task=parts.task,
+            tasks=parts.tasks,
             head=_head(settings, parts.windows, header),
             progress=progress,
             by_layer=settings.by_layer,
@@ -62,8 +66,8 @@ class _Parts:
 
     loaded: LoadedModel
     scalings: Sequence[Recipe | str]
-    windows: Tensor
-    task: Task | None
+    windows: Tensor | None
+    tasks: Tasks | None
 
 
 def _prepare(settings: Validation) -> _Parts:
@@ -77,34 +81,42 @@ def _prepare(settings: Validation) -> _Parts:
         text if text == STORED else parse_scaling(text, settings.formats, settings.skip) for text in settings.scalings
     ]
     check_names(scalings)
-    text = read_text(settings.text)
-    questions = read_questions(settings.task, settings.limit) if settings.task is not None else []
+    text = None if settings.text is None else read_text(settings.text)
+    asked = find_tasks(settings) if settings.asks else None
+    loading.check_tokenizer(settings.model)
     loaded = loading.load(settings.model, getattr(torch, PRECISIONS[settings.dtype]))
-    loading.check_causal(loaded.model, settings.model)
+    if text is not None or not is_classifier(loaded.model):
+        loading.check_causal(loaded.model, settings.model)
     if settings.fp8_head:
         put_head_in_fp8(loaded.model)
     if loaded.encode is None:
         raise UserError(f"{loaded.note}; without it, {settings.model} cannot read a text")
-    check_window(settings.window, loaded.model)
     for scaling in scalings:
         if isinstance(scaling, Recipe):
             preview(loaded.model, scaling)
+    windows = None if text is None else _windows(settings, text, loaded)
+    tasks = None if asked is None else asked(loaded)
+    return _Parts(loaded=loaded, scalings=scalings, windows=windows, tasks=tasks)
+
+
+def _windows(settings: Validation, text: str, loaded: LoadedModel) -> Tensor:
+    """The text as this model reads it."""
+    assert loaded.encode is not None
+    check_window(settings.window, loaded.model)
     window, source = settings.window, str(settings.text)
     windows = token_windows(text, loaded.encode, window=window, num_tokens=settings.tokens, source=source)
     check_ids(windows, loaded.model)
-    task = Task(questions=questions, encode=loaded.encode) if questions else None
-    if task is not None:
-        check_task(task, loaded.model)
-    return _Parts(loaded=loaded, scalings=scalings, windows=windows, task=task)
+    return windows
 
 
-def _head(settings: Validation, windows: Tensor, header: Mapping[str, Any]) -> dict[str, Any]:
+def _head(settings: Validation, windows: Tensor | None, header: Mapping[str, Any]) -> dict[str, Any]:
     """What stands before the results in summary.json."""
+    of_text: dict[str, Any] = {}
+    if windows is not None:
+        of_text = {"text": settings.text, "tokens": windows.numel(), "window": settings.window}
     return {
         "model": settings.model,
-        "text": settings.text,
-        "tokens": windows.numel(),
-        "window": settings.window,
+        **of_text,
         "formats": settings.formats,
         "backend": header["backend"],
         "reason": header["reason"],
@@ -129,19 +141,17 @@ def _note_range(run: RunFolder) -> None:
 
 
 def check_finite(run: RunFolder) -> None:
-    """FloatingPointError if the high precision of a run, or every scaling, has a perplexity that is not finite.
+    """FloatingPointError if the high precision of a run, or every scaling, has a result that is not finite.
 
     Under one scaling of several that is a result, a cliff; here the model itself is at fault, or nothing was measured.
     """
     summary = run.read_json(run.summary)
-    scores = summary["perplexity"]
-    values = [*(scores.get("cscale", {}).values()), *(scores[name] for name in scores if name != "cscale")]
-    wrong = [name for name in PRECISIONS if name in scores and scores[name] is None]
+    failures, asked = summary.get("failures", {}), set(flatten(summary["seconds"]))
+    wrong = [name for name in PRECISIONS if name in failures]
     if wrong:
-        reason = summary["failures"][wrong[0]]
-        raise FloatingPointError(f"{summary['model']} is at fault, not FP8: in {wrong[0]}, {reason}")
-    if all(value is None for value in values):
-        raise FloatingPointError(f"no scaling of {summary['model']} has a finite perplexity: see the failures above")
+        raise FloatingPointError(f"{summary['model']} is at fault, not FP8: in {wrong[0]}, {failures[wrong[0]]}")
+    if asked <= failures.keys():
+        raise FloatingPointError(f"no scaling of {summary['model']} has a finite result: see the failures above")
 
 
 def _plain(settings: Validation) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What to validate: one place for the words, and the defaults, of the commands validate, sweep and demo."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -13,23 +13,79 @@ from octoscale.system.settings import setting
 DEMO_TOKENS, QUICK_TOKENS = 8192, 1024
 
 
-def _limit_in_vain(settings: "Measurement") -> str | None:
-    if settings.task is not None:
-        return None
-    return "--limit is for the questions of --task: give one, or leave it out"
+def _without_tasks(option: str) -> Callable[["Measurement"], str | None]:
+    """What refuses an option of tasks where there are none."""
+
+    def in_vain(settings: "Measurement") -> str | None:
+        return None if settings.asks else f"{option} is for --tasks, or the questions of --task: leave it out"
+
+    return in_vain
+
+
+def _without_names(settings: "Measurement") -> str | None:
+    return None if settings.tasks else "--include is a folder for what --tasks names: leave it out"
+
+
+def _without_text(option: str) -> Callable[["Measurement"], str | None]:
+    """What refuses an option of the text where none is read."""
+
+    def in_vain(settings: "Measurement") -> str | None:
+        return None if settings.text is not None else f"{option} is for a text, and only tasks are asked: give --text"
+
+    return in_vain
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement(Conversion):
-    """A text, and questions, that a model is measured with."""
+    """A text, and tasks, that a model is measured with. text: None stands for pydoc, or none where tasks are asked."""
 
-    text: str = setting("pydoc", "A UTF-8 text file, or pydoc: the help texts that come with Python.")
-    window: int = setting(512, "Tokens in a window; each is one forward pass.")
-    tokens: int | None = setting(None, "How many tokens of the text to read. All, if not given.")
+    text: str | None = setting(
+        None, "A UTF-8 text file, or pydoc: the help texts that come with Python. Unless given: pydoc, if no task is."
+    )
+    window: int = setting(512, "Tokens in a window; each is one forward pass.", in_vain=_without_text("--window"))
+    tokens: int | None = setting(
+        None, "How many tokens of the text to read. All, if not given.", in_vain=_without_text("--tokens")
+    )
     dtype: str = setting("bf16", "The model's own precision: bf16, fp16 or fp32.")
     every: int = setting(16, "Record histograms of exponents on each N-th window; 0 for never.", in_vain=every_in_vain)
-    task: Path | None = setting(None, 'Also answer multiple-choice questions: JSON lines {"query", "choices", "gold"}.')
-    limit: int | None = setting(None, "Use only the first N questions of --task.", in_vain=_limit_in_vain)
+    tasks: str = setting(
+        "",
+        "Tasks to ask, with commas: lm-eval's (piqa,arc_easy), sst2, mnli, qqp of a classifier, or paper-llama, "
+        "paper-gpt.",
+    )
+    task: Path | None = setting(None, 'A task of your own: JSON lines {"query", "choices", "gold"}.')
+    include: Path | None = setting(
+        None, "A folder with data for --tasks: NAME.yaml of lm-eval, NAME.jsonl, NAME.tsv.", in_vain=_without_names
+    )
+    num_fewshot: int | None = setting(
+        None, "Examples in each prompt. The task's own number, if not given.", in_vain=_without_tasks("--num-fewshot")
+    )
+    limit: int | None = setting(None, "Use only the first N items of a task.", in_vain=_without_tasks("--limit"))
+    batch_size: int = setting(16, "Requests in a forward pass of tasks.", in_vain=_without_tasks("--batch-size"))
+
+    @property
+    def asks(self) -> bool:
+        """Whether there is a task."""
+        return bool(self.tasks) or self.task is not None
+
+    @property
+    def task_names(self) -> list[str]:
+        """What --tasks names."""
+        return [name.strip() for name in self.tasks.split(",")] if self.tasks else []
+
+    def __post_init__(self) -> None:
+        if self.text is None and not self.asks:
+            object.__setattr__(self, "text", "pydoc")
+        if not all(self.task_names):
+            raise UserError(f"--tasks {self.tasks!r}: names with commas between them, as piqa,arc_easy")
+        if self.limit is not None and self.limit < 1:
+            raise UserError(f"limit={self.limit}: must be at least 1")
+        if self.num_fewshot is not None and self.num_fewshot < 0:
+            raise UserError(f"num_fewshot={self.num_fewshot}: must be 0 or more")
+        if self.batch_size < 1:
+            raise UserError(f"batch_size={self.batch_size}: must be at least 1")
+        if self.include is not None and not self.include.is_dir():
+            raise UserError(f"no such folder: {self.include}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +106,20 @@ class Validation(Head, Measurement):
     )
 
     @property
+    def unit(self) -> str:
+        """What progress is counted in."""
+        if self.by_layer:
+            return "layers"
+        of_text = ["windows"] if self.text is not None else []
+        return " and ".join([*of_text, *["requests"] * self.asks])
+
+    @property
     def wanted(self) -> Sequence[str]:
         """The scalings."""
         return self.scalings
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.dtype not in PRECISIONS:
             raise UserError(f"unknown dtype {self.dtype!r}: one of {', '.join(PRECISIONS)}")
         if not self.scalings:
@@ -64,10 +129,8 @@ class Validation(Head, Measurement):
             raise UserError(
                 f"scaling {others[0]} is no FP8, and dtype {self.dtype} is another precision: --dtype {others[0]}"
             )
-        if self.limit is not None and self.limit < 1:
-            raise UserError(f"limit={self.limit}: must be at least 1")
-        if self.by_layer and self.task is not None:
-            raise UserError("questions are asked one by one, not layer by layer: leave --batch or --task out")
+        if self.by_layer and self.asks:
+            raise UserError("tasks are asked in batches, not layer by layer: leave --batch or the tasks out")
         if self.every < 0:
             raise UserError(f"every={self.every}: histograms are recorded every N windows, N >= 1, or never, 0")
 

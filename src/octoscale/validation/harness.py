@@ -1,0 +1,235 @@
+"""Tasks of EleutherAI's lm-eval, asked of a model as it stands: prompts, metrics and data are that library's.
+
+    tasks = load_harness(["piqa"], limit=100)                    lm-eval's own definition, its data from the hub
+    tasks = load_harness(["piqa"], include="my_tasks")           or from a folder: a YAML task, or piqa.jsonl
+    tasks = load_harness([], files=["questions.jsonl"])          or a file of questions
+
+A file of questions has one a line: {"query": "...", "choices": ["...", "..."], "gold": 0}. Each task is asked by
+itself, and draws the same examples for its prompts under every scaling.
+"""
+
+import difflib
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from torch import nn
+
+from octoscale.layers.state import NonFiniteError
+from octoscale.models.questions import FORM, read_questions
+from octoscale.system.errors import UserError
+from octoscale.validation.tasks import OnBatch, TaskScore, expand
+
+#: Of the examples in prompts; lm-eval's own.
+SEED = 1234
+
+#: The metrics that count, the first that a task has; lm-eval divides acc_norm's likelihoods by characters.
+METRICS = ("acc_norm", "acc", "exact_match", "em", "f1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HarnessTasks:
+    """Tasks of lm-eval with their data: by the name that was asked for, the task or group as lm-eval loads it.
+
+    tokenizer: of the model that is asked. limit: the first so many items of each. batch_size: requests in a pass.
+    """
+
+    loaded: Mapping[str, Any]
+    limit: int | None
+    batch_size: int
+    tokenizer: Any = None
+
+    @cached_property
+    def size(self) -> int:
+        """How many requests they are in all."""
+        return sum(len(requests) for _, requests in self.requests())
+
+    def requests(self) -> Iterator[tuple[str, Sequence[Any]]]:
+        """Each task's name, and lm-eval's requests for it."""
+        for name, task in (pair for found in self.loaded.values() for pair in found["tasks"].items()):
+            task.set_fewshot_seed(SEED)
+            with _quietly():
+                task.build_all_requests(limit=self.limit)
+            yield name, task.instances
+
+    def check(self, model: nn.Module) -> None:
+        """UserError, with the task and the item, for one that the model cannot be asked."""
+        from octoscale.validation.harness_model import Asked
+
+        with _quietly():
+            asked = Asked(model, self.tokenizer, self.batch_size)
+        for name, requests in self.requests():
+            asked.check(name, requests)
+
+    def ask(self, model: nn.Module, on_batch: OnBatch | None = None) -> Iterator[TaskScore]:
+        """The model's scores, task by task. NonFiniteError, naming task and item, where no choice has a likelihood."""
+        from lm_eval.evaluator import evaluate
+
+        from octoscale.validation.harness_model import Asked
+
+        with _quietly():
+            asked = Asked(model, self.tokenizer, self.batch_size, on_batch)
+        for name, found in self.loaded.items():
+            for task in found["tasks"].values():
+                task.set_fewshot_seed(SEED)
+            with _quietly():
+                results = evaluate(asked, found, limit=self.limit, bootstrap_iters=0)
+            yield _score(name, found, results)
+
+
+def load_harness(
+    names: Sequence[str],
+    *,
+    files: Sequence[Path] = (),
+    include: Path | None = None,
+    num_fewshot: int | None = None,
+    limit: int | None = None,
+    batch_size: int = 16,
+) -> HarnessTasks:
+    """The tasks that lm-eval knows by these names, or finds in the folder `include`, and those of files of questions.
+
+    UserError for an unknown name, with near ones; for data that cannot be had, with the file to put where.
+    """
+    check_installed()
+    loaded: dict[str, Any] = {}
+    with _quietly():
+        asked = expand(names, num_fewshot)
+        local = {name: path for name in asked if include is not None and (path := include / f"{name}.jsonl").is_file()}
+        local |= {path.stem: path for path in files}
+        named = [name for name in asked if name not in local]
+        manager = _manager(include, with_lm_evals_own=bool(named))
+        _check_names(named, manager.all_tasks)
+        for name in dict.fromkeys([*asked, *local]):
+            loaded[name] = manager.load(_questions(name, local[name])) if name in local else _load(manager, name)
+            for task in loaded[name]["tasks"].values():
+                _set_shots(task, asked.get(name, num_fewshot))
+    return HarnessTasks(loaded=loaded, limit=limit, batch_size=batch_size)
+
+
+def check_installed() -> None:
+    """UserError without lm-eval."""
+    try:
+        import lm_eval  # noqa: F401
+    except ImportError as error:
+        raise UserError("tasks are asked through lm-eval: pip install 'octoscale[eval]'") from error
+
+
+@lru_cache
+def _manager(include: Path | None, *, with_lm_evals_own: bool) -> Any:
+    """What finds and loads tasks; to know all of lm-eval's own takes it some seconds."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=None if include is None else str(include), include_defaults=with_lm_evals_own)
+
+
+def _check_names(names: Sequence[str], known: Sequence[str]) -> None:
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
+            hint = f"near names: {', '.join(near)}" if near else "lm-eval ls tasks lists them"
+            raise UserError(f"unknown task {name!r}: {hint}; or --include a folder with {name}.yaml or {name}.jsonl")
+
+
+def _load(manager: Any, name: str) -> Any:
+    """A task of lm-eval with its data."""
+    try:
+        return manager.load(name)
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise UserError(
+            f"the data of the task {name} cannot be had ({type(error).__name__}: {first}); without the hub, put them "
+            f"into a folder as {name}.jsonl, a line {FORM}, and name it with --include"
+        ) from error
+
+
+def _questions(name: str, path: Path) -> dict[str, Any]:
+    """A file of questions as a task of lm-eval."""
+    rows = [
+        {"query": question.query, "choices": list(question.choices), "gold": question.gold}
+        for question in read_questions(path)
+    ]
+
+    def dataset(**_: Any) -> Any:
+        from datasets import Dataset
+
+        return {"test": Dataset.from_list(rows)}
+
+    metrics = [{"metric": metric, "aggregation": "mean", "higher_is_better": True} for metric in ("acc", "acc_norm")]
+    return {
+        "task": name,
+        "custom_dataset": dataset,
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": lambda row: row["query"],
+        "doc_to_choice": lambda row: row["choices"],
+        "doc_to_target": lambda row: row["gold"],
+        "metric_list": metrics,
+    }
+
+
+def _set_shots(task: Any, wanted: int | None) -> None:
+    """The number of examples in a prompt: as wanted, else the task's own, else none."""
+    shots = wanted if wanted is not None else task.get_config("num_fewshot") or 0
+    task.set_config(key="num_fewshot", value=shots)
+
+
+def _score(name: str, found: Mapping[str, Any], results: Mapping[str, Any]) -> TaskScore:
+    """What lm-eval found, in our words."""
+    reported = {
+        key.partition(",")[0]: float(value)
+        for key, value in results["results"][name].items()
+        if "," in key and "_stderr" not in key and isinstance(value, int | float)
+    }
+    metric = next((key for key in (*METRICS, *reported) if key in reported), None)
+    if metric is None:
+        raise UserError(f"the task {name} has no score that is a number")
+    samples = [(task, row) for task in found["tasks"] for row in _first_filter(results["samples"][task])]
+    items = tuple(_item(task, row, found["tasks"][task], is_part=task != name) for task, row in samples)
+    values = tuple(float(row[metric]) for _, row in samples if isinstance(row.get(metric), int | float | bool))
+    is_mean = len(values) == len(samples) and math.isclose(
+        math.fsum(values) / len(values), reported[metric], abs_tol=1e-9
+    )
+    return TaskScore(task=name, metric=metric, metrics=reported, values=values if is_mean else (), items=items)
+
+
+def _first_filter(samples: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """The rows of a task as its first filter leaves them, in the order of its items."""
+    yield from sorted((row for row in samples if row["filter"] == samples[0]["filter"]), key=lambda row: row["doc_id"])
+
+
+def _item(name: str, row: Mapping[str, Any], task: Any, *, is_part: bool) -> dict[str, Any]:
+    """An item as the run keeps it: no text of the task's, which has a licence of its own."""
+    item: dict[str, Any] = {"task": name} if is_part else {}
+    item |= {"item": row["doc_id"], "gold": row["target"] if isinstance(row["target"], int | str) else None}
+    if task.OUTPUT_TYPE == "multiple_choice":
+        likelihoods = [float(pair[0]) for pair in row["filtered_resps"]]
+        if any(map(math.isnan, likelihoods)) or math.isinf(max(likelihoods)):
+            raise NonFiniteError(f"{name}, item {row['doc_id']}: its logits hold infinity or NaN")
+        item |= {"log_likelihoods": [value if math.isfinite(value) else None for value in likelihoods]}
+        item |= {"prediction": likelihoods.index(max(likelihoods))}
+    return item | {key: row[key] for key in row["metrics"] if isinstance(row[key], int | float | bool)}
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """While the block runs, lm-eval logs errors only and draws no bars: what it says is said here, as errors."""
+    import datasets
+    import lm_eval.api.task
+
+    logger = logging.getLogger("lm_eval")
+    level, had_bars = logger.level, datasets.is_progress_bar_enabled()
+    logger.setLevel(logging.ERROR)
+    datasets.disable_progress_bars()
+    try:
+        with mock.patch.object(lm_eval.api.task, "tqdm", lambda rows, **_: rows):
+            yield
+    finally:
+        logger.setLevel(level)
+        if had_bars:
+            datasets.enable_progress_bars()

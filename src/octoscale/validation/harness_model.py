@@ -1,0 +1,122 @@
+"""The models that lm-eval asks: one that is there already, and `octoscale`, by its own name in lm-eval's registry.
+
+    lm_eval --model octoscale --model_args pretrained=FOLDER,scaling=amax --tasks piqa
+
+A folder with FP8 weights stays in FP8, with its own scales.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lm_eval.api.registry import register_model
+from lm_eval.models.huggingface import HFLM
+from torch import nn
+
+from octoscale.conversion.convert import convert
+from octoscale.models import loading
+from octoscale.models.texts import embeddings_of, positions_of
+from octoscale.models.tokenizer import raw_byte_tokenizer
+from octoscale.numerics.formats import PRECISIONS, STORED
+from octoscale.numerics.recipe import Recipe, parse_scaling
+from octoscale.system.errors import UserError
+from octoscale.validation.tasks import OnBatch
+
+
+class Asked(HFLM):  # type: ignore[misc]
+    """A model as it stands, with its tokenizer (None: bytes). on_batch hears of the requests that are done."""
+
+    def __init__(self, model: nn.Module, tokenizer: Any, batch_size: int, on_batch: OnBatch | None = None) -> None:
+        own = copy.deepcopy(tokenizer or raw_byte_tokenizer())  # lm-eval may give it a token that fills up
+        super().__init__(pretrained=model, tokenizer=own, batch_size=batch_size, prefix_token_id=_first_of(own))
+        self._on_batch, self._done, self._all = on_batch, 0, 0
+
+    def check(self, task: str, requests: Sequence[Any]) -> None:
+        """UserError, with the item's number, for a request that the model cannot be asked."""
+        limit, size = positions_of(self.model), embeddings_of(self.model)
+        for request in requests:
+            if request.request_type != "loglikelihood" or not request.args[0]:
+                continue
+            context, choice = self._encode_pair(*request.args)
+            what, length = f"{task}, item {request.doc_id}", len(context) + len(choice)
+            if limit is not None and length > limit + 1:  # the last token is only predicted
+                raise UserError(
+                    f"{what} has {length} tokens, and the model {limit} positions: ask another task, or fewer examples "
+                    "with --num-fewshot"
+                )
+            if not choice:
+                raise UserError(f"{what}: the tokenizer has no token for the choice {request.args[1]!r:.40}")
+            if max(*context, *choice, 0) >= size:
+                raise UserError(
+                    f"{what} holds token {max(*context, *choice)}, and the model has {size}: the tokenizer is another "
+                    "model's"
+                )
+
+    def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> Any:  # noqa: ARG002
+        """As HFLM, without its bars."""
+        self._all += len(requests)
+        answers = super().loglikelihood(requests, disable_tqdm=True)
+        self._tell(self._all - self._done)  # requests that share their logits
+        return answers
+
+    def _model_call(self, inps: torch.Tensor, **options: Any) -> torch.Tensor:
+        logits: torch.Tensor = super()._model_call(inps, **options)
+        self._tell(len(inps))
+        return logits
+
+    def _tell(self, more: int) -> None:
+        self._done = min(self._done + more, self._all)
+        if self._on_batch is not None:
+            self._on_batch(self._done)
+
+
+@register_model("octoscale")
+class OctoscaleLM(HFLM):  # type: ignore[misc]
+    """A model under a scaling, or with the FP8 weights of its folder.
+
+    pretrained: as MODEL on octoscale's command line. scaling: as there, `amax` by default; an FP8 folder has its own.
+    formats and skip (patterns with + between them) likewise. dtype: bf16, fp16 or fp32. All else is HFLM's.
+    """
+
+    def __init__(
+        self,
+        pretrained: str,
+        scaling: str = "",
+        formats: str = "ocp",
+        skip: str = "",
+        dtype: str = "bf16",
+        batch_size: int | str = 16,
+        device: str | None = None,
+        **options: Any,
+    ) -> None:
+        if dtype not in PRECISIONS:
+            raise UserError(f"unknown dtype {dtype!r}: one of {', '.join(PRECISIONS)}")
+        recipe = _recipe(pretrained, scaling, formats, skip)
+        loaded = loading.load(pretrained, getattr(torch, PRECISIONS[dtype]))
+        loading.check_causal(loaded.model, pretrained)
+        if loaded.encode is None:
+            raise UserError(f"{loaded.note}; without it, {pretrained} cannot be asked")
+        if device not in (None, "cpu"):
+            loaded.model.to(device)
+        if isinstance(recipe, Recipe):
+            convert(loaded.model, recipe)
+        tokenizer = loaded.tokenizer or raw_byte_tokenizer()
+        options = {"prefix_token_id": _first_of(tokenizer), **options}
+        super().__init__(pretrained=loaded.model, tokenizer=tokenizer, batch_size=batch_size, **options)
+
+
+def _first_of(tokenizer: Any) -> int | None:
+    """What stands before a text that has nothing before it: lm-eval's choice, or id 0 for a tokenizer without one."""
+    known = (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    return 0 if all(number is None for number in known) else None
+
+
+def _recipe(pretrained: str, scaling: str, formats: str, skip: str) -> Recipe | str:
+    """The recipe, or what is no FP8 of ours: a precision, or `stored`."""
+    if loading.is_stored(pretrained):
+        if scaling not in ("", STORED) or skip:
+            raise UserError(f"{pretrained} holds FP8 weights with their scales already: leave scaling and skip out")
+        return STORED
+    patterns = [pattern for pattern in skip.split("+") if pattern]
+    return parse_scaling(scaling or "amax", formats, patterns)

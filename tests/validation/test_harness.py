@@ -1,0 +1,230 @@
+"""Tasks of lm-eval. Oracles: plain lm-eval on the same model, transformers' own likelihoods, the rows of the files."""
+
+import json
+import math
+
+import pytest
+import torch
+from checkpoints import save_tiny_llama
+from torch.nn import functional
+
+import octoscale
+from octoscale.layers.state import NonFiniteError
+from octoscale.system.errors import UserError
+from octoscale.validation.harness import load_harness
+from octoscale.validation.tasks import TaskScore, expand
+
+lm_eval = pytest.importorskip("lm_eval")
+
+QUESTIONS = [
+    {"query": "The fox", "choices": ["jumps", "is a small animal", "?"], "gold": 0},
+    {"query": "Two and two\n", "choices": ["are four", "five"], "gold": 1},
+    {"query": "é", "choices": ["a", "b"], "gold": 1},
+    {"query": "One", "choices": ["two", "one", "three"], "gold": 2},
+]
+YAML = """
+task: mine
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {path}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{query}}}}"
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: gold
+metric_list:
+  - metric: acc
+  - metric: acc_norm
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save_tiny_llama(tmp_path_factory.mktemp("harness") / "llama")
+
+
+@pytest.fixture
+def loaded(folder):
+    return octoscale.load(str(folder))
+
+
+@pytest.fixture
+def questions(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS), encoding="utf-8")
+    return path
+
+
+def ask(tasks, loaded):
+    from dataclasses import replace
+
+    return list(replace(tasks, tokenizer=loaded.tokenizer).ask(loaded.model))
+
+
+def test_a_file_of_questions_is_what_plain_lm_eval_makes_of_it(loaded, questions, tmp_path, monkeypatch):
+    """Oracle: a YAML task with the same rows, asked by lm-eval's own model class and evaluator."""
+    from lm_eval.evaluator import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "mine.yaml").write_text(YAML.format(path=questions))
+    manager = TaskManager(include_path=str(tmp_path / "plain"), include_defaults=False)
+    model = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=16, prefix_token_id=0)
+    plain = simple_evaluate(model=model, tasks=["mine"], task_manager=manager, bootstrap_iters=0)
+    (score,) = ask(load_harness([], files=[questions]), loaded)
+    assert score.metric == "acc_norm"
+    assert score.metrics == {key: plain["results"]["mine"][f"{key},none"] for key in ("acc", "acc_norm")}
+    rows = plain["samples"]["mine"]
+    assert [list(item["log_likelihoods"]) for item in score.items] == [
+        [pair[0] for pair in row["filtered_resps"]] for row in rows
+    ]
+    assert score.values == tuple(row["acc_norm"] for row in rows)
+
+
+def test_likelihoods_are_transformers_own(loaded, questions):
+    """Oracle: the logits of each question alone, in float64."""
+    loaded.model.float()
+    (score,) = ask(load_harness([], files=[questions]), loaded)
+    for row, item in zip(QUESTIONS, score.items, strict=True):
+        for choice, found in zip(row["choices"], item["log_likelihoods"], strict=True):
+            query, full = (
+                loaded.tokenizer(text).input_ids for text in (row["query"].rstrip(), row["query"] + " " + choice)
+            )
+            with torch.no_grad():
+                logits = loaded.model(torch.tensor([full])).logits[0, :-1].double()
+            losses = functional.cross_entropy(logits, torch.tensor(full[1:]), reduction="none")
+            assert found == pytest.approx(-float(losses[len(query) - 1 :].sum()), rel=1e-5)
+
+
+def test_scores_are_counted_from_the_likelihoods(loaded, questions):
+    """Oracle: argmax by hand; acc_norm divides by the choice's characters."""
+    (score,) = ask(load_harness([], files=[questions]), loaded)
+    right, normed = [], []
+    for row, item in zip(QUESTIONS, score.items, strict=True):
+        likelihoods = item["log_likelihoods"]
+        per_letter = [value / len(choice) for value, choice in zip(likelihoods, row["choices"], strict=True)]
+        right.append(likelihoods.index(max(likelihoods)) == row["gold"])
+        normed.append(per_letter.index(max(per_letter)) == row["gold"])
+        assert item["prediction"] == likelihoods.index(max(likelihoods))
+        assert item["gold"] == row["gold"]
+    assert score.metrics == {"acc": sum(right) / 4, "acc_norm": sum(normed) / 4}
+    assert score.values == tuple(map(float, normed))
+
+
+def test_the_same_questions_under_each_scaling_and_twice_the_same_answers(loaded, questions):
+    loaded.model.float()  # in bfloat16, lm-eval's likelihoods are too coarse to tell
+    tasks = load_harness([], files=[questions], num_fewshot=1)
+    first, second = ask(tasks, loaded), ask(tasks, loaded)
+    assert first == second
+    octoscale.convert(loaded.model, octoscale.Recipe.cscale(0))
+    (fp8,) = ask(tasks, loaded)
+    assert fp8.items != first[0].items
+    without = ask(load_harness([], files=[questions]), loaded)
+    assert without[0].items != fp8.items
+
+
+def test_a_limit_takes_the_first_items(loaded, questions):
+    everything, limited = (ask(load_harness([], files=[questions], limit=n), loaded)[0] for n in (None, 2))
+    assert [item["item"] for item in limited.items] == [0, 1]
+    assert len(everything.items) == 4
+
+
+def test_the_count_of_requests_is_that_of_the_choices(questions, loaded):
+    from dataclasses import replace
+
+    tasks, heard = load_harness([], files=[questions]), []
+    assert tasks.size == 10
+    list(replace(tasks, tokenizer=loaded.tokenizer).ask(loaded.model, heard.append))
+    assert heard == sorted(heard)
+    assert heard[-1] == 10
+
+
+def test_included_folders_hold_yaml_tasks_and_files_of_questions(loaded, questions, tmp_path):
+    include = tmp_path / "include"
+    include.mkdir()
+    (include / "other.yaml").write_text(YAML.replace("task: mine", "task: other").format(path=questions))
+    (include / "piqa.jsonl").write_bytes(questions.read_bytes())
+    scores = ask(load_harness(["piqa", "other"], include=include), loaded)
+    assert [score.task for score in scores] == ["piqa", "other"]
+    assert scores[0].items == scores[1].items
+
+
+def test_an_unknown_task_lists_near_names():
+    with pytest.raises(
+        UserError, match=r"unknown task 'piqq': near names: piqa.*; or --include a folder with piqq.yaml"
+    ):
+        load_harness(["piqq"])
+
+
+def test_data_that_cannot_be_had_say_which_file_to_put_where(monkeypatch):
+    import datasets
+
+    def unreachable(*_, **__):
+        raise ConnectionError("no hub\nhere")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    message = r"the data of the task piqa cannot be had \(ConnectionError: no hub\); .* as piqa.jsonl, .* --include"
+    with pytest.raises(UserError, match=message):
+        load_harness(["piqa"])
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            {"query": "x" * 64, "choices": ["a", "b"], "gold": 0},
+            "mine, item 0 has 66 tokens, and the model 64 positions",
+        ),
+        ({"query": "", "choices": ["a", "b"], "gold": 0}, "expected"),
+    ],
+)
+def test_a_question_that_a_model_cannot_be_asked_is_named(row, message, loaded, tmp_path):
+    from dataclasses import replace
+
+    path = tmp_path / "mine.jsonl"
+    path.write_text(json.dumps(row))
+    with pytest.raises(UserError, match=message):
+        replace(load_harness([], files=[path]), tokenizer=loaded.tokenizer).check(loaded.model)
+
+
+def test_a_question_as_long_as_the_model_is_asked(loaded, tmp_path):
+    """Its last token is only predicted: 64 positions take 65 tokens."""
+    from dataclasses import replace
+
+    path = tmp_path / "mine.jsonl"
+    path.write_text(json.dumps({"query": "x" * 63, "choices": ["a", "b"], "gold": 0}))
+    tasks = replace(load_harness([], files=[path]), tokenizer=loaded.tokenizer)
+    tasks.check(loaded.model)
+    (score,) = tasks.ask(loaded.model)
+    assert len(score.items) == 1
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_logits_that_are_not_finite_are_no_answer(value, loaded, questions):
+    with torch.no_grad():
+        loaded.model.lm_head.weight[ord("e")] = value
+    with pytest.raises(NonFiniteError, match="mine, item 0: its logits hold infinity or NaN"):
+        ask(load_harness([], files=[questions]), loaded)
+
+
+def test_the_standard_error_is_that_of_a_mean():
+    score = TaskScore(task="t", metric="acc", metrics={"acc": 0.75}, values=(1.0, 1.0, 0.0, 1.0), items=())
+    assert score.standard_error == pytest.approx(math.sqrt(0.75 * 0.25 / 3))
+    assert TaskScore(task="t", metric="acc", metrics={"acc": 1.0}, values=(1.0,), items=()).standard_error is None
+
+
+def test_groups_have_the_papers_tasks_and_prompts():
+    asked = expand(["paper-llama", "piqa", "sst2"])
+    assert asked == {
+        "mmlu": 5,
+        "hellaswag": 0,
+        "arc_easy": 0,
+        "arc_challenge": 0,
+        "piqa": 0,
+        "winogrande": 0,
+        "sst2": None,
+    }
+    assert set(expand(["paper-llama"], 3).values()) == {3}
