@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 
 from octoscale.report.data import excess, finite
 from octoscale.report.style import CURVE, LINE_STYLES, SHADE, WIDTH, integers, plain, with_footer
-from octoscale.validation.bias_range import PERPLEXITY_TOLERANCE
+from octoscale.validation.criterion import PERPLEXITY_TOLERANCE
 
 #: The zoom ends here: % above the reference.
 MAX_EXCESS = 10.0

@@ -27,6 +27,7 @@ from rich.text import Text
 
 from octoscale.numerics.formats import FORMATS
 from octoscale.system.printable import printable
+from octoscale.validation.role_map import pair_of
 
 #: Called with the scaling, windows done, windows in all.
 Report = Callable[[str, int, int], None]
@@ -105,8 +106,10 @@ def models_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def scores_table(summary: Mapping[str, Any]) -> Table:
-    """The results of a run, one line a scaling, relative to the first high precision in it."""
+    """The results of a run, one line a scaling, relative to the first high precision in it. A map has its pairs."""
     scores, accuracies = flatten(summary["perplexity"]), flatten(summary.get("accuracy", {}))
+    if "bias_map" in summary:
+        scores = {name: score for name, score in scores.items() if pair_of(name) is None}
     seconds = flatten(summary.get("seconds", {}))
     base_name, base = next(iter(scores.items()), ("", None))
     what = f"{summary['model']}: " if "model" in summary else ""

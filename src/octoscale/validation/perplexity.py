@@ -4,7 +4,7 @@ Both come from the loss of each token of one window, one forward pass.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -39,20 +39,30 @@ def perplexity(
     return _exp(total / count)
 
 
-def accuracy(model: nn.Module, task: Task) -> float:
-    """The share of questions whose likeliest choice, per byte of its text, is the right one; in 0..1.
+def right_answers(model: nn.Module, task: Task) -> tuple[bool, ...] | None:
+    """Of each question, whether its likeliest choice, per byte of its text, is the right one.
 
-    NaN if a likelihood is NaN, or no choice of a question has one: then no choice is the likeliest.
+    None if a likelihood is NaN, or no choice of a question has one: then no choice is the likeliest.
     """
     _check_mode(model)
-    right = 0
+    right = []
     with torch.no_grad():
         for question in task.questions:
             scores = [_choice_score(model, task.encode, question, choice) for choice in question.choices]
             if any(map(math.isnan, scores)) or math.isinf(max(scores)):
-                return math.nan
-            right += scores.index(max(scores)) == question.gold
-    return right / len(task.questions)
+                return None
+            right.append(scores.index(max(scores)) == question.gold)
+    return tuple(right)
+
+
+def accuracy(model: nn.Module, task: Task) -> float:
+    """The share of `right_answers`, in 0..1; NaN where there are none."""
+    return share(right_answers(model, task))
+
+
+def share(right: Sequence[bool] | None) -> float:
+    """How many of the answers are right, in 0..1; NaN for None."""
+    return math.nan if right is None else sum(right) / len(right)
 
 
 def window_loss(model: nn.Module, window: Tensor) -> Tensor:

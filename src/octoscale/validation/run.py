@@ -22,9 +22,10 @@ from octoscale.runs.scales import run_header
 from octoscale.system.errors import UserError
 from octoscale.system.lock import exclusive_run
 from octoscale.system.whole_file import write_json
-from octoscale.validation.bias_range import bias_range
+from octoscale.validation.bias_range import range_of
 from octoscale.validation.scalings import Progress, validate
-from octoscale.validation.settings import Validation
+from octoscale.validation.scores import Score
+from octoscale.validation.settings import Measurement, Validation
 
 
 @quietly()
@@ -36,28 +37,28 @@ def run_validation(
     find_range: add the range of CSCALE biases that pass to the summary.
     Raises ValueError or OSError, naming the remedy, for anything in the settings that cannot be had.
     """
-    parts = _prepare(settings)
-    header = run_header(parts.loaded.model.device, plan=_plain(settings), note=parts.loaded.note)
+    parts = prepare(settings)
+    header = run_header(parts.loaded.model.device, plan=plain(settings), note=parts.loaded.note)
     with exclusive_run(folder):
         run = RunFolder.create(folder, header, overwrite=overwrite)
-        validate(
+        scores = validate(
             parts.loaded.model,
             parts.scalings,
             windows=parts.windows,
             folder=folder,
             every=settings.every,
             task=parts.task,
-            head=_head(settings, parts.windows, header),
+            head=head_of(settings, parts.windows, header),
             progress=progress,
             by_layer=settings.by_layer,
         )
         if find_range:
-            _note_range(run)
+            _note_range(run, scores)
     return run
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Parts:
+class Parts:
     """The model, and what it will be asked under which scalings."""
 
     loaded: LoadedModel
@@ -66,7 +67,7 @@ class _Parts:
     task: Task | None
 
 
-def _prepare(settings: Validation) -> _Parts:
+def prepare(settings: Validation) -> Parts:
     """Read what the settings name, the cheap things first, and check that the model can take it; nothing is written."""
     stored = loading.is_stored(settings.model)
     if stored and list(settings.scalings) != [STORED]:
@@ -95,10 +96,10 @@ def _prepare(settings: Validation) -> _Parts:
     task = Task(questions=questions, encode=loaded.encode) if questions else None
     if task is not None:
         check_task(task, loaded.model)
-    return _Parts(loaded=loaded, scalings=scalings, windows=windows, task=task)
+    return Parts(loaded=loaded, scalings=scalings, windows=windows, task=task)
 
 
-def _head(settings: Validation, windows: Tensor, header: Mapping[str, Any]) -> dict[str, Any]:
+def head_of(settings: Measurement, windows: Tensor, header: Mapping[str, Any]) -> dict[str, Any]:
     """What stands before the results in summary.json."""
     return {
         "model": settings.model,
@@ -122,10 +123,8 @@ def check_sweep(model: str) -> None:
         raise UserError(f"{model} holds FP8 weights with their scales: there is none to look for; validate measures it")
 
 
-def _note_range(run: RunFolder) -> None:
-    summary = run.read_json(run.summary)
-    found = bias_range(summary)
-    write_json(run.summary, {**summary, "cscale_range": {**asdict(found), "text": str(found)}})
+def _note_range(run: RunFolder, scores: Sequence[Score]) -> None:
+    write_json(run.summary, {**run.read_json(run.summary), "cscale_range": range_of(scores).to_json()})
 
 
 def check_finite(run: RunFolder) -> None:
@@ -144,6 +143,6 @@ def check_finite(run: RunFolder) -> None:
         raise FloatingPointError(f"no scaling of {summary['model']} has a finite perplexity: see the failures above")
 
 
-def _plain(settings: Validation) -> dict[str, Any]:
+def plain(settings: Measurement) -> dict[str, Any]:
     """The settings as JSON can say it."""
     return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(settings).items()}

@@ -35,7 +35,7 @@ from octoscale.system.errors import UserError
 from octoscale.system.lock import exclusive_run
 from octoscale.system.whole_file import write_json
 from octoscale.validation.by_layer import check_by_layer, losses_by_layer
-from octoscale.validation.perplexity import accuracy, perplexity, window_loss
+from octoscale.validation.perplexity import perplexity, right_answers, share, window_loss
 from octoscale.validation.scores import Score, summarize
 
 #: Called with the scaling, windows (or layers) done, and in all.
@@ -97,6 +97,25 @@ def validate(
         return scores
 
 
+def score_one(
+    model: nn.Module,
+    scaling: Recipe | str,
+    *,
+    windows: Tensor,
+    task: Task | None,
+    run: RunFolder,
+    every: int,
+    progress: Progress | None = None,
+) -> Score:
+    """One scaling of what `validate` does, for whoever chooses the next one by this one's score.
+
+    The run, which the caller holds, gets its records; its summary is the caller's.
+    """
+    _check_state(model, [scaling])
+    context = _Context(windows=windows, task=task, run=run, every=every, by_layer=False, to_check=False)
+    return _score(model, scaling, context, progress)
+
+
 def _parse(scaling: str) -> Recipe | str:
     return STORED if scaling == STORED else parse_scaling(scaling)
 
@@ -139,10 +158,12 @@ def _write_summary(run: RunFolder | None, head: Mapping[str, Any], scores: Seque
 def _score(model: nn.Module, scaling: Recipe | str, context: _Context, progress: Progress | None) -> Score:
     name = scaling.name if isinstance(scaling, Recipe) else scaling
     windows, task, run = context.windows, context.task, context.run
-    value, right, failure = math.nan, None if task is None else math.nan, None
+    value, answers, failure = math.nan, None, None
+    seen: list[float] = []
     started = time.perf_counter()
 
     def on_window(index: int, loss: float) -> None:
+        seen.append(loss)
         if run is not None:
             run.append_metrics({"scaling": name, "window": index, "loss": loss if math.isfinite(loss) else None})
         if progress is not None and not context.by_layer:
@@ -156,11 +177,19 @@ def _score(model: nn.Module, scaling: Recipe | str, context: _Context, progress:
             model, recorder = _enter(stack, model, scaling, context)
             losses = _by_layer(model, windows, name, recorder, progress) if context.by_layer else None
             value = perplexity(model, windows, on_window, losses)
-            right = None if task is None else accuracy(model, task)
+            answers = None if task is None else right_answers(model, task)
         except NonFiniteError as error:
             failure = str(error)
     seconds = time.perf_counter() - started
-    return Score(scaling=name, perplexity=value, seconds=seconds, accuracy=right, failure=failure)
+    return Score(
+        scaling=name,
+        perplexity=value,
+        seconds=seconds,
+        accuracy=None if task is None else share(answers),
+        failure=failure,
+        losses=tuple(seen),
+        answers=answers,
+    )
 
 
 def _enter(

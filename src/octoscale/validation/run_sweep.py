@@ -1,0 +1,119 @@
+"""A sweep, from its words to its run folder: which constant scales a model survives, in few measurements.
+
+High precision and FP8-AMAX come first. AMAX's records say which constant saturates nothing: the smallest scale_bias of
+any tensor. From there the two edges are found by bisection (edges.py), or with `--all` every bias is measured; the
+verdicts (criterion.py) make the range (bias_range.py). `--roles` measures every pair of biases instead (role_map.py).
+
+Each score is kept when it is there (kept.py): a sweep that was killed goes on with the same result, and one that is
+done goes on over a larger range of biases.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from octoscale.models.quiet import quietly
+from octoscale.runs.cells import Cells
+from octoscale.runs.folder import RunFolder
+from octoscale.runs.scales import read_scales, run_header
+from octoscale.system.errors import UserError
+from octoscale.system.lock import exclusive_run
+from octoscale.validation.bias_range import range_of
+from octoscale.validation.criterion import criterion_of, values_of
+from octoscale.validation.edges import look_around
+from octoscale.validation.kept import KeptScores, begin_or_go_on, identity_of
+from octoscale.validation.role_map import pair_map
+from octoscale.validation.run import Parts, head_of, plain, prepare
+from octoscale.validation.scalings import Progress
+from octoscale.validation.settings import Sweep
+
+#: Settings that change which scores there are, or what is recorded beside them, but no score.
+_FREE = ("bias", "every_bias", "roles", "every")
+
+#: From the worst to the best: the verdict, and whether the estimate alone passes.
+_RANKS = {("fails", False): 0, ("fails", True): 0, ("undecided", False): 1, ("undecided", True): 2}
+_BEST = 3
+
+
+@quietly()
+def run_sweep(
+    settings: Sweep, folder: Path, *, overwrite: bool = False, go_on: bool = False, progress: Progress | None = None
+) -> RunFolder:
+    """Sweep as `settings` say, and write the run to `folder`. All input is checked before the folder is made.
+
+    go_on: with what a stopped sweep left there, if anything. The summary then is that of a sweep that was never
+    stopped, but for its seconds.
+    Raises ValueError or OSError, naming the remedy, for anything in the settings that cannot be had.
+    """
+    parts = prepare(settings.validation())
+    _check_pairs(parts)
+    header = run_header(parts.loaded.model.device, plan=plain(settings), note=parts.loaded.note)
+    words = {name: value for name, value in plain(settings).items() if name not in _FREE}
+    with exclusive_run(folder):
+        run, cells = begin_or_go_on(folder, header, identity_of(words, parts, header), overwrite=overwrite, go_on=go_on)
+        head = head_of(settings, parts.windows, header)
+        kept = KeptScores(parts, run, cells, head=head, every=settings.every, progress=progress)
+        for scaling in (settings.dtype, "amax"):
+            kept.score(scaling)
+        found = _look_at_pairs(settings, kept) if settings.pairs else _look_at_biases(settings, kept, run, cells)
+        kept.write_summary(**found)
+    return run
+
+
+def _check_pairs(parts: Parts) -> None:
+    """UserError unless there are items enough for an interval."""
+    items = len(parts.windows) if parts.task is None else len(parts.task.questions)
+    if items < 2:
+        remedy = "raise --tokens, or lower --window" if parts.task is None else "give --task more, or raise --limit"
+        what = "window" if parts.task is None else "question"
+        raise UserError(f"one {what} has no interval, so a sweep could not tell its result from noise: {remedy}")
+
+
+def _look_at_biases(settings: Sweep, kept: KeptScores, run: RunFolder, cells: Cells) -> dict[str, Any]:
+    """Measure every bias, or those that bisection asks for; what the summary says of them."""
+    biases = settings.biases
+    if settings.every_bias:
+        for bias in biases:
+            kept.score(_name(bias))
+    else:
+        start = cells.get_or_make("start", lambda: _unsaturated(run))
+        _bisect(kept, biases, min(biases, key=lambda bias: abs(bias - start)))
+    found = range_of(kept.scores)
+    text = f"{found}. Measured: {len(found.judged)} of {len(biases)} biases"
+    return {"cscale_range": {**found.to_json(), "text": text, "measured": len(found.judged), "asked": len(biases)}}
+
+
+def _bisect(kept: KeptScores, biases: list[int], start: int) -> None:
+    """Measure from `start`, which saturates nothing or is the nearest to that, to each side."""
+    criterion = criterion_of(kept.scores)
+    if isinstance(criterion, str):
+        return
+
+    def rank(bias: int) -> int:
+        judged = criterion.judge(values_of(kept.score(_name(bias))))
+        return _RANKS.get((judged.verdict, judged.by_estimate), _BEST)
+
+    def cost(bias: int) -> float:
+        perplexity = kept.score(_name(bias)).perplexity
+        return perplexity if math.isfinite(perplexity) else math.inf
+
+    look_around(biases, start, rank, cost, _BEST)
+
+
+def _look_at_pairs(settings: Sweep, kept: KeptScores) -> dict[str, Any]:
+    """Measure each pair of biases; what the summary says of them."""
+    for weight, input in settings.pairs:
+        kept.score(f"cscale:weight={weight},input={input}")
+    return {"bias_map": pair_map(kept.scores, criterion_of(kept.scores), (settings.roles or "").split(","))}
+
+
+def _unsaturated(run: RunFolder) -> int:
+    """The largest constant that saturates no tensor that FP8-AMAX met; 0 if it met none."""
+    rows = read_scales(run.path).filter(scaling="amax").filter(pl.col("amax").is_finite() & (pl.col("amax") > 0))
+    return int(rows["scale_bias"].min()) if rows.height else 0  # type: ignore[arg-type]
+
+
+def _name(bias: int) -> str:
+    return f"cscale:{bias}"
