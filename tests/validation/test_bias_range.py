@@ -86,6 +86,7 @@ REMEDY = " (about 80 windows would decide -1)"
             f"no bias passes {NOISE}; by the estimates alone biases -2 to -2 pass; undecided: -2 to -1{REMEDY}",
         ),
         ("ff", f"no bias passes {NOISE}"),
+        ("fPPPfPfPP", f"biases -2 to 0 pass {NOISE}; beyond a gap 2, 4 to 5 would pass, too"),
         ("fP  Pf", f"biases -2 to 1 pass {NOISE}, 2 of them unmeasured"),
         ("PPf", f"biases -3 to -2 pass {NOISE}, and the lower edge lies beyond what was measured"),
         ("fPP", f"biases -2 to -1 pass {NOISE}, and the upper edge lies beyond what was measured"),

@@ -95,10 +95,17 @@ def test_without_a_plateau_the_least_bad_place_and_its_neighbours_are_looked_at(
     assert set(found.values()) == {0}
 
 
-@pytest.mark.parametrize("ranks", [[0, 0, 3, 0, 3, 3, 3, 0], [3, 1, 3, 3], [1, 3, 2, 3, 3], [2, 0, 1, 0, 3, 0, 0]])
-def test_where_a_look_sees_ranks_rise_on_the_way_out_every_place_is_looked_at(ranks):
-    assert list(looks(ranks, len(ranks) - 8 - 3).values()) == ranks
+@pytest.mark.parametrize("ranks", [[0, 0, 3, 0, 3, 3, 3, 0], [3, 1, 3, 3], [1, 3, 2, 3, 3], [0, 0, 0, 1, 0, 3, 0, 0]])
+def test_where_a_look_sees_ranks_rise_on_the_way_out_all_that_do_not_fail_are_looked_at(ranks):
+    assert filled(looks(ranks, len(ranks) - 8 - 3), range(-8, len(ranks) - 8)) == ranks
 
 
 def test_a_cost_of_infinity_is_no_way_up():
     assert looks([0, 0, 0], -7, [float("inf"), 5.0, float("inf")]).keys() == {-8, -7, -6}
+
+
+def test_what_fails_outside_is_left_alone_where_the_plateau_is_ragged():
+    """A ragged plateau from 5 to 11, and ten places that fail on either side: bisection finds the two ends."""
+    found = looks([0] * 13 + [2, 3, 1, 3, 2, 3, 3] + [0] * 10, 10)
+    assert {*range(5, 12)} <= found.keys()
+    assert len(found) < 16

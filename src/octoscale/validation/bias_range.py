@@ -46,6 +46,9 @@ class BiasRange:
         text = (
             f"{_pass(run)} beyond noise ({self.criterion}; {self.noise}){self._unmeasured(run)}{self._open_ends(run)}"
         )
+        apart = [bias for bias in self.judged if self._passes_apart(bias)]
+        if apart:
+            text += f"; beyond a gap {_in_runs(apart)} would pass, too"
         if run != self.by_estimate:
             text += f"; by the estimates alone {_pass(self.by_estimate)}"
         if self.undecided:
@@ -55,6 +58,11 @@ class BiasRange:
     def to_json(self) -> dict[str, Any]:
         """As summary.json holds it; `text` is what a reader sees."""
         return {**asdict(self), "text": str(self)}
+
+    def _passes_apart(self, bias: int) -> bool:
+        """Whether a bias passes without being part of the range."""
+        inside = self.low is not None and self.high is not None and self.low <= bias <= self.high
+        return self.judged[bias].verdict == "passes" and not inside
 
     def _unmeasured(self, run: Run | None) -> str:
         """How many biases of the range lie between measured ones."""

@@ -9,7 +9,8 @@ plateau and of the undecided places beside it, then lies between two places that
 is taken to fail, so an end is looked at only if the plateau may reach it.
 
 Bisection trusts that the ranks only fall on the way out. The inner neighbour of each edge is looked at too; if it, or
-any other look, ranks below one farther out, that trust is gone, and every place is looked at.
+any other look, ranks below one farther out, that trust is gone: then every place is looked at from the lowest to the
+highest one that does not fail.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,8 +40,7 @@ def look_around(
         if edge is not None and edge != top:
             look(edge - step)
     if not _falls_outwards(known, top):
-        for index in range(len(places)):
-            look(index)
+        _look_between(known, look)
     return {places[index]: known[index] for index in sorted(known)}
 
 
@@ -74,3 +74,15 @@ def _falls_outwards(known: dict[int, int], top: int) -> bool:
     below = [known[index] for index in sorted(known) if index <= top]
     above = [known[index] for index in sorted(known, reverse=True) if index >= top]
     return below == sorted(below) and above == sorted(above)
+
+
+def _look_between(known: dict[int, int], look: Callable[[int], int]) -> None:
+    """Look at every place from the lowest to the highest one that does not fail, and at the next one on either side."""
+    alive = [index for index in known if known[index] > 0]
+    low, high = min(alive), max(alive)
+    for index in range(low, high):
+        look(index)
+    while look(low - 1) > 0:
+        low -= 1
+    while look(high + 1) > 0:
+        high += 1
