@@ -72,7 +72,8 @@ def test_bisection_finds_the_range_that_all_biases_show(bisected, complete):
     assert few["low"] is not None
     assert (all_of_them["measured"], all_of_them["asked"]) == (29, 29)
     assert few["measured"] < 20
-    assert few["text"].endswith(f". Measured: {few['measured']} of 29 biases")
+    counted = f". {few['measured'] + 2} evaluations: fp32, amax and {few['measured']} of 29 biases"
+    assert few["text"].endswith(counted)
     assert all(few["judged"][bias] == all_of_them["judged"][bias] for bias in few["judged"])
 
 
@@ -138,6 +139,7 @@ def test_a_sweep_goes_on_over_more_biases(inputs, tmp_path):
     ("change", "message"),
     [
         ({"tokens": 128}, "tokens 256, not 128, text_crc32"),
+        ({"every": 3}, "every 16, not 3"),
         ({"skip": ("down_proj",)}, r"skip \[\], not \['down_proj'\]"),
         ({"dtype": "bf16"}, "dtype fp32, not bf16, fingerprint"),
     ],
@@ -199,6 +201,13 @@ def test_with_a_task_items_decide(inputs, tmp_path):
     assert found["noise"] == "95% intervals over 8 items"
     assert found["low"] is None  # so few items decide nothing
     assert "items would decide" in found["text"] or not found["undecided"]
+
+
+def test_where_no_bias_passes_and_the_best_is_an_end_it_is_said(inputs, tmp_path):
+    run_sweep(sweep(inputs, bias="-9:-7", tokens=64), tmp_path / "run")
+    found = summary_of(tmp_path / "run")
+    best = min(found["perplexity"]["cscale"].items(), key=lambda item: item[1])[0]
+    assert f"the best, {best}, is an end of --bias -9:-7: look beyond it" in found["cscale_range"]["text"]
 
 
 @pytest.mark.parametrize(

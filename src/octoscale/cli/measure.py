@@ -44,14 +44,15 @@ def sweep(
     the high-precision one: the whole 95 % interval of the difference, window by window or item by item, has to lie
     within that. The two edges of the range are found by bisection.
     """
+    check_resume(resume, out, overwrite)
+    settings, folder = words.settings(), run_folder(out, "sweep")
     from octoscale.validation.run import check_sweep
     from octoscale.validation.run_sweep import run_sweep
 
-    check_resume(resume, out, overwrite)
-    settings, folder = words.settings(), run_folder(out, "sweep")
     check_sweep(settings.model)
     carry_out = partial(run_sweep, settings, folder, overwrite=overwrite, go_on=resume)
-    _carry_out(settings.validation(), folder, carry_out, as_json, settings.num_expected)
+    hint = f"; to go on: the same command with --resume --out {folder}"
+    _carry_out(settings.validation(), folder, carry_out, as_json, settings.num_expected, hint)
 
 
 def _carry_out(
@@ -60,13 +61,16 @@ def _carry_out(
     carry_out: Callable[..., Any],
     as_json: bool,
     num_scalings: int | None = None,
+    hint: str = "",
 ) -> None:
-    """Run a measurement with a progress bar, then show it; on Ctrl-C say what is there and exit with 130."""
+    """Run a measurement with a progress bar, then show it; on Ctrl-C say what is there, and exit with 130."""
     from octoscale.report import showing, terminal
     from octoscale.validation.run import check_finite
 
     def what_is_there() -> str:
-        there = f"; what was measured until now: octoscale report {folder}" if (folder / "run.json").exists() else ""
+        there = (
+            f"; what was measured until now: octoscale report {folder}{hint}" if (folder / "run.json").exists() else ""
+        )
         return f"interrupted{there}"
 
     keep_freed_memory()

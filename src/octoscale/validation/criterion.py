@@ -73,7 +73,7 @@ class Criterion:
     def judge(self, values: Sequence[float] | None) -> Judged:
         """The verdict on a scaling with these values; None, and any that is not finite, fails.
 
-        UserError for another number of values than the reference has.
+        ValueError for another number of values than the reference has.
         """
         if values is None or not all(map(math.isfinite, values)):
             return Judged(verdict="fails", by_estimate=False)

@@ -52,6 +52,10 @@ class KeptScores:
         """What was asked for until now, constants last and by their bias, whenever each was asked for."""
         return sorted(self._scores.values(), key=_place)
 
+    def __contains__(self, scaling: str) -> bool:
+        """Whether a score was asked for."""
+        return scaling in self._scores
+
     def score(self, scaling: str) -> Score:
         """The score of one of the parts' scalings, by its name. Histograms are recorded of amax alone."""
         if scaling not in self._scores:

@@ -29,8 +29,8 @@ from octoscale.validation.run import Parts, head_of, plain, prepare
 from octoscale.validation.scalings import Progress
 from octoscale.validation.settings import Sweep
 
-#: Settings that change which scores there are, or what is recorded beside them, but no score.
-_FREE = ("bias", "every_bias", "roles", "every")
+#: Settings that change which scores there are, but no score.
+_FREE = ("bias", "every_bias", "roles")
 
 #: From the worst to the best: the verdict, and whether the estimate alone passes.
 _RANKS = {("fails", False): 0, ("fails", True): 0, ("undecided", False): 1, ("undecided", True): 2}
@@ -81,8 +81,19 @@ def _look_at_biases(settings: Sweep, kept: KeptScores, run: RunFolder, cells: Ce
         start = cells.get_or_make("start", lambda: _unsaturated(run))
         _bisect(kept, biases, min(biases, key=lambda bias: abs(bias - start)))
     found = range_of(kept.scores)
-    text = f"{found}. Measured: {len(found.judged)} of {len(biases)} biases"
-    return {"cscale_range": {**found.to_json(), "text": text, "measured": len(found.judged), "asked": len(biases)}}
+    text = f"{found}{_beyond(kept, biases) if found.judged and found.low is None else ''}"
+    counts = {"evaluations": len(kept.scores), "measured": len(found.judged), "asked": len(biases)}
+    said = (
+        f"{counts['evaluations']} evaluations: {settings.dtype}, amax and {len(found.judged)} of {len(biases)} biases"
+    )
+    return {"cscale_range": {**found.to_json(), **counts, "text": f"{text}. {said}"}}
+
+
+def _beyond(kept: KeptScores, biases: list[int]) -> str:
+    """That better biases may lie beyond those that were asked for, where none of them passes."""
+    best = min(biases, key=lambda bias: _cost(kept, bias) if _name(bias) in kept else math.inf)
+    is_end = len(biases) > 1 and best in (biases[0], biases[-1])
+    return f"; the best, {best}, is an end of --bias {biases[0]}:{biases[-1]}: look beyond it" if is_end else ""
 
 
 def _bisect(kept: KeptScores, biases: list[int], start: int) -> None:
@@ -95,18 +106,22 @@ def _bisect(kept: KeptScores, biases: list[int], start: int) -> None:
         judged = criterion.judge(values_of(kept.score(_name(bias))))
         return _RANKS.get((judged.verdict, judged.by_estimate), _BEST)
 
-    def cost(bias: int) -> float:
-        perplexity = kept.score(_name(bias)).perplexity
-        return perplexity if math.isfinite(perplexity) else math.inf
+    look_around(biases, start, rank, lambda bias: _cost(kept, bias), _BEST)
 
-    look_around(biases, start, rank, cost, _BEST)
+
+def _cost(kept: KeptScores, bias: int) -> float:
+    """What the search climbs down: the perplexity, whatever the criterion is, as few items have steps."""
+    perplexity = kept.score(_name(bias)).perplexity
+    return perplexity if math.isfinite(perplexity) else math.inf
 
 
 def _look_at_pairs(settings: Sweep, kept: KeptScores) -> dict[str, Any]:
     """Measure each pair of biases; what the summary says of them."""
     for weight, input in settings.pairs:
         kept.score(f"cscale:weight={weight},input={input}")
-    return {"bias_map": pair_map(kept.scores, criterion_of(kept.scores), (settings.roles or "").split(","))}
+    found = pair_map(kept.scores, criterion_of(kept.scores), (settings.roles or "").split(","))
+    count = len(kept.scores)
+    return {"bias_map": {**found, "evaluations": count, "text": f"{found['text']}. {count} evaluations"}}
 
 
 def _unsaturated(run: RunFolder) -> int:
