@@ -158,6 +158,15 @@ def test_a_module_without_histograms_is_an_error(tmp_path):
     assert not run.figures.exists()
 
 
+def test_few_biases_near_each_other_have_plain_numbers_beside_them(tmp_path, drawn):
+    """Where the axis is shorter than a decade; else powers of ten."""
+    near = {"bf16": 15.0, "amax": 15.5, "cscale": {"-1": 15.6, "0": 25.0}}
+    run = write_run(tmp_path / "run", summary={"perplexity": near})
+    figures.draw(run.path)
+    assert ">20<" in svg(run, "perplexity")
+    assert ">20<" not in svg(drawn[0], "perplexity")
+
+
 # The map of pairs.
 
 
