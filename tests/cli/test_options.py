@@ -139,6 +139,20 @@ def test_a_sweep_is_a_validation_of_each_constant():
     assert Sweep(bias="-1:1", **shared).validation() == Validation(scalings=scalings, tokens=8192, **shared)
 
 
+def test_a_sweep_of_roles_is_a_validation_of_each_pair():
+    pairs = [f"cscale:weight={weight},input={input}" for weight in (-1, 2) for input in (-1, 2)]
+    made = Sweep(model="m", bias="-1,2", roles="weight,input")
+    assert list(made.validation().scalings) == ["bf16", "amax", *pairs]
+    assert made.num_expected == 6
+    assert Sweep(model="m", bias="-1,2", roles="input,weight").wanted == made.wanted
+
+
+@pytest.mark.parametrize("roles", ["", "weight", "weight,weight", "weight,grad_output", "weight,input,input", "x"])
+def test_other_roles_are_refused(roles):
+    with pytest.raises(ValueError, match="what a validation casts are weight,input"):
+        Sweep(model="m", roles=roles)
+
+
 @pytest.mark.parametrize(("words", "tokens", "biases"), [({}, 8192, "-8:6"), ({"quick": True}, 1024, "-8,-1,6")])
 def test_the_demo_is_a_validation(words, tokens, biases):
     made = Demo(**words).validation()

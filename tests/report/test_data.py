@@ -112,7 +112,7 @@ def test_shares_are_shown_in_whole_decades(shares, limits):
 def test_the_main_scaling_is_amax_or_the_first_that_adapts():
     assert data.main_scaling(["cscale:1", "amax:margin=3", "amax"]) == "amax"
     assert data.main_scaling(["cscale:1", "delayed:history=4", "amax:margin=3"]) == "delayed:history=4"
-    assert data.main_scaling(["cscale:1", "cscale:-1,formats=fnuz"]) is None
+    assert data.main_scaling(["cscale:1", "cscale:-1,formats=fnuz", "cscale:weight=3,input=-1"]) is None
 
 
 @pytest.mark.parametrize(
@@ -122,6 +122,11 @@ def test_the_main_scaling_is_amax_or_the_first_that_adapts():
         (["cscale:3", "amax"], ["amax", "cscale:3"]),
         (["cscale:-1", "cscale:0"], ["cscale:0", "cscale:-1"]),
         (["amax:margin=3"], ["amax:margin=3"]),
+        (["cscale:weight=3,input=-1"], ["cscale:weight=3,input=-1"]),
+        (
+            ["amax", "cscale:weight=3,input=-1", "cscale:weight=3,input=2", "cscale:weight=-3,input=9"],
+            ["amax", "cscale:weight=3,input=2", "cscale:weight=-3,input=9"],
+        ),
         ([], []),
     ],
 )
@@ -152,3 +157,32 @@ def test_exponents_are_drawn_for_the_main_scaling_and_the_worst_constant_one():
     assert data.exponent_scalings(rows, {}) == ["amax", "cscale:-2"]  # no perplexity: the most is lost
     assert data.exponent_scalings(rows.filter(scaling="amax"), PERPLEXITY) == ["amax"]
     assert data.exponent_scalings(frame(), {}) == []
+
+
+@pytest.mark.parametrize(
+    ("scaling", "constants"),
+    [
+        ("cscale:-3", (-3,)),
+        ("cscale:-3,formats=fnuz", (-3,)),
+        ("cscale:weight=3,input=-1", (3, -1)),
+        ("cscale:weight=3,input=-1,grad_output=8,formats=fnuz", (3, -1)),
+        ("amax", None),
+        ("bf16", None),
+        ("delayed:history=16", None),
+    ],
+)
+def test_the_constants_of_a_scaling(scaling, constants):
+    assert data.constants(scaling) == constants
+
+
+@pytest.mark.parametrize(
+    ("scaling", "roles"),
+    [
+        ("amax", {"weight", "input", "grad_output"}),
+        ("cscale:3", set()),
+        ("cscale:weight=3,input=-1", {"grad_output"}),
+        ("cscale:weight=3,input=-1,grad_output=8", set()),
+    ],
+)
+def test_the_roles_whose_scale_adapts(scaling, roles):
+    assert {role for role in ("weight", "input", "grad_output") if data.adapts(scaling, role)} == roles

@@ -3,6 +3,7 @@
     draw("runs/mine")        ->  runs/mine/figures/*.png and *.svg
 
     perplexity               which constant scales survive: a plateau, and a cliff on either side   (the paper's Fig. 5)
+    bias_map                 which pairs of constants survive, one for weights and one for inputs
     scale_bias               which scale each layer wants, by depth and kind                        (its Fig. 6)
     exponents-<scaling>      the values of one module against what the format holds at its scale
     clipping                 where values saturate or are flushed: layers by kinds
@@ -26,6 +27,7 @@ import polars as pl
 from matplotlib import style
 from matplotlib.figure import Figure
 
+from octoscale.report.bias_map import bias_map_figure
 from octoscale.report.clipping import clipping_figure
 from octoscale.report.contents import RunContents, read_run
 from octoscale.report.data import (
@@ -118,6 +120,8 @@ def _figures(contents: RunContents, module: str | None) -> Iterator[tuple[str, M
     lines, points = split_scores(perplexity)
     if points and any(value is not None for value in (*lines.values(), *points.values())):
         yield "perplexity", partial(perplexity_figure, lines, points, basin(perplexity), footer)
+    if contents.summary.get("bias_map", {}).get("cells"):
+        yield "bias_map", partial(bias_map_figure, contents.summary["bias_map"], footer)
     main = main_scaling(scalings_of(rows))
     biases = scale_bias_by_layer(rows.filter(scaling=main or ""))
     if not biases.is_empty():
