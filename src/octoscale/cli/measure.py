@@ -23,7 +23,8 @@ def validate(words: Words[Validation], out: Out = None, overwrite: Overwrite = F
     """Measure a model's perplexity on a text under one or several scalings, and record every scale."""
     from octoscale.validation.run import scalings_for
 
-    settings = words.settings(scalings=scalings_for(**words.values))
+    default = {} if words.values["recipe"] else {"scalings": scalings_for(**words.values)}
+    settings = words.settings(**default)
     _carry_out(settings, run_folder(out, "validate"), overwrite, as_json)
 
 
