@@ -1,0 +1,116 @@
+"""An advice in words, and as advice.json holds it: numbers that are not finite are null there."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from octoscale.validation.advise import Findings
+from octoscale.validation.cost import Cost, excess_of
+from octoscale.validation.estimate import LayerEstimate
+from octoscale.validation.keeping import Found
+from octoscale.validation.outliers import FAR, Outlier
+
+
+def answer_of(findings: Findings, limit: float, scaling: str) -> list[str]:
+    """The advice in sentences: what to keep, what that is worth on the text that verifies, and layers to know of."""
+    kept, at_most = findings.kept, max(len(kept) for kept, _ in findings.found.steps)
+    whole = f"FP8 ({scaling}) raises the perplexity by {percent(findings.whole)}"
+    if kept is None:
+        best = min((cost for _, cost in findings.found.steps), key=lambda cost: cost.mean)
+        lines = [f"No list of {at_most} layers reaches the bound of {_share(limit)}: {whole};"]
+        lines[0] += f" of the lists that were tried, the best leaves {percent(best)} on the text of the search."
+    elif not kept:
+        lines = [f"Nothing to keep: {whole}, {_against(findings.whole, limit)}."]
+    else:
+        assert findings.left is not None
+        names = "this layer" if len(kept) == 1 else f"these {len(kept)} layers"
+        lines = [f"Keep {names} in high precision: {', '.join(kept)}."]
+        lines.append(f"{whole}; with them kept, by {percent(findings.left)}, {_against(findings.left, limit)}.")
+    return lines + _warnings(findings.outliers)
+
+
+def percent(cost: Cost) -> str:
+    """A cost as the excess of the perplexity, with its 95 % interval."""
+    if not math.isfinite(cost.mean):
+        return "more than a number can say (infinity or NaN)"
+    return f"{_share(cost.excess)} (95 % interval {_share(excess_of(cost.low))} to {_share(excess_of(cost.high))})"
+
+
+def to_json(findings: Findings, limit: float, scaling: str) -> dict[str, Any]:
+    """All that was found, as plain data."""
+    kept = findings.kept
+    return {
+        "answer": answer_of(findings, limit, scaling),
+        "keep": None if kept is None else list(kept),
+        "limit": limit,
+        "loss": findings.before,
+        "cost": {
+            "search": findings.whole_in_search.to_json(),
+            "verify": findings.whole.to_json(),
+        },
+        "cost_left": None
+        if findings.left is None or findings.left_in_search is None
+        else {"search": findings.left_in_search.to_json(), "verify": findings.left.to_json()},
+        "rankings": {name: {"keep": list(names), **cost.to_json()} for name, (names, cost) in findings.others.items()},
+        "scalings": {name: cost.to_json() for name, cost in findings.scalings.items()},
+        "outliers": [_outlier(outlier) for outlier in findings.outliers],
+        "layers": [_layer(estimate, findings.alone) for estimate in findings.estimates],
+        "steps": _steps(findings.found),
+        "num_passes": findings.num_passes,
+    }
+
+
+def _warnings(outliers: Sequence[Outlier]) -> list[str]:
+    if not outliers:
+        return []
+    first = f"Scales {FAR} binades or more from their kind's: amax pays nothing for it, a constant scale breaks there:"
+    return [first, *map(str, outliers)]
+
+
+def _against(cost: Cost, limit: float) -> str:
+    if excess_of(cost.high) <= limit:
+        return f"under the bound of {_share(limit)}"
+    if cost.excess <= limit:
+        return f"under the bound of {_share(limit)}, but the interval reaches above it: more --tokens would tell"
+    if excess_of(cost.low) <= limit:
+        return f"above the bound of {_share(limit)} on this text, but the interval holds it: more --tokens would tell"
+    return f"above the bound of {_share(limit)}: on this text the list does not suffice"
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.2f} %" if abs(value) < 10 else f"{100 * value:.3g} %"
+
+
+def _outlier(outlier: Outlier) -> dict[str, Any]:
+    return {
+        "module": outlier.module,
+        "away": dict(outlier.away),
+        "is_pair": outlier.is_pair,
+        "fed_by": list(outlier.fed_by),
+    }
+
+
+def _layer(estimate: LayerEstimate, alone: Mapping[str, Cost]) -> dict[str, Any]:
+    """One layer: what is estimated, what was measured if it was, and what its casts did."""
+    row: dict[str, Any] = {"module": estimate.module, "layer": estimate.row.layer, "kind": estimate.row.kind}
+    count = max(1, estimate.num_tokens)
+    row |= {
+        "estimate": {part: value / count for part, value in estimate.second.items()},
+        "first_order": {part: value / count for part, value in estimate.first.items()},
+    }
+    if estimate.module in alone:
+        row["measured"] = alone[estimate.module].to_json()
+    for role, cast in estimate.casts.items():
+        size = max(1, cast.numel)
+        row[role] = {
+            "sqnr_db": cast.sqnr_db if math.isfinite(cast.sqnr_db) else None,
+            "saturated": cast.saturated / size,
+            "flushed": cast.flushed / size,
+            "scale_bias": [min(cast.scale_biases), max(cast.scale_biases)] if cast.scale_biases else None,
+            "amax": cast.amax,
+        }
+    return row
+
+
+def _steps(found: Found) -> list[dict[str, Any]]:
+    return [{"keep": list(kept), **cost.to_json()} for kept, cost in found.steps]
