@@ -9,6 +9,11 @@ from octoscale.report.advice_figure import advice_figure, draw_advice
 
 
 def cost(mean, margin=0.001):
+    """What is expected, and twice as much measured, with an interval four times as wide."""
+    return {"expected": one(mean, margin), "measured": one(2 * mean, 4 * margin)}
+
+
+def one(mean, margin):
     if not math.isfinite(mean):
         return {"loss": None, "low": None, "high": None, "perplexity_excess": None, "is_clear": True}
     return {
@@ -57,20 +62,32 @@ def advice():
 def test_the_tables_say_the_numbers(advice):
     costs, layers, scalings = advice_tables(advice)
     assert costs.rows == [
-        ("nothing", "0", "+3.045 ± 0.100", "not finite"),
-        ("this advice", "1", "+0.501 ± 0.100", "+0.401 ± 0.100"),
-        ("lowest SQNR", "1", "-", "+2.020 ± 0.100"),
+        ("nothing", "0", "+3.045 ± 0.100", "+6.184 ± 0.400", "not finite", "not finite"),
+        ("this advice", "1", "+0.501 ± 0.100", "+1.005 ± 0.400", "+0.401 ± 0.100", "+0.803 ± 0.400"),
+        ("lowest SQNR", "1", "-", "-", "+2.020 ± 0.100", "+4.081 ± 0.400"),
     ]
     assert [row[0] for row in layers.rows] == ["x.1", "x.2", "x.0"]
-    assert layers.rows[0][1:] == ["2", "+2.153 ± 0.100", "31.2", "0", "0.2", "3..4", "-", "0", "0.2", "7"]
-    assert layers.rows[1][2] == "+0.020 ± 0.100 ?"
-    assert scalings.rows == [("amax", "not finite"), ("cscale:3", "x 148")]
+    assert layers.rows[0][1:] == [
+        "2",
+        "+2.153 ± 0.100",
+        "+4.352 ± 0.400",
+        "31.2",
+        "0",
+        "0.2",
+        "3..4",
+        "-",
+        "0",
+        "0.2",
+        "7",
+    ]
+    assert layers.rows[1][2:4] == ["+0.020 ± 0.100 ?", "+0.040 ± 0.400 ?"]
+    assert scalings.rows == [("amax", "not finite", "not finite"), ("cscale:3", "x 148", "x 2.2e+04")]
 
 
 def test_the_page_holds_the_tables(advice):
     page = markdown(advice)
     assert page.startswith("# FP8 for a|b c: advice\n\nKeep this layer in high precision: x.1.\n")
-    assert "| lowest SQNR | 1 | - | +2.020 ± 0.100 |" in page
+    assert "| lowest SQNR | 1 | - | - | +2.020 ± 0.100 | +4.081 ± 0.400 |" in page
     assert "Searched on t.txt, verified on the next part of t.txt" in page
 
 

@@ -1,13 +1,14 @@
-"""How well advise chooses: its estimates beside measured costs, its list beside that of exhaustive greedy.
+"""How well advise chooses: its estimates beside the costs of each layer, its list beside that of exhaustive greedy.
 
     octoscale bench advise --tokens 1024 --keep 3
 
-*Measured cost* of a layer: that layer alone in FP8. *Exhaustive greedy* tries, for each place of the list, every layer
-that is not in it yet, and keeps the best. *Benefit* of a list: how much of the cost of FP8 goes away, in nats a token:
-on the text that it was chosen on, and on another, which tells what is left of it where chance had no choice.
+The *cost* of a layer is that of FP8 in that layer alone, expected and measured (validation/cost.py). *Exhaustive
+greedy* tries, for each place of the list, every layer that is not in it yet, and keeps the best. The *benefit* of a
+list is how much of the cost of FP8 goes away, in nats a token: on the text that it was chosen on, and on another, which
+tells what is left of it where chance had no choice.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,9 +20,12 @@ from octoscale.models.texts import read_text, token_windows
 from octoscale.numerics.formats import PRECISIONS
 from octoscale.numerics.recipe import Recipe, parse_scaling
 from octoscale.system.errors import UserError
+from octoscale.validation.cost import Cost
 from octoscale.validation.estimate import LayerEstimate, estimate_costs
 from octoscale.validation.keeping import Measure
 from octoscale.validation.rankings import rankings, spearman
+
+DRAWN = "drawn tokens"
 
 
 def advise(
@@ -35,34 +39,45 @@ def advise(
     windows = token_windows(read_text(text), loaded.encode, window=window, num_tokens=2 * tokens, source=text)
     rows = preview(loaded.model, recipe).converted
     search, other = (Measure(loaded.model, recipe, rows, part) for part in windows.tensor_split(2))
-    estimates = estimate_costs(loaded.model, search.windows, recipe, rows)
+    estimates = {
+        labels: estimate_costs(loaded.model, search.windows, recipe, rows, drawn=labels == DRAWN)
+        for labels in (DRAWN, "the text's tokens")
+    }
     say(f"{len(rows)} layers alone, on two texts")
-    alone = [[each.cost_alone(row.module).mean for row in rows] for each in (search, other)]
-    lists = {name: order[:keep] for name, order in rankings(estimates).items()}
+    alone = [[each.cost_alone(row.module) for row in rows] for each in (search, other)]
+    lists = {name: order[:keep] for name, order in rankings(estimates[DRAWN]).items()}
     before = search.num_passes
     lists["exhaustive greedy"] = _exhaustive(search, keep, say)
     return {
         "what": f"{model}, {scaling}, {dtype}, {tokens} tokens of {text} and the next {tokens}, {keep} layers kept",
         "machine": machine(),
         "rank correlation": _correlations(estimates, *alone),
-        "cost": {"on its text": search.cost().mean, "on the other": other.cost().mean},
-        "interval, half": {"on its text": search.cost().margin, "on the other": other.cost().margin},
+        "cost": {name: _cost(each.cost()) for name, each in (("on its text", search), ("on the other", other))},
         "benefit": {name: _benefits(kept, search, other) for name, kept in lists.items()},
         "passes": {"exhaustive greedy": float(search.num_passes - before)},
     }
 
 
-def _correlations(estimates: Sequence[LayerEstimate], alone: list[float], elsewhere: list[float]) -> dict[str, Any]:
-    """Of each estimate with the measured cost on its own text and on the other; and of these two with each other."""
-    columns = {
-        "first order": [each.first["both"] for each in estimates],
-        "second order": [each.second["both"] for each in estimates],
-        "both orders": [each.first["both"] + each.second["both"] for each in estimates],
-        "measured": alone,
+def _correlations(estimates: Mapping[str, Sequence[LayerEstimate]], *alone: Sequence[Cost]) -> dict[str, Any]:
+    """Of each estimate with the costs on its own text and on the other; and of costs with each other."""
+    costs = {
+        f"{what}, on {where}": [getattr(cost, what).mean for cost in costs]
+        for where, costs in zip(("its text", "the other"), alone, strict=True)
+        for what in ("expected", "measured")
     }
-    return {
-        name: {"on its text": spearman(column, alone), "on the other": spearman(column, elsewhere)}
-        for name, column in columns.items()
+    columns = {
+        f"{order} order, {labels}": [getattr(each, order)["both"] for each in made]
+        for labels, made in estimates.items()
+        for order in ("first", "second")
+    }
+    columns |= {f"{name} (cost)": column for name, column in costs.items()}
+    return {name: {key: spearman(column, cost) for key, cost in costs.items()} for name, column in columns.items()}
+
+
+def _cost(cost: Cost) -> dict[str, float]:
+    both = {"expected": cost.expected, "measured": cost.measured}
+    return {name: mean.mean for name, mean in both.items()} | {
+        f"{name}, +-": mean.margin for name, mean in both.items()
     }
 
 
@@ -70,13 +85,14 @@ def _exhaustive(measure: Measure, keep: int, say: Callable[[str], None]) -> list
     kept: list[str] = []
     for _ in range(keep):
         left = [row.module for row in measure.rows if row.module not in kept]
-        kept.append(min(left, key=lambda module: measure.cost([*kept, module]).mean))
-        say(f"exhaustive greedy keeps {kept[-1]}: {measure.cost(kept).mean:.5f}")
+        kept.append(min(left, key=lambda module: measure.cost([*kept, module]).expected.mean))
+        say(f"exhaustive greedy keeps {kept[-1]}: {measure.cost(kept).expected.mean:.5f}")
     return kept
 
 
 def _benefits(kept: Sequence[str], search: Measure, other: Measure) -> dict[str, float]:
     return {
-        "on its text": search.cost().mean - search.cost(kept).mean,
-        "on the other": other.cost().mean - other.cost(kept).mean,
+        f"{what}, {where}": getattr(each.cost(), what).mean - getattr(each.cost(kept), what).mean
+        for where, each in (("on its text", search), ("on the other", other))
+        for what in ("expected", "measured")
     }

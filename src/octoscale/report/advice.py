@@ -3,6 +3,7 @@
 The tables are lists of rows of texts first, which rich and Markdown then draw each in their way.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,13 +70,13 @@ def note(advice: Mapping[str, Any]) -> str:
 
 def _costs(advice: Mapping[str, Any]) -> Rows:
     """What is left of the cost with each list."""
-    rows = [("nothing", "0", _percent(advice["cost"]["search"]), _percent(advice["cost"]["verify"]))]
+    rows = [("nothing", "0", *_both(advice["cost"]["search"]), *_both(advice["cost"]["verify"]))]
     left = advice["cost_left"]
     if left is not None and advice["keep"]:
         size = str(len(advice["keep"]))
-        rows.append(("this advice", size, _percent(left["search"]), _percent(left["verify"])))
-    rows += [(name, str(len(cost["keep"])), "-", _percent(cost)) for name, cost in advice["rankings"].items()]
-    columns = ("kept by", "layers", "on the text of the search", "on the other text")
+        rows.append(("this advice", size, *_both(left["search"]), *_both(left["verify"])))
+    rows += [(name, str(len(cost["keep"])), "-", "-", *_both(cost)) for name, cost in advice["rankings"].items()]
+    columns = ("kept by", "layers", "expected", "measured", "on the other text: expected", "measured")
     return Rows(title="how much FP8 raises the perplexity, in %, with its 95 % interval", columns=columns, rows=rows)
 
 
@@ -86,7 +87,7 @@ def _layers(advice: Mapping[str, Any]) -> Rows:
     for layer in ordered:
         measured = layer.get("measured")
         cells = [layer["module"], f"{100 * layer['estimate']['both']:.3g}"]
-        cells.append("-" if measured is None else _percent(measured) + ("" if measured["is_clear"] else " ?"))
+        cells += ["-", "-"] if measured is None else _both(measured)
         for role in ("weight", "input"):
             of = layer[role]
             cells.append("-" if of["sqnr_db"] is None else f"{of['sqnr_db']:.1f}")
@@ -95,16 +96,18 @@ def _layers(advice: Mapping[str, Any]) -> Rows:
     roles = [
         f"{role[0]} {what}" for role in ("weight", "input") for what in ("SQNR", "sat. %", "flushed %", "scale_bias")
     ]
-    title = (
-        "the costliest layers, w: weight, i: input; alone: no other layer in FP8, ? if that cannot be told from zero"
-    )
-    return Rows(title=title, columns=("layer", "estimate %", "measured alone %", *roles), rows=rows)
+    title = "the costliest layers, alone in FP8; costs in %, ? if not told from zero; w: weight, i: input"
+    return Rows(title=title, columns=("layer", "estimate", "expected", "measured", *roles), rows=rows)
 
 
 def _scalings(advice: Mapping[str, Any]) -> Rows:
-    rows = [(advice["recipe"], _percent(advice["cost"]["verify"]))]
-    rows += [(name, _percent(cost)) for name, cost in advice["scalings"].items()]
-    return Rows(title="other scalings, nothing kept", columns=("scaling", "perplexity, %"), rows=rows)
+    rows = [(advice["recipe"], *_both(advice["cost"]["verify"]))]
+    rows += [(name, *_both(cost)) for name, cost in advice["scalings"].items()]
+    return Rows(title="other scalings, nothing kept", columns=("scaling", "expected, %", "measured, %"), rows=rows)
+
+
+def _both(cost: Mapping[str, Any]) -> list[str]:
+    return [_percent(cost["expected"]), _percent(cost["measured"])]
 
 
 def _percent(cost: Mapping[str, Any]) -> str:
@@ -113,8 +116,9 @@ def _percent(cost: Mapping[str, Any]) -> str:
         return "not finite"
     margin = cost["high"] - cost["loss"]
     if cost["perplexity_excess"] is None or cost["loss"] > 1:
-        return f"x {2.718281828459045 ** min(cost['loss'], 700):.3g}"
-    return f"{100 * cost['perplexity_excess']:+.3f} ± {100 * margin:.3f}"
+        return f"x {math.exp(min(cost['loss'], 700.0)):.3g}"
+    unclear = "" if cost["is_clear"] else " ?"
+    return f"{100 * cost['perplexity_excess']:+.3f} ± {100 * margin:.3f}{unclear}"
 
 
 def _span(span: Sequence[int] | None) -> str:

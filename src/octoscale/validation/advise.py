@@ -125,7 +125,7 @@ def _distinct(model: nn.Module, recipe: Recipe) -> list[ModuleReport]:
 
 
 def _own_loss(measure: Measure) -> float:
-    loss = float(measure.before.mean())
+    loss = float(measure.before.losses.mean())
     if not math.isfinite(loss):
         raise FloatingPointError("the model is at fault, not FP8: its own losses hold infinity or NaN")
     return loss

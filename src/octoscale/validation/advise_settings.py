@@ -23,7 +23,7 @@ class Advice(Conversion):
     scaling: str = setting("amax", "The scaling to advise on: amax, amax:margin=1, cscale:-1.")
     text: str = setting("pydoc", "A UTF-8 text file, or pydoc: the search reads it.")
     verify_text: str | None = setting(None, "Another text, which verifies. Unless given, the next part of the same.")
-    tokens: int = setting(8192, "Tokens that the search reads, and as many that verify.")
+    tokens: int = setting(4096, "Tokens that the search reads, and as many that verify.")
     window: int = setting(512, "Tokens in a window; each is one forward pass.")
     bound: str = setting("1%", "By how much FP8 may raise the perplexity: 1%, or 0.01.")
     keep_at_most: int = setting(10, "Layers that may stay in high precision.")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from octoscale.validation.advise import Findings
-from octoscale.validation.cost import Cost, excess_of
+from octoscale.validation.cost import Cost, Mean, excess_of
 from octoscale.validation.estimate import LayerEstimate
 from octoscale.validation.keeping import Found
 from octoscale.validation.outliers import FAR, Outlier
@@ -14,26 +14,37 @@ from octoscale.validation.outliers import FAR, Outlier
 def answer_of(findings: Findings, limit: float, scaling: str) -> list[str]:
     """The advice in sentences: what to keep, what that is worth on the text that verifies, and layers to know of."""
     kept, at_most = findings.kept, max(len(kept) for kept, _ in findings.found.steps)
-    whole = f"FP8 ({scaling}) raises the perplexity by {percent(findings.whole)}"
+    whole = f"FP8 ({scaling}) raises the perplexity by {cost_text(findings.whole)}"
     if kept is None:
-        best = min((cost for _, cost in findings.found.steps), key=lambda cost: cost.mean)
-        lines = [f"No list of {at_most} layers reaches the bound of {_share(limit)}: {whole};"]
-        lines[0] += f" of the lists that were tried, the best leaves {percent(best)} on the text of the search."
+        best = min((cost.expected for _, cost in findings.found.steps), key=lambda expected: expected.mean)
+        lines = [f"No list of {at_most} layers reaches the bound of {share(limit)}: {whole}."]
+        lines.append(f"Of the lists that were tried, the best leaves {mean_text(best)}, on the text of the search.")
     elif not kept:
-        lines = [f"Nothing to keep: {whole}, {_against(findings.whole, limit)}."]
+        lines = [f"Nothing to keep: {whole}.", f"That is {_against(findings.whole, limit)}."]
     else:
         assert findings.left is not None
-        names = "this layer" if len(kept) == 1 else f"these {len(kept)} layers"
-        lines = [f"Keep {names} in high precision: {', '.join(kept)}."]
-        lines.append(f"{whole}; with them kept, by {percent(findings.left)}, {_against(findings.left, limit)}.")
+        lines = [f"Keep {'this layer' if len(kept) == 1 else f'these {len(kept)} layers'} in high precision: "]
+        lines[0] += f"{', '.join(kept)}."
+        lines.append(f"{whole}; with the list kept, by {cost_text(findings.left)}.")
+        lines.append(f"That is {_against(findings.left, limit)}.")
     return lines + _warnings(findings.outliers)
 
 
-def percent(cost: Cost) -> str:
-    """A cost as the excess of the perplexity, with its 95 % interval."""
-    if not math.isfinite(cost.mean):
+def cost_text(cost: Cost) -> str:
+    """A cost as the excess of the perplexity: what is expected, and what the text had, both with 95 % intervals."""
+    if not math.isfinite(cost.expected.mean):
         return "more than a number can say (infinity or NaN)"
-    return f"{_share(cost.excess)} (95 % interval {_share(excess_of(cost.low))} to {_share(excess_of(cost.high))})"
+    return f"{mean_text(cost.expected)}; measured {mean_text(cost.measured)}"
+
+
+def mean_text(mean: Mean) -> str:
+    """A mean as the excess of the perplexity, with its 95 % interval."""
+    return f"{share(mean.excess)} ({share(excess_of(mean.low))} to {share(excess_of(mean.high))})"
+
+
+def share(value: float) -> str:
+    """0.0123 -> 1.23 %."""
+    return f"{100 * value:.2f} %" if abs(value) < 10 else f"{100 * value:.3g} %"
 
 
 def to_json(findings: Findings, limit: float, scaling: str) -> dict[str, Any]:
@@ -68,17 +79,15 @@ def _warnings(outliers: Sequence[Outlier]) -> list[str]:
 
 
 def _against(cost: Cost, limit: float) -> str:
-    if excess_of(cost.high) <= limit:
-        return f"under the bound of {_share(limit)}"
-    if cost.excess <= limit:
-        return f"under the bound of {_share(limit)}, but the interval reaches above it: more --tokens would tell"
-    if excess_of(cost.low) <= limit:
-        return f"above the bound of {_share(limit)} on this text, but the interval holds it: more --tokens would tell"
-    return f"above the bound of {_share(limit)}: on this text the list does not suffice"
-
-
-def _share(value: float) -> str:
-    return f"{100 * value:.2f} %" if abs(value) < 10 else f"{100 * value:.3g} %"
+    """What the text that verifies says of the bound."""
+    bound, expected = f"the bound of {share(limit)}", cost.expected
+    if excess_of(expected.high) <= limit:
+        return f"under {bound}"
+    if expected.excess <= limit:
+        return f"under {bound}, but the interval reaches above it: more --tokens would tell"
+    if excess_of(expected.low) <= limit:
+        return f"above {bound} on the other text, but the interval holds it: more --tokens would tell"
+    return f"above {bound} on the other text: it does not suffice there"
 
 
 def _outlier(outlier: Outlier) -> dict[str, Any]:
@@ -94,10 +103,7 @@ def _layer(estimate: LayerEstimate, alone: Mapping[str, Cost]) -> dict[str, Any]
     """One layer: what is estimated, what was measured if it was, and what its casts did."""
     row: dict[str, Any] = {"module": estimate.module, "layer": estimate.row.layer, "kind": estimate.row.kind}
     count = max(1, estimate.num_tokens)
-    row |= {
-        "estimate": {part: value / count for part, value in estimate.second.items()},
-        "first_order": {part: value / count for part, value in estimate.first.items()},
-    }
+    row["estimate"] = {part: value / count for part, value in estimate.second.items()}
     if estimate.module in alone:
         row["measured"] = alone[estimate.module].to_json()
     for role, cast in estimate.casts.items():

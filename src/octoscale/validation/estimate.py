@@ -2,9 +2,13 @@
 
 With g the gradient of the loss at a layer's output, and e the error that FP8 would make there, for one token
 
-    first order     g . e             what the text at hand would lose by it, or gain: its sign is as good as chance
-    second order    (g . e)**2 / 2    what a text loses by it on average: the Gauss-Newton term, with the empirical
-                                      Fisher matrix in the place of the curvature
+    first order     g . e             what this one text would lose, or gain, by it: for unbiased errors, chance
+    second order    (g . e)**2 / 2    what is lost by it on average: the Gauss-Newton term
+
+The second order ranks layers, by the Fisher matrix for the curvature: its loss is that of tokens which are drawn from
+the model's own predictions, not of those that the text goes on with. Then the sum over tokens is an estimate of the
+expected cost (cost.py) without a factor in between. The text's own tokens (the empirical Fisher matrix) overrate what
+surprises the model: docs/LOG.md has both beside measured costs.
 
 e is the error by quantizing the input x [T, K] alone, the weight w [N, K] alone, or both:
 
@@ -24,6 +28,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from octoscale.conversion.convert import ModuleReport
@@ -87,7 +92,6 @@ class LayerEstimate:
     num_tokens: int = 0
     first: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
     second: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
-    by_window: list[float] = field(default_factory=list)
     casts: dict[Role, CastSums] = field(default_factory=lambda: {"weight": CastSums(), "input": CastSums()})
 
     @property
@@ -115,7 +119,6 @@ class LayerEstimate:
         for part, term in zip(PARTS, terms, strict=True):
             self.first[part] += float(term.double().sum())
             self.second[part] += float(term.double().square().sum()) / 2
-        self.by_window.append(float(terms[-1].double().sum()))
 
     def _cast(self, x: Tensor, role: Role) -> tuple[Tensor, Tensor]:
         """A tensor and the error of its cast, in float32."""
@@ -135,29 +138,37 @@ def estimate_costs(
     windows: Tensor,
     recipe: Recipe,
     rows: Sequence[ModuleReport],
-    on_window: Callable[[], None] | None = None,
+    *,
+    drawn: bool = True,
 ) -> list[LayerEstimate]:
     """What the recipe would cost at each of these layers, in their order; windows int64 [W, T].
 
-    rows: of `preview`, the layers to look at. The model is left as it was. NonFiniteError, naming the layer, for
+    rows: of `preview`, the layers to look at. drawn: the losses are those of tokens drawn from the model's predictions,
+    the same in each run; else the text's own. The model is left as it was. NonFiniteError, naming the layer, for
     infinity or NaN in an input or a weight.
     """
     estimates = [LayerEstimate(row=row, recipe=recipe) for row in rows]
-    num_tokens = 0
+    num_tokens, generator = 0, torch.Generator().manual_seed(0)
     with ExitStack() as stack:
         stack.enter_context(bf16_through_float32(model))
         for prepared in (_watched(model, estimates), _gradients_of_activations(model), _one_layer_at_a_time(model)):
             stack.enter_context(prepared)
         stack.enter_context(torch.enable_grad())
         for window in windows:
-            losses = window_loss(model, window)
+            losses = _drawn_loss(model, window, generator) if drawn else window_loss(model, window)
             losses.sum().backward()  # type: ignore[no-untyped-call]
             num_tokens += losses.numel()
-            if on_window is not None:
-                on_window()
     for estimate in estimates:
         estimate.num_tokens = num_tokens
     return estimates
+
+
+def _drawn_loss(model: Any, window: Tensor, generator: torch.Generator) -> Tensor:
+    """The negative log likelihood of a token drawn in the place of each but the first: float32 [T - 1]."""
+    window = window.to(next(model.parameters()).device)
+    logits = model(input_ids=window[None], use_cache=False).logits[0, :-1].float()
+    tokens = torch.multinomial(logits.detach().softmax(-1).cpu(), 1, generator=generator)[:, 0]
+    return functional.cross_entropy(logits, tokens.to(logits.device), reduction="none")
 
 
 @contextmanager

@@ -4,7 +4,7 @@
     measure.cost(["model.layers.28.mlp.down_proj"])      in FP8 but for that layer
     find_list(measure, order, limit=0.01, at_most=10)
 
-`order` is an estimate's: the costliest layer first. The list grows in that order until the measured cost is under the
+`order` is an estimate's: the costliest layer first. The list grows in that order until the expected cost is under the
 bound; then each of its layers is tried without, for one that came early may have become needless. That is a forward
 pass of the text for each layer of the list, and one more for each that is tried: tens, where trying all layers for
 each place of the list takes hundreds.
@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from octoscale.conversion.convert import ModuleReport, replace_linears, revert
 from octoscale.layers.linear import to_fp8
 from octoscale.numerics.recipe import Recipe
-from octoscale.validation.cost import Cost, excess_of, paired_cost, token_losses
+from octoscale.validation.cost import Cost, cost_of, look
 
 
 class Measure:
     """What a model in FP8 costs on a text, with any of its layers kept; each combination is measured once.
 
-    rows: the layers that would be FP8. windows: int64 [W, T]. before: the losses of the model as it is, if they are
-    known. on_pass: called after each forward pass of all windows. num_passes counts them.
+    rows: the layers that would be FP8. windows: int64 [W, T]. before: what the model says as it is. on_pass: called
+    after each forward pass of all windows. num_passes counts them.
     """
 
     def __init__(
@@ -41,7 +41,8 @@ class Measure:
         self.model, self.recipe, self.rows, self.windows = model, recipe, rows, windows
         self.num_passes = 0
         self._on_pass = on_pass
-        self.before = self._losses()
+        self.before = look(model, windows)
+        self._note_pass()
         self._known: dict[frozenset[str], Cost] = {}
 
     def cost(self, kept: Collection[str] = ()) -> Cost:
@@ -55,19 +56,22 @@ class Measure:
     def cost_under(self, recipe: Recipe) -> Cost:
         """The cost of another recipe in all layers."""
         with in_fp8(self.model, recipe, self.rows):
-            return paired_cost(self._losses(), self.before)
+            return self._cost_now()
 
     def _cost(self, chosen: frozenset[str]) -> Cost:
         if chosen not in self._known:
             with in_fp8(self.model, self.recipe, [row for row in self.rows if row.module in chosen]):
-                self._known[chosen] = paired_cost(self._losses(), self.before)
+                self._known[chosen] = self._cost_now()
         return self._known[chosen]
 
-    def _losses(self) -> Tensor:
-        losses = token_losses(self.model, self.windows)
+    def _cost_now(self) -> Cost:
+        cost = cost_of(self.model, self.windows, self.before)
+        self._note_pass()
+        return cost
+
+    def _note_pass(self) -> None:
         self.num_passes += 1
         self._on_pass()
-        return losses
 
 
 @contextmanager
@@ -89,13 +93,13 @@ class Found:
 
 
 def find_list(measure: Measure, order: Sequence[str], *, limit: float, at_most: int) -> Found:
-    """The shortest list found, by the order of `order`, whose cost is at most `limit`, a share of the perplexity."""
+    """The shortest list found, by the order of `order`, whose expected cost is at most `limit` of the perplexity."""
     steps: list[tuple[tuple[str, ...], Cost]] = []
 
     def passes(kept: Sequence[str]) -> bool:
         cost = measure.cost(kept)
         steps.append((tuple(kept), cost))
-        return excess_of(cost.mean) <= limit
+        return cost.expected.excess <= limit
 
     kept: list[str] = []
     reached = passes(kept)
