@@ -60,7 +60,7 @@ def sharp(family):
 
 
 @torch.no_grad()
-def written_by(model, num_windows=24, length=24):
+def written_by(model, num_windows=12, length=20):
     """Windows of tokens that the model draws from its own predictions."""
     generator = torch.Generator().manual_seed(5)
     ids = torch.randint(96, (num_windows, 1), generator=generator)
@@ -80,16 +80,16 @@ def test_a_planted_fault_is_named_exactly_and_costs_amax_nothing(name):
     family, plant, modules, fed_by = FAULTS[name]
     model = sharp(family)
     (window, *_) = written_by(model)
-    healthy = advice_on(model, Recipe.amax())
+    healthy = advice_on(model, Recipe.amax(), limit=10.0, at_most=1)
     before = model(input_ids=window[None]).logits
     plant(model)
     torch.testing.assert_close(model(input_ids=window[None]).logits, before, rtol=1e-5, atol=1e-5)
-    findings = advice_on(model, Recipe.amax())
+    findings = advice_on(model, Recipe.amax(), limit=10.0, at_most=1)
     assert healthy.outliers == []
     assert [outlier.module for outlier in findings.outliers] == modules
     assert all(outlier.is_pair and outlier.fed_by == fed_by for outlier in findings.outliers)
     assert findings.whole.expected.mean == pytest.approx(healthy.whole.expected.mean, rel=1e-3, abs=1e-6)
-    words = " ".join(answer_of(findings, 0.01, "amax"))
+    words = " ".join(answer_of(findings, 10.0, "amax"))
     assert all(module in words for module in modules)
     assert "amax pays nothing" in words
 
@@ -99,7 +99,7 @@ def test_under_a_constant_the_planted_layers_are_the_list(name):
     """The constant serves the other layers. What feeds a planted layer is as broken as the layer itself."""
     family, plant, modules, fed_by = FAULTS[name]
     model, recipe = sharp(family), Recipe.cscale(5)
-    limit = 1.2 * advice_on(model, recipe, limit=10.0).whole_in_search.expected.excess
+    limit = 1.2 * advice_on(model, recipe, limit=10.0, at_most=1).whole_in_search.expected.excess
     plant(model)
     findings = advice_on(model, recipe, limit=limit)
     assert findings.whole_in_search.expected.excess > limit
@@ -140,14 +140,16 @@ def test_costs_are_those_of_the_converted_model_and_it_is_left_as_it_was():
 
 
 def test_two_runs_find_the_same():
-    first, second = (to_json(advice_on(sharp("llama"), Recipe.amax(), limit=1e-9), 1e-9, "amax") for _ in range(2))
+    first, second = (
+        to_json(advice_on(sharp("llama"), Recipe.amax(), limit=1e-9, at_most=1), 1e-9, "amax") for _ in range(2)
+    )
     assert first == second
 
 
 def test_a_shared_layer_is_one_layer():
     model = sharp("llama")
     model.model.layers[3].mlp.up_proj = model.model.layers[1].mlp.up_proj
-    findings = advice_on(model, Recipe.amax())
+    findings = advice_on(model, Recipe.amax(), limit=10.0, at_most=1)
     names = [estimate.module for estimate in findings.estimates]
     assert "model.layers.1.mlp.up_proj" in names
     assert "model.layers.3.mlp.up_proj" not in names

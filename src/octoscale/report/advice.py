@@ -76,7 +76,7 @@ def _costs(advice: Mapping[str, Any]) -> Rows:
         size = str(len(advice["keep"]))
         rows.append(("this advice", size, *_both(left["search"]), *_both(left["verify"])))
     rows += [(name, str(len(cost["keep"])), "-", "-", *_both(cost)) for name, cost in advice["rankings"].items()]
-    columns = ("kept by", "layers", "expected", "measured", "on the other text: expected", "measured")
+    columns = ("kept by", "layers", "expected", "measured", "verified: expected", "measured")
     return Rows(title="how much FP8 raises the perplexity, in %, with its 95 % interval", columns=columns, rows=rows)
 
 
@@ -117,8 +117,8 @@ def _percent(cost: Mapping[str, Any]) -> str:
     margin = cost["high"] - cost["loss"]
     if cost["perplexity_excess"] is None or cost["loss"] > 1:
         return f"x {math.exp(min(cost['loss'], 700.0)):.3g}"
-    unclear = "" if cost["is_clear"] else " ?"
-    return f"{100 * cost['perplexity_excess']:+.3f} ± {100 * margin:.3f}{unclear}"
+    unclear = "" if cost["is_clear"] else "?"
+    return f"{100 * cost['perplexity_excess']:+.3f}±{100 * margin:.3f}{unclear}"
 
 
 def _span(span: Sequence[int] | None) -> str:

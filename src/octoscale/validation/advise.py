@@ -37,7 +37,8 @@ class Findings:
 
     before: the model's own mean loss on either text. whole, left: the cost of FP8 everywhere, and with the list kept.
     alone: of the costliest layers, the cost of FP8 in that layer and no other, on the text of the search. others: the
-    list of each ranking, as long as ours, and the cost that it leaves. scalings: each other recipe, its cost.
+    list of each ranking, as long as ours, and the cost that it leaves; the estimate's too, if no list is found.
+    scalings: each other recipe, its cost.
     """
 
     before: dict[str, float]
@@ -83,7 +84,7 @@ def advise(
     orders = rankings(estimates)
     found = find_list(measure, orders[ESTIMATE], limit=limit, at_most=at_most)
     compared = len(found.kept) if found.kept else at_most
-    lists = {name: tuple(order[:compared]) for name, order in orders.items() if name != ESTIMATE}
+    lists = {name: tuple(order[:compared]) for name, order in orders.items() if name != ESTIMATE or found.kept is None}
     return Findings(
         before=before,
         whole_in_search=measure.cost(),
@@ -103,7 +104,7 @@ def advise(
 def most_passes(at_most: int) -> int:
     """How many forward passes of a text `advise` makes at most, its backward pass counted as `_BACKWARD`."""
     search = 2 + at_most + max(0, at_most - 1) + at_most
-    return search + _BACKWARD + 3 + len(CHEAP) + MOST_SCALINGS
+    return search + _BACKWARD + 3 + len(CHEAP) + 1 + MOST_SCALINGS
 
 
 class _Count:

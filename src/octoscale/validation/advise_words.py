@@ -44,7 +44,7 @@ def mean_text(mean: Mean) -> str:
 
 def share(value: float) -> str:
     """0.0123 -> 1.23 %."""
-    return f"{100 * value:.2f} %" if abs(value) < 10 else f"{100 * value:.3g} %"
+    return f"{100 * value:.3g} %"
 
 
 def to_json(findings: Findings, limit: float, scaling: str) -> dict[str, Any]:
