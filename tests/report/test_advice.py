@@ -63,7 +63,7 @@ def test_the_tables_say_the_numbers(advice):
     costs, layers, scalings = advice_tables(advice)
     assert costs.rows == [
         ("nothing", "0", "+3.045±0.100", "+6.184±0.400", "not finite", "not finite"),
-        ("this advice", "1", "+0.501±0.100", "+1.005±0.400", "+0.401±0.100", "+0.803±0.400"),
+        ("this list", "1", "+0.501±0.100", "+1.005±0.400", "+0.401±0.100", "+0.803±0.400"),
         ("lowest SQNR", "1", "-", "-", "+2.020±0.100", "+4.081±0.400"),
     ]
     assert [row[0] for row in layers.rows] == ["x.1", "x.2", "x.0"]

@@ -11,7 +11,7 @@ from octoscale.conversion.convert import convert, preview, revert
 from octoscale.layers.linear import Fp8Linear
 from octoscale.numerics.recipe import Recipe
 from octoscale.validation.cost import Cost, Mean, cost_of, look
-from octoscale.validation.keeping import Measure, find_list
+from octoscale.validation.keeping import Measure, confirmed, find_list
 
 
 class Sums:
@@ -78,3 +78,16 @@ def test_a_cost_is_that_of_the_converted_model():
     assert measure.num_passes == 1 + 4
     assert not any(isinstance(module, Fp8Linear) for module in model.modules())
     assert torch.equal(look(model, windows).losses, before.losses)
+
+
+def test_an_order_is_confirmed_by_what_layers_cost_alone():
+    """Twice as many as may be kept are measured, the others stay behind them as they were."""
+    model, windows, recipe = tiny_llama(), tokens(2, 12), Recipe.cscale(7)
+    rows = preview(model, recipe).converted
+    measure, order = Measure(model, recipe, rows, windows), [row.module for row in rows]
+    found = confirmed(measure, order, at_most=3)
+    costs = [measure.cost_alone(module).expected.mean for module in found[:6]]
+    assert costs == sorted(costs, reverse=True)
+    assert sorted(found[:6]) == sorted(order[:6])
+    assert found[6:] == order[6:]
+    assert measure.num_passes == 1 + 6

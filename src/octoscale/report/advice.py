@@ -74,7 +74,7 @@ def _costs(advice: Mapping[str, Any]) -> Rows:
     left = advice["cost_left"]
     if left is not None and advice["keep"]:
         size = str(len(advice["keep"]))
-        rows.append(("this advice", size, *_both(left["search"]), *_both(left["verify"])))
+        rows.append(("this list", size, *_both(left["search"]), *_both(left["verify"])))
     rows += [(name, str(len(cost["keep"])), "-", "-", *_both(cost)) for name, cost in advice["rankings"].items()]
     columns = ("kept by", "layers", "expected", "measured", "verified: expected", "measured")
     return Rows(title="how much FP8 raises the perplexity, in %, with its 95 % interval", columns=columns, rows=rows)

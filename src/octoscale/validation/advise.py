@@ -20,15 +20,17 @@ from octoscale.numerics.recipe import Recipe
 from octoscale.validation.alternatives import MOST_SCALINGS, alternatives
 from octoscale.validation.cost import Cost
 from octoscale.validation.estimate import LayerEstimate, estimate_costs
-from octoscale.validation.keeping import Found, Measure, find_list
+from octoscale.validation.keeping import Found, Measure, confirmed, find_list
 from octoscale.validation.outliers import Outlier, Wanted, scale_outliers
 from octoscale.validation.rankings import CHEAP, ESTIMATE, rankings
 
 #: Called with the passes of a text done, and those that there may be at most.
 Progress = Callable[[int, int], None]
 
+#: The order of layers that a list is taken from here: the estimate's, confirmed.
+ADVICE = "advice"
 #: How many forward passes the backward pass of the estimate takes, about.
-_BACKWARD = 4
+_BACKWARD = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,7 @@ class Findings:
 
     before: the model's own mean loss on either text. whole, left: the cost of FP8 everywhere, and with the list kept.
     alone: of the costliest layers, the cost of FP8 in that layer and no other, on the text of the search. others: the
-    list of each ranking, as long as ours, and the cost that it leaves; the estimate's too, if no list is found.
+    list of each ranking, as long as ours, and the cost that it leaves; our order's too, if no list is found.
     scalings: each other recipe, its cost.
     """
 
@@ -82,15 +84,16 @@ def advise(
     estimates = estimate_costs(model, search, recipe, rows)
     count(_BACKWARD)
     orders = rankings(estimates)
-    found = find_list(measure, orders[ESTIMATE], limit=limit, at_most=at_most)
+    orders[ADVICE] = confirmed(measure, orders.pop(ESTIMATE), at_most=at_most)
+    found = find_list(measure, orders[ADVICE], limit=limit, at_most=at_most)
     compared = len(found.kept) if found.kept else at_most
-    lists = {name: tuple(order[:compared]) for name, order in orders.items() if name != ESTIMATE or found.kept is None}
+    lists = {name: tuple(order[:compared]) for name, order in orders.items() if name != ADVICE or found.kept is None}
     return Findings(
         before=before,
         whole_in_search=measure.cost(),
         whole=other.cost(),
         estimates=estimates,
-        alone={module: measure.cost_alone(module) for module in orders[ESTIMATE][:at_most]},
+        alone={module: measure.cost_alone(module) for module in orders[ADVICE][: 2 * at_most]},
         found=found,
         left_in_search=None if found.kept is None else measure.cost(found.kept),
         left=None if found.kept is None else other.cost(found.kept),
@@ -103,7 +106,7 @@ def advise(
 
 def most_passes(at_most: int) -> int:
     """How many forward passes of a text `advise` makes at most, its backward pass counted as `_BACKWARD`."""
-    search = 2 + at_most + max(0, at_most - 1) + at_most
+    search = 2 + at_most + max(0, at_most - 1) + 2 * at_most
     return search + _BACKWARD + 3 + len(CHEAP) + 1 + MOST_SCALINGS
 
 
