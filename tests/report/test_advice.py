@@ -29,7 +29,7 @@ def layer(name, number, estimate, measured=None, kind="ffn_out"):
     role = {"sqnr_db": 31.25, "saturated": 0.0, "flushed": 0.002, "scale_bias": [3, 4], "amax": 2.0}
     row = {"module": name, "layer": number, "kind": kind, "estimate": {"both": estimate}}
     row |= {"weight": role, "input": role | {"sqnr_db": None, "scale_bias": [7, 7]}}
-    return row | ({} if measured is None else {"measured": measured})
+    return row | ({} if measured is None else {"alone": measured, "bought": one(0.001, 0.002)})
 
 
 @pytest.fixture
@@ -71,6 +71,7 @@ def test_the_tables_say_the_numbers(advice):
         "2",
         "+2.153±0.100",
         "+4.352±0.400",
+        "+0.100±0.200?",
         "31.2",
         "0",
         "0.2",

@@ -10,8 +10,8 @@ from models import tiny_llama, tokens
 from octoscale.conversion.convert import convert, preview, revert
 from octoscale.layers.linear import Fp8Linear
 from octoscale.numerics.recipe import Recipe
-from octoscale.validation.cost import Cost, Mean, cost_of, look
-from octoscale.validation.keeping import Measure, confirmed, find_list
+from octoscale.validation.cost import Cost, Mean, cost_of, look, mean_of
+from octoscale.validation.keeping import Measure, Worth, find_list, worths
 
 
 class Sums:
@@ -80,14 +80,22 @@ def test_a_cost_is_that_of_the_converted_model():
     assert torch.equal(look(model, windows).losses, before.losses)
 
 
-def test_an_order_is_confirmed_by_what_layers_cost_alone():
-    """Twice as many as may be kept are measured, the others stay behind them as they were."""
+def test_what_layers_are_worth_alone_and_beside_the_others():
     model, windows, recipe = tiny_llama(), tokens(2, 12), Recipe.cscale(7)
     rows = preview(model, recipe).converted
-    measure, order = Measure(model, recipe, rows, windows), [row.module for row in rows]
-    found = confirmed(measure, order, at_most=3)
-    costs = [measure.cost_alone(module).expected.mean for module in found[:6]]
-    assert costs == sorted(costs, reverse=True)
-    assert sorted(found[:6]) == sorted(order[:6])
-    assert found[6:] == order[6:]
-    assert measure.num_passes == 1 + 6
+    measure, modules = Measure(model, recipe, rows, windows), [row.module for row in rows[:6]]
+    found = worths(measure, modules)
+    assert sorted(found) == sorted(modules)
+    assert [worth.value for worth in found.values()] == sorted((worth.value for worth in found.values()), reverse=True)
+    for module, worth in found.items():
+        assert worth.alone == measure.cost_alone(module)
+        saved = [a - b for a, b in zip(*(measure.cost(kept).expected.values for kept in ((), [module])), strict=True)]
+        assert worth.bought == mean_of(saved)
+    assert measure.num_passes == 1 + 1 + 2 * 6
+
+
+@pytest.mark.parametrize(("bought", "value"), [(0.5, 0.3), (0.0, 0.05), (math.inf, 0.1)])
+def test_a_layer_is_worth_the_mean_of_both_ends(bought, value):
+    """Alone it costs 0.1."""
+    alone = Cost(measured=Mean(mean=9.0, margin=0.0), expected=Mean(mean=0.1, margin=0.01))
+    assert Worth(alone=alone, bought=Mean(mean=bought, margin=0.0)).value == pytest.approx(value)

@@ -20,9 +20,10 @@ from octoscale.models.texts import read_text, token_windows
 from octoscale.numerics.formats import PRECISIONS
 from octoscale.numerics.recipe import Recipe, parse_scaling
 from octoscale.system.errors import UserError
+from octoscale.validation.advise import POOL
 from octoscale.validation.cost import Cost
 from octoscale.validation.estimate import LayerEstimate, estimate_costs
-from octoscale.validation.keeping import Measure, confirmed
+from octoscale.validation.keeping import Measure, worths
 from octoscale.validation.rankings import ESTIMATE, rankings, spearman
 
 DRAWN = "drawn tokens"
@@ -45,8 +46,9 @@ def advise(
     }
     say(f"{len(rows)} layers alone, on two texts")
     alone = [[each.cost_alone(row.module) for row in rows] for each in (search, other)]
-    lists = {name: order[:keep] for name, order in rankings(estimates[DRAWN]).items()}
-    lists["advice"] = confirmed(search, rankings(estimates[DRAWN])[ESTIMATE], at_most=keep)[:keep]
+    orders = rankings(estimates[DRAWN])
+    lists = {name: order[:keep] for name, order in orders.items()}
+    lists["advice"] = [*worths(search, orders[ESTIMATE][: POOL * keep])][:keep]
     before = search.num_passes
     lists["exhaustive greedy"] = _exhaustive(search, keep, say)
     return {
@@ -55,7 +57,7 @@ def advise(
         "rank correlation": _correlations(estimates, *alone),
         "cost": {name: _cost(each.cost()) for name, each in (("on its text", search), ("on the other", other))},
         "benefit": {name: _benefits(kept, search, other) for name, kept in lists.items()},
-        "forward passes": {"advice": 3.0 * keep, "exhaustive greedy": float(search.num_passes - before)},
+        "forward passes": {"advice": 2.0 * POOL * keep + keep, "exhaustive greedy": float(search.num_passes - before)},
     }
 
 

@@ -85,9 +85,9 @@ def _layers(advice: Mapping[str, Any]) -> Rows:
     ordered = sorted(advice["layers"], key=lambda layer: -layer["estimate"]["both"])[:NUM_SHOWN]
     rows = []
     for layer in ordered:
-        measured = layer.get("measured")
+        alone = layer.get("alone")
         cells = [layer["module"], f"{100 * layer['estimate']['both']:.3g}"]
-        cells += ["-", "-"] if measured is None else _both(measured)
+        cells += ["-", "-", "-"] if alone is None else [*_both(alone), _percent(layer["bought"])]
         for role in ("weight", "input"):
             of = layer[role]
             cells.append("-" if of["sqnr_db"] is None else f"{of['sqnr_db']:.1f}")
@@ -96,8 +96,10 @@ def _layers(advice: Mapping[str, Any]) -> Rows:
     roles = [
         f"{role[0]} {what}" for role in ("weight", "input") for what in ("SQNR", "sat. %", "flushed %", "scale_bias")
     ]
-    title = "the costliest layers, alone in FP8; costs in %, ? if not told from zero; w: weight, i: input"
-    return Rows(title=title, columns=("layer", "estimate", "expected", "measured", *roles), rows=rows)
+    title = (
+        "the costliest layers: alone in FP8, and what keeping one buys, in %; ? not told from zero; w: weight, i: input"
+    )
+    return Rows(title=title, columns=("layer", "estimate", "expected", "measured", "buys", *roles), rows=rows)
 
 
 def _scalings(advice: Mapping[str, Any]) -> Rows:

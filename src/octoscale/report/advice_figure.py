@@ -53,7 +53,7 @@ def _draw_kind(axes: Axes, layers: Sequence[Mapping[str, Any]], kind: str) -> No
     axes.plot([_x(layer) for layer in layers], [_y(layer) for layer in layers], label=look.label, **marks)
     floor = min(_y(layer) for layer in layers) / 2
     for layer in layers:
-        expected = layer["measured"]["expected"] if "measured" in layer else {}
+        expected = layer["alone"]["expected"] if "alone" in layer else {}
         if expected.get("low") is not None and expected["high"] > 0:
             low, high = max(100 * expected["low"], floor), 100 * expected["high"]
             axes.vlines(_x(layer), min(low, high), high, color=look.color, alpha=0.35, linewidth=2.5)

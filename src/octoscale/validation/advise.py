@@ -20,7 +20,7 @@ from octoscale.numerics.recipe import Recipe
 from octoscale.validation.alternatives import MOST_SCALINGS, alternatives
 from octoscale.validation.cost import Cost
 from octoscale.validation.estimate import LayerEstimate, estimate_costs
-from octoscale.validation.keeping import Found, Measure, confirmed, find_list
+from octoscale.validation.keeping import Found, Measure, Worth, find_list, worths
 from octoscale.validation.outliers import Outlier, Wanted, scale_outliers
 from octoscale.validation.rankings import CHEAP, ESTIMATE, rankings
 
@@ -29,6 +29,8 @@ Progress = Callable[[int, int], None]
 
 #: The order of layers that a list is taken from here: the estimate's, confirmed.
 ADVICE = "advice"
+#: How many times as many layers are measured as may be kept.
+POOL = 2
 #: How many forward passes the backward pass of the estimate takes, about.
 _BACKWARD = 6
 
@@ -38,7 +40,7 @@ class Findings:
     """What `advise` found. Costs are of the text that verifies, unless they say search.
 
     before: the model's own mean loss on either text. whole, left: the cost of FP8 everywhere, and with the list kept.
-    alone: of the costliest layers, the cost of FP8 in that layer and no other, on the text of the search. others: the
+    worth: what the costliest layers by the estimate are worth, on the text of the search, the best first. others: the
     list of each ranking, as long as ours, and the cost that it leaves; our order's too, if no list is found.
     scalings: each other recipe, its cost.
     """
@@ -47,7 +49,7 @@ class Findings:
     whole_in_search: Cost
     whole: Cost
     estimates: Sequence[LayerEstimate]
-    alone: Mapping[str, Cost]
+    worth: Mapping[str, Worth]
     found: Found
     left_in_search: Cost | None
     left: Cost | None
@@ -84,7 +86,8 @@ def advise(
     estimates = estimate_costs(model, search, recipe, rows)
     count(_BACKWARD)
     orders = rankings(estimates)
-    orders[ADVICE] = confirmed(measure, orders.pop(ESTIMATE), at_most=at_most)
+    worth = worths(measure, orders.pop(ESTIMATE)[: POOL * at_most])
+    orders[ADVICE] = list(worth)
     found = find_list(measure, orders[ADVICE], limit=limit, at_most=at_most)
     compared = len(found.kept) if found.kept else at_most
     lists = {name: tuple(order[:compared]) for name, order in orders.items() if name != ADVICE or found.kept is None}
@@ -93,7 +96,7 @@ def advise(
         whole_in_search=measure.cost(),
         whole=other.cost(),
         estimates=estimates,
-        alone={module: measure.cost_alone(module) for module in orders[ADVICE][: 2 * at_most]},
+        worth=worth,
         found=found,
         left_in_search=None if found.kept is None else measure.cost(found.kept),
         left=None if found.kept is None else other.cost(found.kept),
@@ -106,7 +109,7 @@ def advise(
 
 def most_passes(at_most: int) -> int:
     """How many forward passes of a text `advise` makes at most, its backward pass counted as `_BACKWARD`."""
-    search = 2 + at_most + max(0, at_most - 1) + 2 * at_most
+    search = 2 + at_most + max(0, at_most - 1) + 2 * POOL * at_most
     return search + _BACKWARD + 3 + len(CHEAP) + 1 + MOST_SCALINGS
 
 

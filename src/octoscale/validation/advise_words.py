@@ -7,7 +7,7 @@ from typing import Any
 from octoscale.validation.advise import Findings
 from octoscale.validation.cost import Cost, Mean, excess_of
 from octoscale.validation.estimate import LayerEstimate
-from octoscale.validation.keeping import Found
+from octoscale.validation.keeping import Found, Worth
 from octoscale.validation.outliers import FAR, Outlier
 
 
@@ -65,7 +65,7 @@ def to_json(findings: Findings, limit: float, scaling: str) -> dict[str, Any]:
         "rankings": {name: {"keep": list(names), **cost.to_json()} for name, (names, cost) in findings.others.items()},
         "scalings": {name: cost.to_json() for name, cost in findings.scalings.items()},
         "outliers": [_outlier(outlier) for outlier in findings.outliers],
-        "layers": [_layer(estimate, findings.alone) for estimate in findings.estimates],
+        "layers": [_layer(estimate, findings.worth) for estimate in findings.estimates],
         "steps": _steps(findings.found),
         "num_passes": findings.num_passes,
     }
@@ -99,13 +99,14 @@ def _outlier(outlier: Outlier) -> dict[str, Any]:
     }
 
 
-def _layer(estimate: LayerEstimate, alone: Mapping[str, Cost]) -> dict[str, Any]:
+def _layer(estimate: LayerEstimate, worth: Mapping[str, Worth]) -> dict[str, Any]:
     """One layer: what is estimated, what was measured if it was, and what its casts did."""
     row: dict[str, Any] = {"module": estimate.module, "layer": estimate.row.layer, "kind": estimate.row.kind}
     count = max(1, estimate.num_tokens)
     row["estimate"] = {part: value / count for part, value in estimate.second.items()}
-    if estimate.module in alone:
-        row["measured"] = alone[estimate.module].to_json()
+    if estimate.module in worth:
+        row["alone"] = worth[estimate.module].alone.to_json()
+        row["bought"] = worth[estimate.module].bought.to_json()
     for role, cast in estimate.casts.items():
         size = max(1, cast.numel)
         row[role] = {

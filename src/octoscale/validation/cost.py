@@ -36,10 +36,18 @@ _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 @dataclass(frozen=True, kw_only=True)
 class Mean:
-    """A mean over windows in nats a token, and half of its 95 % interval; infinite where a loss was infinite or NaN."""
+    """A mean over windows in nats a token, and half of its 95 % interval; infinite where a loss was infinite or NaN.
+
+    values: of each window.
+    """
 
     mean: float
     margin: float
+    values: tuple[float, ...] = ()
+
+    def minus(self, other: "Mean") -> "Mean":
+        """The mean difference of the same windows, paired."""
+        return mean_of([a - b for a, b in zip(self.values, other.values, strict=True)])
 
     @property
     def low(self) -> float:
@@ -128,9 +136,10 @@ def divergence(before: Tensor, after: Tensor) -> Tensor:
 def mean_of(values: list[float]) -> Mean:
     """The mean of independent values, at least 2, with its interval."""
     if len(values) < 2 or not all(map(math.isfinite, values)):
-        return Mean(mean=math.inf, margin=math.inf)
+        return Mean(mean=math.inf, margin=math.inf, values=tuple(values))
     each = torch.tensor(values, dtype=torch.float64)
-    return Mean(mean=float(each.mean()), margin=student(len(each) - 1) * float(each.std()) / math.sqrt(len(each)))
+    margin = student(len(each) - 1) * float(each.std()) / math.sqrt(len(each))
+    return Mean(mean=float(each.mean()), margin=margin, values=tuple(values))
 
 
 def student(freedom: int) -> float:

@@ -2,15 +2,17 @@
 
     measure = Measure(model, recipe, rows, windows)
     measure.cost(["model.layers.28.mlp.down_proj"])      in FP8 but for that layer
-    order = confirmed(measure, estimated, at_most=10)
+    order = [*worths(measure, estimated[:20])]
     find_list(measure, order, limit=0.01, at_most=10)
 
-The estimate says which layers come into question. Each of these is measured alone in FP8, and they are put in that
-order. The list grows in it until the expected cost is under the bound; then each of its layers is tried without, for
-one that came early may have become needless. That is three to four forward passes of the text for each layer of the
-list, where trying all layers for each place of it takes hundreds.
+The estimate says which layers come into question. Each of them is measured at both ends: alone in FP8, and kept while
+all others are FP8. A layer is worth the mean of the two, which is its Shapley value where layers act on each other in
+pairs. The list grows in that order until the expected cost is under the bound; then each of its layers is tried
+without, for one that came early may have become needless. That is five or six forward passes of the text for each
+layer that may be kept, where trying all layers for each place of the list takes hundreds.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ from torch import Tensor, nn
 from octoscale.conversion.convert import ModuleReport, replace_linears, revert
 from octoscale.layers.linear import to_fp8
 from octoscale.numerics.recipe import Recipe
-from octoscale.validation.cost import Cost, cost_of, look
+from octoscale.validation.cost import Cost, Mean, cost_of, look
 
 
 class Measure:
@@ -93,10 +95,30 @@ class Found:
     steps: tuple[tuple[tuple[str, ...], Cost], ...]
 
 
-def confirmed(measure: Measure, order: Sequence[str], *, at_most: int) -> list[str]:
-    """The first layers of an order, twice as many as may be kept, by their expected cost alone; then the others."""
-    first, others = order[: 2 * at_most], order[2 * at_most :]
-    return [*sorted(first, key=lambda module: -measure.cost_alone(module).expected.mean), *others]
+@dataclass(frozen=True, kw_only=True)
+class Worth:
+    """What a layer is worth keeping for. alone: the cost of FP8 in it and no other. bought: what goes away of the
+    expected cost of FP8 everywhere if it is kept.
+    """
+
+    alone: Cost
+    bought: Mean
+
+    @property
+    def value(self) -> float:
+        """The mean of both in nats a token; the cost alone where the other is not finite."""
+        alone, bought = self.alone.expected.mean, self.bought.mean
+        return (alone + bought) / 2 if math.isfinite(bought) else alone
+
+
+def worths(measure: Measure, modules: Sequence[str]) -> dict[str, Worth]:
+    """What each of these layers is worth, by two passes of the text each; the most worth first."""
+    whole = measure.cost().expected
+    found = {
+        module: Worth(alone=measure.cost_alone(module), bought=whole.minus(measure.cost([module]).expected))
+        for module in modules
+    }
+    return dict(sorted(found.items(), key=lambda each: -each[1].value))
 
 
 def find_list(measure: Measure, order: Sequence[str], *, limit: float, at_most: int) -> Found:
