@@ -16,6 +16,7 @@ from octoscale.inference.settings import Chat, Generation
 from octoscale.models.settings import Materialization
 from octoscale.system.settings import argument, setting
 from octoscale.training.settings import Training
+from octoscale.validation.advise_settings import Advice
 from octoscale.validation.settings import Demo, Sweep, Validation, parse_biases
 
 SETTINGS = {
@@ -24,6 +25,7 @@ SETTINGS = {
     "demo": Demo,
     "validate": Validation,
     "sweep": Sweep,
+    "advise": Advice,
     "train": Training,
     "quantize": Quantization,
     "generate": Generation,

@@ -29,7 +29,8 @@ def validate(words: Words[Validation], out: Out = None, overwrite: Overwrite = F
     """Measure a model under one or several scalings: a text's perplexity, tasks; and record every scale."""
     from octoscale.validation.run import run_validation, scalings_for
 
-    settings, folder = words.settings(scalings=scalings_for(**words.values)), run_folder(out, "validate")
+    default = {} if words.values["recipe"] else {"scalings": scalings_for(**words.values)}
+    settings, folder = words.settings(**default), run_folder(out, "validate")
     _carry_out(settings, folder, partial(run_validation, settings, folder, overwrite=overwrite), as_json)
 
 
