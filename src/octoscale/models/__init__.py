@@ -7,6 +7,7 @@
     tokenizer       the tokenizer of a folder, read with care
     generation_settings     generation_config.json, likewise
     settings        what a checkpoint of random weights is to be
+    fingerprint     which weights a model has, as a short text
     quiet           transformers without bars and warnings, for a block
     errors          what reading a broken checkpoint raises, and the one line of it
     texts           texts, their windows, and what a model can take of them

@@ -1,6 +1,7 @@
 """What a run leaves behind: a folder whose files are whole at any moment.
 
     folder          its layout; how a run is made, opened and appended to
+    cells           results of a long command, one file each, to go on from after a kill
     scales          one row a tensor a step: the columns, the Recorder that writes them, how they are read again
     parts           parquet files with a checksum inside
     files           which files of a folder are ours, so that --overwrite deletes no other

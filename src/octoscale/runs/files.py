@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from octoscale.runs.cells import NAMES
 from octoscale.system.lock import LOCK
 from octoscale.system.manifest import first_stranger, kind_of
 from octoscale.system.whole_file import write_json
@@ -26,13 +27,14 @@ TRAINED = "training"
 #: What every header of an older version holds, which had no mark.
 _OLD_FIELDS = {"command", "started", "versions", "backend", "reason", "device", "threads", "seed"}
 
-#: Folder of a run -> what our files there are called. `scales` are those of scales.py, `figures` those of report/,
-#: `tensorboard` is what Trainer's callback writes.
+#: Folder of a run -> what our files there are called. `scales` are those of scales.py, `cells` those of cells.py,
+#: `figures` those of report/, `tensorboard` is what Trainer's callback writes.
 _FILES = {
     "": r"run\.json|metrics\.jsonl|summary\.json",
     "scales": r"part-\d+\.parquet",
     "items": r"[A-Za-z0-9,=+_-]+\.[A-Za-z0-9,=+_-]+\.jsonl",
-    "figures": r"(perplexity|scale_bias(_steps)?|clipping|loss(es)?|exponents-[A-Za-z0-9.=_-]+)\.(png|svg)",
+    "cells": NAMES,
+    "figures": r"(perplexity|scale_bias(_steps)?|bias_map|clipping|loss(es)?|exponents-[A-Za-z0-9.=_-]+)\.(png|svg)",
     "tensorboard": r"events\.out\.tfevents\..+",
     "checkpoints": r"(?!)",
 }

@@ -3,6 +3,7 @@
     run.json        what was run: command, recipe, versions, backend and its reason, seed
     metrics.jsonl   one line a measurement, appended
     summary.json    the results so far, rewritten whole
+    cells/          one result each, of a command that goes on after a kill (cells.py)
     scales/         part-000000.parquet, ...: one row a tensor a step (scales.py)
     items/          piqa.amax.jsonl, ...: what a task's items were answered under a scaling, one a line
     figures/        PNG and SVG
@@ -35,6 +36,7 @@ class RunFolder:
         self.summary = self.path / "summary.json"
         self.scales = self.path / "scales"
         self.items = self.path / "items"
+        self.cells = self.path / "cells"
         self.figures = self.path / "figures"
         self.checkpoints = self.path / "checkpoints"
         self.model = self.path / "model"

@@ -187,9 +187,14 @@ def read_readable_scales(folder: Path | str) -> tuple[pl.DataFrame, list[Damaged
 
 def drop_scales(folder: Path | str, step: int) -> None:
     """Forget the rows from `step` on: a training goes on from there, and will record them again."""
+    keep_scales(folder, pl.col("step") < step)
+
+
+def keep_scales(folder: Path | str, wanted: pl.Expr) -> None:
+    """Forget all rows but the wanted ones. DamagedPartError if some cannot be read."""
     for part in list_parts(RunFolder(folder).scales):
         rows = read_part(part, SCHEMA)
-        kept = rows.filter(pl.col("step") < step)
+        kept = rows.filter(wanted)
         if kept.is_empty():
             part.unlink()
         elif kept.height < rows.height:
