@@ -10,6 +10,8 @@
     clipping            the figure of what saturates or is flushed, by layer
     training_figures    the figures of trainings
     figures             which figures a run has, and drawing them all
+    paper_figures       the paper's figures, from what reproduce wrote
+    paper_page          its page, with all tables and figures
     terminal            tables and progress bars
     showing             a run on the terminal, measured and damaged parts, then its figures
 

@@ -1,0 +1,105 @@
+"""What a model answered to a task under one scaling, item by item; and how two scalings compare.
+
+comparison(high, amax).verdict        passes, fails, undecided
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from octoscale.paper.numbers import SHARE
+from octoscale.runs.folder import RunFolder
+from octoscale.system.errors import UserError
+from octoscale.validation.criterion import Criterion, Judged
+from octoscale.validation.paired import paired_mean, paired_share
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """Scores are shares, in 0..1.
+
+    values: the metric of each item, in the task's order; none where the score is no mean over items. failure: why there
+    is no score, which then is None.
+    """
+
+    scaling: str
+    metric: str = ""
+    score: float | None = None
+    standard_error: float | None = None
+    items: int = 0
+    values: tuple[float, ...] = ()
+    failure: str | None = None
+
+
+def answers_of(run: RunFolder, task: str, scaling: str) -> dict[str, Any]:
+    """What a run says of the one task and the one scaling that it asked, as a cell keeps it."""
+    summary = run.read_json(run.summary)
+    failure = summary.get("failures", {}).get(scaling)
+    if failure is not None:
+        return {"scaling": scaling, "failure": failure}
+    found = summary["tasks"][task]
+    rule, _, bias = scaling.partition(":")
+    scores = found["scores"][rule][bias] if rule == "cscale" else found["scores"][scaling]
+    return {
+        "scaling": scaling,
+        "metric": found["metric"],
+        "score": scores[found["metric"]],
+        "standard_error": scores["standard_error"],
+        "items": found["items"],
+        "values": _packed(_values(run, found["metric"]) if scores["standard_error"] is not None else []),
+    }
+
+
+def from_cell(value: Mapping[str, Any]) -> Answers:
+    """What `answers_of` made."""
+    fields = {name: value[name] for name in Answers.__dataclass_fields__ if name in value}
+    return Answers(**{**fields, "values": tuple(map(float, value.get("values", ())))})
+
+
+def judge(high: Answers, other: Answers) -> Judged:
+    """Whether a scaling keeps 99.5 % of the score in high precision: by the estimate, and beyond noise.
+
+    Without a score of its own it fails. UserError where the two did not answer the same number of items, or where a
+    task has no items to compare.
+    """
+    if other.failure is not None:
+        return Judged(verdict="fails", by_estimate=False)
+    return criterion_of(high).judge(other.values)
+
+
+def criterion_of(high: Answers) -> Criterion:
+    """What a scaling must reach: 99.5 % of the score in high precision. UserError for a task without items."""
+    if high.score is None or not high.values:
+        raise UserError(f"a score of {high.metric} is no mean over items: no interval says how sure it is")
+    is_share = set(high.values) <= {0.0, 1.0}
+    return Criterion(
+        words=f"{high.metric} at least {SHARE:.1%} of {high.scaling}'s {high.score:.4f}",
+        what=high.metric,
+        against=high.scaling,
+        unit="items",
+        reference=high.values,
+        bound=high.score * (SHARE - 1),
+        is_cost=False,
+        compare=_compare_shares if is_share else _compare_means,
+    )
+
+
+def _compare_shares(before: Sequence[float], after: Sequence[float]) -> Any:
+    return paired_share([bool(value) for value in before], [bool(value) for value in after])
+
+
+def _compare_means(before: Sequence[float], after: Sequence[float]) -> Any:
+    return paired_mean([b - a for a, b in zip(before, after, strict=True)])
+
+
+def _values(run: RunFolder, metric: str) -> list[float]:
+    """The metric of each item; none if an item lacks it."""
+    (path,) = run.items.glob("*.jsonl")
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [float(row[metric]) for row in rows] if all(metric in row for row in rows) else []
+
+
+def _packed(values: Sequence[float]) -> str | list[float]:
+    """A text of 0 and 1 where nothing else occurs: short, and a digit an item."""
+    return "".join(str(int(value)) for value in values) if set(values) <= {0.0, 1.0} else list(values)
