@@ -70,7 +70,21 @@ def test_validate_prints_what_summary_json_holds(run, checkpoint, text, tmp_path
 
 
 def test_sweep_finds_a_range_and_report_shows_it_again(run, checkpoint, text, tmp_path):
-    args = ["sweep", checkpoint, "--bias", "-20:2", "--text", text, "--window", 32, "--tokens", 64, "--out", "run"]
+    args = [
+        "sweep",
+        checkpoint,
+        "--bias",
+        "-20:2",
+        "--all",
+        "--text",
+        text,
+        "--window",
+        32,
+        "--tokens",
+        64,
+        "--out",
+        "run",
+    ]
     code, out, _ = run(*args)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert code == 0
@@ -141,6 +155,14 @@ def test_paper_sizes_read_bytes_and_say_so(run, text, monkeypatch):
         (["validate", "MODEL", "--tasks", "piqa", "--batch-size", "0"], "batch_size=0: must be at least 1"),
         (["validate", "MODEL", "--tasks", "paper-gpt"], "paper-gpt asks classifiers, and MODEL is none"),
         (["sweep", "MODEL", "--bias", "2:1"], "cannot read the biases '2:1'"),
+        (["sweep", "MODEL", "--bias", "-200:0"], "constant scale_bias -200 is outside -126..126"),
+        (["sweep", "MODEL", "--roles", "weight"], "--roles weight: what a validation casts are weight,input"),
+        (
+            ["sweep", "MODEL", "--text", "TEXT", "--window", "32", "--tokens", "32"],
+            "one window has no interval, so a sweep",
+        ),
+        (["sweep", "MODEL", "--resume"], "--resume goes on with the run that --out names"),
+        (["sweep", "MODEL", "--resume", "--out", "run", "--overwrite"], "that --out names, not --overwrite"),
         (["inspect", "MODEL", "--scaling", "bf16"], "scaling bf16 is no FP8"),
         (["report", "nowhere"], "nowhere is not a run"),
     ],

@@ -14,6 +14,7 @@ from octoscale.cli.options import Words, parameters_of, takes
 from octoscale.conversion.settings import Inspection
 from octoscale.inference.settings import Chat, Generation
 from octoscale.models.settings import Materialization
+from octoscale.paper.settings import Reproduction
 from octoscale.system.settings import argument, setting
 from octoscale.training.settings import Training
 from octoscale.validation.settings import Demo, Sweep, Validation, parse_biases
@@ -24,6 +25,7 @@ SETTINGS = {
     "demo": Demo,
     "validate": Validation,
     "sweep": Sweep,
+    "reproduce": Reproduction,
     "train": Training,
     "quantize": Quantization,
     "generate": Generation,
@@ -137,6 +139,20 @@ def test_a_sweep_is_a_validation_of_each_constant():
     shared = {"model": "m", "dtype": "fp32", "skip": ("x",), "limit": 3, "task": Path("t"), "every": 2}
     scalings = ("fp32", "amax", "cscale:-1", "cscale:0", "cscale:1")
     assert Sweep(bias="-1:1", **shared).validation() == Validation(scalings=scalings, tokens=8192, **shared)
+
+
+def test_a_sweep_of_roles_is_a_validation_of_each_pair():
+    pairs = [f"cscale:weight={weight},input={input}" for weight in (-1, 2) for input in (-1, 2)]
+    made = Sweep(model="m", bias="-1,2", roles="weight,input")
+    assert list(made.validation().scalings) == ["bf16", "amax", *pairs]
+    assert made.num_expected == 6
+    assert Sweep(model="m", bias="-1,2", roles="input,weight").wanted == made.wanted
+
+
+@pytest.mark.parametrize("roles", ["", "weight", "weight,weight", "weight,grad_output", "weight,input,input", "x"])
+def test_other_roles_are_refused(roles):
+    with pytest.raises(ValueError, match="what a validation casts are weight,input"):
+        Sweep(model="m", roles=roles)
 
 
 @pytest.mark.parametrize(("words", "tokens", "biases"), [({}, 8192, "-8:6"), ({"quick": True}, 1024, "-8,-1,6")])

@@ -25,6 +25,7 @@ IN_VAIN = [
     ("validate M --scaling stored", "--skip down_proj", "--skip keeps layers out of FP8"),
     ("validate M --scaling stored", "--formats fnuz", "--formats is for FP8 scalings"),
     ("sweep M", "--limit 3", "--limit is for --tasks, or the questions of --task"),
+    ("sweep M --roles weight,input", "--all", "--roles measures every pair of biases: leave --all out"),
     ("train M", "--examples 3", "--examples is for --task"),
     ("train M --task sst2", "--tokens 300", "--tokens is for a text"),
     ("train M --task sst2", "--text pydoc", "a training reads --text or --task, not both"),

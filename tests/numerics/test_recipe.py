@@ -11,7 +11,7 @@ from octoscale.numerics.scaling import Amax, Constant, Delayed
 
 OCP = {"weight": "e4m3fn", "input": "e4m3fn", "grad_output": "e5m2"}
 FNUZ = {"weight": "e4m3fnuz", "input": "e4m3fnuz", "grad_output": "e5m2fnuz"}
-FORMS = "amax, amax:margin=3, cscale:-1, delayed:history=16, bf16, fp16, fp32"
+FORMS = "amax, amax:margin=3, cscale:-1, cscale:weight=3,input=-1, delayed:history=16, bf16, fp16, fp32"
 
 
 def formats_of(recipe: Recipe) -> dict[str, str]:
@@ -132,6 +132,10 @@ def test_override_of_nothing_is_the_same_recipe():
         ("cscale:0", Recipe.cscale(0)),
         ("cscale:126", Recipe.cscale(126)),
         ("cscale:2,formats=fnuz", Recipe.cscale(2, formats="fnuz")),
+        ("cscale:weight=3,input=-1", Recipe.cscale_by_role(weight=3, input=-1)),
+        ("cscale:input=-1,weight=3", Recipe.cscale_by_role(weight=3, input=-1)),
+        ("cscale:weight=3,input=-1,grad_output=8", Recipe.cscale_by_role(weight=3, input=-1, grad_output=8)),
+        ("cscale:weight=0,input=0,formats=fnuz", Recipe.cscale_by_role(weight=0, input=0, formats="fnuz")),
         ("delayed", Recipe.delayed()),
         ("delayed:history=16", Recipe.delayed(history=16)),
         ("delayed:margin=1", Recipe.delayed(margin=1)),
@@ -151,7 +155,7 @@ def test_precisions_are_the_dtypes_that_torch_names():
     assert PRECISIONS == {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
-@pytest.mark.parametrize("text", ["amax", "cscale:-1", "delayed:history=16"])
+@pytest.mark.parametrize("text", ["amax", "cscale:-1", "cscale:weight=1,input=2", "delayed:history=16"])
 def test_the_arguments_are_defaults_for_formats_and_skip(text):
     recipe = parse_scaling(text, formats="fnuz", skip=["a"])
     assert formats_of(recipe) == FNUZ
@@ -177,10 +181,12 @@ def test_two_recipes_of_one_run_have_two_names(formats):
         Recipe.amax,
         lambda **kwargs: Recipe.amax(margin=3, **kwargs),
         lambda **kwargs: Recipe.cscale(-1, **kwargs),
+        lambda **kwargs: Recipe.cscale_by_role(weight=3, input=-1, **kwargs),
+        lambda **kwargs: Recipe.cscale_by_role(weight=-3, input=1, grad_output=9, **kwargs),
         Recipe.delayed,
         lambda **kwargs: Recipe.delayed(history=4, margin=2, **kwargs),
     ],
-    ids=["amax", "amax:margin=3", "cscale", "delayed", "delayed with all"],
+    ids=["amax", "amax:margin=3", "cscale", "by role", "by role with all", "delayed", "delayed with all"],
 )
 def test_the_name_of_a_recipe_means_the_recipe(make, formats):
     recipe = make(formats=formats)
@@ -205,6 +211,11 @@ def test_the_name_of_a_recipe_means_the_recipe(make, formats):
         "cscale:",
         "cscale:1,2",
         "cscale:1,margin=2",
+        "cscale:1,weight=2",
+        "cscale:bias=1,weight=2,input=3",
+        "cscale:weight=1,input=2,output=3",
+        "cscale:weight=1,input=2,margin=3",
+        "amax:weight=1,input=2",
         "delayed:16",
         "delayed:bias=1",
         "__init__",
@@ -218,7 +229,16 @@ def test_an_unknown_scaling_is_named_with_the_known_forms(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["amax:margin=", "amax:margin=x", "amax:margin=1.5", "cscale:x", "cscale:1e1", "cscale:--1", "delayed:history=x"],
+    [
+        "amax:margin=",
+        "amax:margin=x",
+        "amax:margin=1.5",
+        "cscale:x",
+        "cscale:1e1",
+        "cscale:--1",
+        "cscale:weight=x,input=1",
+        "delayed:history=x",
+    ],
 )
 def test_a_parameter_that_is_no_whole_number_is_named_with_the_known_forms(text):
     with pytest.raises(ValueError, match=f"{re.escape(repr(text))}.*{re.escape(FORMS)}"):
@@ -230,6 +250,8 @@ def test_a_parameter_that_is_no_whole_number_is_named_with_the_known_forms(text)
     [
         ("cscale:200", "200 is outside -126..126"),
         ("cscale:-127", "-127 is outside -126..126"),
+        ("cscale:weight=127,input=0", "127 is outside -126..126"),
+        ("cscale:weight=0,input=0,grad_output=-127", "-127 is outside -126..126"),
         ("delayed:history=0", "at least 1 step, not 0"),
         ("amax:formats=amd", "'amd': the format sets are ocp, fnuz"),
     ],
@@ -240,8 +262,42 @@ def test_a_value_out_of_its_range_is_named_with_the_rule(text, what):
 
 
 @pytest.mark.parametrize(
-    "text", ["amax:margin=1,margin=2", "cscale:5,bias=3", "amax:formats=", "amax:formats=ocp,formats=fnuz"]
+    "text",
+    [
+        "amax:margin=1,margin=2",
+        "cscale:weight=1,weight=2,input=3",
+        "cscale:5,bias=3",
+        "amax:formats=",
+        "amax:formats=ocp,formats=fnuz",
+    ],
 )
 def test_a_setting_is_never_dropped_silently(text):
     with pytest.raises(ValueError, match=re.escape(text)):
+        parse_scaling(text)
+
+
+# constants by role
+
+
+def test_constants_by_role():
+    recipe = parse_scaling("cscale:weight=3,input=-1,grad_output=8")
+    assert [recipe.operand(role).rule for role in ROLES] == [Constant(3), Constant(-1), Constant(8)]
+    assert formats_of(recipe) == OCP
+
+
+def test_gradients_without_a_constant_have_each_their_own_scale():
+    assert parse_scaling("cscale:weight=3,input=-1").grad_output.rule == Amax()
+
+
+@pytest.mark.parametrize(
+    ("text", "role"),
+    [
+        ("cscale:weight=3", "input"),
+        ("cscale:input=3", "weight"),
+        ("cscale:grad_output=3", "weight"),
+        ("cscale:weight=3,grad_output=1", "input"),
+    ],
+)
+def test_a_role_that_is_not_named_is_refused(text, role):
+    with pytest.raises(ValueError, match=f"unknown scaling '{text}': .*; here {role} has no constant"):
         parse_scaling(text)

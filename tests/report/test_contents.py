@@ -14,6 +14,16 @@ from octoscale.system.whole_file import write_json
 
 TRAINING = {"model": "m", "scaling": "amax", "steps": 2, "tokens": 64, "seconds": 1.0, "training_loss": 2.0}
 LOSSES = [{"phase": "train", "scaling": "amax", "step": step, "loss": 2.0} for step in range(3)]
+PAIR = {"weight": 3, "input": -1, "verdict": "passes", "worse": 0.1}
+PAIRS = {"roles": ["weight", "input"], "what": "accuracy", "against": "bf16", "text": "", "cells": [PAIR]}
+WRONG_PAIRS = (
+    {"weight": 1.5},
+    {"input": 10**9},
+    {"input": None},
+    {"verdict": "x"},
+    {"worse": "x"},
+    {"worse": float("inf")},
+)
 
 
 @pytest.fixture
@@ -41,6 +51,11 @@ def test_a_whole_run_is_read_as_it_is(whole):
         *(("validation_loss", value) for value in (1.0, {}, {"before": 1.0}, {"before": "x", "after": 1.0})),
         *(("failures", value) for value in ("x", ["amax"], {"amax": 1})),
         *(("cscale_range", value) for value in ("x", {}, {"text": 1})),
+        *(
+            ("bias_map", PAIRS | wrong)
+            for wrong in ({"text": 1}, {"cells": 1}, {"roles": 3}, {"what": "x"}, {"against": 1})
+        ),
+        *(("bias_map", PAIRS | {"cells": [PAIR | wrong]}) for wrong in WRONG_PAIRS),
     ],
 )
 def test_a_field_that_is_damaged_is_left_out_and_named(name, value, whole):

@@ -31,27 +31,6 @@ def test_there_may_be_no_basin(missing):
     assert data.basin({}) == []
 
 
-def test_scale_bias_is_the_mode_over_steps_and_modules():
-    qkv = {"kind": "attn_qkv", "layer": 3}
-    rows = frame(
-        *(row(**qkv, step=step, module="q", scale_bias=bias) for step, bias in enumerate([4, 6, 6])),
-        *(row(**qkv, step=step, module="k", scale_bias=bias) for step, bias in enumerate([4, 4, 9])),
-        *(row(step=step, scale_bias=bias) for step, bias in enumerate([5, -2, -2, 5])),
-        row(role="weight", scale_bias=8),
-    )
-    assert data.scale_bias_by_layer(rows).rows() == [
-        ("input", "attn_qkv", 3, 4, 4, 9),
-        ("input", "ffn_out", 0, -2, -2, 5),  # of two modes the smaller
-        ("weight", "ffn_out", 0, 8, 8, 8),
-    ]
-
-
-@pytest.mark.parametrize("odd", [{"amax": 0.0}, {"amax": math.inf}, {"amax": math.nan}, {"layer": None, "module": "m"}])
-def test_a_tensor_without_a_scale_or_a_layer_has_no_say(odd):
-    rows = frame(row(), row(**odd, scale_bias=0), row(**odd, scale_bias=0))
-    assert data.scale_bias_by_layer(rows).rows() == [("input", "ffn_out", 0, 4, 4, 4)]
-
-
 def test_shares_by_exponent_are_of_the_nonzero_finite_values():
     rows = frame(
         row(exponents=histogram({0: 5, -3: 2}, zeros=50, nonfinite=7)),
@@ -112,7 +91,7 @@ def test_shares_are_shown_in_whole_decades(shares, limits):
 def test_the_main_scaling_is_amax_or_the_first_that_adapts():
     assert data.main_scaling(["cscale:1", "amax:margin=3", "amax"]) == "amax"
     assert data.main_scaling(["cscale:1", "delayed:history=4", "amax:margin=3"]) == "delayed:history=4"
-    assert data.main_scaling(["cscale:1", "cscale:-1,formats=fnuz"]) is None
+    assert data.main_scaling(["cscale:1", "cscale:-1,formats=fnuz", "cscale:weight=3,input=-1"]) is None
 
 
 @pytest.mark.parametrize(
@@ -122,6 +101,11 @@ def test_the_main_scaling_is_amax_or_the_first_that_adapts():
         (["cscale:3", "amax"], ["amax", "cscale:3"]),
         (["cscale:-1", "cscale:0"], ["cscale:0", "cscale:-1"]),
         (["amax:margin=3"], ["amax:margin=3"]),
+        (["cscale:weight=3,input=-1"], ["cscale:weight=3,input=-1"]),
+        (
+            ["amax", "cscale:weight=3,input=-1", "cscale:weight=3,input=2", "cscale:weight=-3,input=9"],
+            ["amax", "cscale:weight=3,input=2", "cscale:weight=-3,input=9"],
+        ),
         ([], []),
     ],
 )
@@ -152,3 +136,32 @@ def test_exponents_are_drawn_for_the_main_scaling_and_the_worst_constant_one():
     assert data.exponent_scalings(rows, {}) == ["amax", "cscale:-2"]  # no perplexity: the most is lost
     assert data.exponent_scalings(rows.filter(scaling="amax"), PERPLEXITY) == ["amax"]
     assert data.exponent_scalings(frame(), {}) == []
+
+
+@pytest.mark.parametrize(
+    ("scaling", "constants"),
+    [
+        ("cscale:-3", (-3,)),
+        ("cscale:-3,formats=fnuz", (-3,)),
+        ("cscale:weight=3,input=-1", (3, -1)),
+        ("cscale:weight=3,input=-1,grad_output=8,formats=fnuz", (3, -1)),
+        ("amax", None),
+        ("bf16", None),
+        ("delayed:history=16", None),
+    ],
+)
+def test_the_constants_of_a_scaling(scaling, constants):
+    assert data.constants(scaling) == constants
+
+
+@pytest.mark.parametrize(
+    ("scaling", "roles"),
+    [
+        ("amax", {"weight", "input", "grad_output"}),
+        ("cscale:3", set()),
+        ("cscale:weight=3,input=-1", {"grad_output"}),
+        ("cscale:weight=3,input=-1,grad_output=8", set()),
+    ],
+)
+def test_the_roles_whose_scale_adapts(scaling, roles):
+    assert {role for role in ("weight", "input", "grad_output") if data.adapts(scaling, role)} == roles

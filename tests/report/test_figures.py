@@ -156,3 +156,54 @@ def test_a_module_without_histograms_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"down_proj' has no histograms in this run: record with every=1"):
         figures.draw(run.path, module=DOWN.format(0))
     assert not run.figures.exists()
+
+
+def test_few_biases_near_each_other_have_plain_numbers_beside_them(tmp_path, drawn):
+    """Where the axis is shorter than a decade; else powers of ten."""
+    near = {"bf16": 15.0, "amax": 15.5, "cscale": {"-1": 15.6, "0": 25.0}}
+    run = write_run(tmp_path / "run", summary={"perplexity": near})
+    figures.draw(run.path)
+    assert ">20<" in svg(run, "perplexity")
+    assert ">20<" not in svg(drawn[0], "perplexity")
+
+
+# The map of pairs.
+
+
+def bias_map(**changes):
+    cells = [
+        {"weight": weight, "input": input, "verdict": verdict, "worse": worse}
+        for weight, input, verdict, worse in (
+            (-1, 2, "passes", -0.3),
+            (-1, 3, "undecided", 0.45),
+            (4, 2, "fails", 1e9),
+            (4, 3, "fails", None),
+        )
+    ]
+    words = {"roles": ["weight", "input"], "what": "perplexity", "against": "amax", "cells": cells, "text": "a text"}
+    return words | changes
+
+
+def test_a_map_of_pairs_is_drawn(tmp_path):
+    run = write_run(tmp_path / "run", summary=SUMMARY | {"bias_map": bias_map()})
+    assert "bias_map" in [path.stem for path in figures.draw(run.path)]
+    text = svg(run, "bias_map")
+    labels = ("passes beyond noise", "undecided", "not finite", "scale_bias of weights", "scale_bias of activations")
+    for label in (*labels, "perplexity above amax's, %", "tiny-llama, 4,096 tokens, windows of 512, ocp formats"):
+        assert f">{label}<" in text.replace("&#x27;", "'")
+
+
+def test_a_map_of_accuracies_says_so_and_roles_may_be_exchanged(tmp_path):
+    finite = bias_map()["cells"][:3]
+    words = bias_map(what="accuracy", against="bf16", roles=["input", "weight"], cells=finite)
+    run = write_run(tmp_path / "run", summary={"bias_map": words})
+    figures.draw(run.path)
+    text = svg(run, "bias_map")
+    assert ">accuracy below bf16's, points<" in text.replace("&#x27;", "'")
+    assert ">not finite<" not in text
+    assert text.index(">scale_bias of weights<") < text.index(">scale_bias of activations<")  # x comes first
+
+
+def test_a_map_without_pairs_is_no_picture(tmp_path):
+    run = write_run(tmp_path / "run", summary={"bias_map": {"roles": ["weight", "input"], "cells": [], "text": "none"}})
+    assert figures.draw(run.path) == []

@@ -15,7 +15,22 @@ SUMMARY = {
     "tokens": 123456,
     "perplexity": {"bf16": 17.1234, "amax": 1.23e45, "cscale": {"-8": None, "6": 9876.5432}},
     "seconds": {"bf16": 1234.5, "amax": 2.0, "cscale": {"-8": 3.0, "6": 4.0}},
-    "accuracy": {"bf16": 0.98765, "amax": 0.5, "cscale": {"-8": 0.25, "6": 0.125}},
+}
+DIFFERENCE = {"estimate": -0.0123, "low": -0.02, "high": -0.005, "items": 1838, "gained": 12, "lost": 34}
+TASKS = {
+    "model": "tiny-llama",
+    "tasks": {
+        "piqa": {
+            "metric": "acc_norm",
+            "items": 1838,
+            "against": "bf16",
+            "scores": {
+                "bf16": {"acc_norm": 0.6485, "standard_error": 0.0111},
+                "amax": {"acc_norm": 0.6362, "standard_error": None, "difference": DIFFERENCE},
+                "cscale": {"-1": {"acc_norm": 0.25, "difference": None}},
+            },
+        },
+    },
 }
 TRAINING = {
     "model": "tiny",
@@ -34,6 +49,7 @@ BENCH = {
 }
 TABLES = {
     "scores": lambda: terminal.scores_table(SUMMARY),
+    "tasks": lambda: terminal.tasks_table(TASKS),
     "training": lambda: terminal.training_table(TRAINING),
     "runs": lambda: terminal.runs_table(["amax", "bf16"], [TRAINING, TRAINING | {"validation_accuracy": {"after": 1}}]),
     "formats": terminal.formats_table,

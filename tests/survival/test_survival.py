@@ -57,13 +57,18 @@ def validate(inputs, out, *more):
     return ("validate", inputs / "llama", *text, "--scaling", "amax", "--scaling", "cscale:1", "--out", out, *more)
 
 
+def sweep(inputs, out, *more):
+    text = ("--text", inputs / "text.txt", "--window", "32", "--tokens", "128")
+    return ("sweep", inputs / "llama", *text, "--bias", "-3:3", "--out", out, *more)
+
+
 def train(inputs, out, *more):
     text = ("--text", inputs / "text.txt", "--window", "16", "--batch", "1", "--steps", STEPS, "--save-every", "2")
     return ("train", inputs / "llama", *text, "--every", "2", "--out", out, *more)
 
 
 CHECKPOINTS = {"quantize": quantize, "static": static, "materialize": materialize}
-RUNS = {"validate": validate, "train": train}
+RUNS = {"validate": validate, "sweep": sweep, "train": train}
 
 
 def state(out: Path) -> dict:
@@ -74,7 +79,8 @@ def state(out: Path) -> dict:
     timed = ("seconds", "runtime", "per_second", "preparation_time")
     metrics = [{k: v for k, v in row.items() if not k.endswith(timed)} for row in run.read_metrics()]
     found = {"rows": read_scales(out).drop("phase").rows(), "metrics": [r for r in metrics if "total_flos" not in r]}
-    found["perplexity"] = run.read_json(run.summary).get("perplexity")
+    summary = run.read_json(run.summary)
+    found |= {name: summary.get(name) for name in ("perplexity", "cscale_range")}
     if run.model.is_dir():
         weights = load(str(run.model), torch.float32).model.state_dict()
         found["weights"] = {name: x.numpy().tobytes() for name, x in weights.items()}
@@ -165,10 +171,10 @@ def test_a_checkpoint_killed_at_random_goes_on_to_the_same_bytes(name, inputs, u
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_killed_at_random_is_readable_and_ends_as_if_it_had_not_been(name, inputs, undisturbed, tmp_path):
-    """A validation begins again, a training goes on."""
+    """A validation begins again, a sweep and a training go on."""
     expected, seconds = undisturbed[name]
     draw, kills, out = random.Random(1), 0, tmp_path / "run"
-    more = {"validate": "--overwrite", "train": "--resume"}[name]
+    more = "--overwrite" if name == "validate" else "--resume"
     while kills < KILLS:
         command = Command(*RUNS[name](inputs, out, more), folder=tmp_path)
         time.sleep(draw.uniform(0, 1.2 * seconds))
@@ -246,7 +252,7 @@ def test_a_disk_that_is_full_from_some_moment_on(name, inputs, undisturbed, tmp_
     """One line, and what was whole stays; with room again, the same end as ever."""
     expected, _ = undisturbed[name]
     words, out = {**CHECKPOINTS, **RUNS}[name], tmp_path / "out"
-    more = {"validate": ["--overwrite"], "train": ["--resume"], "materialize": []}.get(name, ["--resume"])
+    more = {"validate": ["--overwrite"], "materialize": []}.get(name, ["--resume"])
     for at in [*range(1, 9), *range(9, 45, 6)]:
         code, said = Command(*words(inputs, out, *more), folder=tmp_path, at=at, what="full").wait()
         assert code == 0 or (code == 2 and len(said.splitlines()) == 1), (at, code, said)
@@ -269,6 +275,6 @@ def test_files_that_cannot_grow(size, name, inputs, undisturbed, tmp_path):
     assert (code, len(said.splitlines())) == (2, 1), said
     if name in CHECKPOINTS:
         assert not out.exists()
-    more = {"validate": ["--overwrite"], "train": ["--resume"]}.get(name, [])
+    more = {"validate": ["--overwrite"]}.get(name, ["--resume"] if name in RUNS else [])
     finish(words(inputs, out, *more), out, tmp_path)
     assert state(out) == expected

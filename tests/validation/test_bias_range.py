@@ -1,17 +1,14 @@
 """The range of constant scales. Oracle: ranges read off small tables by hand."""
 
+import json
+import math
+
 import pytest
 
-from octoscale.validation.bias_range import bias_range
+from octoscale.validation.bias_range import basin, bias_range, range_of
+from octoscale.validation.criterion import Judged, perplexity_criterion
+from octoscale.validation.scores import Score
 from octoscale.validation.settings import parse_biases
-
-
-def test_an_accuracy_that_is_missing_does_not_pass():
-    """A scaling whose logits were NaN has null; so has, maybe, the precision to compare with."""
-    scores = {"bf16": 0.5, "cscale": {"-1": 0.5, "0": None, "1": 0.5}}
-    found = bias_range({"perplexity": {}, "accuracy": scores})
-    assert (found.low, found.high) == (-1, -1)
-    assert bias_range({"perplexity": {}, "accuracy": {"bf16": None, "cscale": {"0": 0.5}}}).low is None
 
 
 def test_parse_biases():
@@ -26,31 +23,98 @@ def test_bad_biases_are_named_with_the_remedy(text):
         parse_biases(text)
 
 
-def perplexities(cscale):
-    return {"perplexity": {"bf16": 9.9, "amax": 10.0, "cscale": {str(bias): value for bias, value in cscale.items()}}}
+def test_more_biases_than_there_are_do_not_fill_the_memory():
+    with pytest.raises(ValueError, match=r"-9:99999999999: no scale_bias lies outside -126\.\.126"):
+        parse_biases("-9:99999999999")
 
 
-def test_the_range_is_the_longest_run_within_half_a_percent_of_amax():
-    found = bias_range(perplexities({-4: 10.0, -3: 10.2, -2: 10.049, -1: 9.0, 0: 10.0, 1: 10.051, 2: None}))
-    assert (found.low, found.high) == (-2, 0)
-    assert "within 0.5% of amax's 10.0000" in str(found)
+def score(scaling, *losses, **more):
+    return Score(
+        scaling=scaling, perplexity=math.exp(sum(losses) / len(losses)), seconds=1.0, losses=tuple(losses), **more
+    )
 
 
-def test_no_bias_passes():
-    found = bias_range(perplexities({0: 11.0}))
-    assert (found.low, found.high) == (None, None)
-    assert str(found).startswith("no bias passes")
+AMAX = score("amax", 2.0, 3.0, 4.0)
+CRITERION = perplexity_criterion(AMAX)
+
+#: A letter a bias: what became of it.
+LETTERS = {
+    "P": Judged(verdict="passes", by_estimate=True, estimate=0.0),
+    "u": Judged(verdict="undecided", by_estimate=True, estimate=0.004, needed=90),
+    "v": Judged(verdict="undecided", by_estimate=False, estimate=0.006, needed=80),
+    "f": Judged(verdict="fails", by_estimate=False, estimate=1.0),
+}
 
 
-def test_with_a_task_the_papers_criterion_counts():
-    summary = perplexities({0: 99.0}) | {"accuracy": {"bf16": 0.8, "amax": 0.1, "cscale": {"0": 0.796, "1": 0.795}}}
-    found = bias_range(summary)
-    assert (found.low, found.high) == (0, 0)
-    assert "99.5% of bf16's" in found.criterion
+def of(letters, first=-3):
+    """The range of verdicts, from a bias on; a space was not measured."""
+    return bias_range({first + i: LETTERS[x] for i, x in enumerate(letters) if x != " "}, CRITERION)
 
 
-@pytest.mark.parametrize("summary", [{"perplexity": {"amax": 1.0}}, {"perplexity": {"cscale": {"0": 1.0}}}])
-def test_with_nothing_to_compare_no_bias_passes_and_the_reason_is_said(summary):
-    found = bias_range(summary)
-    assert (found.low, found.high) == (None, None)
-    assert "no finite perplexity of amax" in str(found)
+@pytest.mark.parametrize(
+    ("letters", "passing", "undecided", "by_estimate"),
+    [
+        ("fPPPf", (-2, 0), (), (-2, 0)),
+        ("fuPPvf", (-1, 0), (-2, 1), (-2, 0)),
+        ("PfPPf", (-1, 0), (), (-1, 0)),  # the longest run; a lone survivor is luck
+        ("PPfPP", (-3, -2), (), (-3, -2)),  # the first of two
+        ("fuvf", (None, None), (-2, -1), (-2, -2)),
+        ("ffff", (None, None), (), None),
+        ("fP  Pf", (-2, 1), (), (-2, 1)),  # between two of one verdict
+        ("fu  uvf", (None, None), (-2, -1, 0, 1, 2), (-2, 1)),
+        ("f  P  f", (0, 0), (), (0, 0)),  # between two verdicts nothing is known
+    ],
+)
+def test_the_range_and_what_stands_beside_it(letters, passing, undecided, by_estimate):
+    found = of(letters)
+    assert (found.low, found.high) == passing
+    assert found.undecided == undecided
+    assert found.by_estimate == by_estimate
+
+
+NOISE = "beyond noise (perplexity within 0.5% of amax's 20.0855; 95% intervals over 3 windows)"
+REMEDY = " (about 80 windows would decide -1)"
+
+
+@pytest.mark.parametrize(
+    ("letters", "text"),
+    [
+        ("fPPPf", f"biases -2 to 0 pass {NOISE}"),
+        ("fuPPvf", f"biases -1 to 0 pass {NOISE}; by the estimates alone biases -2 to 0 pass; undecided: -2, 1"),
+        (
+            "fuvf",
+            f"no bias passes {NOISE}; by the estimates alone biases -2 to -2 pass; undecided: -2 to -1{REMEDY}",
+        ),
+        ("ff", f"no bias passes {NOISE}"),
+        ("fPPPfPfPP", f"biases -2 to 0 pass {NOISE}; beyond a gap 2, 4 to 5 would pass, too"),
+        ("fP  Pf", f"biases -2 to 1 pass {NOISE}, 2 of them unmeasured"),
+        ("PPf", f"biases -3 to -2 pass {NOISE}, and the lower edge lies beyond what was measured"),
+        ("fPP", f"biases -2 to -1 pass {NOISE}, and the upper edge lies beyond what was measured"),
+        ("PP", f"biases -3 to -2 pass {NOISE}, and both edges lie beyond what was measured"),
+    ],
+)
+def test_the_range_in_words(letters, text):
+    assert str(of(letters)) == text
+    assert json.loads(json.dumps(of(letters).to_json(), allow_nan=False))["text"] == text
+
+
+def test_the_range_of_scores():
+    """Each window 0.1 % apart from amax's, 10 % apart, or broken."""
+    shift = {-2: 0.1, -1: 0.001, 0: 0.0, 1: -0.2}
+    scores = [AMAX, *(score(f"cscale:{b}", *(loss + d for loss in AMAX.losses)) for b, d in shift.items())]
+    scores += [score("cscale:2", 1.0, failure="layer 3: the input is NaN"), score("cscale:weight=1,input=0", 9.0)]
+    found = range_of(scores)
+    assert (found.low, found.high) == (-1, 1)
+    assert list(found.judged) == [-2, -1, 0, 1, 2]
+    assert found.judged[2].estimate is None
+
+
+def test_with_nothing_to_compare_no_bias_passes_and_the_reason_is_said():
+    assert str(range_of([score("cscale:0", 1.0)])) == "no bias passes (there is no finite perplexity of amax)"
+    assert str(range_of([AMAX])) == "no bias passes (there is no cscale bias)"
+
+
+def test_the_basin_is_that_of_the_estimates():
+    assert basin({-4: 10.0, -3: 10.2, -2: 10.049, -1: 9.0, 0: 10.0, 1: 10.051, 2: None}, 10.0) == (-2, 0)
+    assert basin({-2: 11.0, -1: 10.0, 2: 10.0, 3: 11.0}, 10.0) == (-1, 2)
+    assert basin({0: 11.0}, 10.0) is None

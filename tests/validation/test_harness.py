@@ -152,6 +152,60 @@ def test_included_folders_hold_yaml_tasks_and_files_of_questions(loaded, questio
     assert scores[0].items == scores[1].items
 
 
+GROUP = """
+group: both
+task: [one, two]
+"""
+MEAN = """aggregate_metric_list:
+  - metric: acc_norm
+    weight_by_size: true
+"""
+
+
+def test_a_group_has_a_score_if_it_adds_up_its_tasks_and_else_each_task_has(loaded, questions, tmp_path):
+    """Oracle: the mean over the items of both; a tag never adds up."""
+    include = tmp_path / "include"
+    include.mkdir()
+    for name in ("one", "two"):
+        yaml = YAML.replace("task: mine", f"task: {name}\ntag: tagged").format(path=questions)
+        (include / f"{name}.yaml").write_text(yaml)
+    (include / "both.yaml").write_text(GROUP + MEAN)
+    (include / "apart.yaml").write_text(GROUP.replace("both", "apart"))
+    (score,) = ask(load_harness(["both"], include=include), loaded)
+    assert (score.task, len(score.items), score.items[4]["task"]) == ("both", 8, "two")
+    assert score.score == pytest.approx(sum(item["acc_norm"] for item in score.items) / 8)
+    assert len(score.values) == 8
+    for name in ("apart", "tagged"):
+        scores = ask(load_harness([name], include=include), loaded)
+        assert [score.task for score in scores] == ["one", "two"]
+
+
+def test_examples_in_a_prompt_are_other_questions_of_the_file(questions):
+    tasks = load_harness([], files=[questions], num_fewshot=3)
+    for _, requests in tasks.requests():
+        for request in requests:
+            prompt, own = request.args[0], request.doc["query"]
+            assert prompt.count(own) == 1
+            assert sum(row["query"] in prompt for row in QUESTIONS) == 4
+    with pytest.raises(UserError, match="4 questions: prompts with 4 examples need more"):
+        load_harness([], files=[questions], num_fewshot=4)
+
+
+def test_two_tasks_of_one_name_are_refused(questions, tmp_path):
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include" / "mine.jsonl").write_bytes(questions.read_bytes())
+    with pytest.raises(UserError, match="two tasks are called mine"):
+        load_harness(["mine"], files=[questions], include=tmp_path / "include")
+
+
+def test_other_questions_have_another_identity(questions, tmp_path):
+    same = load_harness([], files=[questions]).identity
+    assert load_harness([], files=[questions]).identity == same
+    rows = [QUESTIONS[0] | {"gold": 1}, *QUESTIONS[1:]]
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert load_harness([], files=[questions]).identity != same
+
+
 def test_an_unknown_task_lists_near_names():
     with pytest.raises(
         UserError, match=r"unknown task 'piqq': near names: piqa.*; or --include a folder with piqq.yaml"
@@ -228,3 +282,49 @@ def test_groups_have_the_papers_tasks_and_prompts():
         "sst2": None,
     }
     assert set(expand(["paper-llama"], 3).values()) == {3}
+
+
+def test_lm_eval_knows_our_model_and_asks_it_in_fp8(folder, loaded, questions):
+    """Oracle: our own question to the same model under the same scaling."""
+    from lm_eval.api.registry import get_model
+
+    import octoscale.validation.lm_eval_name
+
+    model = get_model("octoscale").create_from_arg_string(
+        f"pretrained={folder},scaling=cscale:0,dtype=fp32,batch_size=16"
+    )
+    octoscale.convert(loaded.model.float(), octoscale.Recipe.cscale(0))
+    tasks = load_harness([], files=[questions])
+    (expected,) = ask(tasks, loaded)
+    requests = [request for _, of_task in tasks.requests() for request in of_task]
+    found = [likelihood for likelihood, _ in model.loglikelihood(requests)]
+    assert found == [value for item in expected.items for value in item["log_likelihoods"]]
+
+
+def test_an_fp8_folder_stays_fp8_and_has_its_own_scales(folder, tmp_path):
+    from octoscale.checkpoints.settings import Quantization
+    from octoscale.models.export import run_quantization
+    from octoscale.validation.harness_model import OctoscaleLM
+
+    run_quantization(Quantization(model=str(folder)), tmp_path / "fp8")
+    model = OctoscaleLM(str(tmp_path / "fp8")).model
+    layers = [module for module in model.modules() if isinstance(module, octoscale.Fp8Linear)]
+    assert len(layers) == 14
+    assert all(layer.weight.dtype == torch.float8_e4m3fn for layer in layers)
+    with pytest.raises(UserError, match="leave scaling and skip out"):
+        OctoscaleLM(str(tmp_path / "fp8"), scaling="amax")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"scaling": "fp9"}, "unknown scaling 'fp9'"),
+        ({"dtype": "int8"}, "unknown dtype 'int8'"),
+        ({"skip": "no_such_layer"}, "no_such_layer"),
+    ],
+)
+def test_what_lm_eval_says_wrongly_is_refused(words, message, folder):
+    from octoscale.validation.harness_model import OctoscaleLM
+
+    with pytest.raises(UserError, match=message):
+        OctoscaleLM(str(folder), **words)

@@ -38,6 +38,12 @@ def new_folder(out: Path | None, named: Path | None) -> Path:
     return out or named or Path()
 
 
+def check_resume(resume: bool, out: Path | None, overwrite: bool) -> None:
+    """UserError for --resume without the run to go on with, or with the wish to replace it."""
+    if resume and (out is None or overwrite):
+        raise UserError("--resume goes on with the run that --out names" + (", not --overwrite" if overwrite else ""))
+
+
 @contextmanager
 def interruptible(what_is_there: Callable[[], str]) -> Iterator[None]:
     """Ctrl-C ends with exit code 130, and with a line that says what is there."""

@@ -7,8 +7,7 @@ import typer
 
 from octoscale.cli.app import TRAIN, app
 from octoscale.cli.options import Json, Out, Overwrite, Resume, Words, takes
-from octoscale.cli.output import interruptible, run_folder, say, show
-from octoscale.system.errors import UserError
+from octoscale.cli.output import check_resume, interruptible, run_folder, say, show
 from octoscale.system.heap import keep_freed_memory
 from octoscale.training.settings import Training, with_preset
 
@@ -26,8 +25,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train or fine-tune a language model or a classifier, in FP8 or not, and record every scale and gradient."""
-    if resume and (out is None or overwrite):
-        raise UserError("--resume goes on with the run that --out names" + (", not --overwrite" if overwrite else ""))
+    check_resume(resume, out, overwrite)
     settings = words.settings(**({} if preset is None else with_preset(preset, words.values, words.typed)))
     _train(settings, run_folder(out, "train"), overwrite, resume, as_json)
 

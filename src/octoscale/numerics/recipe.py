@@ -8,25 +8,30 @@
 
 Recipes are frozen: `dataclasses.replace` makes a changed one. On the command line a recipe is a short text,
 `amax`, `amax:margin=3`, `cscale:-1`, `delayed:history=16`; `bf16`, `fp16` and `fp32` stand for no FP8 at all.
+`cscale:weight=3,input=-1` has a constant for each role. Gradients that it does not name, `grad_output=8`, have each
+their own scale, as under `amax`: no constant of weights or inputs says how small a gradient is.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from octoscale.numerics.formats import PRECISIONS, Role, get_format, get_format_set
+from octoscale.numerics.formats import PRECISIONS, ROLES, Role, get_format, get_format_set
 from octoscale.numerics.scaling import Amax, Constant, Delayed, Rule
 from octoscale.system.errors import UserError
 
-#: Rule -> the parameters that its text must have, and those that it may have.
-_PARAMETERS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
-    "amax": (frozenset(), frozenset({"margin"})),
-    "cscale": (frozenset({"bias"}), frozenset()),
-    "delayed": (frozenset(), frozenset({"history", "margin"})),
+#: Rule -> the recipes that it makes: of which name, from the parameters that its text must have, and may have.
+_FORMS: dict[str, tuple[tuple[str, frozenset[str], frozenset[str]], ...]] = {
+    "amax": (("amax", frozenset(), frozenset({"margin"})),),
+    "cscale": (
+        ("cscale", frozenset({"bias"}), frozenset()),
+        ("cscale_by_role", frozenset({"weight", "input"}), frozenset({"grad_output"})),
+    ),
+    "delayed": (("delayed", frozenset(), frozenset({"history", "margin"})),),
 }
 #: Of a parameter, its sign included; Python itself refuses to read more than 4,300.
 _MAX_DIGITS = 10
-_SCALING_FORMS = "amax, amax:margin=3, cscale:-1, delayed:history=16, bf16, fp16, fp32"
+_SCALING_FORMS = "amax, amax:margin=3, cscale:-1, cscale:weight=3,input=-1, delayed:history=16, bf16, fp16, fp32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +76,23 @@ class Recipe:
         return cls._uniform(Constant(bias), formats, skip)
 
     @classmethod
+    def cscale_by_role(
+        cls,
+        *,
+        weight: int,
+        input: int,
+        grad_output: int | None = None,
+        formats: str = "ocp",
+        skip: Iterable[str] = (),
+    ) -> "Recipe":
+        """A constant scale_bias for all weights, one for all inputs; gradients have a third, or for None their own."""
+        rules: dict[Role, Rule] = {"weight": Constant(weight), "input": Constant(input)}
+        rules["grad_output"] = Amax() if grad_output is None else Constant(grad_output)
+        constants = {role: rule.bias for role, rule in rules.items() if isinstance(rule, Constant)}
+        text = "cscale:" + ",".join(f"{role}={bias}" for role, bias in constants.items())
+        return cls._of(rules, _name(text, formats, "ocp"), formats, skip)
+
+    @classmethod
     def delayed(cls, history: int = 16, margin: int = 0, formats: str = "ocp", skip: Iterable[str] = ()) -> "Recipe":
         """Delayed scaling, as in Transformer Engine, with power-of-two scales; for comparison."""
         return cls._uniform(Delayed(history=history, margin=margin), formats, skip)
@@ -102,9 +124,14 @@ class Recipe:
     @classmethod
     def _uniform(cls, rule: Rule, formats: str, skip: Iterable[str]) -> "Recipe":
         """One rule for every role."""
-        operands = {role: Operand(format=fmt, rule=rule) for role, fmt in get_format_set(formats).items()}
+        return cls._of(dict.fromkeys(ROLES, rule), _name(str(rule), formats, "ocp"), formats, skip)
+
+    @classmethod
+    def _of(cls, rules: Mapping[Role, Rule], name: str, formats: str, skip: Iterable[str]) -> "Recipe":
+        """A rule for each role."""
+        operands = {role: Operand(format=fmt, rule=rules[role]) for role, fmt in get_format_set(formats).items()}
         return cls(
-            name=_name(rule, formats, "ocp"),
+            name=name,
             weight=operands["weight"],
             input=operands["input"],
             grad_output=operands["grad_output"],
@@ -126,17 +153,17 @@ def parse_scaling(text: str, formats: str = "ocp", skip: Iterable[str] = ()) -> 
     pairs = [(key, value) for key, equals, value in (word.partition("=") for word in words) if equals]
     options: dict[str, str] = dict(pairs)
     chosen = options.pop("formats", formats)
-    required, allowed = _PARAMETERS.get(rule, (frozenset(), frozenset()))
     said_once = len({key for key, _ in pairs}) == len(words) and all(value for _, value in pairs)
-    if rule not in _PARAMETERS or not said_once or not required <= options.keys() <= required | allowed:
-        raise UserError(f"unknown scaling {text!r}: write one of {_SCALING_FORMS}")
+    form = _form(rule, options.keys()) if said_once else None
+    if form is None:
+        raise UserError(f"unknown scaling {text!r}: write one of {_SCALING_FORMS}{_lacking(rule, options)}")
     if not all(value.removeprefix("-").isdecimal() for value in options.values()):
         raise UserError(f"scaling {text!r}: its parameters are whole numbers, as in {_SCALING_FORMS}")
     if any(len(value) > _MAX_DIGITS for value in options.values()):
         raise UserError(f"scaling {text:.40}...: no parameter has more than {_MAX_DIGITS - 1} digits")
     values: dict[str, Any] = {key: int(value) for key, value in options.items()}
-    make: Callable[..., Recipe] = getattr(Recipe, rule)
-    return replace(make(formats=chosen, skip=skip, **values), name=_name(make(**values).weight.rule, chosen, formats))
+    make: Callable[..., Recipe] = getattr(Recipe, form)
+    return replace(make(formats=chosen, skip=skip, **values), name=_name(make(**values).name, chosen, formats))
 
 
 def check_names(scalings: Sequence[Recipe | str]) -> None:
@@ -147,9 +174,22 @@ def check_names(scalings: Sequence[Recipe | str]) -> None:
         raise UserError(f"a scaling is named twice: {', '.join(twice)}; dataclasses.replace(recipe, name=...) renames")
 
 
-def _name(rule: Rule, formats: str, default: str) -> str:
-    """How a recipe is called: its rule, and its formats unless they are the default."""
-    return str(rule) if formats == default else f"{rule}{',' if ':' in str(rule) else ':'}formats={formats}"
+def _form(rule: str, options: Collection[str]) -> str | None:
+    """Which recipe a rule makes of these parameters; None if none."""
+    forms = _FORMS.get(rule, ())
+    return next((name for name, must, may in forms if must <= set(options) <= must | may), None)
+
+
+def _lacking(rule: str, options: Collection[str]) -> str:
+    """Which role a text with constants by role does not name."""
+    lacks = [role for role in ("weight", "input") if role not in options]
+    by_role = rule == "cscale" and bool(set(options) & set(ROLES))
+    return f"; here {lacks[0]} has no constant" if by_role and lacks else ""
+
+
+def _name(text: str, formats: str, default: str) -> str:
+    """How a recipe is called: what it does, and its formats unless they are the default."""
+    return text if formats == default else f"{text}{',' if ':' in text else ':'}formats={formats}"
 
 
 def _patterns(skip: Iterable[str]) -> tuple[str, ...]:

@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from octoscale.paper.numbers import SHARE
 from octoscale.runs.folder import RunFolder
 from octoscale.system.errors import UserError
-from octoscale.validation.criterion import Criterion, Judged
-from octoscale.validation.paired import paired_mean, paired_share
+from octoscale.validation.criterion import Criterion, Judged, accuracy_criterion
+from octoscale.validation.tasks import TaskScore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,25 +71,8 @@ def criterion_of(high: Answers) -> Criterion:
     """What a scaling must reach: 99.5 % of the score in high precision. UserError for a task without items."""
     if high.score is None or not high.values:
         raise UserError(f"a score of {high.metric} is no mean over items: no interval says how sure it is")
-    is_share = set(high.values) <= {0.0, 1.0}
-    return Criterion(
-        words=f"{high.metric} at least {SHARE:.1%} of {high.scaling}'s {high.score:.4f}",
-        what=high.metric,
-        against=high.scaling,
-        unit="items",
-        reference=high.values,
-        bound=high.score * (SHARE - 1),
-        is_cost=False,
-        compare=_compare_shares if is_share else _compare_means,
-    )
-
-
-def _compare_shares(before: Sequence[float], after: Sequence[float]) -> Any:
-    return paired_share([bool(value) for value in before], [bool(value) for value in after])
-
-
-def _compare_means(before: Sequence[float], after: Sequence[float]) -> Any:
-    return paired_mean([b - a for a, b in zip(before, after, strict=True)])
+    score = TaskScore(task="", metric=high.metric, metrics={high.metric: high.score}, values=high.values, items=())
+    return accuracy_criterion(high.scaling, score)
 
 
 def _values(run: RunFolder, metric: str) -> list[float]:

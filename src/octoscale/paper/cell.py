@@ -103,7 +103,7 @@ def reading(settings: Reproduction, model: str) -> Cell:
 def training(settings: Reproduction, model: str, task: Task, scaling: str, seed: int) -> Cell:
     """A fine-tuning for classes. scaling: `settings.high`, amax, or a constant."""
     source = training_data(task.name, settings.include)
-    chosen = {"batch": settings.batch, **QUICK, "dtype": settings.high, "formats": settings.codes}
+    chosen: dict[str, Any] = {"batch": settings.batch, **QUICK, "dtype": settings.high, "formats": settings.codes}
     if settings.preset is not None:
         size = min(training_size(task.name, settings.include), settings.examples or math.inf)
         steps = EPOCHS * math.ceil(size / PAPER_BATCH)

@@ -21,9 +21,6 @@ class Accuracies:
     cscale: float | None = None
 
 
-#: A constant bias passes if it keeps this share of the accuracy in high precision (its section 4).
-SHARE = 0.995
-
 GPT_SIZES = ("gpt-111m", "gpt-590m", "gpt-1.3b", "gpt-6.7b", "gpt-13b")
 LLAMA_SIZES = ("llama2-7b", "llama2-70b")
 GPT_TASKS = ("mnli", "qqp", "sst2")

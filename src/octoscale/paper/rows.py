@@ -5,12 +5,12 @@ from typing import Any
 
 from octoscale.models.sizes import paper_size
 from octoscale.paper.answers import Answers, criterion_of, judge
-from octoscale.paper.numbers import SHARE, Accuracies, Biases
+from octoscale.paper.numbers import Accuracies, Biases
 from octoscale.paper.write import Column
 from octoscale.validation.bias_range import BiasRange, bias_range
-from octoscale.validation.criterion import Judged
+from octoscale.validation.criterion import ACCURACY_SHARE, Judged
 
-_BOUND = f"{SHARE:.1%}".replace("%", " %")
+_BOUND = f"{ACCURACY_SHARE:.1%}".replace("%", " %")
 
 #: Who was asked what.
 WHO = (Column(key="model", title="model"), Column(key="task", title="task"))

@@ -6,11 +6,12 @@ from typing import Any
 
 from octoscale.paper.answers import Answers
 from octoscale.paper.lab import Lab
-from octoscale.paper.numbers import SHARE, TABLE_5
+from octoscale.paper.numbers import TABLE_5
 from octoscale.paper.rows import AGAINST, ITEMS, PAPER, PAPER_RATIO, WHO, against, beside, percent
 from octoscale.paper.settings import TITLES
 from octoscale.paper.tasks import tasks_of
 from octoscale.paper.write import Column, Table
+from octoscale.validation.criterion import ACCURACY_SHARE
 from octoscale.validation.paired import paired_mean
 
 
@@ -58,7 +59,7 @@ def over_seeds(pairs: Sequence[tuple[Answers, Answers]]) -> Mapping[str, Any]:
     found = paired_mean([b - a for a, b in zip(high, amax, strict=True)])
     row |= {"amax": percent(fmean(amax)), "amax_spread": percent(stdev(amax)), "difference": percent(found.estimate)}
     row |= {"low": percent(found.low), "high_end": percent(found.high), "ratio": 100 * fmean(amax) / fmean(high)}
-    bound = (SHARE - 1) * fmean(high)
+    bound = (ACCURACY_SHARE - 1) * fmean(high)
     verdict = "above" if found.low >= bound else "below" if found.high < bound else None
     return row | {"verdict": verdict or f"cannot be told with {len(pairs)} seeds"}
 

@@ -5,6 +5,7 @@
     training_data       numbers of the figures of a training
     style               colors, lines, names, sizes, small print
     perplexity          the figure of perplexities by constant scale
+    bias_map            the figure of pairs of constant scales
     scale_bias          the figure of each layer's scale
     exponents           the figure of one module's exponents
     clipping            the figure of what saturates or is flushed, by layer

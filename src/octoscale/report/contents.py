@@ -110,6 +110,22 @@ def _is_range(value: Any) -> bool:
     return isinstance(value, dict) and _is_text(value.get("text"))
 
 
+def _is_map(value: Any) -> bool:
+    """A map of pairs of biases: without cells, or with what a figure of them needs."""
+    if not _is_range(value) or not isinstance(value.get("cells"), list):
+        return False
+    known = value.get("what") in ("perplexity", "accuracy") and _is_text(value.get("against"))
+    roles = value.get("roles") in (["weight", "input"], ["input", "weight"])
+    return not value["cells"] or (known and roles and all(map(_is_pair, value["cells"])))
+
+
+def _is_pair(value: Any) -> bool:
+    if not isinstance(value, dict) or value.get("verdict") not in ("passes", "undecided", "fails"):
+        return False
+    biases = [value.get("weight"), value.get("input")]
+    return all(isinstance(x, int) and abs(x) <= _MOST_BITS for x in biases) and _is_loss(value.get("worse"))
+
+
 def _are_failures(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_is_text, value.values()))
 
@@ -133,6 +149,7 @@ _SUMMARY: dict[str, _Check] = {
     "validation_loss": _is_before_and_after,
     "validation_accuracy": _is_before_and_after,
     "cscale_range": _is_range,
+    "bias_map": _is_map,
     "failures": _are_failures,
 }
 _METRICS: dict[str, _Check] = {
@@ -179,8 +196,10 @@ def _tasks(tasks: Any, where: str, damaged: list[str]) -> dict[str, Any]:
 
 def _has_score(metric: str, value: Any) -> bool:
     """Whether this is what a scaling reached: numbers, the metric that counts among them."""
-    numbers = isinstance(value, dict) and all(score is None or _is_number(score) for score in value.values())
-    return numbers and value.get(metric) is not None
+    if not isinstance(value, dict) or value.get(metric) is None:
+        return False
+    numbers = [*value.values(), *(value["difference"].values() if isinstance(value.get("difference"), dict) else ())]
+    return all(number is None or _is_number(number) for number in numbers if not isinstance(number, dict))
 
 
 def _per_scaling(table: dict[str, Any], check: _Check, where: str, damaged: list[str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import polars as pl
 
 from octoscale.kernels.base import EXPONENT_OFFSET, NUM_EXPONENT_BINS
 from octoscale.numerics.formats import Format
-from octoscale.validation.bias_range import bias_range
+from octoscale.validation import bias_range
 
 Key = TypeVar("Key", str, int)
 
@@ -39,28 +39,17 @@ def excess(scores: Mapping[Key, float | None], reference: float | None) -> dict[
 
 
 def basin(perplexity: Mapping[str, Any]) -> list[int]:
-    """The biases that pass `bias_range` by perplexity; none if there is no amax to compare with."""
+    """The biases whose perplexity is within 0.5 % of amax's; none if there is no amax to compare with."""
     if not perplexity.get("amax") or not perplexity.get("cscale"):
         return []
-    found = bias_range({"perplexity": perplexity})
-    return [] if found.low is None or found.high is None else list(range(found.low, found.high + 1))
+    found = bias_range.basin(split_scores(perplexity)[1], perplexity["amax"])
+    return [] if found is None else list(range(found[0], found[1] + 1))
 
 
 def main_scaling(scalings: Sequence[str]) -> str | None:
     """`amax` if it was run, else the first scaling that is not constant; None if all are."""
-    adaptive = [scaling for scaling in scalings if constant_bias(scaling) is None]
+    adaptive = [scaling for scaling in scalings if constants(scaling) is None]
     return "amax" if "amax" in adaptive else next(iter(adaptive), None)
-
-
-def scale_bias_by_layer(rows: pl.DataFrame) -> pl.DataFrame:
-    """role, kind, layer -> mode, low, high of scale_bias over steps and modules; the smallest of equal modes.
-
-    Tensors without a scale of their own, amax 0 or not finite, are left out; so are modules outside a stack of layers.
-    """
-    has_scale = pl.col("amax").is_finite() & (pl.col("amax") > 0) & pl.col("layer").is_not_null()
-    bias = pl.col("scale_bias")
-    groups = rows.filter(has_scale).group_by("role", "kind", "layer")
-    return groups.agg(mode=bias.mode().min(), low=bias.min(), high=bias.max()).sort("role", "kind", "layer")
 
 
 def shares_by_exponent(rows: pl.DataFrame) -> dict[int, float]:
@@ -107,8 +96,8 @@ def decades(shares: Sequence[float]) -> tuple[float, float]:
 
 
 def clipping_scalings(scalings: Sequence[str]) -> list[str]:
-    """The main scaling, and of the constant ones those with the largest and the smallest bias."""
-    constant = sorted((bias, scaling) for scaling in scalings if (bias := constant_bias(scaling)) is not None)
+    """The main scaling, and of the constant ones those with the largest and the smallest bias (the weights' first)."""
+    constant = sorted((biases, scaling) for scaling in scalings if (biases := constants(scaling)) is not None)
     edges = [scaling for _, scaling in (constant[-1:] + constant[:-1][:1])]
     main = main_scaling(scalings)
     return edges if main is None else [main, *edges]
@@ -138,10 +127,11 @@ def exponent_scalings(rows: pl.DataFrame, perplexity: Mapping[str, Any]) -> list
     """
     share = (pl.col("saturated") + pl.col("flushed")).sum() / pl.col("numel").sum()
     clipped = dict(rows.group_by("scaling").agg(share).iter_rows())
-    scores = {f"cscale:{bias}": math.inf if x is None else x for bias, x in perplexity.get("cscale", {}).items()}
+    scores = {**perplexity} | {f"cscale:{bias}": score for bias, score in perplexity.get("cscale", {}).items()}
+    worst_of = {name: math.inf if scores[name] is None else scores[name] for name in scores if name != "cscale"}
     scalings = scalings_of(rows)
-    constant = [scaling for scaling in scalings if constant_bias(scaling) is not None]
-    worst = max(constant, key=lambda scaling: (scores.get(scaling, 0.0), clipped[scaling]), default=None)
+    constant = [scaling for scaling in scalings if constants(scaling) is not None]
+    worst = max(constant, key=lambda scaling: (worst_of.get(scaling, 0.0), clipped[scaling]), default=None)
     return [scaling for scaling in (main_scaling(scalings), worst) if scaling is not None]
 
 
@@ -174,7 +164,16 @@ def layers_of(rows: pl.DataFrame) -> range:
     return range(min(layers), max(layers) + 1)
 
 
-def constant_bias(scaling: str) -> int | None:
-    """-3 for `cscale:-3` and `cscale:-3,formats=fnuz`; None for a scaling that is not constant."""
-    found = re.match(r"cscale:(-?\d+)", scaling)
-    return int(found[1]) if found else None
+def constants(scaling: str) -> tuple[int, ...] | None:
+    """(-3,) for `cscale:-3` and `cscale:-3,formats=fnuz`, (3, -1) for `cscale:weight=3,input=-1`; None for others.
+
+    Those of gradients have no say: `adapts` knows them.
+    """
+    found = re.match(r"cscale:(?:weight=)?(-?\d+)(?:,input=(-?\d+))?", scaling)
+    return None if found is None else tuple(int(bias) for bias in found.groups() if bias is not None)
+
+
+def adapts(scaling: str, role: str) -> bool:
+    """Whether a role has no constant under a scaling: gradients may have none where weights and inputs do."""
+    by_role = "weight=" in scaling and "grad_output=" not in scaling
+    return constants(scaling) is None or (role == "grad_output" and by_role)

@@ -3,6 +3,7 @@
     draw("runs/mine")        ->  runs/mine/figures/*.png and *.svg
 
     perplexity               which constant scales survive: a plateau, and a cliff on either side   (the paper's Fig. 5)
+    bias_map                 which pairs of constants survive, one for weights and one for inputs
     scale_bias               which scale each layer wants, by depth and kind                        (its Fig. 6)
     exponents-<scaling>      the values of one module against what the format holds at its scale
     clipping                 where values saturate or are flushed: layers by kinds
@@ -26,6 +27,7 @@ import polars as pl
 from matplotlib import style
 from matplotlib.figure import Figure
 
+from octoscale.report.bias_map import bias_map_figure
 from octoscale.report.clipping import clipping_figure
 from octoscale.report.contents import RunContents, read_run
 from octoscale.report.data import (
@@ -35,7 +37,6 @@ from octoscale.report.data import (
     default_module,
     exponent_scalings,
     main_scaling,
-    scale_bias_by_layer,
     scalings_of,
     split_scores,
     with_histograms,
@@ -44,8 +45,9 @@ from octoscale.report.exponents import exponents_figure
 from octoscale.report.perplexity import perplexity_figure
 from octoscale.report.scale_bias import scale_bias_figure
 from octoscale.report.style import STYLE, join, save
-from octoscale.report.training_data import has_losses, loss_curves, scale_bias_by_step
+from octoscale.report.training_data import has_losses, loss_curves, scale_bias_of_training
 from octoscale.report.training_figures import loss_figure, scale_bias_steps_figure
+from octoscale.runs.scale_bias import scale_bias_by_layer
 from octoscale.system.errors import UserError
 
 #: Makes a figure when it is called.
@@ -118,6 +120,8 @@ def _figures(contents: RunContents, module: str | None) -> Iterator[tuple[str, M
     lines, points = split_scores(perplexity)
     if points and any(value is not None for value in (*lines.values(), *points.values())):
         yield "perplexity", partial(perplexity_figure, lines, points, basin(perplexity), footer)
+    if contents.summary.get("bias_map", {}).get("cells"):
+        yield "bias_map", partial(bias_map_figure, contents.summary["bias_map"], footer)
     main = main_scaling(scalings_of(rows))
     biases = scale_bias_by_layer(rows.filter(scaling=main or ""))
     if not biases.is_empty():
@@ -137,7 +141,7 @@ def _training_figures(contents: RunContents) -> Iterator[tuple[str, Make]]:
     """The figures of one training, as far as there are data for them."""
     plan = contents.header.get("plan", {})
     footer = ", ".join(str(plan[key]) for key in ("model", "scaling", "formats", "dtype") if key in plan)
-    biases = scale_bias_by_step(contents.scales)
+    biases = scale_bias_of_training(contents.scales)
     if not biases.is_empty():
         moves = join("mode over modules and micro-batches", footer)
         yield "scale_bias_steps", partial(scale_bias_steps_figure, biases, moves)

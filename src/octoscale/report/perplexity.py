@@ -11,10 +11,11 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import LogFormatter
 
 from octoscale.report.data import excess, finite
 from octoscale.report.style import CURVE, LINE_STYLES, SHADE, WIDTH, integers, plain, with_footer
-from octoscale.validation.bias_range import PERPLEXITY_TOLERANCE
+from octoscale.validation.criterion import PERPLEXITY_TOLERANCE
 
 #: The zoom ends here: % above the reference.
 MAX_EXCESS = 10.0
@@ -37,6 +38,7 @@ def perplexity_figure(
     _draw_lines(panels[0], lines, {name: plain(f"{name}: {x:#.4g}") for name, x in finite(lines).items()})
     _draw_points(panels[0], points)
     panels[0].set(yscale="log", ylabel="perplexity", title="all biases")
+    _name_small_steps(panels[0], [*finite(lines).values(), *finite(points).values()])
     handles, labels = panels[0].get_legend_handles_labels()
     if passing:
         handles.append(Patch(facecolor=SHADE))
@@ -45,6 +47,13 @@ def perplexity_figure(
     if near:
         _draw_zoom(panels[1], lines, points, str(reference), near)
     return with_footer(figure, footer)
+
+
+def _name_small_steps(axes: Axes, values: Sequence[float]) -> None:
+    """Write 16, not 1.6 x 10^1, where the whole axis is little, and below 10,000: few biases, none far out."""
+    if values and max(values) < 30 * min(values) and max(values) < 1e4:
+        axes.yaxis.set_major_formatter(LogFormatter())
+        axes.yaxis.set_minor_formatter(LogFormatter())
 
 
 def _draw_zoom(

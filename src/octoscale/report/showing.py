@@ -61,7 +61,7 @@ def _print_results(contents: RunContents) -> None:
         terminal.print_content(terminal.tasks_table(summary))
     if "validation_loss" in summary:
         terminal.print_content(terminal.training_table(summary))
-    lines = [header.get("note", ""), summary.get("cscale_range", {}).get("text", "")]
+    lines = [header.get("note", ""), *(summary.get(name, {}).get("text", "") for name in ("cscale_range", "bias_map"))]
     lines += [f"{scaling}: {failure}" for scaling, failure in summary.get("failures", {}).items()]
     if "backend" in header:
         lines.append(f"backend: {header['backend']}" + (f" ({header['reason']})" if "reason" in header else ""))

@@ -27,6 +27,7 @@ from rich.text import Text
 
 from octoscale.numerics.formats import FORMATS
 from octoscale.system.printable import printable
+from octoscale.validation.role_map import pair_of
 from octoscale.validation.scores import flatten
 
 #: Called with the scaling, windows done, windows in all.
@@ -106,8 +107,10 @@ def models_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def scores_table(summary: Mapping[str, Any]) -> Table:
-    """The results of a run, one line a scaling, relative to the first high precision in it."""
+    """The results of a run, one line a scaling, relative to the first high precision in it. A map has its pairs."""
     scores = flatten(summary["perplexity"])
+    if "bias_map" in summary:
+        scores = {name: score for name, score in scores.items() if pair_of(name) is None}
     seconds = flatten(summary.get("seconds", {}))
     base_name, base = next(iter(scores.items()), ("", None))
     what = f"{summary['model']}: " if "model" in summary else ""
@@ -125,27 +128,34 @@ def scores_table(summary: Mapping[str, Any]) -> Table:
 
 
 def tasks_table(summary: Mapping[str, Any]) -> Table:
-    """What each scaling reached on each task, with the standard error over its items; in per cent."""
+    """What each scaling reached on each task, with the standard error over its items, and the paired difference."""
     tasks = {name: flatten(task["scores"]) for name, task in summary["tasks"].items()}
     scalings = dict.fromkeys(scaling for scores in tasks.values() for scaling in scores)
     what = f"{summary['model']}: " if "model" in summary else ""
-    table = Table(title=f"{what}tasks, in %, with one standard error")
-    table.add_column("task")
-    table.add_column("items", justify="right")
-    for scaling in scalings:
-        table.add_column(scaling, justify="right")
+    table = Table(title=f"{what}tasks, in % with a standard error; differences are paired, with their 95 % intervals")
+    for column, justify in (("task", "left"), ("items", "right"), ("scaling", "left"), ("score", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    table.add_column("difference", justify="right")
+    table.add_column("gained, lost", justify="right")
     for name, scores in tasks.items():
         task = summary["tasks"][name]
-        cells = [_score_text(scores.get(scaling), task["metric"]) for scaling in scalings]
-        table.add_row(f"{name} ({task['metric']})", f"{task['items']:,}", *cells)
+        heads = [f"{name} ({task['metric']})", f"{task['items']:,}"]
+        for scaling in scalings:
+            if scaling in scores:
+                table.add_row(*heads, scaling, *_score_cells(scores[scaling], task["metric"]))
+                heads = ["", ""]
     return table
 
 
-def _score_text(score: Mapping[str, Any] | None, metric: str) -> str:
-    if score is None:
-        return "-"
-    error = score.get("standard_error")
-    return f"{100 * score[metric]:.2f}" + (f" ± {100 * error:.2f}" if error is not None else "")
+def _score_cells(score: Mapping[str, Any], metric: str) -> list[str]:
+    """The score, and the difference with what became right and wrong."""
+    error, found = score.get("standard_error"), score.get("difference")
+    text = f"{100 * score[metric]:.2f}" + (f" ± {100 * error:.2f}" if error is not None else "")
+    if not isinstance(found, dict) or not {"estimate", "low", "high"} <= found.keys():
+        return [text, "", ""]
+    low, high = (f"{100 * found[end]:+.2f}" for end in ("low", "high"))
+    moved = f"{found['gained']}, {found['lost']}" if {"gained", "lost"} <= found.keys() else ""
+    return [text, f"{100 * found['estimate']:+.2f} ({low} to {high})", moved]
 
 
 def facts_table(facts: Mapping[str, Any]) -> Table:

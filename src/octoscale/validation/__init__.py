@@ -13,7 +13,14 @@
     classes         labeled texts, of a classifier
     by_layer        all windows through one layer before the next is read
     scores          what the scalings reached, as summary.json holds it
+    paired          by how much two scalings differ on the same items, with an interval
+    criterion       what it means to survive: that difference against a bound, beyond noise
     bias_range      the range of constant biases that a model survives
+    role_map        the same for pairs of biases, one for weights and one for inputs
+    edges           the ends of a plateau, by few looks
+    kept            scores that are kept as they come, so that a command goes on after a kill
+    run_sweep       from the words of a sweep to its run folder
 
-A new measure of a model stands beside perplexity.py; a new kind of task offers what `Tasks` in tasks.py says.
+A new measure of a model stands beside perplexity.py, and what of it is compared item by item in criterion.py; a new
+kind of task offers what `Tasks` in tasks.py says.
 """

@@ -20,7 +20,7 @@ from octoscale.models.labels import HUB_TASKS, LabeledTexts, read_labeled
 from octoscale.models.loading import LoadedModel
 from octoscale.models.texts import check_ids, positions_of
 from octoscale.system.errors import UserError
-from octoscale.validation.tasks import OnBatch, TaskScore
+from octoscale.validation.tasks import OnBatch, TaskScore, crc32_of
 
 #: How the files of labeled texts end.
 ENDINGS = (".tsv", ".jsonl")
@@ -41,6 +41,17 @@ class ClassTasks:
     def size(self) -> int:
         """How many texts they are in all."""
         return sum(len(texts.labels) for texts in self.texts.values())
+
+    @property
+    def num_items(self) -> int:
+        """The same."""
+        return self.size
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The tasks, each with a checksum of its texts and classes."""
+        whole = {name: [texts.parts, texts.labels, texts.classes] for name, texts in self.texts.items()}
+        return {"batch_size": self.batch_size} | {name: f"{crc32_of(rows):08x}" for name, rows in whole.items()}
 
     @torch.no_grad()
     def ask(self, model: nn.Module, on_batch: OnBatch | None = None) -> Iterator[TaskScore]:

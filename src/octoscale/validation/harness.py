@@ -24,7 +24,7 @@ from torch import nn
 from octoscale.layers.state import NonFiniteError
 from octoscale.models.questions import FORM, read_questions
 from octoscale.system.errors import UserError
-from octoscale.validation.tasks import OnBatch, TaskScore, expand
+from octoscale.validation.tasks import OnBatch, TaskScore, crc32_of, expand
 
 #: Of the examples in prompts; lm-eval's own.
 SEED = 1234
@@ -49,6 +49,20 @@ class HarnessTasks:
     def size(self) -> int:
         """How many requests they are in all."""
         return sum(len(requests) for _, requests in self.requests())
+
+    @cached_property
+    def num_items(self) -> int:
+        """How many items they have in all."""
+        return sum(len({request.doc_id for request in requests}) for _, requests in self.requests())
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """The tasks, each with a checksum of its requests, right answers included."""
+        asked = {
+            name: f"{crc32_of([[request.args, str(request.doc)] for request in requests]):08x}"
+            for name, requests in self.requests()
+        }
+        return {"batch_size": self.batch_size, **asked}
 
     def requests(self) -> Iterator[tuple[str, Sequence[Any]]]:
         """Each task's name, and lm-eval's requests for it."""
@@ -101,14 +115,20 @@ def load_harness(
     with _quietly():
         asked = expand(names, num_fewshot)
         local = {name: path for name in asked if include is not None and (path := include / f"{name}.jsonl").is_file()}
-        local |= {path.stem: path for path in files}
+        for path in files:
+            if path.stem in asked:
+                raise UserError(f"two tasks are called {path.stem}: rename {path}")
+            local[path.stem] = path
         named = [name for name in asked if name not in local]
         manager = _manager(include, with_lm_evals_own=bool(named))
         _check_names(named, manager.all_tasks)
         for name in dict.fromkeys([*asked, *local]):
-            loaded[name] = manager.load(_questions(name, local[name])) if name in local else _load(manager, name)
-            for task in loaded[name]["tasks"].values():
-                _set_shots(task, asked.get(name, num_fewshot))
+            shots = asked.get(name, num_fewshot)
+            spec = _questions(name, local[name], shots or 0) if name in local else name
+            for part, found in _parts(name, _load(manager, name, spec)):
+                loaded[part] = found
+                for task in found["tasks"].values():
+                    _prepare(task, shots)
     return HarnessTasks(loaded=loaded, limit=limit, batch_size=batch_size)
 
 
@@ -120,12 +140,21 @@ def check_installed() -> None:
         raise UserError("tasks are asked through lm-eval: pip install 'octoscale[eval]'") from error
 
 
-@lru_cache
 def _manager(include: Path | None, *, with_lm_evals_own: bool) -> Any:
-    """What finds and loads tasks; to know all of lm-eval's own takes it some seconds."""
+    """What finds and loads tasks."""
     from lm_eval.tasks import TaskManager
 
+    if include is None and with_lm_evals_own:
+        return _all_of_lm_eval()
     return TaskManager(include_path=None if include is None else str(include), include_defaults=with_lm_evals_own)
+
+
+@lru_cache
+def _all_of_lm_eval() -> Any:
+    """To know all its own takes lm-eval some seconds; they stay as they are."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager()
 
 
 def _check_names(names: Sequence[str], known: Sequence[str]) -> None:
@@ -136,10 +165,12 @@ def _check_names(names: Sequence[str], known: Sequence[str]) -> None:
             raise UserError(f"unknown task {name!r}: {hint}; or --include a folder with {name}.yaml or {name}.jsonl")
 
 
-def _load(manager: Any, name: str) -> Any:
-    """A task of lm-eval with its data."""
+def _load(manager: Any, name: str, spec: Any) -> Any:
+    """A task of lm-eval, by its name or what says all of it, with its data."""
     try:
-        return manager.load(name)
+        return manager.load(spec)
+    except UserError:
+        raise
     except Exception as error:
         first = (str(error).strip().splitlines() or [""])[0]
         raise UserError(
@@ -148,12 +179,25 @@ def _load(manager: Any, name: str) -> Any:
         ) from error
 
 
-def _questions(name: str, path: Path) -> dict[str, Any]:
-    """A file of questions as a task of lm-eval."""
+def _parts(name: str, found: Any) -> Iterator[tuple[str, Any]]:
+    """What has a score of its own: a task, or a group that adds up its tasks; else each task of the group or tag."""
+    group = found.get("groups", {}).get(name)
+    if len(found["tasks"]) == 1 or (group is not None and group.aggregate_metric_list):
+        yield name if group is not None else next(iter(found["tasks"])), found
+        return
+    for part, task in found["tasks"].items():
+        yield part, {"tasks": {part: task}}
+
+
+def _questions(name: str, path: Path, shots: int) -> dict[str, Any]:
+    """A file of questions as a task of lm-eval; the examples in a prompt are other questions of the file."""
     rows = [
         {"query": question.query, "choices": list(question.choices), "gold": question.gold}
         for question in read_questions(path)
     ]
+
+    if shots >= len(rows):
+        raise UserError(f"{path} has {len(rows)} questions: prompts with {shots} examples need more")
 
     def dataset(**_: Any) -> Any:
         from datasets import Dataset
@@ -165,6 +209,7 @@ def _questions(name: str, path: Path) -> dict[str, Any]:
         "task": name,
         "custom_dataset": dataset,
         "test_split": "test",
+        "fewshot_split": "test",
         "output_type": "multiple_choice",
         "doc_to_text": lambda row: row["query"],
         "doc_to_choice": lambda row: row["choices"],
@@ -173,8 +218,12 @@ def _questions(name: str, path: Path) -> dict[str, Any]:
     }
 
 
-def _set_shots(task: Any, wanted: int | None) -> None:
-    """The number of examples in a prompt: as wanted, else the task's own, else none."""
+def _prepare(task: Any, wanted: int | None) -> None:
+    """Set the number of examples in a prompt: as wanted, else the task's own, else none."""
+    if getattr(task, "UNSAFE_CODE", False) or getattr(task, "MULTIMODAL", False):
+        raise UserError(
+            f"the task {task.config.task} runs code that a model writes, or shows pictures: ask it by lm_eval"
+        )
     shots = wanted if wanted is not None else task.get_config("num_fewshot") or 0
     task.set_config(key="num_fewshot", value=shots)
 

@@ -97,7 +97,7 @@ class OctoscaleLM(HFLM):  # type: ignore[misc]
         loading.check_causal(loaded.model, pretrained)
         if loaded.encode is None:
             raise UserError(f"{loaded.note}; without it, {pretrained} cannot be asked")
-        if device not in (None, "cpu"):
+        if device is not None and (torch.cuda.is_available() or not device.startswith("cuda")):  # lm-eval's default
             loaded.model.to(device)
         if isinstance(recipe, Recipe):
             convert(loaded.model, recipe)

@@ -17,7 +17,8 @@ def register() -> None:
         import lm_eval.models  # noqa: F401  (its own names come first)
         from lm_eval.api.registry import model_registry
 
-        model_registry.register(NAME, target=PLACE)
+        if NAME not in model_registry:  # the module with the class registers it, too
+            model_registry.register(NAME, target=PLACE)
 
 
 register()

@@ -111,7 +111,14 @@ def score_one(model: nn.Module, scaling: Recipe | str, context: Context) -> Scor
         except NonFiniteError as error:
             failure = str(error)
     seconds = time.perf_counter() - started
-    return Score(scaling=name, perplexity=value, seconds=seconds, tasks=tuple(answers.tasks), failure=failure)
+    return Score(
+        scaling=name,
+        perplexity=value,
+        seconds=seconds,
+        tasks=tuple(answers.tasks),
+        failure=failure,
+        losses=tuple(answers.losses),
+    )
 
 
 def _enter(

@@ -21,13 +21,13 @@ from octoscale.runs.scales import run_header
 from octoscale.system.errors import UserError
 from octoscale.system.lock import exclusive_run
 from octoscale.system.whole_file import write_json
-from octoscale.validation.bias_range import bias_range
+from octoscale.validation.bias_range import range_of
 from octoscale.validation.choice import find_tasks
 from octoscale.validation.classes import is_classifier
 from octoscale.validation.one_scaling import Progress
 from octoscale.validation.scalings import validate
-from octoscale.validation.scores import flatten
-from octoscale.validation.settings import Validation
+from octoscale.validation.scores import Score, flatten
+from octoscale.validation.settings import Measurement, Validation
 from octoscale.validation.tasks import Tasks
 
 
@@ -40,28 +40,28 @@ def run_validation(
     find_range: add the range of CSCALE biases that pass to the summary.
     Raises ValueError or OSError, naming the remedy, for anything in the settings that cannot be had.
     """
-    parts = _prepare(settings)
-    header = run_header(parts.loaded.model.device, plan=_plain(settings), note=parts.loaded.note)
+    parts = prepare(settings)
+    header = run_header(parts.loaded.model.device, plan=plain(settings), note=parts.loaded.note)
     with exclusive_run(folder):
         run = RunFolder.create(folder, header, overwrite=overwrite)
-        validate(
+        scores = validate(
             parts.loaded.model,
             parts.scalings,
             windows=parts.windows,
             folder=folder,
             every=settings.every,
             tasks=parts.tasks,
-            head=_head(settings, parts.windows, header),
+            head=head_of(settings, parts.windows, header),
             progress=progress,
             by_layer=settings.by_layer,
         )
         if find_range:
-            _note_range(run)
+            _note_range(run, scores)
     return run
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Parts:
+class Parts:
     """The model, and what it will be asked under which scalings."""
 
     loaded: LoadedModel
@@ -70,7 +70,7 @@ class _Parts:
     tasks: Tasks | None
 
 
-def _prepare(settings: Validation) -> _Parts:
+def prepare(settings: Validation) -> Parts:
     """Read what the settings name, the cheap things first, and check that the model can take it; nothing is written."""
     stored = loading.is_stored(settings.model)
     if stored and list(settings.scalings) != [STORED]:
@@ -96,7 +96,7 @@ def _prepare(settings: Validation) -> _Parts:
             preview(loaded.model, scaling)
     windows = None if text is None else _windows(settings, text, loaded)
     tasks = None if asked is None else asked(loaded)
-    return _Parts(loaded=loaded, scalings=scalings, windows=windows, tasks=tasks)
+    return Parts(loaded=loaded, scalings=scalings, windows=windows, tasks=tasks)
 
 
 def _windows(settings: Validation, text: str, loaded: LoadedModel) -> Tensor:
@@ -109,7 +109,7 @@ def _windows(settings: Validation, text: str, loaded: LoadedModel) -> Tensor:
     return windows
 
 
-def _head(settings: Validation, windows: Tensor | None, header: Mapping[str, Any]) -> dict[str, Any]:
+def head_of(settings: Measurement, windows: Tensor | None, header: Mapping[str, Any]) -> dict[str, Any]:
     """What stands before the results in summary.json."""
     of_text: dict[str, Any] = {}
     if windows is not None:
@@ -134,10 +134,8 @@ def check_sweep(model: str) -> None:
         raise UserError(f"{model} holds FP8 weights with their scales: there is none to look for; validate measures it")
 
 
-def _note_range(run: RunFolder) -> None:
-    summary = run.read_json(run.summary)
-    found = bias_range(summary)
-    write_json(run.summary, {**summary, "cscale_range": {**asdict(found), "text": str(found)}})
+def _note_range(run: RunFolder, scores: Sequence[Score]) -> None:
+    write_json(run.summary, {**run.read_json(run.summary), "cscale_range": range_of(scores).to_json()})
 
 
 def check_finite(run: RunFolder) -> None:
@@ -154,6 +152,6 @@ def check_finite(run: RunFolder) -> None:
         raise FloatingPointError(f"no scaling of {summary['model']} has a finite result: see the failures above")
 
 
-def _plain(settings: Validation) -> dict[str, Any]:
+def plain(settings: Measurement) -> dict[str, Any]:
     """The settings as JSON can say it."""
     return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(settings).items()}

@@ -8,9 +8,13 @@ from octoscale.conversion.settings import Conversion, Head, every_in_vain
 from octoscale.numerics.formats import PRECISIONS
 from octoscale.system.errors import UserError
 from octoscale.system.settings import setting
+from octoscale.validation.tasks import expand
 
 #: Tokens that the demo and a sweep read, unless told otherwise.
 DEMO_TOKENS, QUICK_TOKENS = 8192, 1024
+
+#: A range of more is none of constants that there are; it is refused before it fills the memory.
+_MOST_BIASES = 1000
 
 
 def _without_tasks(option: str) -> Callable[["Measurement"], str | None]:
@@ -97,7 +101,8 @@ class Validation(Head, Measurement):
 
     scalings: Sequence[str] = setting(
         (),
-        "bf16, fp16, fp32 (no FP8), amax, amax:margin=3, cscale:-1, delayed:history=16. Repeat it to compare. "
+        "bf16, fp16, fp32 (no FP8), amax, amax:margin=3, cscale:-1, cscale:weight=3,input=-1, delayed:history=16. "
+        "Repeat it to compare. "
         "Unless given: bf16 and amax; a checkpoint of FP8 weights has one only, its own.",
         option="--scaling",
     )
@@ -135,20 +140,57 @@ class Validation(Head, Measurement):
             raise UserError(f"every={self.every}: histograms are recorded every N windows, N >= 1, or never, 0")
 
 
+def _every_bias_in_vain(settings: "Sweep") -> str | None:
+    return None if settings.roles is None else "--roles measures every pair of biases: leave --all out"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sweep(Measurement):
     """Which constants to look at; see `octoscale sweep --help`."""
 
     bias: str = setting("-8:6", "The CSCALE biases: a range -8:6, or a list -3,0,3.")
+    every_bias: bool = setting(
+        False,
+        "Measure each bias, for the whole curve; else bisect for the two edges.",
+        option="--all",
+        in_vain=_every_bias_in_vain,
+    )
+    roles: str | None = setting(
+        None, "weight,input: a constant for each of the two, and a map of every pair of --bias."
+    )
     tokens: int | None = setting(DEMO_TOKENS, "How many tokens of the text to read.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(expand(self.task_names)) + (self.task is not None) > 1:
+            raise UserError("a sweep looks for the range of one task: name one; validate asks several")
+        if self.roles is not None and sorted(self.roles.split(",")) != ["input", "weight"]:
+            raise UserError(f"--roles {self.roles}: what a validation casts are weight,input")
+
+    @property
+    def biases(self) -> list[int]:
+        """Those that may be measured, in ascending order. ValueError for biases that are none."""
+        return parse_biases(self.bias)
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """The biases of weight and input that are measured with `roles`; none without."""
+        return [] if self.roles is None else [(weight, input) for weight in self.biases for input in self.biases]
 
     @property
     def wanted(self) -> Sequence[str]:
-        """High precision, FP8-AMAX, and each constant."""
-        return (self.dtype, "amax", *constants(self.bias))
+        """High precision, FP8-AMAX, and each constant, or each pair of them."""
+        pairs = [f"cscale:weight={weight},input={input}" for weight, input in self.pairs]
+        return (self.dtype, "amax", *(pairs or constants(self.bias)))
+
+    @property
+    def num_expected(self) -> int:
+        """About how many scalings will be measured: bisection looks at a few biases on either side."""
+        looks = len(self.wanted) - 2
+        return 2 + (looks if self.every_bias or self.roles is not None else min(looks, 2 * looks.bit_length()))
 
     def validation(self) -> Validation:
-        """The same as a validation: high precision, FP8-AMAX and each constant. ValueError for biases that are none."""
+        """The same as a validation of all that may be measured. ValueError for biases that are none."""
         shared = {field.name: getattr(self, field.name) for field in fields(Measurement)}
         return Validation(scalings=self.wanted, **shared)
 
@@ -183,11 +225,13 @@ def parse_biases(text: str) -> list[int]:
     try:
         if ":" in text:
             low, high = (int(part) for part in text.split(":"))
-            biases = list(range(low, high + 1))
+            biases = list(range(low, min(high, low + _MOST_BIASES) + 1))
         else:
             biases = sorted({int(part) for part in text.split(",")})
     except ValueError:
         biases = []
     if not biases:
         raise UserError(f"cannot read the biases {text!r}: write a range from low to high, -8:6, or a list, -8,-1,6")
+    if len(biases) > _MOST_BIASES:
+        raise UserError(f"{text}: no scale_bias lies outside -126..126")
     return biases

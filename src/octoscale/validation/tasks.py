@@ -6,12 +6,15 @@
 A causal language model is asked through lm-eval (harness.py), a classifier for the class of each text (classes.py).
 """
 
+import json
 import math
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from torch import nn
+if TYPE_CHECKING:  # the command line reads the names of tasks without torch
+    from torch import nn
 
 #: The paper's tasks (Perez et al. 2023, Tables 2 and 4), each with its number of examples in the prompt.
 GROUPS: dict[str, dict[str, int]] = {
@@ -39,6 +42,11 @@ class TaskScore:
     items: tuple[Mapping[str, Any], ...]
 
     @property
+    def is_share(self) -> bool:
+        """Whether each item is right or wrong."""
+        return all(value in (0.0, 1.0) for value in self.values)
+
+    @property
     def score(self) -> float:
         """What counts."""
         return self.metrics[self.metric]
@@ -61,9 +69,24 @@ class Tasks(Protocol):
         """How many requests they are in all."""
         ...
 
-    def ask(self, model: nn.Module, on_batch: OnBatch | None = None) -> Iterator[TaskScore]:
+    @property
+    def num_items(self) -> int:
+        """How many items they have in all."""
+        ...
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells these tasks from others: their names, and a checksum of all that is asked."""
+        ...
+
+    def ask(self, model: "nn.Module", on_batch: OnBatch | None = None) -> Iterator[TaskScore]:
         """The model's scores, task by task. NonFiniteError, naming task and item, where an answer has no number."""
         ...
+
+
+def crc32_of(content: Any) -> int:
+    """A checksum of what JSON can say."""
+    return zlib.crc32(json.dumps(content).encode())
 
 
 def expand(names: Sequence[str], num_fewshot: int | None = None) -> dict[str, int | None]:
