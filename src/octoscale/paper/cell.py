@@ -54,7 +54,7 @@ class Cell:
     @property
     def name(self) -> str:
         """The name of its folder."""
-        readable = re.sub(r"[^a-z0-9.=+]+", "-", self.label.lower()).strip("-.")[:60]
+        readable = re.sub(r"[^a-z0-9.=+-]+", "-", self.label.lower().replace(":", "=")).strip("-.")[:60]
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:8]
         return f"{readable}-{digest}"
 
@@ -91,6 +91,7 @@ def reading(settings: Reproduction, model: str) -> Cell:
         scalings=("amax",),
         text=settings.text,
         tokens=settings.tokens,
+        window=settings.window or Validation.window,
         dtype=settings.dtype,
         formats=settings.codes,
         every=0,

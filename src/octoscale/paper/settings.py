@@ -126,7 +126,9 @@ class Reproduction:
     )
     batch: int = setting(8, "Examples in a micro-batch of a fine-tuning.", in_vain=_only_for("--batch", TUNED))
     window: int | None = setting(
-        None, "Tokens at which examples are cut off.  [default: 64]", in_vain=_only_for("--window", TUNED)
+        None,
+        "Tokens at which examples of a fine-tuning are cut off, and of a window of --text.  [default: 64, and 512]",
+        in_vain=_only_for("--window", (*TUNED, "fig6")),
     )
     learning_rate: float | None = setting(
         None, "Of a fine-tuning, constant.  [default: 4e-05]", in_vain=_only_for("--learning-rate", TUNED)

@@ -89,6 +89,7 @@ class HarnessTasks:
 
         with _quietly():
             asked = Asked(model, self.tokenizer, self.batch_size, on_batch)
+        _ = self.size  # to count them builds the requests anew: whoever shows progress counts them while they are asked
         for name, found in self.loaded.items():
             for task in found["tasks"].values():
                 task.set_fewshot_seed(SEED)
