@@ -3,8 +3,9 @@
 import math
 
 import pytest
-from planted import HIGH, PlantedLab
+from planted import HIGH, PlantedLab, answers
 
+from octoscale.paper.answers import from_cell
 from octoscale.paper.fig5 import fig5
 from octoscale.paper.settings import Reproduction
 from octoscale.paper.table2 import table2
@@ -18,7 +19,14 @@ ONE_LESS, ONE_MORE = "0111111100", "1111111110"
 
 
 def lab(tmp_path, planted, failures=(), **words):
-    settings = {"what": "all", "models": ("gpt-111m",), "tasks": "sst2", "bias": "-2:1", "train_bias": "-1:1"}
+    settings = {
+        "every_bias": True,
+        "what": "all",
+        "models": ("gpt-111m",),
+        "tasks": "sst2",
+        "bias": "-2:1",
+        "train_bias": "-1:1",
+    }
     return PlantedLab(Reproduction(**{**settings, **words}), tmp_path, planted, failures)
 
 
@@ -38,7 +46,7 @@ def test_table2(tmp_path):
     assert (row["low"], row["high_end"]) == (pytest.approx(100 * interval.low), pytest.approx(100 * interval.high))
     assert row["verdict"].startswith("cannot be told with 10 items; about ")
     assert row["cscale"] == pytest.approx((90 + 80) / 2)
-    assert row["cscale_biases"] == "-1, 0"
+    assert row["cscale_biases"] == "-1 to 0"
     assert [row[f"paper_{name}"] for name in ("high", "amax", "cscale")] == [84.26, 84.38, 84.59]
     assert row["paper_ratio"] == pytest.approx(100 * 84.38 / 84.26)
 
@@ -71,7 +79,7 @@ def test_table3_has_ranges_by_the_estimate_and_beyond_noise(tmp_path):
     assert row["by_estimate"] == "[-2, 0]"
     assert row["beyond_noise"] == "[-2, -1]"
     assert row["undecided"] == "0"
-    assert row["measured"] == "-2, -1, 0, 1"
+    assert row["measured"] == "-2 to 1"
     assert row["paper"] == "[-4, 2]"
 
 
@@ -124,7 +132,7 @@ def test_table6_trains_with_each_bias_and_a_training_that_ends_in_nan_fails(tmp_
         tmp_path, {"bf16": HIGH, "cscale:-1": HIGH, "cscale:0": HIGH, "cscale:1": HIGH}, ["cscale:1"], tasks="mnli"
     )
     (row,) = table6(found).rows
-    assert (row["by_estimate"], row["paper"]) == ("[-1, 0]", "[-3, 2]")
+    assert (row["by_estimate"], row["measured"], row["paper"]) == ("[-1, 0]", "-1 to 1", "[-3, 2]")
     assert "ask gpt-111m mnli cscale:1 seed0 cscale:1" not in found.made
     assert [label for label in found.made if label.startswith("train")] == [
         f"train gpt-111m mnli {scaling} seed0" for scaling in ("bf16", "cscale:-1", "cscale:0", "cscale:1")
@@ -143,3 +151,25 @@ def test_cells_that_are_there_are_not_made_again(tmp_path):
     table2(other)
     assert len([label for label in other.made if label.startswith("ask")]) == 6
     assert not [label for label in other.made if label.startswith("train")]
+
+
+def test_table6_bisects_from_what_saturates_nothing(tmp_path, monkeypatch):
+    """Oracle: the planted range, -9 to 4, of which fewer than all are trained."""
+    high = "1" * 4000 + "0" * 1000
+    planted = {"bf16": high} | {f"cscale:{bias}": high if -9 <= bias <= 4 else "0" * 5000 for bias in range(-20, 21)}
+    found = lab(tmp_path, planted, every_bias=False, train_bias="-20:20")
+    monkeypatch.setattr("octoscale.paper.table6._unsaturated", lambda *_: 1)
+    (row,) = table6(found).rows
+    assert (row["by_estimate"], row["beyond_noise"], row["undecided"]) == ("[-9, 4]", "[-9, 4]", "none")
+    assert len([label for label in found.made if label.startswith("train")]) < 20
+
+
+def test_where_a_model_is_no_better_than_one_answer_it_is_said(tmp_path):
+    chance = answers(HIGH) | {"most_frequent": 0.8}
+    found = lab(tmp_path, {"bf16": HIGH, "amax": HIGH})
+    asked = found.ask
+    found.ask = lambda *words: from_cell(chance) if words[2] == "bf16" else asked(*words)
+    notes = table2(found).notes
+    assert notes[1].startswith("gpt-111m, sst2, seed 0: in high precision, 80.00 % is no more than the most frequent")
+    chance["most_frequent"] = 0.79
+    assert len(table2(found).notes) == 1

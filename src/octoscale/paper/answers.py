@@ -4,6 +4,7 @@ comparison(high, amax).verdict        passes, fails, undecided
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,8 @@ from octoscale.validation.tasks import TaskScore
 class Answers:
     """Scores are shares, in 0..1.
 
-    values: the metric of each item, in the task's order; none where the score is no mean over items. failure: why there
+    most_frequent: the share of items whose right answer is the one that is right most often; None where answers are no
+    classes. values: the metric of each item, in the task's order; none where the score is no mean over items. failure: why there
     is no score, which then is None.
     """
 
@@ -27,6 +29,7 @@ class Answers:
     score: float | None = None
     standard_error: float | None = None
     items: int = 0
+    most_frequent: float | None = None
     values: tuple[float, ...] = ()
     failure: str | None = None
 
@@ -40,13 +43,16 @@ def answers_of(run: RunFolder, task: str, scaling: str) -> dict[str, Any]:
     found = summary["tasks"][task]
     rule, _, bias = scaling.partition(":")
     scores = found["scores"][rule][bias] if rule == "cscale" else found["scores"][scaling]
+    (path,) = run.items.glob("*.jsonl")
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return {
         "scaling": scaling,
         "metric": found["metric"],
         "score": scores[found["metric"]],
         "standard_error": scores["standard_error"],
         "items": found["items"],
-        "values": _packed(_values(run, found["metric"]) if scores["standard_error"] is not None else []),
+        "most_frequent": _most_frequent(rows),
+        "values": _packed(_values(rows, found["metric"]) if scores["standard_error"] is not None else []),
     }
 
 
@@ -75,11 +81,15 @@ def criterion_of(high: Answers) -> Criterion:
     return accuracy_criterion(high.scaling, score)
 
 
-def _values(run: RunFolder, metric: str) -> list[float]:
+def _values(rows: Sequence[Mapping[str, Any]], metric: str) -> list[float]:
     """The metric of each item; none if an item lacks it."""
-    (path,) = run.items.glob("*.jsonl")
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [float(row[metric]) for row in rows] if all(metric in row for row in rows) else []
+
+
+def _most_frequent(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """The share that whoever always says the same can get right."""
+    counts = Counter(row.get("gold") for row in rows)
+    return None if None in counts else max(counts.values()) / len(rows)
 
 
 def _packed(values: Sequence[float]) -> str | list[float]:

@@ -13,6 +13,7 @@ number is a result too, in words; not so in high precision, where it is the mode
 """
 
 import json
+import math
 import shlex
 import shutil
 import sys
@@ -83,6 +84,11 @@ class Lab:
     def ask_trained(self, model: str, task: Task, scaling: str, seed: int) -> Answers:
         """What a model says that was fine-tuned under a scaling, under the same."""
         return self._ask(training(self.settings, model, task, scaling, seed), model, task, scaling)
+
+    def loss(self, model: str, task: Task, scaling: str, seed: int) -> float:
+        """The loss of the examples for validation after a fine-tuning; infinity where it is not finite."""
+        losses = self.result(training(self.settings, model, task, scaling, seed)).get("validation_loss", {})
+        return math.inf if losses.get("after") is None else float(losses["after"])
 
     def trained(self, model: str, task: Task, scaling: str, seed: int) -> RunFolder:
         """The run of a fine-tuning."""

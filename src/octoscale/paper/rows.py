@@ -7,7 +7,7 @@ from octoscale.models.sizes import paper_size
 from octoscale.paper.answers import Answers, criterion_of, judge
 from octoscale.paper.numbers import Accuracies, Biases
 from octoscale.paper.write import Column
-from octoscale.validation.bias_range import BiasRange, bias_range
+from octoscale.validation.bias_range import BiasRange, bias_range, in_runs
 from octoscale.validation.criterion import ACCURACY_SHARE, Judged
 
 _BOUND = f"{ACCURACY_SHARE:.1%}".replace("%", " %")
@@ -70,6 +70,17 @@ def in_words(found: Judged, items: int) -> str:
     return f"cannot be told with {items:,} items{needed}"
 
 
+def chance_notes(who: Mapping[str, Any], high: Answers) -> list[str]:
+    """A note where a model is no better than always saying the most frequent class: FP8 has nothing to spoil there."""
+    if high.score is None or high.most_frequent is None or high.score > high.most_frequent:
+        return []
+    of = ", ".join(str(value) if key != "seed" else f"seed {value}" for key, value in who.items() if value is not None)
+    return [
+        f"{of}: in high precision, {100 * high.score:.2f} % is no more than the most frequent answer alone would get, "
+        f"{100 * high.most_frequent:.2f} %: nothing can be seen there of what FP8 costs."
+    ]
+
+
 def beside(table: Mapping[str, Mapping[str, Accuracies]], model: str, task: str) -> dict[str, Any]:
     """The paper's own row, for a model of a size that it has and a task that it asked; else nothing."""
     found = table.get(paper_size(model) or "", {}).get(task)
@@ -88,8 +99,8 @@ def range_row(high: Answers, constants: Mapping[int, Answers]) -> dict[str, Any]
         "high": percent(high.score),
         "by_estimate": interval(found.by_estimate),
         "beyond_noise": interval(beyond),
-        "undecided": ", ".join(map(str, found.undecided)) or "none",
-        "measured": ", ".join(map(str, sorted(constants))),
+        "undecided": in_runs(found.undecided) or "none",
+        "measured": in_runs(sorted(constants)),
     }
 
 

@@ -105,7 +105,12 @@ class Reproduction:
         "-8:6", "The constant biases of inference: a range, or a list -3,0,3.", in_vain=_only_for("--bias", SWEPT)
     )
     train_bias: str = setting(
-        "-4:3", "The constant biases to fine-tune with.", in_vain=_only_for("--train-bias", ("table6",))
+        "-8:6",
+        "The constant biases to fine-tune with; bisection finds the two edges of the range.",
+        in_vain=_only_for("--train-bias", ("table6",)),
+    )
+    every_bias: bool = setting(
+        False, "Fine-tune with each of --train-bias, without bisection.", in_vain=_only_for("--every-bias", ("table6",))
     )
     text: str = setting(
         "pydoc", "The text whose scales figure 6 shows: a file, or pydoc.", in_vain=_only_for("--text", ("fig6",))

@@ -6,10 +6,11 @@ from typing import Any
 from octoscale.paper.answers import judge
 from octoscale.paper.lab import Lab
 from octoscale.paper.numbers import TABLE_2
-from octoscale.paper.rows import AGAINST, ITEMS, PAPER, PAPER_RATIO, SEED, WHO, against, beside
+from octoscale.paper.rows import AGAINST, ITEMS, PAPER, PAPER_RATIO, SEED, WHO, against, beside, chance_notes
 from octoscale.paper.settings import TITLES
 from octoscale.paper.swept import Swept, swept
 from octoscale.paper.write import Column, Table
+from octoscale.validation.bias_range import in_runs
 
 
 def table2(lab: Lab) -> Table:
@@ -25,8 +26,10 @@ def table2(lab: Lab) -> Table:
         Column(key="paper_cscale", title="paper: CSCALE", digits=2),
         PAPER_RATIO,
     )
-    rows = [_row(found) for found in swept(lab, "table2")]
-    return Table(name="table2", title=f"Table 2. {TITLES['table2']}", columns=columns, rows=rows, notes=(_NOTE,))
+    every = list(swept(lab, "table2"))
+    notes = [_NOTE, *(note for found in every for note in chance_notes(found.who, found.high))]
+    rows = [_row(found) for found in every]
+    return Table(name="table2", title=f"Table 2. {TITLES['table2']}", columns=columns, rows=rows, notes=notes)
 
 
 def _row(found: Swept) -> dict[str, Any]:
@@ -37,7 +40,7 @@ def _row(found: Swept) -> dict[str, Any]:
         if answers.score is not None and judge(found.high, answers).by_estimate
     }
     mean = 100 * fmean(passing.values()) if passing else None
-    biases = ", ".join(map(str, passing)) or "no bias passes"
+    biases = in_runs(sorted(passing)) or "no bias passes"
     return row | {"cscale": mean, "cscale_biases": biases} | beside(TABLE_2, found.model, found.task.name)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from octoscale.paper.answers import Answers
 from octoscale.paper.lab import Lab
 from octoscale.paper.numbers import TABLE_5
-from octoscale.paper.rows import AGAINST, ITEMS, PAPER, PAPER_RATIO, WHO, against, beside, percent
+from octoscale.paper.rows import AGAINST, ITEMS, PAPER, PAPER_RATIO, WHO, against, beside, chance_notes, percent
 from octoscale.paper.settings import TITLES
 from octoscale.paper.tasks import tasks_of
 from octoscale.paper.write import Column, Table
@@ -25,7 +25,7 @@ def table5(lab: Lab) -> Table:
         Column(key="amax_spread", title="spread", digits=2),
         *(*AGAINST, *PAPER, PAPER_RATIO),
     )
-    rows = []
+    rows, notes = [], [_NOTE]
     for model in lab.settings.models_of("table5"):
         for task in tasks_of("table5", lab.settings):
             pairs = [
@@ -34,8 +34,9 @@ def table5(lab: Lab) -> Table:
             ]
             seeds = ", ".join(map(str, lab.settings.seed_list))
             who = {"model": model, "task": task.name, "seeds": seeds}
+            notes += chance_notes({"model": model, "task": task.name}, pairs[0][0])
             rows.append({**who, **over_seeds(pairs), **beside(TABLE_5, model, task.name)})
-    return Table(name="table5", title=f"Table 5. {TITLES['table5']}", columns=columns, rows=rows, notes=(_NOTE,))
+    return Table(name="table5", title=f"Table 5. {TITLES['table5']}", columns=columns, rows=rows, notes=notes)
 
 
 def over_seeds(pairs: Sequence[tuple[Answers, Answers]]) -> Mapping[str, Any]:
