@@ -35,7 +35,7 @@ def score(scaling, *losses, **more):
 
 
 AMAX = score("amax", 2.0, 3.0, 4.0)
-CRITERION = perplexity_criterion(AMAX)
+CRITERION = perplexity_criterion(AMAX.perplexity, AMAX.losses)
 
 #: A letter a bias: what became of it.
 LETTERS = {

@@ -25,7 +25,7 @@ def test_a_map_of_pairs():
         shifted("cscale:weight=-2,input=0", -0.001),
         shifted("cscale:weight=-2,input=1", 0.0, failure="layer 1: the input is NaN"),
     ]
-    found = pair_map(scores, perplexity_criterion(AMAX), ("weight", "input"))
+    found = pair_map(scores, perplexity_criterion(AMAX.perplexity, AMAX.losses), ("weight", "input"))
     assert [(c["weight"], c["input"], c["verdict"]) for c in found["cells"]] == [
         (-2, 0, "passes"),
         (-2, 1, "fails"),

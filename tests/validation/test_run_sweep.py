@@ -236,4 +236,8 @@ def test_a_model_whose_amax_is_not_finite_has_no_range(inputs, tmp_path):
     run_sweep(broken, tmp_path / "run")
     found = summary_of(tmp_path / "run")
     assert found["cscale_range"]["text"].startswith("no bias passes (there is no finite perplexity of amax)")
-    assert "cscale" not in found["perplexity"]
+    assert set(found["perplexity"]) == {"fp32", "amax"}
+    run_sweep(dataclasses.replace(broken, roles="weight,input"), tmp_path / "map")
+    found = summary_of(tmp_path / "map")
+    assert found["bias_map"]["text"].startswith("no pair passes (there is no finite perplexity of amax)")
+    assert set(found["perplexity"]) == {"fp32", "amax"}

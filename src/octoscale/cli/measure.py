@@ -44,11 +44,11 @@ def sweep(
     the high-precision one: the whole 95 % interval of the difference, window by window or item by item, has to lie
     within that. The two edges of the range are found by bisection.
     """
-    check_resume(resume, out, overwrite)
-    settings, folder = words.settings(), run_folder(out, "sweep")
     from octoscale.validation.run import check_sweep
     from octoscale.validation.run_sweep import run_sweep
 
+    check_resume(resume, out, overwrite)
+    settings, folder = words.settings(), run_folder(out, "sweep")
     check_sweep(settings.model)
     carry_out = partial(run_sweep, settings, folder, overwrite=overwrite, go_on=resume)
     hint = f"; to go on: the same command with --resume --out {folder}"
@@ -68,10 +68,8 @@ def _carry_out(
     from octoscale.validation.run import check_finite
 
     def what_is_there() -> str:
-        there = (
-            f"; what was measured until now: octoscale report {folder}{hint}" if (folder / "run.json").exists() else ""
-        )
-        return f"interrupted{there}"
+        there = f"; what was measured until now: octoscale report {folder}{hint}"
+        return f"interrupted{there if (folder / 'run.json').exists() else ''}"
 
     keep_freed_memory()
     say(f"loading {settings.model}; the run goes to {folder}")

@@ -19,7 +19,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from octoscale.report.style import ROLE_LABELS, WIDTH, decimal, plain, with_footer
 
-#: Where the colors begin: % of perplexity, points of accuracy; what is better than that has the first color. And end.
+#: Where the colors begin and end, in % of perplexity or points of accuracy; what is better has the first color.
 _LEAST = 0.1
 _MOST = {"perplexity": 1000.0, "accuracy": 100.0}
 _COLORS = colormaps["viridis_r"]

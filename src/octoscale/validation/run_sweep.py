@@ -120,10 +120,11 @@ def _cost(kept: KeptScores, bias: int) -> float:
 
 
 def _look_at_pairs(settings: Sweep, kept: KeptScores) -> dict[str, Any]:
-    """Measure each pair of biases; what the summary says of them."""
-    for weight, input in settings.pairs:
+    """Measure each pair of biases, if there is a reference; what the summary says of them."""
+    criterion = criterion_of(kept.scores)
+    for weight, input in [] if isinstance(criterion, str) else settings.pairs:
         kept.score(f"cscale:weight={weight},input={input}")
-    found = pair_map(kept.scores, criterion_of(kept.scores), (settings.roles or "").split(","))
+    found = pair_map(kept.scores, criterion, (settings.roles or "").split(","))
     count = len(kept.scores)
     return {"bias_map": {**found, "evaluations": count, "text": f"{found['text']}. {count} evaluations"}}
 
