@@ -170,6 +170,6 @@ def test_where_a_model_is_no_better_than_one_answer_it_is_said(tmp_path):
     asked = found.ask
     found.ask = lambda *words: from_cell(chance) if words[2] == "bf16" else asked(*words)
     notes = table2(found).notes
-    assert notes[1].startswith("gpt-111m, sst2, seed 0: in high precision, 80.00 % is no more than the most frequent")
+    assert notes[1].startswith("gpt-111m, sst2, seed 0: 80.00 % in high precision is no more than who always says")
     chance["most_frequent"] = 0.79
     assert len(table2(found).notes) == 1

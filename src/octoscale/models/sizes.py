@@ -60,6 +60,9 @@ HUB_IDS = {
     "llama2-70b": "meta-llama/Llama-2-70b-hf",
 }
 
+#: What the option of that name means.
+PRETRAINED = "The paper's names, gpt-111m to llama2-70b, mean the real checkpoints on the hub."
+
 _VOCABULARY: dict[Family, int] = {"gpt": 50257, "llama": 32000}
 
 #: Ours: gpt-10m, as a GPT of the paper, of a size that learns bytes from scratch within minutes on a CPU; llama-1b, as
@@ -91,16 +94,10 @@ _OWN_SIZES = {"gpt-10m": "small enough to train on a CPU", "llama-1b": "a small 
 
 
 def checkpoint_of(model: str) -> str:
-    """The hub's id of the real checkpoint of a paper's size; any other model that is no size is itself.
-
-    UserError for a size of ours, which has random weights and nothing else.
-    """
-    if model in SIZES and model not in HUB_IDS:
-        raise UserError(
-            f"{model} has no checkpoint on the hub, only random weights: leave --pretrained out, or name one of "
-            f"{', '.join(HUB_IDS)}"
-        )
-    return HUB_IDS.get(model, model)
+    """The hub's id of the real checkpoint of a paper's size. UserError for any other model."""
+    if model not in HUB_IDS:
+        raise UserError(f"--pretrained is for {', '.join(HUB_IDS)}, not for {model}: leave it out")
+    return HUB_IDS[model]
 
 
 def paper_size(model: str) -> str | None:

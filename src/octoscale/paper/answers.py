@@ -19,9 +19,9 @@ from octoscale.validation.tasks import TaskScore
 class Answers:
     """Scores are shares, in 0..1.
 
-    most_frequent: the share of items whose right answer is the one that is right most often; None where answers are no
-    classes. values: the metric of each item, in the task's order; none where the score is no mean over items. failure: why there
-    is no score, which then is None.
+    most_frequent: the share that whoever always says the same gets right; None where that is not known. values: the
+    metric of each item, in the task's order; none where the score is no mean over items. failure: why there is no
+    score, which then is None.
     """
 
     scaling: str

@@ -75,10 +75,9 @@ def chance_notes(who: Mapping[str, Any], high: Answers) -> list[str]:
     if high.score is None or high.most_frequent is None or high.score > high.most_frequent:
         return []
     of = ", ".join(str(value) if key != "seed" else f"seed {value}" for key, value in who.items() if value is not None)
-    return [
-        f"{of}: in high precision, {100 * high.score:.2f} % is no more than the most frequent answer alone would get, "
-        f"{100 * high.most_frequent:.2f} %: nothing can be seen there of what FP8 costs."
-    ]
+    found, always = (f"{100 * share:.2f} %" for share in (high.score, high.most_frequent))
+    note = f"{of}: {found} in high precision is no more than who always says the same gets, {always}"
+    return [f"{note}: of what FP8 costs, nothing can be seen there."]
 
 
 def beside(table: Mapping[str, Mapping[str, Accuracies]], model: str, task: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from octoscale.models.sizes import checkpoint_of
+from octoscale.models.sizes import PRETRAINED, checkpoint_of
 from octoscale.numerics.formats import PRECISIONS
 from octoscale.paper.numbers import GPT_SIZES
 from octoscale.system.errors import UserError
@@ -77,9 +77,7 @@ class Reproduction:
         f"{' and '.join(OF_LLAMA)} {' and '.join(LLAMA_MODELS)}.",
         option="--model",
     )
-    pretrained: bool = setting(
-        False, "The paper's names, gpt-111m to llama2-70b, mean the real checkpoints on the hub."
-    )
+    pretrained: bool = setting(False, PRETRAINED)
     tasks: str = setting(
         "",
         "Tasks, with commas: classes to fine-tune for (sst2), or what lm-eval asks the model itself (piqa). Unless "
@@ -185,7 +183,7 @@ class Reproduction:
     def models_of(self, name: str) -> list[str]:
         """The models of a table or figure, as other commands take them."""
         chosen = self.models or (LLAMA_MODELS if name in OF_LLAMA else GPT_MODELS)
-        return [checkpoint_of(model) if self.pretrained and self.models else model for model in chosen]
+        return [checkpoint_of(model) if self.pretrained else model for model in chosen]
 
     def __post_init__(self) -> None:
         self._check_lists()
@@ -211,9 +209,8 @@ class Reproduction:
             raise UserError(f"--model {twice[0]} stands twice: each model has one row")
         if self.pretrained and not self.models:
             raise UserError("--pretrained is for the paper's names: say which with --model, as --model gpt-111m")
-        for model in self.models:
-            if self.pretrained and checkpoint_of(model) == model:
-                raise UserError(f"--pretrained is for the paper's names, and {model} is none: leave one of them out")
+        for model in self.models if self.pretrained else ():
+            checkpoint_of(model)
         if not all(self.task_names):
             raise UserError(f"--tasks {self.tasks!r}: names with commas between them, as sst2,mnli")
         parse_biases(self.bias)

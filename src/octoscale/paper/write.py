@@ -87,7 +87,7 @@ def markdown(content: Mapping[str, Any]) -> str:
     marks = ["---" if is_text else "--:" for is_text in text_columns(content)]
     head = [[column["title"] for column in columns], marks]
     rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in [*head, *lines]]
-    return "\n".join([f"### {content['title']}", "", *rows, "", *content["notes"]]).rstrip("\n") + "\n"
+    return "\n".join([f"### {content['title']}", "", *rows, "", "\n\n".join(content["notes"])]).rstrip("\n") + "\n"
 
 
 def shown_rows(content: Mapping[str, Any]) -> list[list[str]]:
