@@ -178,3 +178,27 @@ def test_another_machines_results_are_refused(inputs, tmp_path):
     identity.write_text(json.dumps(json.loads(identity.read_text()) | {"threads": 99}))
     with pytest.raises(UserError, match="were made with threads 99, not"):
         reproduce(words(inputs, "fig6", tasks=""), tmp_path)
+
+
+@pytest.mark.slow
+def test_all_of_it_on_tiny_models(inputs, tmp_path, run):
+    """Oracle: the files, one of each; nothing is measured when the same command runs again."""
+    models = [save_tiny_llama(tmp_path / name) for name in ("small", "smaller", "smallest")]
+    given = [word for model in models for word in ("--model", model)]
+    command = ["reproduce", "all", *given, "--tasks", "sst2,piqa", "--include", inputs / "data", "--limit", "20"]
+    command += ["--bias=-1:1", "--train-bias=0:1", "--steps", "2", "--window", "16", "--tokens", "64", "--out", "run"]
+    code, _, err = run(*command)
+    assert code == 0
+    assert err.count("train ") == 3 * 4
+    files = results(tmp_path / "run")
+    figures = ["fig5", "fig6", "fig6-2", "fig6-3", "fig7", "fig8", "fig9", "fig10"]
+    tables = ["table2", "table3", "table4", "table5", "table6"]
+    expected = {f"{name}.{end}" for name in tables for end in ("md", "csv", "json")}
+    expected |= {f"{name}.{end}" for name in figures for end in ("png", "svg")}
+    expected |= {f"{name}.json" for name in figures if "-" not in name} | {"README.md", "index.html"}
+    assert files.keys() == expected
+    code, _, err = run(*command)
+    assert code == 0
+    assert "train " not in err
+    assert "ask " not in err
+    assert results(tmp_path / "run") == files

@@ -33,11 +33,7 @@ LOSSES = [
 MADE = {
     "command": "octoscale reproduce <all>",
     "date": "2030-01-02",
-    "versions": {"octoscale": "1.2"},
-    "backend": "native",
-    "reason": "the C++ core",
-    "device": "cpu",
-    "threads": 2,
+    "machine": {"octoscale": "1.2", "backend": "native", "threads": 2},
 }
 
 
@@ -97,7 +93,14 @@ def test_the_page_stands_alone_and_holds_each_table_figure_and_command(folder):
     page = Page((folder / "index.html").read_text(encoding="utf-8"))
     assert page.open == []
     text = " ".join(page.texts)
-    for expected in ("a<b", "66.67", "Of & nothing.", "octoscale reproduce <all>", "2030-01-02", "threads: 2"):
+    for expected in (
+        "a<b",
+        "66.67",
+        "Of & nothing.",
+        "octoscale reproduce <all>",
+        "2030-01-02",
+        "backend native, threads 2",
+    ):
         assert expected in text
     assert "Left out: fig9 shows a third model." in text
     assert len(page.sources) == 5

@@ -144,7 +144,7 @@ class Lab:
             check_finite(run)
         summary = run.read_json(run.summary)
         found = answers_of(run, cell.words.task_names[0], scaling) if cell.words.asks else summary["perplexity"]
-        return {"cell": cell.label, **found, "seconds": sum(_flat(summary["seconds"]))}
+        return {"cell": cell.label, **found, "seconds": sum(_flat(summary["seconds"])), "date": _date(run)}
 
     def _train(self, cell: Cell, words: Training, progress: Any) -> dict[str, Any]:
         folder = self.folder / cell.name
@@ -153,18 +153,19 @@ class Lab:
         except FloatingPointError as error:
             if words.scaling == self.high:
                 raise
-            return {"failure": str(error)}
+            return {"failure": str(error), "date": _date(RunFolder.open(folder))}
         summary = run.read_json(run.summary)
         if run.checkpoints.is_dir():
             shutil.rmtree(run.checkpoints)  # nothing goes on from them
         names = ("validation_loss", "validation_accuracy", "failure", "seconds")
-        return {name: summary[name] for name in names if name in summary}
+        return {name: summary[name] for name in names if name in summary} | {"date": _date(run)}
 
     def _open(self) -> Cells:
-        return Cells(self.folder, self._identity)
+        return Cells(self.folder, self.identity)
 
     @cached_property
-    def _identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
+        """The machine and the versions, which all results depend on."""
         device = torch.accelerator.current_accelerator() or torch.device("cpu")
         header = run_header(device)
         return {**header["versions"], **{name: header[name] for name in ("backend", "reason", "threads", "device")}}
@@ -180,6 +181,11 @@ def is_classifier(model: str) -> bool:
 def num_parameters(model: str) -> int:
     """How many a model has."""
     return sum(parameter.numel() for parameter in skeleton(model).parameters())
+
+
+def _date(run: RunFolder) -> str:
+    """The day on which a run began."""
+    return str(run.read_json(run.header)["started"])[:10]
 
 
 def _flat(seconds: dict[str, Any]) -> list[float]:

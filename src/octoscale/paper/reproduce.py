@@ -126,10 +126,9 @@ def _note(lab: Lab, name: str, missing: Mapping[str, str]) -> None:
     """What a table or figure was made with: the words, the machine, and when its first cell was; beside the others."""
     path = lab.folder.parent / MADE
     made = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    headers = [json.loads((lab.folder / cell / "run.json").read_text(encoding="utf-8")) for cell in lab.used]
-    machine = {key: headers[0][key] for key in ("versions", "backend", "reason", "device", "threads")}
     words = json.loads(json.dumps(asdict(lab.settings), default=str))
-    made[name] = {"words": words, "command": lab.command, "date": min(h["started"] for h in headers)[:10], **machine}
+    dates = [str(lab.result(cell)["date"]) for cell in lab.used.values()]
+    made[name] = {"words": words, "command": lab.command, "date": min(dates), "machine": lab.identity}
     made = {known: made[known] for known in TITLES if known in made}
     write_json(path, made | {"left_out": dict(missing)})
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from octoscale.models.labels import HUB_TASKS
 from octoscale.models.sizes import PRETRAINED, checkpoint_of
 from octoscale.numerics.formats import PRECISIONS
 from octoscale.paper.numbers import GPT_SIZES
@@ -15,11 +16,11 @@ from octoscale.validation.settings import parse_biases
 
 #: What there is, and what each shows.
 TITLES = {
-    "table2": "Inference of GPT: high precision, FP8-AMAX, FP8-CSCALE",
-    "table3": "Inference of GPT: the constant biases that pass",
-    "table4": "Inference of Llama: high precision and FP8-AMAX",
-    "table5": "Fine-tuning of GPT: high precision and FP8-AMAX",
-    "table6": "Fine-tuning of GPT: the constant biases that pass",
+    "table2": "Inference in high precision, FP8-AMAX and FP8-CSCALE",
+    "table3": "Inference: the constant biases that pass",
+    "table4": "Inference through lm-eval in high precision and FP8-AMAX",
+    "table5": "Fine-tuning in high precision and FP8-AMAX",
+    "table6": "Fine-tuning: the constant biases that pass",
     "fig5": "Accuracy against the constant bias",
     "fig6": "The scales of inference, by decoder layer",
     "fig7": "The scales of fine-tuning, by step: the smallest model",
@@ -47,6 +48,20 @@ def _only_for(option: str, names: Collection[str]) -> Callable[["Reproduction"],
     def in_vain(settings: "Reproduction") -> str | None:
         is_read = any(name in names for name in settings.wanted)
         return None if is_read else f"{option} is for {', '.join(names)}, not for {settings.what}: leave it out"
+
+    return in_vain
+
+
+def _only_to_tune(option: str) -> Callable[["Reproduction"], str | None]:
+    """What refuses an option of fine-tunings where there are none."""
+
+    def in_vain(settings: "Reproduction") -> str | None:
+        if not any(name in TUNED for name in settings.wanted):
+            return _only_for(option, TUNED)(settings)
+        names = settings.task_names
+        if not names or any(name == "paper-gpt" or has_classes(name, settings.include) for name in names):
+            return None
+        return f"{option} is for fine-tuning, and nothing is fine-tuned for {settings.tasks}: leave it out"
 
     return in_vain
 
@@ -97,7 +112,7 @@ class Reproduction:
     seeds: str = setting(
         "0",
         "Of the fine-tunings, with commas: 0,1,2. Figures 7 to 10 show the first.",
-        in_vain=_only_for("--seeds", TUNED),
+        in_vain=_only_to_tune("--seeds"),
     )
     bias: str = setting(
         "-8:6", "The constant biases of inference: a range, or a list -3,0,3.", in_vain=_only_for("--bias", SWEPT)
@@ -119,22 +134,22 @@ class Reproduction:
     preset: str | None = setting(
         None,
         f"paper: fine-tune as the paper did, 3 epochs in steps of 512 examples, fp16; for {', '.join(GPT_SIZES)}.",
-        in_vain=_only_for("--preset", TUNED),
+        in_vain=_only_to_tune("--preset"),
     )
     steps: int | None = setting(
-        None, "Optimizer steps of a fine-tuning.  [default: 100]", in_vain=_only_for("--steps", TUNED)
+        None, "Optimizer steps of a fine-tuning.  [default: 100]", in_vain=_only_to_tune("--steps")
     )
     examples: int | None = setting(
-        None, "Use only the first N examples to fine-tune.", in_vain=_only_for("--examples", TUNED)
+        None, "Use only the first N examples to fine-tune.", in_vain=_only_to_tune("--examples")
     )
-    batch: int = setting(8, "Examples in a micro-batch of a fine-tuning.", in_vain=_only_for("--batch", TUNED))
+    batch: int = setting(8, "Examples in a micro-batch of a fine-tuning.", in_vain=_only_to_tune("--batch"))
     window: int | None = setting(
         None,
         "Tokens at which examples of a fine-tuning are cut off, and of a window of --text.  [default: 64, and 512]",
         in_vain=_only_for("--window", (*TUNED, "fig6")),
     )
     learning_rate: float | None = setting(
-        None, "Of a fine-tuning, constant.  [default: 4e-05]", in_vain=_only_for("--learning-rate", TUNED)
+        None, "Of a fine-tuning, constant.  [default: 4e-05]", in_vain=_only_to_tune("--learning-rate")
     )
 
     @property
@@ -215,6 +230,15 @@ class Reproduction:
             raise UserError(f"--tasks {self.tasks!r}: names with commas between them, as sst2,mnli")
         parse_biases(self.bias)
         parse_biases(self.train_bias)
+
+
+#: How files of texts with classes end.
+ENDINGS = (".tsv", ".jsonl")
+
+
+def has_classes(task: str, include: Path | None) -> bool:
+    """Whether a task is one of classes: by its name, or because its file to fine-tune on lies in `include`."""
+    return task in HUB_TASKS or (include is not None and any((include / f"{task}-train{e}").is_file() for e in ENDINGS))
 
 
 #: A fine-tuning that ends in minutes on two cores; the learning rate is the paper's for its smallest model.

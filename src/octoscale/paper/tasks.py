@@ -13,12 +13,12 @@ from pathlib import Path
 
 from octoscale.models.labels import HUB_TASKS, read_labeled
 from octoscale.paper.numbers import TRAINING_EXAMPLES
-from octoscale.paper.settings import TRAINED, Reproduction
+from octoscale.paper.settings import ENDINGS, TRAINED, Reproduction, has_classes
 from octoscale.system.errors import UserError
 from octoscale.validation.tasks import expand
 
-#: How files of data end: those of classes, and those of lm-eval.
-_ENDINGS, _OF_HARNESS = (".tsv", ".jsonl"), (".yaml", ".jsonl")
+#: How files end that lm-eval's tasks read.
+_OF_HARNESS = (".yaml", ".jsonl")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +43,9 @@ def tasks_of(target: str, settings: Reproduction) -> list[Task]:
     return [task for task in tasks if task.has_classes or target not in TRAINED]
 
 
-def has_classes(name: str, include: Path | None) -> bool:
-    """Whether a task is one of classes: by its name, or because its file to fine-tune on lies in `include`."""
-    return name in HUB_TASKS or _file(f"{name}-train", include, _ENDINGS) is not None
-
-
 def training_data(name: str, include: Path | None) -> str:
     """What to fine-tune on for classes: the file in `include`, or the hub's name."""
-    path = _file(f"{name}-train", include, _ENDINGS)
+    path = _file(f"{name}-train", include, ENDINGS)
     return name if path is None else str(path)
 
 
@@ -62,7 +57,7 @@ def training_size(name: str, include: Path | None) -> int:
 
 def data_file(task: Task, include: Path | None) -> Path | None:
     """The file in `include` that a task reads to be asked; None if it is the hub's."""
-    return _file(task.name, include, _ENDINGS if task.has_classes else _OF_HARNESS)
+    return _file(task.name, include, ENDINGS if task.has_classes else _OF_HARNESS)
 
 
 def check_data(task: Task, include: Path | None, *, to_train: bool) -> None:

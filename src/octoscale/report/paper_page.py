@@ -51,11 +51,8 @@ def _markdown(parts: list[_Part], left_out: Mapping[str, str]) -> Iterator[str]:
 
 def _made(made: Mapping[str, Any]) -> str:
     """Command, machine, versions, date."""
-    versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
-    return (
-        f"`{made['command']}`; {made['date']}; {versions}; backend {made['backend']} ({made['reason']}), "
-        f"{made['device']}, threads: {made['threads']}"
-    )
+    machine = ", ".join(f"{name} {value}" for name, value in made["machine"].items())
+    return f"`{made['command']}`; {made['date']}; {machine}"
 
 
 def _html(folder: Path, parts: list[_Part], left_out: Mapping[str, str]) -> str:

@@ -22,6 +22,10 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
         ("table4 --text pydoc", "--text is for fig6, not for table4: leave it out"),
         ("table2 --train-bias 0:1", "--train-bias is for table6"),
         ("table2 --every-bias", "--every-bias is for table6"),
+        (
+            "table2 --tasks piqa --steps 3",
+            "--steps is for fine-tuning, and nothing is fine-tuned for piqa: leave it out",
+        ),
         ("table5 --preset paper --dtype bf16", "--preset paper says in which precision the paper trained"),
         ("table5 --preset paper --formats ocp", "--preset paper says in which formats the paper trained"),
         ("table4 --pretrained --model gpt-10m", "--pretrained is for gpt-111m, "),
