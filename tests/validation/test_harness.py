@@ -108,7 +108,7 @@ def test_scores_are_counted_from_the_likelihoods(loaded, questions):
         per_letter = [value / len(choice) for value, choice in zip(likelihoods, row["choices"], strict=True)]
         right.append(likelihoods.index(max(likelihoods)) == row["gold"])
         normed.append(per_letter.index(max(per_letter)) == row["gold"])
-        assert item["prediction"] == likelihoods.index(max(likelihoods))
+        assert item["prediction"] == per_letter.index(max(per_letter))
         assert item["gold"] == row["gold"]
     assert score.metrics == {"acc": sum(right) / 4, "acc_norm": sum(normed) / 4}
     assert score.values == tuple(map(float, normed))
@@ -135,12 +135,14 @@ def test_a_limit_takes_the_first_items(loaded, questions):
 def test_the_count_of_requests_is_that_of_the_choices(questions, loaded):
     from dataclasses import replace
 
-    tasks, heard = load_harness([], files=[questions]), []
-    assert tasks.size == 10
-    asked = replace(tasks, tokenizer=loaded.tokenizer)
-    list(asked.ask(loaded.model, lambda done: heard.append(done * (asked.size == 10))))
+    tasks, heard = replace(load_harness([], files=[questions]), tokenizer=loaded.tokenizer), []
+
+    def on_batch(done):
+        heard.append((done, tasks.size))  # asked for while the questions are
+
+    list(tasks.ask(loaded.model, on_batch))
     assert heard == sorted(heard)
-    assert heard[-1] == 10
+    assert heard[-1] == (10, 10)
 
 
 def test_included_folders_hold_yaml_tasks_and_files_of_questions(loaded, questions, tmp_path):

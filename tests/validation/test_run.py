@@ -31,16 +31,17 @@ def test_a_model_that_is_not_finite_is_no_result(scalings, broken, run):
 
 def test_a_scaling_that_fails_beside_others_is_a_result(tmp_path, run, monkeypatch):
     """A cliff: one constant scale overflows, and the others measure."""
-    from octoscale.validation import scalings
+    from octoscale.layers.linear import Fp8Linear
+    from octoscale.validation import one_scaling
 
-    usual = scalings.perplexity
+    usual = one_scaling.perplexity
 
     def with_a_cliff(model, windows, on_window=None, losses=None):
-        layers = [m for m in model.modules() if isinstance(m, scalings.Fp8Linear)]
+        layers = [m for m in model.modules() if isinstance(m, Fp8Linear)]
         fails = layers and layers[0].fp8.recipe.name == "cscale:3"
         return float("nan") if fails else usual(model, windows, on_window, losses)
 
-    monkeypatch.setattr(scalings, "perplexity", with_a_cliff)
+    monkeypatch.setattr(one_scaling, "perplexity", with_a_cliff)
     save_tiny_llama(tmp_path / "m")
     code, out, _ = run("validate", "m", *WORDS, "--scaling", "bf16", "--scaling", "cscale:0", "--scaling", "cscale:3")
     assert code == 0

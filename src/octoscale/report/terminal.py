@@ -132,7 +132,7 @@ def tasks_table(summary: Mapping[str, Any]) -> Table:
     tasks = {name: flatten(task["scores"]) for name, task in summary["tasks"].items()}
     scalings = dict.fromkeys(scaling for scores in tasks.values() for scaling in scores)
     what = f"{summary['model']}: " if "model" in summary else ""
-    table = Table(title=f"{what}tasks, in % with a standard error; differences are paired, with their 95 % intervals")
+    table = Table(title=f"{what}tasks, in %; differences are paired, with 95 % intervals")
     for column, justify in (("task", "left"), ("items", "right"), ("scaling", "left"), ("score", "right")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     table.add_column("difference", justify="right")

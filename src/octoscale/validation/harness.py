@@ -87,9 +87,9 @@ class HarnessTasks:
 
         from octoscale.validation.harness_model import Asked
 
+        self.size  # noqa: B018  (counted now: it makes the requests anew, which lm-eval must not meet half way)
         with _quietly():
             asked = Asked(model, self.tokenizer, self.batch_size, on_batch)
-        _ = self.size  # to count them builds the requests anew: whoever shows progress counts them while they are asked
         for name, found in self.loaded.items():
             for task in found["tasks"].values():
                 task.set_fewshot_seed(SEED)
@@ -262,8 +262,15 @@ def _item(name: str, row: Mapping[str, Any], task: Any, *, is_part: bool) -> dic
         if any(map(math.isnan, likelihoods)) or math.isinf(max(likelihoods)):
             raise NonFiniteError(f"{name}, item {row['doc_id']}: its logits hold infinity or NaN")
         item |= {"log_likelihoods": [value if math.isfinite(value) else None for value in likelihoods]}
-        item |= {"prediction": likelihoods.index(max(likelihoods))}
+        item |= {"prediction": _prediction(likelihoods, task.doc_to_choice(row["doc"]), by_letter="acc_norm" in row)}
     return item | {key: row[key] for key in row["metrics"] if isinstance(row[key], int | float | bool)}
+
+
+def _prediction(likelihoods: Sequence[float], choices: Sequence[str], *, by_letter: bool) -> int:
+    """The choice that the metric that counts takes for the answer: the likeliest, by its characters under acc_norm."""
+    worth = [value / max(len(choice), 1) for value, choice in zip(likelihoods, choices, strict=True)]
+    worth = worth if by_letter else list(likelihoods)
+    return worth.index(max(worth))
 
 
 @contextmanager
