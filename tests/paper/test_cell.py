@@ -71,11 +71,13 @@ def test_other_weights_in_a_folder_of_one_name_make_another_cell(words, tmp_path
 
 def test_a_classifiers_answers_depend_on_its_training(words, tmp_path):
     names = set()
-    for seed in (0, 1):
-        trained = training(words, "gpt-10m", SST2, "bf16", seed)
-        asked = asking(words, "gpt-10m", SST2, "amax", of=trained, place=tmp_path / trained.name / "model")
-        assert asked.words.model == str(tmp_path / trained.name / "model")
-        assert asked.label == f"ask gpt-10m sst2 bf16 seed{seed} amax"
+    for steps in (3, 4):
+        trained = training(replace(words, steps=steps), "gpt-10m", SST2, "bf16", 0)
+        place = tmp_path / trained.name / "model"
+        asked = asking(words, "gpt-10m", SST2, "amax", of=trained, place=place)
+        assert asked.words.model == str(place)
+        assert asked.label == "ask gpt-10m sst2 bf16 seed0 amax"
+        assert asking(words, "gpt-10m", SST2, "amax", of=trained, place=place / "moved").name == asked.name
         names.add(asked.name)
     assert len(names) == 2
 

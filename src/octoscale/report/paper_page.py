@@ -70,11 +70,8 @@ def _table(content: Mapping[str, Any]) -> str:
     kinds = ['<{0} class="text">' if is_text else "<{0}>" for is_text in text_columns(content)]
 
     def row(tag: str, cells: list[str]) -> str:
-        return (
-            "<tr>"
-            + "".join(k.format(tag) + escape(c) + f"</{tag}>" for k, c in zip(kinds, cells, strict=True))
-            + "</tr>"
-        )
+        places = (f"{kind.format(tag)}{escape(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True))
+        return f"<tr>{''.join(places)}</tr>"
 
     head = row("th", [column["title"] for column in content["columns"]])
     rows = "\n".join(row("td", cells) for cells in shown_rows(content))
