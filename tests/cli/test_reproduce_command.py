@@ -28,6 +28,10 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
         ),
         ("table5 --preset paper --dtype bf16", "--preset paper says in which precision the paper trained"),
         ("table5 --preset paper --formats ocp", "--preset paper says in which formats the paper trained"),
+        (
+            "table5 --tasks sst2 --preset paper --model gpt-111m --model gpt-10m",
+            "--preset paper has no row for gpt-10m",
+        ),
         ("table4 --pretrained --model gpt-10m", "--pretrained is for gpt-111m, "),
         ("table4 --include nowhere", "no such folder: nowhere"),
         ("fig8 --model gpt-10m", "fig8 shows model 2 by size, and there are 1: give more --model"),

@@ -35,6 +35,9 @@ SAVE_EVERY = 100
 #: What says where files lie, and nothing of what is measured.
 _PLACES = ("include", "task")
 
+#: How files of a checkpoint end that change what a model says: its weights and config, its tokenizer.
+_OF_A_MODEL = (".json", ".safetensors", ".model", ".txt")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
@@ -92,7 +95,7 @@ def reading(settings: Reproduction, model: str) -> Cell:
         text=settings.text,
         tokens=settings.tokens,
         window=settings.window or Validation.window,
-        dtype=settings.dtype,
+        dtype=settings.high,
         formats=settings.codes,
         every=0,
     )
@@ -130,7 +133,7 @@ def _weights(model: str) -> dict[str, str]:
         return {}
     if path.is_file():
         return {"model": path.name, "weights": f"{crc_of(path):08x}"}
-    files = sorted(file for file in path.iterdir() if file.suffix in (".json", ".safetensors"))
+    files = sorted(file for file in path.iterdir() if file.suffix in _OF_A_MODEL)
     crcs = "".join(f"{file.name} {crc_of(file):08x} " for file in files)
     return {"model": path.name, "weights": hashlib.sha256(crcs.encode()).hexdigest()[:16]}
 

@@ -35,6 +35,7 @@ from octoscale.paper.write import Numbers, Table, write
 from octoscale.system.errors import UserError
 from octoscale.system.lock import LOCK, exclusive_run
 from octoscale.system.whole_file import replacing, write_json
+from octoscale.training.settings import paper_preset
 from octoscale.validation.tasks import expand
 
 MADE = "made.json"
@@ -113,6 +114,8 @@ def _check(settings: Reproduction, names: list[str]) -> None:
     models = dict.fromkeys(model for name in names for model in settings.models_of(name))
     for model in models:
         config_of(model)
+    for model in (model for name in names if name in TUNED and settings.preset for model in settings.models_of(name)):
+        paper_preset(model, settings.batch)
     to_ask: dict[Task, bool] = {}
     for name in names:
         for task in tasks_of(name, settings) if name != "fig6" else ():
