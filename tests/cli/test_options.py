@@ -14,6 +14,7 @@ from octoscale.cli.options import Words, parameters_of, takes
 from octoscale.conversion.settings import Inspection
 from octoscale.inference.settings import Chat, Generation
 from octoscale.models.settings import Materialization
+from octoscale.paper.settings import Reproduction
 from octoscale.system.settings import argument, setting
 from octoscale.training.settings import Training
 from octoscale.validation.advise_settings import Advice
@@ -26,6 +27,7 @@ SETTINGS = {
     "validate": Validation,
     "sweep": Sweep,
     "advise": Advice,
+    "reproduce": Reproduction,
     "train": Training,
     "quantize": Quantization,
     "generate": Generation,

@@ -31,27 +31,6 @@ def test_there_may_be_no_basin(missing):
     assert data.basin({}) == []
 
 
-def test_scale_bias_is_the_mode_over_steps_and_modules():
-    qkv = {"kind": "attn_qkv", "layer": 3}
-    rows = frame(
-        *(row(**qkv, step=step, module="q", scale_bias=bias) for step, bias in enumerate([4, 6, 6])),
-        *(row(**qkv, step=step, module="k", scale_bias=bias) for step, bias in enumerate([4, 4, 9])),
-        *(row(step=step, scale_bias=bias) for step, bias in enumerate([5, -2, -2, 5])),
-        row(role="weight", scale_bias=8),
-    )
-    assert data.scale_bias_by_layer(rows).rows() == [
-        ("input", "attn_qkv", 3, 4, 4, 9),
-        ("input", "ffn_out", 0, -2, -2, 5),  # of two modes the smaller
-        ("weight", "ffn_out", 0, 8, 8, 8),
-    ]
-
-
-@pytest.mark.parametrize("odd", [{"amax": 0.0}, {"amax": math.inf}, {"amax": math.nan}, {"layer": None, "module": "m"}])
-def test_a_tensor_without_a_scale_or_a_layer_has_no_say(odd):
-    rows = frame(row(), row(**odd, scale_bias=0), row(**odd, scale_bias=0))
-    assert data.scale_bias_by_layer(rows).rows() == [("input", "ffn_out", 0, 4, 4, 4)]
-
-
 def test_shares_by_exponent_are_of_the_nonzero_finite_values():
     rows = frame(
         row(exponents=histogram({0: 5, -3: 2}, zeros=50, nonfinite=7)),

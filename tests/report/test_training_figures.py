@@ -14,13 +14,12 @@ from octoscale.report.contents import read_run
 from octoscale.report.training_data import (
     LossCurve,
     distinct_labels,
-    drawn_layers,
     excess_by_step,
     loss_curves,
     mean_width,
     reference_curve,
     running_mean,
-    scale_bias_by_step,
+    scale_bias_of_training,
 )
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import SCHEMA
@@ -56,17 +55,9 @@ def training(folder, losses, plan=None, scales=(), **summary) -> RunFolder:
 # The numbers
 
 
-@pytest.mark.parametrize(
-    ("number", "layers"),
-    [(30, [0, 14, 15, 29]), (10, [0, 4, 5, 9]), (5, [0, 2, 4]), (4, [0, 1, 2, 3]), (3, [0, 1, 2]), (1, [0]), (0, [])],
-)
-def test_the_first_two_middle_and_the_last_layers_are_drawn(number, layers):
-    assert drawn_layers(range(number)) == layers
-
-
 def test_the_mode_over_modules_and_micro_batches_is_drawn():
     rows = table(*[row(scale_bias=bias) for bias in (3, 4, 4)], *[row(step=1, scale_bias=bias) for bias in (7, 5)])
-    assert scale_bias_by_step(rows)["mode"].to_list() == [4, 5]
+    assert scale_bias_of_training(rows)["mode"].to_list() == [4, 5]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +65,7 @@ def test_the_mode_over_modules_and_micro_batches_is_drawn():
     [{"amax": 0.0}, {"amax": math.inf}, {"layer": None}, {"phase": "validate"}, {"scaling": "cscale:1"}],
 )
 def test_what_has_no_scale_that_moves_is_left_out(changes):
-    assert scale_bias_by_step(table(row(), row(step=1, **changes)))["step"].to_list() == [0]
+    assert scale_bias_of_training(table(row(), row(step=1, **changes)))["step"].to_list() == [0]
 
 
 def test_a_running_mean_begins_with_what_there_is():

@@ -5,6 +5,7 @@
     look            info, formats, models, inspect, report
     measure         demo, validate, sweep
     advise          advise
+    reproduce       the tables and figures of the paper
     bench           the commands of octoscale bench
     train           train
     ship            quantize, generate, chat

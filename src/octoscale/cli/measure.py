@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from octoscale.cli.app import MEASURE, app
-from octoscale.cli.options import Json, Out, Overwrite, Resume, Words, takes
+from octoscale.cli.options import Json, Out, Overwrite, Pretrained, Resume, Words, takes
 from octoscale.cli.output import check_resume, interruptible, run_folder, say
 from octoscale.system.heap import keep_freed_memory
 from octoscale.validation.settings import Demo, Sweep, Validation
@@ -25,10 +25,17 @@ def demo(words: Words[Demo], out: Out = None, overwrite: Overwrite = False, as_j
 
 @app.command(rich_help_panel=MEASURE)
 @takes(Validation)
-def validate(words: Words[Validation], out: Out = None, overwrite: Overwrite = False, as_json: Json = False) -> None:
+def validate(
+    words: Words[Validation],
+    pretrained: Pretrained = False,
+    out: Out = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
     """Measure a model under one or several scalings: a text's perplexity, tasks; and record every scale."""
     from octoscale.validation.run import run_validation, scalings_for
 
+    words = words.of(pretrained)
     default = {} if words.values["recipe"] else {"scalings": scalings_for(**words.values)}
     settings, folder = words.settings(**default), run_folder(out, "validate")
     _carry_out(settings, folder, partial(run_validation, settings, folder, overwrite=overwrite), as_json)
@@ -37,7 +44,12 @@ def validate(words: Words[Validation], out: Out = None, overwrite: Overwrite = F
 @app.command(rich_help_panel=MEASURE)
 @takes(Sweep)
 def sweep(
-    words: Words[Sweep], resume: Resume = False, out: Out = None, overwrite: Overwrite = False, as_json: Json = False
+    words: Words[Sweep],
+    pretrained: Pretrained = False,
+    resume: Resume = False,
+    out: Out = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Find the constant scales (FP8-CSCALE) that a model survives, beyond noise.
 
@@ -49,7 +61,7 @@ def sweep(
     from octoscale.validation.run_sweep import run_sweep
 
     check_resume(resume, out, overwrite)
-    settings, folder = words.settings(), run_folder(out, "sweep")
+    settings, folder = words.of(pretrained).settings(), run_folder(out, "sweep")
     check_sweep(settings.model)
     carry_out = partial(run_sweep, settings, folder, overwrite=overwrite, go_on=resume)
     hint = f"; to go on: the same command with --resume --out {folder}"

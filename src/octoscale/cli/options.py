@@ -12,13 +12,14 @@ is a default, so that a preset can come between, and so that an option that noth
 
 import inspect
 from collections.abc import Callable, Iterable
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar, get_origin, get_type_hints
 
 import typer
 
+from octoscale.models.sizes import PRETRAINED, checkpoint_of
 from octoscale.system.settings import check_typed, help_of
 
 S = TypeVar("S")
@@ -29,6 +30,7 @@ Out = Annotated[Path | None, typer.Option(help="The run's folder. A new one belo
 Folder = Annotated[Path | None, typer.Argument(metavar="OUT", help="The new checkpoint's folder.")]
 NamedFolder = Annotated[Path | None, typer.Option("--out", help="The same, by name.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there, if octoscale wrote all of it.")]
+Pretrained = Annotated[bool, typer.Option("--pretrained", help=PRETRAINED)]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what a stopped command left, if there is any.")]
 
 
@@ -48,6 +50,12 @@ class Words(Generic[S]):
         settings = self.kind(**{**self.values, **changed})
         check_typed(settings, self.typed)
         return settings
+
+    def of(self, pretrained: bool) -> "Words[S]":
+        """The same; if `pretrained`, of the checkpoint that the model's name stands for. UserError if it has none."""
+        if not pretrained:
+            return self
+        return replace(self, values={**self.values, "model": checkpoint_of(self.values["model"])})
 
 
 def takes(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from octoscale.checkpoints.settings import Quantization
 from octoscale.cli.app import SHIP, app
-from octoscale.cli.options import Folder, Json, NamedFolder, Overwrite, Resume, Words, takes
+from octoscale.cli.options import Folder, Json, NamedFolder, Overwrite, Pretrained, Resume, Words, takes
 from octoscale.cli.output import interruptible, new_folder, show
 from octoscale.inference.settings import Chat, Generation, Writing
 from octoscale.system.heap import keep_freed_memory
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @takes(Quantization)
 def quantize(
     words: Words[Quantization],
+    pretrained: Pretrained = False,
     out: Folder = None,
     named_out: NamedFolder = None,
     resume: Resume = False,
@@ -30,7 +31,7 @@ def quantize(
     from octoscale.models.export import run_quantization
     from octoscale.report import terminal
 
-    settings, folder = words.settings(), new_folder(out, named_out)
+    settings, folder = words.of(pretrained).settings(), new_folder(out, named_out)
     keep_freed_memory()
     with (
         interruptible(lambda: "interrupted; --resume goes on"),

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from octoscale.cli.app import TRAIN, app
-from octoscale.cli.options import Json, Out, Overwrite, Resume, Words, takes
+from octoscale.cli.options import Json, Out, Overwrite, Pretrained, Resume, Words, takes
 from octoscale.cli.output import check_resume, interruptible, run_folder, say, show
 from octoscale.system.heap import keep_freed_memory
 from octoscale.training.settings import Training, with_preset
@@ -18,6 +18,7 @@ _PRESET = "paper: the paper's hyper-parameters for a size of its GPT, where no o
 @takes(Training)
 def train(
     words: Words[Training],
+    pretrained: Pretrained = False,
     preset: Annotated[str | None, typer.Option(help=_PRESET)] = None,
     resume: Resume = False,
     out: Out = None,
@@ -26,6 +27,7 @@ def train(
 ) -> None:
     """Train or fine-tune a language model or a classifier, in FP8 or not, and record every scale and gradient."""
     check_resume(resume, out, overwrite)
+    words = words.of(pretrained)
     settings = words.settings(**({} if preset is None else with_preset(preset, words.values, words.typed)))
     _train(settings, run_folder(out, "train"), overwrite, resume, as_json)
 

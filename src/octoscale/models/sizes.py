@@ -1,7 +1,12 @@
-"""Models that have a size and random weights: the paper's, and two of ours. Numbers are data."""
+"""Models that have a size and random weights: the paper's, and two of ours. Numbers are data.
+
+The paper's sizes also have the real checkpoints that it measured, on the hub: `checkpoint_of` has their names.
+"""
 
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from octoscale.system.errors import UserError
 
 Family = Literal["gpt", "llama"]
 
@@ -43,6 +48,21 @@ PAPER_SIZES: dict[str, Size] = {
     )
     for name, family, d_model, num_layers, num_heads, num_kv_heads, d_ffn, max_positions in _TABLE_1
 }
+
+#: The checkpoints that the paper measured, by the name of their size.
+HUB_IDS = {
+    "gpt-111m": "cerebras/Cerebras-GPT-111M",
+    "gpt-590m": "cerebras/Cerebras-GPT-590M",
+    "gpt-1.3b": "cerebras/Cerebras-GPT-1.3B",
+    "gpt-6.7b": "cerebras/Cerebras-GPT-6.7B",
+    "gpt-13b": "cerebras/Cerebras-GPT-13B",
+    "llama2-7b": "meta-llama/Llama-2-7b-hf",
+    "llama2-70b": "meta-llama/Llama-2-70b-hf",
+}
+
+#: What the option of that name means.
+PRETRAINED = "The paper's names, gpt-111m to llama2-70b, mean the real checkpoints on the hub."
+
 _VOCABULARY: dict[Family, int] = {"gpt": 50257, "llama": 32000}
 
 #: Ours: gpt-10m, as a GPT of the paper, of a size that learns bytes from scratch within minutes on a CPU; llama-1b, as
@@ -71,6 +91,18 @@ SIZES = PAPER_SIZES | {
 }
 
 _OWN_SIZES = {"gpt-10m": "small enough to train on a CPU", "llama-1b": "a small Llama of today"}
+
+
+def checkpoint_of(model: str) -> str:
+    """The hub's id of the real checkpoint of a paper's size. UserError for any other model."""
+    if model not in HUB_IDS:
+        raise UserError(f"--pretrained is for {', '.join(HUB_IDS)}, not for {model}: leave it out")
+    return HUB_IDS[model]
+
+
+def paper_size(model: str) -> str | None:
+    """The paper's size that a model has by its name, or by the hub's id of its checkpoint; None for any other."""
+    return model if model in PAPER_SIZES else {place: size for size, place in HUB_IDS.items()}.get(model)
 
 
 def config_of_size(size: str) -> Any:

@@ -13,6 +13,8 @@
     figures             which figures a run has, and drawing them all
     advice              an advice as tables, and as a page
     advice_figure       the figure of what FP8 costs each layer
+    paper_figures       the paper's figures, from what reproduce wrote
+    paper_page          its page, with all tables and figures
     terminal            tables and progress bars
     showing             a run on the terminal, measured and damaged parts, then its figures
 

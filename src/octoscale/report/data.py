@@ -52,17 +52,6 @@ def main_scaling(scalings: Sequence[str]) -> str | None:
     return "amax" if "amax" in adaptive else next(iter(adaptive), None)
 
 
-def scale_bias_by_layer(rows: pl.DataFrame) -> pl.DataFrame:
-    """role, kind, layer -> mode, low, high of scale_bias over steps and modules; the smallest of equal modes.
-
-    Tensors without a scale of their own, amax 0 or not finite, are left out; so are modules outside a stack of layers.
-    """
-    has_scale = pl.col("amax").is_finite() & (pl.col("amax") > 0) & pl.col("layer").is_not_null()
-    bias = pl.col("scale_bias")
-    groups = rows.filter(has_scale).group_by("role", "kind", "layer")
-    return groups.agg(mode=bias.mode().min(), low=bias.min(), high=bias.max()).sort("role", "kind", "layer")
-
-
 def shares_by_exponent(rows: pl.DataFrame) -> dict[int, float]:
     """Binary exponent -> share of the non-zero finite values in %, histograms summed over rows; no empty bins."""
     counts = histogram(rows)

@@ -37,7 +37,6 @@ from octoscale.report.data import (
     default_module,
     exponent_scalings,
     main_scaling,
-    scale_bias_by_layer,
     scalings_of,
     split_scores,
     with_histograms,
@@ -46,8 +45,9 @@ from octoscale.report.exponents import exponents_figure
 from octoscale.report.perplexity import perplexity_figure
 from octoscale.report.scale_bias import scale_bias_figure
 from octoscale.report.style import STYLE, join, save
-from octoscale.report.training_data import has_losses, loss_curves, scale_bias_by_step
+from octoscale.report.training_data import has_losses, loss_curves, scale_bias_of_training
 from octoscale.report.training_figures import loss_figure, scale_bias_steps_figure
+from octoscale.runs.scale_bias import scale_bias_by_layer
 from octoscale.system.errors import UserError
 
 #: Makes a figure when it is called.
@@ -141,7 +141,7 @@ def _training_figures(contents: RunContents) -> Iterator[tuple[str, Make]]:
     """The figures of one training, as far as there are data for them."""
     plan = contents.header.get("plan", {})
     footer = ", ".join(str(plan[key]) for key in ("model", "scaling", "formats", "dtype") if key in plan)
-    biases = scale_bias_by_step(contents.scales)
+    biases = scale_bias_of_training(contents.scales)
     if not biases.is_empty():
         moves = join("mode over modules and micro-batches", footer)
         yield "scale_bias_steps", partial(scale_bias_steps_figure, biases, moves)

@@ -9,6 +9,7 @@ import polars as pl
 
 from octoscale.report.contents import RunContents
 from octoscale.report.data import REFERENCES, adapts
+from octoscale.runs.scale_bias import scale_bias_by_step
 from octoscale.system.errors import UserError
 
 #: What may tell two runs apart beside the scaling, in this order.
@@ -44,26 +45,12 @@ class LossCurve:
         return running_mean(self.losses, mean_width(len(self.losses)))
 
 
-def scale_bias_by_step(rows: pl.DataFrame) -> pl.DataFrame:
-    """role, kind, layer, step -> mode of scale_bias over modules and micro-batches, the smallest of equal modes.
-
-    Of the drawn layers, and the roles whose scale adapts, in training. Tensors without a scale of their own, amax 0 or
-    not finite, are left out; so are modules outside a stack of layers.
-    """
+def scale_bias_of_training(rows: pl.DataFrame) -> pl.DataFrame:
+    """role, kind, layer, step -> mode of scale_bias, of the roles whose scale adapts, in training."""
     seen = rows.select("scaling", "role").unique().rows()
     adaptive = [scaling + role for scaling, role in seen if adapts(scaling, role)]
-    has_scale = pl.col("amax").is_finite() & (pl.col("amax") > 0) & pl.col("layer").is_not_null()
-    rows = rows.filter(has_scale & (pl.col("phase") == "train") & (pl.col("scaling") + pl.col("role")).is_in(adaptive))
-    layers = drawn_layers(rows["layer"].unique().to_list())
-    groups = rows.filter(pl.col("layer").is_in(layers)).group_by("role", "kind", "layer", "step")
-    return groups.agg(mode=pl.col("scale_bias").mode().min()).sort("role", "kind", "layer", "step")
-
-
-def drawn_layers(layers: Sequence[int]) -> list[int]:
-    """The first, the two middle ones and the last, as in the paper; all, if there are fewer."""
-    ordered = sorted(layers)
-    places = {0, (len(ordered) - 1) // 2, len(ordered) // 2, len(ordered) - 1}
-    return [ordered[place] for place in sorted(places)] if ordered else []
+    in_training = (pl.col("phase") == "train") & (pl.col("scaling") + pl.col("role")).is_in(adaptive)
+    return scale_bias_by_step(rows.filter(in_training))
 
 
 def loss_curves(runs: Sequence[RunContents]) -> list[LossCurve]:

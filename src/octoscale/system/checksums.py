@@ -2,6 +2,7 @@
 
     write_checksums(folder)     checksums.json: name -> CRC-32, of the files that are there
     check_checksums(folder)     ValueError that names the first one that is another now
+    crc_of(path)                of one file
 
 A folder of an older version has none, and is taken as it is.
 """
@@ -22,7 +23,7 @@ _PIECE = 1 << 20  # bytes read at a time
 def write_checksums(folder: Path) -> None:
     """Note the files that the folder holds now, but for those of its subfolders."""
     names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != CHECKSUMS)
-    write_json(folder / CHECKSUMS, {name: f"{_crc(folder / name):08x}" for name in names})
+    write_json(folder / CHECKSUMS, {name: f"{crc_of(folder / name):08x}" for name in names})
 
 
 def check_checksums(folder: Path) -> None:
@@ -32,9 +33,18 @@ def check_checksums(folder: Path) -> None:
         return
     for name, expected in _read(noted).items():
         path = folder / name
-        if not path.is_file() or f"{_crc(path):08x}" != expected:
+        if not path.is_file() or f"{crc_of(path):08x}" != expected:
             what = "is not what was written there" if path.is_file() else "is missing, or no file"
             raise UserError(f"{path} {what}: delete {folder} to go on without it")
+
+
+def crc_of(path: Path) -> int:
+    """The CRC-32 of a file's bytes."""
+    crc = 0
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            crc = zlib.crc32(piece, crc)
+    return crc
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -45,11 +55,3 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or any("/" in name or not name for name in content):
         raise UserError(f"{path} is damaged: delete {path.parent} to go on without it")
     return content
-
-
-def _crc(path: Path) -> int:
-    crc = 0
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            crc = zlib.crc32(piece, crc)
-    return crc

@@ -48,11 +48,11 @@ class BiasRange:
         )
         apart = [bias for bias in self.judged if self._passes_apart(bias)]
         if apart:
-            text += f"; beyond a gap {_in_runs(apart)} would pass, too"
+            text += f"; beyond a gap {in_runs(apart)} would pass, too"
         if run != self.by_estimate:
             text += f"; by the estimates alone {_pass(self.by_estimate)}"
         if self.undecided:
-            text += f"; undecided: {_in_runs(self.undecided)}{self._remedy()}"
+            text += f"; undecided: {in_runs(self.undecided)}{self._remedy()}"
         return text
 
     def to_json(self) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def _pass(run: Run | None) -> str:
     return "no bias passes" if run is None else f"biases {run[0]} to {run[1]} pass"
 
 
-def _in_runs(biases: Sequence[int]) -> str:
+def in_runs(biases: Sequence[int]) -> str:
     """`-14 to -6, 12` for ascending biases."""
     starts = [bias for bias in biases if bias - 1 not in biases]
     ends = [bias for bias in biases if bias + 1 not in biases]

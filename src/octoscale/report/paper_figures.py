@@ -1,0 +1,128 @@
+"""The figures of the paper, drawn from the numbers that `octoscale reproduce` wrote: FOLDER/fig5.json and its like.
+
+    draw_paper("runs/reproduce")  ->  runs/reproduce/fig5.png, fig5.svg, ...
+
+Figure 6 has a picture a model: fig6.png, fig6-2.png. The same numbers draw the same bytes.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from octoscale.report.figures import Make
+from octoscale.report.scale_bias import scale_bias_figure
+from octoscale.report.style import CURVE, LINE_STYLES, LOOKS, SHADE, STYLE, WIDTH, integers, plain, save, with_footer
+from octoscale.report.training_data import mean_width, running_mean
+from octoscale.report.training_figures import scale_bias_steps_figure
+
+FIGURES = ("fig5", "fig6", "fig7", "fig8", "fig9", "fig10")
+
+#: Panels in a row.
+_COLUMNS = 3
+
+
+def draw_paper(folder: Path | str) -> list[Path]:
+    """Draw each figure whose numbers the folder holds, as PNG and SVG beside them; returns the PNG paths."""
+    folder = Path(folder)
+    paths = []
+    with style.context(STYLE, after_reset=True):
+        for name in FIGURES:
+            numbers = folder / f"{name}.json"
+            for stem, make in _makers(name, json.loads(numbers.read_text("utf-8"))) if numbers.exists() else ():
+                paths.append(save(make(), folder, stem))
+    return paths
+
+
+def pictures_of(name: str, content: Mapping[str, Any]) -> list[str]:
+    """The file stems of a figure's pictures."""
+    return [stem for stem, _ in _makers(name, content)]
+
+
+def _makers(name: str, content: Mapping[str, Any]) -> Iterator[tuple[str, Make]]:
+    """File stem and figure to be made."""
+    panels = content["panels"]
+    if name in ("fig5", "fig10"):
+        yield name, partial(_accuracy_figure if name == "fig5" else _losses_figure, panels)
+        return
+    for number, panel in enumerate(panels, start=1):
+        stem = name if number == 1 else f"{name}-{number}"
+        of = ", ".join(str(panel[key]) for key in ("model", "task", "text") if key in panel)
+        if name == "fig6":
+            yield stem, partial(scale_bias_figure, _rows(panel["series"]), f"{of}, {panel['tokens']:,} tokens")
+        else:
+            yield stem, partial(scale_bias_steps_figure, _rows(panel["series"]), f"{of}, seed {panel['seed']}")
+
+
+def _rows(series: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """A row a point of the series, whose lists are as long as each other."""
+    return pl.concat([pl.DataFrame({**one}) for one in series])
+
+
+def _panels(number: int, height: float) -> tuple[Figure, list[Axes]]:
+    """A grid of panels, those that are not needed left out."""
+    columns = min(number, _COLUMNS)
+    rows = -(-number // columns)
+    figure = Figure(figsize=(WIDTH, 0.7 + height * rows))
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for left in axes[number:]:
+        left.remove()
+    return figure, axes[:number]
+
+
+def _accuracy_figure(panels: Sequence[Mapping[str, Any]]) -> Figure:
+    figure, all_axes = _panels(len(panels), 2.3)
+    for axes, panel in zip(all_axes, panels, strict=True):
+        _draw_accuracy(axes, panel)
+    handles, labels = all_axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=len(labels))
+    return with_footer(figure, "bars: 95 % interval of the difference to high precision; shaded: 99.5 % of it and more")
+
+
+def _draw_accuracy(axes: Axes, panel: Mapping[str, Any]) -> None:
+    """Horizontal lines without a constant, the curve with bars; crosses at the lower edge where there is no score."""
+    high = panel["lines"][0]["score"]
+    for line, (color, dashes) in zip(panel["lines"], LINE_STYLES, strict=False):
+        if line["score"] is not None:
+            axes.axhline(line["score"], color=color, linestyle=dashes, linewidth=0.9, label=line["scaling"])
+    found = [point for point in panel["points"] if point["score"] is not None]
+    x, y = [point["bias"] for point in found], [point["score"] for point in found]
+    axes.vlines(
+        x, [p.get("low", p["score"]) for p in found], [p.get("high", p["score"]) for p in found], color=CURVE, alpha=0.5
+    )
+    axes.plot(x, y, color=CURVE, marker="o", label="cscale")
+    lost = [point["bias"] for point in panel["points"] if point["score"] is None]
+    if lost:
+        axes.plot(lost, [0] * len(lost), "x", color=CURVE, transform=axes.get_xaxis_transform(), clip_on=False)
+    low, top = axes.get_ylim()
+    axes.axhspan(0.995 * high, max(top, high), color=SHADE, linewidth=0, zorder=0)
+    axes.set_ylim(low, max(top, high))
+    axes.xaxis.set_major_locator(integers())
+    seed = "" if panel["seed"] is None else f", seed {panel['seed']}"
+    axes.set(xlabel="constant scale_bias", ylabel="accuracy, %", title=plain(f"{_last(panel)}, {panel['task']}{seed}"))
+
+
+def _losses_figure(panels: Sequence[Mapping[str, Any]]) -> Figure:
+    figure, all_axes = _panels(len(panels), 2.3)
+    for axes, panel in zip(all_axes, panels, strict=True):
+        for look, series in zip(LOOKS, panel["series"], strict=False):
+            losses = [float("nan") if loss is None else loss for loss in series["loss"]]
+            mean = running_mean(losses, mean_width(len(losses)))
+            axes.plot(series["step"], losses, color=look.color, linewidth=0.5, alpha=0.3)
+            axes.plot(series["step"], mean, color=look.color, linestyle=look.line, label=series["scaling"])
+        axes.xaxis.set_major_locator(integers(5))
+        axes.set(xlabel="step", ylabel="loss, nats", title=plain(f"{_last(panel)}, {panel['task']}"))
+        axes.grid(axis="y")
+    handles, labels = all_axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=len(labels))
+    return with_footer(figure, "pale: each step; strong: running mean")
+
+
+def _last(panel: Mapping[str, Any]) -> str:
+    return str(panel["model"]).rstrip("/").rpartition("/")[2]

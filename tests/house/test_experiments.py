@@ -1,0 +1,56 @@
+"""The page of experiments keeps its promises. Oracles: the script that computes its tables, the command line itself."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+PAGE = (EXPERIMENTS / "README.md").read_text(encoding="utf-8")
+COMMANDS = sorted(
+    {*re.findall(r"^    (octoscale .*)$", PAGE, re.MULTILINE), *re.findall(r"`(octoscale r.* .*?)`", PAGE)}
+)
+
+
+@pytest.fixture
+def plan(monkeypatch):
+    """The script."""
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    monkeypatch.delitem(sys.modules, "plan", raising=False)
+    import plan
+
+    return plan
+
+
+def test_its_tables_are_what_the_script_prints(plan):
+    assert plan.table_of_llama() in PAGE
+    assert plan.table_of_gpt() in PAGE
+
+
+def test_an_estimate_by_hand(plan):
+    """Oracle: GPT 111M, 10 layers of 12 * 768**2 weights; one token of 1e9 parameters on both rates."""
+    assert plan.counted("gpt-111m")[1] == 10 * 12 * 768**2
+    assert 110e6 < plan.counted("gpt-111m")[0] < 113e6
+    assert plan.lasting(3 * 86_400) == "3 days"
+    assert plan.lasting(90) == "2 minutes"
+    assert plan.times(plan.GPU * 7200).endswith("| 2 hours")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_is_one_that_is_taken(run, tmp_path, monkeypatch, command):
+    taken = []
+
+    def stop(settings, folder, **_):
+        taken.append((settings, folder))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("octoscale.paper.reproduce.reproduce", stop)
+    (tmp_path / "data").mkdir()
+    code, _, err = run(*shlex.split(command)[1:])
+    assert code == 130
+    ((settings, folder),) = taken
+    assert "the same command goes on" in err
+    assert settings.wanted
+    assert str(folder).startswith("runs/")
