@@ -6,6 +6,7 @@ import re
 import pytest
 
 from octoscale.report import terminal
+from octoscale.report.tasks_table import tasks_table
 from octoscale.system.printable import printable
 
 HOSTILE = "[red]x[/red]\x1b[2J\x1b]0;title\x07:smile:[/]"
@@ -49,7 +50,7 @@ BENCH = {
 }
 TABLES = {
     "scores": lambda: terminal.scores_table(SUMMARY),
-    "tasks": lambda: terminal.tasks_table(TASKS),
+    "tasks": lambda: tasks_table(TASKS),
     "training": lambda: terminal.training_table(TRAINING),
     "runs": lambda: terminal.runs_table(["amax", "bf16"], [TRAINING, TRAINING | {"validation_accuracy": {"after": 1}}]),
     "formats": terminal.formats_table,

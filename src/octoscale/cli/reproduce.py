@@ -27,7 +27,7 @@ def reproduce(
     out: Annotated[Path, typer.Option(help=_PLACE)] = Path("runs/reproduce"),
     as_json: Json = False,
 ) -> None:
-    """Measure a table or figure of the paper (Perez et al. 2023) again, beside its own numbers.
+    """Measure a table or figure of the paper again, beside its own numbers.
 
     Each measurement is kept: after Ctrl-C, or a kill, the same command goes on.
     """

@@ -1,5 +1,6 @@
 """What a run says, read from its files and from nothing else: figures, and tables for the terminal.
 
+    fields              what a field of a run's files may hold
     contents            what can be read of a run, and what is damaged
     data                numbers of the figures of a validation
     training_data       numbers of the figures of a training
@@ -16,6 +17,7 @@
     paper_figures       the paper's figures, from what reproduce wrote
     paper_page          its page, with all tables and figures
     terminal            tables and progress bars
+    tasks_table         what scalings reached on tasks
     showing             a run on the terminal, measured and damaged parts, then its figures
 
 A figure is two functions: its numbers in a file of data, its drawing in a file of its own. No model is loaded here.

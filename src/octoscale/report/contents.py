@@ -8,9 +8,8 @@ Tables and figures take a run from here and trust it: no number in it is absurd,
 """
 
 import json
-import math
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial, reduce
 from pathlib import Path
@@ -21,12 +20,29 @@ import polars as pl
 from octoscale.conversion.kinds import KINDS
 from octoscale.kernels.base import NUM_EXPONENT_BINS
 from octoscale.numerics.formats import FORMATS, ROLES
+from octoscale.report.fields import (
+    LONGEST_NAME,
+    MOST,
+    MOST_BITS,
+    MOST_LAYERS,
+    Check,
+    are_failures,
+    is_before_and_after,
+    is_bias,
+    is_count,
+    is_loss,
+    is_map,
+    is_number,
+    is_plan,
+    is_range,
+    is_score,
+    is_share,
+    is_text,
+    is_time,
+)
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import SCHEMA, read_readable_scales
 from octoscale.system.errors import UserError
-
-#: No run has more steps, or tokens, or layers, and no scale more bits; a larger number is damage.
-_MOST, _MOST_LAYERS, _MOST_BITS, _LONGEST_NAME = 2**53, 1000, 1100, 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,104 +79,32 @@ def read_run(folder: Path | str) -> RunContents:
     return RunContents(path=run.path, header=header, summary=summary, metrics=metrics, scales=scales, damaged=damaged)
 
 
-# What a field may hold.
-
-_Check = Callable[[Any], bool]
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, int):
-        return not isinstance(value, bool) and abs(value) <= _MOST
-    return isinstance(value, float) and math.isfinite(value)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and _is_number(value) and value >= 0
-
-
-def _is_score(value: Any) -> bool:
-    return value is None or (_is_number(value) and value > 0)
-
-
-def _is_share(value: Any) -> bool:
-    return _is_number(value) and 0 <= value <= 1
-
-
-def _is_time(value: Any) -> bool:
-    return _is_number(value) and value >= 0
-
-
-def _is_loss(value: Any) -> bool:
-    return value is None or _is_number(value)
-
-
-def _is_before_and_after(value: Any) -> bool:
-    return isinstance(value, dict) and {"before", "after"} <= value.keys() and all(map(_is_loss, value.values()))
-
-
-def _is_plan(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
-def _is_range(value: Any) -> bool:
-    return isinstance(value, dict) and _is_text(value.get("text"))
-
-
-def _is_map(value: Any) -> bool:
-    """A map of pairs of biases: without cells, or with what a figure of them needs."""
-    if not _is_range(value) or not isinstance(value.get("cells"), list):
-        return False
-    known = value.get("what") in ("perplexity", "accuracy") and _is_text(value.get("against"))
-    roles = value.get("roles") in (["weight", "input"], ["input", "weight"])
-    return not value["cells"] or (known and roles and all(map(_is_pair, value["cells"])))
-
-
-def _is_pair(value: Any) -> bool:
-    if not isinstance(value, dict) or value.get("verdict") not in ("passes", "undecided", "fails"):
-        return False
-    biases = [value.get("weight"), value.get("input")]
-    return all(isinstance(x, int) and abs(x) <= _MOST_BITS for x in biases) and _is_loss(value.get("worse"))
-
-
-def _are_failures(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_is_text, value.values()))
-
-
-def _is_bias(key: str) -> bool:
-    digits = key.removeprefix("-")
-    return digits.isascii() and digits.isdigit() and len(digits) <= 4 and int(digits) <= _MOST_BITS
-
-
 #: Tables of a value for each scaling, constant ones by their bias under `cscale`.
-_PER_SCALING: dict[str, _Check] = {"perplexity": _is_score, "accuracy": _is_share, "seconds": _is_time}
+_PER_SCALING: dict[str, Check] = {"perplexity": is_score, "accuracy": is_share, "seconds": is_time}
 
 #: What summary.json holds of a task, beside the scores of each scaling.
-_TASK: dict[str, _Check] = {"metric": _is_text, "items": _is_count}
+_TASK: dict[str, Check] = {"metric": is_text, "items": is_count}
 
-_HEADER: dict[str, _Check] = {"note": _is_text, "backend": _is_text, "reason": _is_text, "plan": _is_plan}
-_SUMMARY: dict[str, _Check] = {
-    **dict.fromkeys(("model", "text", "formats", "backend", "reason", "scaling"), _is_text),
-    **dict.fromkeys(("tokens", "window", "steps", "examples", "skipped_steps", "resumed_after_step"), _is_count),
-    "training_loss": _is_loss,
-    "validation_loss": _is_before_and_after,
-    "validation_accuracy": _is_before_and_after,
-    "cscale_range": _is_range,
-    "bias_map": _is_map,
-    "failures": _are_failures,
+_HEADER: dict[str, Check] = {"note": is_text, "backend": is_text, "reason": is_text, "plan": is_plan}
+_SUMMARY: dict[str, Check] = {
+    **dict.fromkeys(("model", "text", "formats", "backend", "reason", "scaling"), is_text),
+    **dict.fromkeys(("tokens", "window", "steps", "examples", "skipped_steps", "resumed_after_step"), is_count),
+    "training_loss": is_loss,
+    "validation_loss": is_before_and_after,
+    "validation_accuracy": is_before_and_after,
+    "cscale_range": is_range,
+    "bias_map": is_map,
+    "failures": are_failures,
 }
-_METRICS: dict[str, _Check] = {
-    **dict.fromkeys(("phase", "scaling"), _is_text),
-    **dict.fromkeys(("loss", "eval_loss"), _is_loss),
-    "step": _is_count,
+_METRICS: dict[str, Check] = {
+    **dict.fromkeys(("phase", "scaling"), is_text),
+    **dict.fromkeys(("loss", "eval_loss"), is_loss),
+    "step": is_count,
     "skipped": lambda value: isinstance(value, bool),
 }
 
 
-def _checked(content: dict[str, Any], checks: Mapping[str, _Check], path: Path, damaged: list[str]) -> dict[str, Any]:
+def _checked(content: dict[str, Any], checks: Mapping[str, Check], path: Path, damaged: list[str]) -> dict[str, Any]:
     """The fields that hold what they may; each other one is named, and left out."""
     wrong = [name for name, check in checks.items() if name in content and not check(content[name])]
     damaged.extend(_says(path, name, content[name]) for name in wrong)
@@ -174,7 +118,7 @@ def _summary(path: Path, damaged: list[str]) -> dict[str, Any]:
         value = summary.get(name)
         if isinstance(value, dict):
             summary[name] = _per_scaling(value, check, f"{path}: {name}", damaged)
-        elif name in summary and not (name == "seconds" and _is_time(value)):
+        elif name in summary and not (name == "seconds" and is_time(value)):
             damaged.append(_says(path, name, summary.pop(name)))
     if "tasks" in summary:
         summary["tasks"] = _tasks(summary["tasks"], f"{path}: tasks", damaged)
@@ -199,15 +143,15 @@ def _has_score(metric: str, value: Any) -> bool:
     if not isinstance(value, dict) or value.get(metric) is None:
         return False
     numbers = [*value.values(), *(value["difference"].values() if isinstance(value.get("difference"), dict) else ())]
-    return all(number is None or _is_number(number) for number in numbers if not isinstance(number, dict))
+    return all(number is None or is_number(number) for number in numbers if not isinstance(number, dict))
 
 
-def _per_scaling(table: dict[str, Any], check: _Check, where: str, damaged: list[str]) -> dict[str, Any]:
+def _per_scaling(table: dict[str, Any], check: Check, where: str, damaged: list[str]) -> dict[str, Any]:
     """The values of each scaling, and of each bias, that can be ones."""
     kept: dict[str, Any] = {}
     for scaling, value in table.items():
         if scaling == "cscale" and isinstance(value, dict):
-            kept[scaling] = {bias: score for bias, score in value.items() if _is_bias(bias) and check(score)}
+            kept[scaling] = {bias: score for bias, score in value.items() if is_bias(bias) and check(score)}
             damaged.extend(_says(where, f"cscale:{bias}", value[bias]) for bias in value if bias not in kept[scaling])
         elif scaling != "cscale" and check(value):
             kept[scaling] = value
@@ -288,17 +232,17 @@ def _scales(run: RunFolder, damaged: list[str]) -> pl.DataFrame:
 def _possible() -> pl.Expr:
     """Whether a row can have been written by a run."""
     counts = [pl.col(name).is_between(0, pl.col("numel")) for name in ("saturated", "flushed", "nonfinite")]
-    names = [pl.col(name).str.len_bytes() <= _LONGEST_NAME for name in ("module", "scaling", "phase")]
+    names = [pl.col(name).str.len_bytes() <= LONGEST_NAME for name in ("module", "scaling", "phase")]
     bins = pl.col("exponents")
     checks = [
-        pl.col("step").is_between(0, _MOST),
-        pl.col("layer").is_null() | pl.col("layer").is_between(0, _MOST_LAYERS),
+        pl.col("step").is_between(0, MOST),
+        pl.col("layer").is_null() | pl.col("layer").is_between(0, MOST_LAYERS),
         pl.col("kind").is_in(KINDS),
         pl.col("role").is_in(ROLES),
         pl.col("format").is_in(list(FORMATS)),
-        pl.col("scale_bias").is_between(-_MOST_BITS, _MOST_BITS),
+        pl.col("scale_bias").is_between(-MOST_BITS, MOST_BITS),
         pl.col("amax").is_not_null(),
-        pl.col("numel").is_between(0, _MOST),
+        pl.col("numel").is_between(0, MOST),
         bins.is_null() | ((bins.list.len() == NUM_EXPONENT_BINS) & ~bins.list.eval(pl.element().is_null()).list.any()),
     ]
     return reduce(lambda a, b: a & b, [*checks, *counts, *names]).fill_null(value=False)

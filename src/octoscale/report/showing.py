@@ -12,6 +12,7 @@ from typing import Any
 from octoscale.report import figures, terminal
 from octoscale.report.contents import RunContents, read_run
 from octoscale.report.figures import Drawing
+from octoscale.report.tasks_table import tasks_table
 from octoscale.report.training_data import has_losses, loss_curves
 from octoscale.system.errors import UserError
 from octoscale.system.printable import first_line, printable
@@ -58,7 +59,7 @@ def _print_results(contents: RunContents) -> None:
     if summary.get("perplexity"):
         terminal.print_content(terminal.scores_table(summary))
     if summary.get("tasks"):
-        terminal.print_content(terminal.tasks_table(summary))
+        terminal.print_content(tasks_table(summary))
     if "validation_loss" in summary:
         terminal.print_content(terminal.training_table(summary))
     lines = [header.get("note", ""), *(summary.get(name, {}).get("text", "") for name in ("cscale_range", "bias_map"))]
