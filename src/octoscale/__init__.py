@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from octoscale.numerics.recipe import Operand as Operand
     from octoscale.numerics.recipe import Recipe as Recipe
     from octoscale.numerics.recipe import parse_scaling as parse_scaling
+    from octoscale.numerics.recipe_file import read_recipe as read_recipe
     from octoscale.numerics.scaling import Amax as Amax
     from octoscale.numerics.scaling import Constant as Constant
     from octoscale.numerics.scaling import Delayed as Delayed
@@ -89,6 +90,7 @@ _MODULE_OF = {
     "OctoscaleConfig": "checkpoints.hf",
     "put_head_in_fp8": "conversion.head",
     "parse_scaling": "numerics.recipe",
+    "read_recipe": "numerics.recipe_file",
 }
 __all__ = sorted(_MODULE_OF)
 

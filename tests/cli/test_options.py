@@ -17,6 +17,7 @@ from octoscale.models.settings import Materialization
 from octoscale.paper.settings import Reproduction
 from octoscale.system.settings import argument, setting
 from octoscale.training.settings import Training
+from octoscale.validation.advise_settings import Advice
 from octoscale.validation.settings import Demo, Sweep, Validation, parse_biases
 
 SETTINGS = {
@@ -25,6 +26,7 @@ SETTINGS = {
     "demo": Demo,
     "validate": Validation,
     "sweep": Sweep,
+    "advise": Advice,
     "reproduce": Reproduction,
     "train": Training,
     "quantize": Quantization,

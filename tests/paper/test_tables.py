@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from planted import HIGH, PlantedLab, answers
+from planted_runs import HIGH, PlantedLab, answers
 
 from octoscale.paper.answers import from_cell
 from octoscale.paper.fig5 import fig5

@@ -1,41 +1,36 @@
-"""A laboratory whose measurements are written down beforehand: what tables make of them can be worked out by hand."""
+"""Planted faults: a layer's weights times 2**12 and its input divided by as much, the same function in any precision.
 
-from octoscale.paper.lab import Lab
-from octoscale.paper.settings import Reproduction
+    planted = plant_norm(model, "model.layers.2.input_layernorm", ["...q_proj", "...k_proj", "...v_proj"])
 
-#: Right and wrong answers to ten items, in high precision: 8 of 10.
-HIGH = "1111111100"
+How the input is divided: through the norm before it, whose gain and bias shrink, with all that read it; through the
+rows of another layer before it; or by a hook, where one reader of several is meant.
+"""
 
+import torch
+from torch import nn
 
-def answers(values, scaling="amax", metric="acc"):
-    """What a cell keeps of right and wrong answers, 1 and 0."""
-    numbers = [float(value) for value in values]
-    mean = sum(numbers) / len(numbers)
-    spread = sum((x - mean) ** 2 for x in numbers) / (len(numbers) - 1)
-    return {
-        "scaling": scaling,
-        "metric": metric,
-        "score": mean,
-        "standard_error": (spread / len(numbers)) ** 0.5,
-        "items": len(numbers),
-        "values": values,
-    }
+FACTOR = 2.0**12
 
 
-class PlantedLab(Lab):
-    """Answers by scaling, or by the label of a cell; trainings end well unless they are in `failures`."""
+@torch.no_grad()
+def plant_norm(model: nn.Module, norm: str, readers: list[str]) -> None:
+    """Divide what a norm gives, and multiply the weights of all that read it."""
+    for parameter in model.get_submodule(norm).parameters():
+        parameter /= FACTOR
+    for reader in readers:
+        model.get_submodule(reader).weight *= FACTOR
 
-    def __init__(self, settings: Reproduction, folder, planted, failures=()):
-        super().__init__(settings, folder)
-        self.planted, self.failures, self.made = planted, failures, []
 
-    def _make(self, cell):
-        self.made.append(cell.label)
-        scaling = cell.label.rpartition(" ")[2]
-        if cell.label.startswith("train"):
-            failed = any(part in cell.label for part in self.failures)
-            return {"cell": cell.label, "seconds": 1.0} | ({"failure": "the loss is NaN"} if failed else {})
-        found = self.planted.get(cell.label, self.planted.get(scaling))
-        if found is None:
-            return {"cell": cell.label, "scaling": scaling, "failure": "its logits hold infinity or NaN"}
-        return {"cell": cell.label, **answers(found, scaling), "seconds": 2.0}
+@torch.no_grad()
+def plant_feeder(model: nn.Module, feeder: str, layer: str) -> None:
+    """Divide the rows of the layer before, a bias too."""
+    for parameter in model.get_submodule(feeder).parameters():
+        parameter /= FACTOR
+    model.get_submodule(layer).weight *= FACTOR
+
+
+@torch.no_grad()
+def plant_hook(model: nn.Module, layer: str) -> None:
+    """Divide the input of one layer only; the hook stays."""
+    model.get_submodule(layer).register_forward_pre_hook(lambda _, args: (args[0] / FACTOR, *args[1:]))
+    model.get_submodule(layer).weight *= FACTOR

@@ -5,6 +5,7 @@
     generate        writing and reading
     checkpoint      a checkpoint to FP8, beside cp
     gguf_shape      a Llama as a GGUF file, for llama.cpp's own measurement
+    advise          how well advise chooses
 
 Numbers that README and docs quote are printed by these commands.
 """

@@ -4,6 +4,7 @@
     app             the application and its help: the commands by what they are for
     look            info, formats, models, inspect, report
     measure         demo, validate, sweep
+    advise          advise
     reproduce       the tables and figures of the paper
     bench           the commands of octoscale bench
     train           train

@@ -7,7 +7,7 @@ import typer
 
 from octoscale.cli.app import MEASURE, app, group
 from octoscale.cli.options import Json
-from octoscale.cli.output import show
+from octoscale.cli.output import say, show
 from octoscale.system.heap import keep_freed_memory
 
 bench = group("Measure casts and products beside torch's own and the machine's limits. Let nothing else run meanwhile.")
@@ -65,6 +65,32 @@ def checkpoint(model: _Named = "llama-1b", as_json: Json = False) -> None:
 
     keep_freed_memory()
     _show(checkpoint.checkpoint(model), as_json)
+
+
+@bench.command()
+def advise(
+    model: _Named = "smollm2-135m",
+    scaling: Annotated[str, typer.Option(help="As in advise.")] = "amax",
+    text: Annotated[str, typer.Option(help="As in advise.")] = "pydoc",
+    tokens: Annotated[int, typer.Option(help="Of the text to choose with, and of the one after it.")] = 1024,
+    window: Annotated[int, typer.Option(help="Tokens in a window.")] = 512,
+    keep: Annotated[int, typer.Option(help="Layers in a list.")] = 3,
+    dtype: Annotated[str, typer.Option(help="As in advise.")] = "fp32",
+    as_json: Json = False,
+) -> None:
+    """Estimates beside measured costs of each layer, the list of advise beside exhaustive greedy's. Half an hour."""
+    from octoscale.bench import advise
+
+    keep_freed_memory()
+    words: dict[str, Any] = {
+        "scaling": scaling,
+        "text": text,
+        "tokens": tokens,
+        "window": window,
+        "keep": keep,
+        "dtype": dtype,
+    }
+    _show(advise.advise(model, **words, say=say), as_json)
 
 
 def _show(report: dict[str, Any], as_json: bool) -> None:

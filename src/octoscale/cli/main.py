@@ -8,7 +8,8 @@ code 1 (system/explained.py). Ctrl-C ends a run with exit code 130 and leaves wh
 import io
 import sys
 
-from octoscale.cli import bench, look, measure, reproduce, ship, train  # noqa: F401  each puts its commands into the app
+# each puts its commands into the app
+from octoscale.cli import advise, bench, look, measure, reproduce, ship, train  # noqa: F401
 from octoscale.cli.app import app
 from octoscale.system.explained import explained
 from octoscale.system.streams import open_missing_streams

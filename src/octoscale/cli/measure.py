@@ -36,7 +36,8 @@ def validate(
     from octoscale.validation.run import run_validation, scalings_for
 
     words = words.of(pretrained)
-    settings, folder = words.settings(scalings=scalings_for(**words.values)), run_folder(out, "validate")
+    default = {} if words.values["recipe"] else {"scalings": scalings_for(**words.values)}
+    settings, folder = words.settings(**default), run_folder(out, "validate")
     _carry_out(settings, folder, partial(run_validation, settings, folder, overwrite=overwrite), as_json)
 
 

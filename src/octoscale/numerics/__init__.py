@@ -5,6 +5,7 @@
     scaling         from the largest magnitude of a tensor to its scale_bias: FP8-AMAX, FP8-CSCALE, delayed
     granularity     over which values one scale reaches
     recipe          which format and rule each role gets, and which modules stay as they are; how a scaling is written
+    recipe_file     a recipe as a file
 
 A format or a rule is added here and works in every room above. Numbers are stated once: other files ask for them.
 """

@@ -11,6 +11,8 @@
     clipping            the figure of what saturates or is flushed, by layer
     training_figures    the figures of trainings
     figures             which figures a run has, and drawing them all
+    advice              an advice as tables, and as a page
+    advice_figure       the figure of what FP8 costs each layer
     paper_figures       the paper's figures, from what reproduce wrote
     paper_page          its page, with all tables and figures
     terminal            tables and progress bars

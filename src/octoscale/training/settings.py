@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from octoscale.conversion.settings import Conversion, every_in_vain
+from octoscale.conversion.settings import Conversion, FromFile, every_in_vain, said_by_recipe
 from octoscale.models.labels import HUB_TASKS
 from octoscale.numerics.formats import PRECISIONS
 from octoscale.system.errors import UserError
@@ -36,7 +36,7 @@ def _validation_in_vain(settings: "Training") -> str | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training(Conversion):
+class Training(FromFile, Conversion):
     """What to train. Texts as on the command line; see `octoscale train --help`.
 
     A step is `accumulate` micro-batches of `batch` windows of `window` tokens, or of `batch` examples of a `task`,
@@ -46,7 +46,11 @@ class Training(Conversion):
     checkpoint to go on from after each N-th step; 0 for never.
     """
 
-    scaling: str = setting("amax", "bf16, fp16, fp32 (no FP8, and --dtype of that name), or as in validate: one.")
+    scaling: str = setting(
+        "amax",
+        "bf16, fp16, fp32 (no FP8, and --dtype of that name), or as in validate: one.",
+        in_vain=said_by_recipe("--scaling"),
+    )
     text: str = setting(
         "pydoc",
         "A UTF-8 text file, pydoc, or a data set of the hub, hf:NAME[:CONFIGURATION[:SPLIT]].",
@@ -91,6 +95,7 @@ class Training(Conversion):
         return (self.scaling,)
 
     def __post_init__(self) -> None:
+        self.take_recipe("scaling")
         if self.dtype not in TRAINING_DTYPES:
             raise UserError(f"unknown dtype {self.dtype!r} for training: one of {', '.join(TRAINING_DTYPES)}")
         if self.scaling in PRECISIONS and self.scaling != self.dtype:
@@ -169,8 +174,9 @@ PAPER_BATCH = 512
 def with_preset(name: str, values: dict[str, Any], typed: Collection[str]) -> dict[str, Any]:
     """Fields of `Training`, those of a preset where none was typed. ValueError for a preset that does not fit.
 
-    A scaling that is typed and no FP8 is a precision: it takes the place of the preset's.
+    A scaling that is typed and no FP8 is a precision: it takes the place of the preset's. A recipe file is a scaling.
     """
+    typed = {*typed, "scaling", "formats"} if "recipe" in typed else typed
     preset = named_preset(
         name, values["model"], values["batch"], values["accumulate"] if "accumulate" in typed else None
     )

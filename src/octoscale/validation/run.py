@@ -74,7 +74,8 @@ def prepare(settings: Validation) -> Parts:
     """Read what the settings name, the cheap things first, and check that the model can take it; nothing is written."""
     stored = loading.is_stored(settings.model)
     if stored and list(settings.scalings) != [STORED]:
-        raise UserError(f"{settings.model} holds FP8 weights with their scales already: leave --scaling out")
+        option = "--recipe" if settings.recipe else "--scaling"
+        raise UserError(f"{settings.model} holds FP8 weights with their scales already: leave {option} out")
     if settings.fp8_head and not stored:
         raise UserError(f"--fp8-head is for FP8 checkpoints: octoscale quantize {settings.model} OUT first")
     scalings = [

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from octoscale.conversion.settings import Conversion, Head, every_in_vain
+from octoscale.conversion.settings import Conversion, FromFile, Head, every_in_vain, said_by_recipe
 from octoscale.numerics.formats import PRECISIONS
 from octoscale.system.errors import UserError
 from octoscale.system.settings import setting
@@ -93,7 +93,7 @@ class Measurement(Conversion):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Validation(Head, Measurement):
+class Validation(FromFile, Head, Measurement):
     """What to validate. Texts as on the command line; see `octoscale validate --help`.
 
     scalings: none stands for the model in its own precision, `dtype`, and FP8-AMAX.
@@ -105,6 +105,7 @@ class Validation(Head, Measurement):
         "Repeat it to compare. "
         "Unless given: bf16 and amax; a checkpoint of FP8 weights has one only, its own.",
         option="--scaling",
+        in_vain=said_by_recipe("--scaling"),
     )
     by_layer: bool = setting(
         False, "Layer by layer over all windows: each weight is read once. Larger than memory.", option="--batch"
@@ -127,6 +128,7 @@ class Validation(Head, Measurement):
         super().__post_init__()
         if self.dtype not in PRECISIONS:
             raise UserError(f"unknown dtype {self.dtype!r}: one of {', '.join(PRECISIONS)}")
+        self.take_recipe("scalings", self.dtype)
         if not self.scalings:
             object.__setattr__(self, "scalings", (self.dtype, "amax"))
         others = [scaling for scaling in self.scalings if scaling in PRECISIONS]

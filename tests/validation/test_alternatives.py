@@ -1,0 +1,60 @@
+"""Other scalings. Oracles: the definition, counted by hand."""
+
+import pytest
+
+from octoscale.conversion.convert import ModuleReport
+from octoscale.numerics.recipe import Recipe
+from octoscale.validation.alternatives import alternatives, best_constant
+from octoscale.validation.estimate import LayerEstimate
+
+
+def estimates(recipe, *amaxes):
+    row = ModuleReport(module="a", type="Linear", shape=(2, 2), kind="other", layer=0, converted=True, reason="")
+    made = []
+    for weight, value in amaxes:
+        estimate = LayerEstimate(row=row, recipe=recipe)
+        estimate.casts["weight"].amax, estimate.casts["input"].amax = weight, value
+        made.append(estimate)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("recipe", "names"),
+    [
+        (
+            Recipe.amax(),
+            [
+                "amax:formats=fnuz",
+                "amax:margin=1",
+                "amax:margin=2",
+                "amax:margin=3",
+                "cscale:3",
+                "cscale:4",
+                "cscale:5",
+            ],
+        ),
+        (
+            Recipe.cscale(3, formats="fnuz", skip=["x"]),
+            [
+                "cscale:3",
+                *(f"amax:{margin}formats=fnuz" for margin in ("", "margin=1,", "margin=2,", "margin=3,")),
+                "cscale:2,formats=fnuz",
+                "cscale:4,formats=fnuz",
+            ],
+        ),
+    ],
+    ids=str,
+)
+def test_formats_margins_and_constants(recipe, names):
+    """An amax of 1 asks for 8 in e4m3fn (448), and for 7 in e4m3fnuz (240): served by 0 to 8, in the middle 4; by 3."""
+    made = alternatives(recipe, estimates(recipe, (1.0, 1.0), (1.0, 0.0)))
+    assert [each.name for each in made] == names
+    assert all(each.skip == recipe.skip for each in made)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "constant"), [([8], 4), ([8, 8, 0], 0), ([20, 19, 0], 15), ([0, 0, 20], -4), ([], 0)]
+)
+def test_the_constant_that_serves_most(wanted, constant):
+    """[8, 8, 0]: only 0 serves all three. [20, 19, 0]: 12 to 19 serve two, in the middle 15."""
+    assert best_constant(wanted) == constant
