@@ -26,8 +26,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
             "table2 --tasks piqa --steps 3",
             "--steps is for fine-tuning, and nothing is fine-tuned for piqa: leave it out",
         ),
-        ("table5 --preset paper --dtype bf16", "--preset paper says in which precision the paper trained"),
-        ("table5 --preset paper --formats ocp", "--preset paper says in which formats the paper trained"),
+        ("table5 --preset paper --dtype bf16", "--preset paper means that of the paper, fp16: leave --dtype out"),
+        ("table5 --preset paper --formats ocp", "--preset paper means those of the paper, fnuz: leave --formats out"),
         (
             "table5 --tasks sst2 --preset paper --model gpt-111m --model gpt-10m",
             "--preset paper has no row for gpt-10m",

@@ -69,13 +69,13 @@ def _only_to_tune(option: str) -> Callable[["Reproduction"], str | None]:
 def _dtype_in_vain(settings: "Reproduction") -> str | None:
     if settings.preset is None:
         return None
-    return f"--preset {settings.preset} says in which precision the paper trained: leave --dtype out"
+    return f"--preset {settings.preset} means that of the paper, fp16: leave --dtype out"
 
 
 def _formats_in_vain(settings: "Reproduction") -> str | None:
     if settings.preset is None:
         return None
-    return f"--preset {settings.preset} says in which formats the paper trained: leave --formats out"
+    return f"--preset {settings.preset} means those of the paper, fnuz: leave --formats out"
 
 
 @dataclass(frozen=True, kw_only=True)

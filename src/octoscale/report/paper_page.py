@@ -102,20 +102,26 @@ _PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>
-:root {{ color-scheme: light dark; --ink: #1a1a1a; --paper: #fff; --rule: #ccc; --pale: #555; }}
-@media (prefers-color-scheme: dark) {{ :root {{ --ink: #ddd; --paper: #161616; --rule: #444; --pale: #999; }} }}
-body {{ font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 72rem;
-  margin: 2rem auto; padding: 0 1rem; }}
+:root {{ color-scheme: light dark; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 84rem; margin: 2rem auto;
+  padding: 0 1rem; }}
 h1 {{ font-size: 1.5rem; line-height: 1.3; }}
 h2 {{ font-size: 1.15rem; margin-top: 2.5rem; }}
+p, figcaption {{ max-width: 60rem; }}
 .wide {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .25rem .6rem; text-align: right; border-bottom: 1px solid var(--rule); vertical-align: top; }}
-th.text, td.text {{ text-align: left; }}
+th, td {{ padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ccc; vertical-align: top; }}
+th.text, td.text {{ text-align: left; min-width: 5.5rem; }}
 figure {{ margin: 0; }}
-img {{ max-width: 100%; background: #fff; padding: .5rem; box-sizing: border-box; }}
-figcaption, .made {{ color: var(--pale); font-size: .85rem; }}
+img {{ display: block; width: 100%; max-width: 60rem; background: #fff; padding: .5rem; box-sizing: border-box; }}
+figcaption, .made {{ color: #555; font-size: .85rem; }}
 code {{ overflow-wrap: anywhere; }}
+@media (prefers-color-scheme: dark) {{
+  body {{ color: #ddd; background: #161616; }}
+  th, td {{ border-color: #444; }}
+  figcaption, .made {{ color: #999; }}
+  a {{ color: #8ab4f8; }}
+}}
 </style>
 </head>
 <body>
