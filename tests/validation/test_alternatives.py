@@ -46,7 +46,7 @@ def estimates(recipe, *amaxes):
     ids=str,
 )
 def test_formats_margins_and_constants(recipe, names):
-    """An amax of 1 asks for 8 in e4m3fn (448), 7 in e4m3fnuz (240): -2 to 8 serve it, in the middle 3; -3 to 7, so 2."""
+    """An amax of 1 asks for 8 in e4m3fn, 7 in e4m3fnuz: -2 to 8 serve it, in the middle 3; -3 to 7, so 2."""
     made = alternatives(recipe, estimates(recipe, (1.0, 1.0), (1.0, 0.0)))
     assert [each.name for each in made] == names
     assert all(each.skip == recipe.skip for each in made)
