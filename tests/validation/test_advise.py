@@ -166,7 +166,7 @@ def test_a_broken_model_is_at_fault_and_not_fp8():
 @pytest.mark.parametrize(
     ("limit", "said"),
     [
-        (10.0, "Nothing to keep: FP8 (amax) raises the perplexity by "),
+        (10.0, "Nothing to keep on the text of the search, where FP8 (amax) raises the perplexity by "),
         (1e-9, "No list of 3 layers reaches the bound of"),
     ],
 )

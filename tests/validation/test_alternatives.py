@@ -28,9 +28,9 @@ def estimates(recipe, *amaxes):
                 "amax:margin=1",
                 "amax:margin=2",
                 "amax:margin=3",
+                "cscale:2",
                 "cscale:3",
                 "cscale:4",
-                "cscale:5",
             ],
         ),
         (
@@ -38,23 +38,23 @@ def estimates(recipe, *amaxes):
             [
                 "cscale:3",
                 *(f"amax:{margin}formats=fnuz" for margin in ("", "margin=1,", "margin=2,", "margin=3,")),
+                "cscale:1,formats=fnuz",
                 "cscale:2,formats=fnuz",
-                "cscale:4,formats=fnuz",
             ],
         ),
     ],
     ids=str,
 )
 def test_formats_margins_and_constants(recipe, names):
-    """An amax of 1 asks for 8 in e4m3fn (448), and for 7 in e4m3fnuz (240): served by 0 to 8, in the middle 4; by 3."""
+    """An amax of 1 asks for 8 in e4m3fn, 7 in e4m3fnuz: -2 to 8 serve it, in the middle 3; -3 to 7, so 2."""
     made = alternatives(recipe, estimates(recipe, (1.0, 1.0), (1.0, 0.0)))
     assert [each.name for each in made] == names
     assert all(each.skip == recipe.skip for each in made)
 
 
 @pytest.mark.parametrize(
-    ("wanted", "constant"), [([8], 4), ([8, 8, 0], 0), ([20, 19, 0], 15), ([0, 0, 20], -4), ([], 0)]
+    ("wanted", "constant"), [([8], 3), ([8, 8, 0], -1), ([20, 19, 0], 14), ([0, 0, 20], -5), ([], 0)]
 )
 def test_the_constant_that_serves_most(wanted, constant):
-    """[8, 8, 0]: only 0 serves all three. [20, 19, 0]: 12 to 19 serve two, in the middle 15."""
+    """[8, 8, 0]: -2 to 0 serve all three. [20, 19, 0]: 10 to 19 serve two, in the middle 14."""
     assert best_constant(wanted) == constant

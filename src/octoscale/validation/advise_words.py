@@ -20,12 +20,14 @@ def answer_of(findings: Findings, limit: float, scaling: str) -> list[str]:
         lines = [f"No list of {at_most} layers reaches the bound of {share(limit)}: {whole}."]
         lines.append(f"Of the lists that were tried, the best leaves {mean_text(best)}, on the text of the search.")
     elif not kept:
-        lines = [f"Nothing to keep: {whole}.", f"That is {_against(findings.whole, limit)}."]
+        found = mean_text(findings.whole_in_search.expected)
+        lines = [f"Nothing to keep on the text of the search, where FP8 ({scaling}) raises the perplexity by {found}."]
+        lines.append(f"On the other text by {cost_text(findings.whole)}. That is {_against(findings.whole, limit)}.")
     else:
         assert findings.left is not None
         lines = [f"Keep {'this layer' if len(kept) == 1 else f'these {len(kept)} layers'} in high precision: "]
         lines[0] += f"{', '.join(kept)}."
-        lines.append(f"{whole}; with the list kept, by {cost_text(findings.left)}.")
+        lines.append(f"On the other text {whole}; with the list kept, by {cost_text(findings.left)}.")
         lines.append(f"That is {_against(findings.left, limit)}.")
     return lines + _warnings(findings.outliers)
 
@@ -86,8 +88,8 @@ def _against(cost: Cost, limit: float) -> str:
     if expected.excess <= limit:
         return f"under {bound}, but the interval reaches above it: more --tokens would tell"
     if excess_of(expected.low) <= limit:
-        return f"above {bound} on the other text, but the interval holds it: more --tokens would tell"
-    return f"above {bound} on the other text: it does not suffice there"
+        return f"above {bound}, but the interval holds it: more --tokens would tell"
+    return f"above {bound}: it does not suffice there"
 
 
 def _outlier(outlier: Outlier) -> dict[str, Any]:
