@@ -106,3 +106,14 @@ def test_a_long_path_is_never_folded(console):
     made, read = console(20)
     made.print_text("the run goes to " + "very/long/" * 30)
     assert read() == "the run goes to " + "very/long/" * 30 + "\n"
+
+
+def test_progress_in_a_file_is_a_line_at_the_second_step_if_it_is_slow_and_one_at_the_end(console, monkeypatch):
+    """Requests come in batches, and the last batch may be told twice."""
+    now = iter([100.0, *[120.0] * 9])
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: next(now))
+    made, printed = console(80)
+    with terminal.progress_bar(made, 1, "requests") as report:
+        for done in (16, 32, 48, 64, 64):
+            report("amax", done, 64)
+    assert printed().splitlines() == ["amax: 32 of 64 requests; 40 s to go, about", "amax: 64 requests"]

@@ -171,8 +171,8 @@ def perplexity_text(value: float | None) -> str:
 def progress_bar(console: PlainConsole, num_scalings: int, unit: str = "windows") -> Iterator[Report]:
     """One bar over all scalings; call what it yields with (scaling, units done, units in all).
 
-    Where the console is a file, the bar becomes one line for each scaling that is done, and one when its first unit is,
-    with the expected time, if that is more than a few seconds.
+    Where the console is a file, the bar becomes one line for each scaling that is done, and one when its second unit is,
+    with the expected time, if that is more than a few seconds: before the first, weights are cast.
     """
     if not console.is_terminal:
         yield _progress_lines(console, unit)
@@ -191,15 +191,18 @@ def progress_bar(console: PlainConsole, num_scalings: int, unit: str = "windows"
 
 
 def _progress_lines(console: PlainConsole, unit: str) -> Report:
-    started = {"": time.monotonic()}
+    first: dict[str, tuple[int, float]] = {}
+    seen: dict[str, int] = {}
 
     def report(scaling: str, done: int, total: int) -> None:
-        expected = (total - done) * (time.monotonic() - started[""])
-        if done == total:
+        before, seen[scaling] = seen.get(scaling, 0), done
+        start, began = first.setdefault(scaling, (done, time.monotonic()))
+        if done == total > before:
             console.print_text(f"{scaling}: {done} {unit}")
-            started[""] = time.monotonic()
-        elif done == 1 and expected > 5:
-            console.print_text(f"{scaling}: 1 of {total} {unit}; {expected:.0f} s to go, about")
+        elif before == start < done:
+            expected = (total - done) * (time.monotonic() - began) / (done - start)
+            if expected > 5:
+                console.print_text(f"{scaling}: {done} of {total} {unit}; {expected:.0f} s to go, about")
 
     return report
 
