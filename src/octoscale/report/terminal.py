@@ -171,8 +171,8 @@ def perplexity_text(value: float | None) -> str:
 def progress_bar(console: PlainConsole, num_scalings: int, unit: str = "windows") -> Iterator[Report]:
     """One bar over all scalings; call what it yields with (scaling, units done, units in all).
 
-    Where the console is a file, the bar becomes one line for each scaling that is done, and one when its second unit is,
-    with the expected time, if that is more than a few seconds: before the first, weights are cast.
+    Where the console is a file, the bar becomes one line for each scaling that is done, and one when its second unit
+    is, with the expected time, if that is more than a few seconds: before the first, weights are cast.
     """
     if not console.is_terminal:
         yield _progress_lines(console, unit)
