@@ -1,4 +1,4 @@
-"""What a change costs, with an interval. Oracles: Student's distribution integrated, sums by hand."""
+"""What a change costs, with an interval. Oracles: sums by hand."""
 
 import math
 
@@ -8,24 +8,15 @@ from models import tiny_llama, tokens
 
 from octoscale.conversion.convert import convert
 from octoscale.numerics.recipe import Recipe
-from octoscale.validation.cost import Mean, cost_of, look, mean_of, student
+from octoscale.validation.cost import Mean, cost_of, look, mean_of
+from octoscale.validation.paired import t_quantile
 from octoscale.validation.perplexity import perplexity
-
-
-@pytest.mark.parametrize("freedom", [1, 2, 5, 10, 11, 15, 31, 100, 1000])
-def test_95_percent_of_students_distribution_lie_inside(freedom):
-    """Simpson's rule on the density, from 0 to the quantile."""
-    end, steps = student(freedom), 20_000
-    scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(freedom * math.pi)
-    density = [scale * (1 + (end * i / steps) ** 2 / freedom) ** (-(freedom + 1) / 2) for i in range(steps + 1)]
-    inside = end / steps / 3 * (density[0] + 4 * sum(density[1:-1:2]) + 2 * sum(density[2:-1:2]) + density[-1])
-    assert 2 * inside == pytest.approx(0.95, abs=5e-5)
 
 
 def test_a_mean_of_windows():
     """1, 2, 3: mean 2, standard deviation 1, t of 2 degrees 4.303."""
     mean = mean_of([1.0, 2.0, 3.0])
-    assert (mean.mean, mean.margin) == (2.0, pytest.approx(4.303 / math.sqrt(3)))
+    assert (mean.mean, mean.margin) == (2.0, pytest.approx(4.303 / math.sqrt(3), rel=1e-4))
     assert (mean.low, mean.high) == (2 - mean.margin, 2 + mean.margin)
     assert mean.excess == pytest.approx(math.exp(2) - 1)
 
@@ -68,7 +59,7 @@ def test_a_cost_is_the_difference_of_losses_and_the_divergence(monkeypatch, num_
     cost = cost_of(other, windows, look(model, windows))
     losses, divergences = both_of(model, other, windows)
     assert cost.measured.mean == pytest.approx(float(losses.mean()), abs=1e-6)
-    assert cost.measured.margin == pytest.approx(student(2) * float(losses.std()) / math.sqrt(3), rel=1e-4)
+    assert cost.measured.margin == pytest.approx(t_quantile(2) * float(losses.std()) / math.sqrt(3), rel=1e-4)
     exact = float(divergences.mean())
     assert share * exact - 1e-6 <= cost.expected.mean <= exact + 1e-6
     assert share < 1 or cost.expected.mean == pytest.approx(exact, rel=1e-4)

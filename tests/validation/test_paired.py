@@ -56,6 +56,16 @@ def test_quantiles_of_student(freedom, expected):
     assert t_quantile(freedom) == pytest.approx(expected, abs=5e-4)
 
 
+@pytest.mark.parametrize("freedom", [1, 2, 5, 10, 11, 15, 31, 100, 1000])
+def test_95_percent_of_students_distribution_lie_inside(freedom):
+    """Simpson's rule on the density, from 0 to the quantile."""
+    end, steps = t_quantile(freedom), 20_000
+    scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(freedom * math.pi)
+    density = [scale * (1 + (end * i / steps) ** 2 / freedom) ** (-(freedom + 1) / 2) for i in range(steps + 1)]
+    inside = end / steps / 3 * (density[0] + 4 * sum(density[1:-1:2]) + 2 * sum(density[2:-1:2]) + density[-1])
+    assert 2 * inside == pytest.approx(0.95, abs=1e-9)
+
+
 def test_quantiles_that_have_a_closed_form():
     """One degree: tan(0.475 pi). Two: with a = 0.95, t = a sqrt(2 / (1 - a^2))."""
     assert t_quantile(1) == pytest.approx(math.tan(0.475 * math.pi), rel=1e-12)

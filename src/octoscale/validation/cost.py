@@ -26,12 +26,10 @@ from torch import Tensor, nn
 
 from octoscale.kernels.bf16_gemm import bf16_through_float32
 from octoscale.layers.state import NonFiniteError
+from octoscale.validation.paired import t_quantile
 
 #: How many probabilities of each token are kept.
 NUM_LIKELY = 128
-
-#: Student's t: 97.5 % of its distribution lie below, by degrees of freedom from 1 on; then its first terms in 1/n.
-_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,15 +136,8 @@ def mean_of(values: list[float]) -> Mean:
     if len(values) < 2 or not all(map(math.isfinite, values)):
         return Mean(mean=math.inf, margin=math.inf, values=tuple(values))
     each = torch.tensor(values, dtype=torch.float64)
-    margin = student(len(each) - 1) * float(each.std()) / math.sqrt(len(each))
+    margin = t_quantile(len(each) - 1) * float(each.std()) / math.sqrt(len(each))
     return Mean(mean=float(each.mean()), margin=margin, values=tuple(values))
-
-
-def student(freedom: int) -> float:
-    """How many standard errors reach to either end of a 95 % interval of a mean, by its degrees of freedom."""
-    if freedom <= len(_T):
-        return _T[freedom - 1]
-    return 1.959964 + 2.3722 / freedom + 2.8225 / freedom**2 + 2.5559 / freedom**3
 
 
 def excess_of(loss: float) -> float:
