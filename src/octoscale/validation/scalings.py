@@ -58,10 +58,7 @@ def validate(
     check_names(chosen)
     _check_state(model, chosen)
     check_mode(model)
-    if windows is None and tasks is None:
-        raise UserError("nothing is asked of the model: give windows of a text, or tasks")
-    if by_layer and (windows is None or tasks is not None):
-        raise UserError("only windows of a text go layer by layer: leave the tasks out")
+    _check_asked(windows, tasks, by_layer=by_layer)
     with nullcontext() if folder is None else exclusive_run(folder, join=True):
         run = None if folder is None else _fresh_run(folder, model)
         of_text = {} if windows is None else {"tokens": windows.numel(), "window": windows.shape[-1]}
@@ -84,6 +81,14 @@ def validate(
             scores.append(score_one(model, scaling, context))
             _write_summary(run, head, scores)
         return scores
+
+
+def _check_asked(windows: Tensor | None, tasks: Tasks | None, *, by_layer: bool) -> None:
+    """UserError where nothing is asked, or what cannot be asked so."""
+    if windows is None and tasks is None:
+        raise UserError("nothing is asked of the model: give windows of a text, or tasks")
+    if by_layer and (windows is None or tasks is not None):
+        raise UserError("only windows of a text go layer by layer: leave the tasks out")
 
 
 def _parse(scaling: str) -> Recipe | str:
