@@ -70,7 +70,7 @@ def test_one_window_decides_nothing():
 
 
 def test_other_windows_are_no_pairs():
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="4 items before and 2 after are no pairs"):
         perplexity_criterion(AMAX.perplexity, AMAX.losses).judge([1.0, 2.0])
 
 
@@ -90,13 +90,13 @@ def answers(right, items):
     ],
 )
 def test_an_accuracy_passes_with_its_whole_interval(after, verdict, by_estimate):
-    found = accuracy_criterion("bf16", task(answers(8000, 10_000))).judge(after)
+    found = accuracy_criterion("bf16", 0.8, answers(8000, 10_000)).judge(after)
     assert (found.verdict, found.by_estimate) == (verdict, by_estimate)
 
 
 def test_few_items_decide_nothing_even_if_none_changed():
     """1.96 / 102 is far beyond 99.5 % of 80 of 100 items."""
-    found = accuracy_criterion("bf16", task(answers(80, 100))).judge(answers(80, 100))
+    found = accuracy_criterion("bf16", 0.8, answers(80, 100)).judge(answers(80, 100))
     assert (found.verdict, found.by_estimate, found.estimate) == ("undecided", True, 0.0)
     assert found.needed == 490  # 1.959964 / 0.004
 
@@ -132,8 +132,7 @@ def test_a_reference_that_is_missing_is_said(scores, why):
 
 def test_a_score_that_is_no_share_is_compared_as_a_mean():
     """Oracle: the same interval as of the differences."""
-    precise = TaskScore(task="f", metric="f1", metrics={"f1": 0.5}, values=(0.4, 0.6, 0.5, 0.5), items=())
-    found = accuracy_criterion("bf16", precise).judge((0.41, 0.62, 0.51, 0.52))
+    found = accuracy_criterion("bf16", 0.5, (0.4, 0.6, 0.5, 0.5)).judge((0.41, 0.62, 0.51, 0.52))
     expected = paired_mean([0.01, 0.02, 0.01, 0.02])
     assert (found.low, found.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
     assert found.verdict == "passes"
@@ -145,5 +144,5 @@ def test_a_score_that_failed_on_the_way_has_no_values():
 
 def test_a_difference_in_per_cent():
     assert perplexity_criterion(AMAX.perplexity, AMAX.losses).percent_worse(math.log(1.25)) == pytest.approx(25)
-    assert accuracy_criterion("bf16", task([True, False])).percent_worse(-0.25) == 25
+    assert accuracy_criterion("bf16", 0.5, [True, False]).percent_worse(-0.25) == 25
     assert math.isfinite(perplexity_criterion(AMAX.perplexity, AMAX.losses).percent_worse(1e6))

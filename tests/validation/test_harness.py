@@ -267,6 +267,53 @@ def test_logits_that_are_not_finite_are_no_answer(value, loaded, questions):
         ask(load_harness([], files=[questions]), loaded)
 
 
+def test_lm_evals_own_evaluation_of_our_model_meets_nan_as_an_error(folder, questions):
+    """argmax would take the first NaN for the likeliest choice."""
+    from octoscale.validation.harness_model import OctoscaleLM
+
+    model = OctoscaleLM(str(folder), scaling="fp32")
+    assert next(model.model.parameters()).dtype == torch.float32
+    with torch.no_grad():
+        model.model.lm_head.weight[ord("e")] = math.nan
+    requests = [request for _, of_task in load_harness([], files=[questions]).requests() for request in of_task]
+    with pytest.raises(NonFiniteError, match="mine, item 0: its logits hold infinity or NaN"):
+        model.loglikelihood(requests)
+
+
+def test_a_prompt_that_a_model_is_to_go_on_with_has_to_fit(loaded, questions, tmp_path):
+    from dataclasses import replace
+
+    include = tmp_path / "include"
+    include.mkdir()
+    words = {
+        "multiple_choice": "generate_until",
+        'doc_to_choice: "{{{{choices}}}}"\n': "",
+        "doc_to_target: gold": 'doc_to_target: "a"',
+    }
+    yaml = YAML.partition("metric_list")[0] + "metric_list:\n  - metric: exact_match\n"
+    for before, after in words.items():
+        yaml = yaml.replace(before, after)
+    (include / "mine.yaml").write_text(yaml.format(path=questions))
+    tasks = replace(load_harness(["mine"], include=include), tokenizer=loaded.tokenizer)
+    tasks.check(loaded.model)
+    questions.write_text(json.dumps({"query": "x" * 70, "choices": ["a"], "gold": 0}) + "\n")
+    tasks = replace(load_harness(["mine"], include=include), tokenizer=loaded.tokenizer)
+    with pytest.raises(UserError, match="mine, item 0 has 70 tokens, and the model 64 positions"):
+        tasks.check(loaded.model)
+
+
+def test_choices_that_are_weighed_without_the_prompt_too_keep_those_with_it(loaded, questions, tmp_path):
+    """acc_mutual_info asks each choice twice. Oracle: the same questions without it."""
+    include = tmp_path / "include"
+    include.mkdir()
+    (include / "mine.yaml").write_text((YAML + "  - metric: acc_mutual_info\n").format(path=questions))
+    (score,) = ask(load_harness(["mine"], include=include), loaded)
+    (plain,) = ask(load_harness([], files=[questions]), loaded)
+    assert "acc_mutual_info" in score.metrics
+    assert [len(item["log_likelihoods"]) for item in score.items] == [len(row["choices"]) for row in QUESTIONS]
+    assert [item["prediction"] for item in score.items] == [item["prediction"] for item in plain.items]
+
+
 def test_the_standard_error_is_that_of_a_mean():
     score = TaskScore(task="t", metric="acc", metrics={"acc": 0.75}, values=(1.0, 1.0, 0.0, 1.0), items=())
     assert score.standard_error == pytest.approx(math.sqrt(0.75 * 0.25 / 3))
@@ -314,7 +361,7 @@ def test_an_fp8_folder_stays_fp8_and_has_its_own_scales(folder, tmp_path):
     layers = [module for module in model.modules() if isinstance(module, octoscale.Fp8Linear)]
     assert len(layers) == 14
     assert all(layer.weight.dtype == torch.float8_e4m3fn for layer in layers)
-    with pytest.raises(UserError, match="leave scaling and skip out"):
+    with pytest.raises(UserError, match="leave scaling, formats and skip out"):
         OctoscaleLM(str(tmp_path / "fp8"), scaling="amax")
 
 
@@ -324,6 +371,8 @@ def test_an_fp8_folder_stays_fp8_and_has_its_own_scales(folder, tmp_path):
         ({"scaling": "fp9"}, "unknown scaling 'fp9'"),
         ({"dtype": "int8"}, "unknown dtype 'int8'"),
         ({"skip": "no_such_layer"}, "no_such_layer"),
+        ({"scaling": "fp16", "dtype": "bf16"}, "scaling fp16 is no FP8: leave dtype, formats and skip out"),
+        ({"scaling": "bf16", "skip": "down_proj"}, "scaling bf16 is no FP8"),
     ],
 )
 def test_what_lm_eval_says_wrongly_is_refused(words, message, folder):

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from octoscale.validation.paired import LEVEL, paired_mean, paired_share, t_quantile
+from octoscale.validation.paired import LEVEL, paired, paired_mean, paired_share, t_quantile
 
 
 def cells(both, lost, gained, neither):
@@ -141,3 +141,11 @@ def test_about_how_many_items_narrow_an_interval_of_shares(lost, gained):
     again = paired_share(*cells(*(round(n * times) for n in (300 - lost - gained, lost, gained, 0))))
     assert (again.high - again.low) / 2 == pytest.approx(0.01, rel=0.05)
     assert found.items_for(0.0) is None
+
+
+def test_numbers_of_items_are_compared_as_what_they_are():
+    """Oracle: the two kinds themselves."""
+    assert paired([1.0, 0.0, 1.0], [1.0, 1.0, 0.0]) == paired_share([True, False, True], [True, True, False])
+    assert paired([0.5, 1.0], [1.0, 1.0]) == paired_mean([0.5, 0.0])
+    with pytest.raises(ValueError, match="2 items before and 3 after are no pairs"):
+        paired([0.5, 0.1], [0.1, 0.2, 0.3])

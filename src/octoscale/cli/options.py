@@ -92,13 +92,15 @@ def _parameter(stated: "Field[Any]", hint: Any) -> inspect.Parameter:
     """How typer sees a field."""
     help = help_of(stated)
     default = inspect.Parameter.empty if stated.default is MISSING else stated.default
+    metavar = None
     if _is_list(hint):
-        hint, default = list[str] | None, None
+        hint, default, metavar = list[str] | None, None, "<str>"
     if stated.metadata.get("positional"):
         shown: Any = typer.Argument(metavar=stated.name.upper(), help=help)
     else:
         option = stated.metadata.get("option") or f"--{stated.name.replace('_', '-')}"
-        shown = typer.Option(*[option] * (default is not True), help=help)  # typer has the words to turn one off
+        names = [option] * (default is not True)  # typer has the words to turn one off
+        shown = typer.Option(*names, metavar=metavar, help=help)
     return inspect.Parameter(
         stated.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[hint, shown]
     )

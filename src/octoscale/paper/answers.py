@@ -1,6 +1,6 @@
 """What a model answered to a task under one scaling, item by item; and how two scalings compare.
 
-comparison(high, amax).verdict        passes, fails, undecided
+judge(high, amax).verdict        passes, fails, undecided
 """
 
 import json
@@ -12,7 +12,6 @@ from typing import Any
 from octoscale.runs.folder import RunFolder
 from octoscale.system.errors import UserError
 from octoscale.validation.criterion import Criterion, Judged, accuracy_criterion
-from octoscale.validation.tasks import TaskScore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +76,7 @@ def criterion_of(high: Answers) -> Criterion:
     """What a scaling must reach: 99.5 % of the score in high precision. UserError for a task without items."""
     if high.score is None or not high.values:
         raise UserError(f"a score of {high.metric} is no mean over items: no interval says how sure it is")
-    score = TaskScore(task="", metric=high.metric, metrics={high.metric: high.score}, values=high.values, items=())
-    return accuracy_criterion(high.scaling, score)
+    return accuracy_criterion(high.scaling, high.score, high.values)
 
 
 def _values(rows: Sequence[Mapping[str, Any]], metric: str) -> list[float]:

@@ -36,7 +36,6 @@ from octoscale.report.fields import (
     is_plan,
     is_range,
     is_score,
-    is_share,
     is_text,
     is_time,
 )
@@ -80,7 +79,7 @@ def read_run(folder: Path | str) -> RunContents:
 
 
 #: Tables of a value for each scaling, constant ones by their bias under `cscale`.
-_PER_SCALING: dict[str, Check] = {"perplexity": is_score, "accuracy": is_share, "seconds": is_time}
+_PER_SCALING: dict[str, Check] = {"perplexity": is_score, "seconds": is_time}
 
 #: What summary.json holds of a task, beside the scores of each scaling.
 _TASK: dict[str, Check] = {"metric": is_text, "items": is_count}

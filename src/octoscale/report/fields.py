@@ -33,11 +33,6 @@ def is_score(value: Any) -> bool:
     return value is None or (is_number(value) and value > 0)
 
 
-def is_share(value: Any) -> bool:
-    """A part of 1."""
-    return is_number(value) and 0 <= value <= 1
-
-
 def is_time(value: Any) -> bool:
     """Seconds."""
     return is_number(value) and value >= 0

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from octoscale.kernels.bf16_gemm import bf16_through_float32
 from octoscale.layers.state import NonFiniteError
-from octoscale.validation.paired import t_quantile
+from octoscale.validation.paired import paired_mean
 
 #: How many probabilities of each token are kept.
 NUM_LIKELY = 128
@@ -135,9 +135,8 @@ def mean_of(values: list[float]) -> Mean:
     """The mean of independent values, at least 2, with its interval."""
     if len(values) < 2 or not all(map(math.isfinite, values)):
         return Mean(mean=math.inf, margin=math.inf, values=tuple(values))
-    each = torch.tensor(values, dtype=torch.float64)
-    margin = t_quantile(len(each) - 1) * float(each.std()) / math.sqrt(len(each))
-    return Mean(mean=float(each.mean()), margin=margin, values=tuple(values))
+    found = paired_mean(values)
+    return Mean(mean=found.estimate, margin=(found.high - found.low) / 2, values=tuple(values))
 
 
 def excess_of(loss: float) -> float:

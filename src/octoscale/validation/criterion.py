@@ -16,13 +16,12 @@ What a score's values are, an item, stands in `criterion_of` and `values_of`, an
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from octoscale.validation.paired import LEVEL, Difference, paired_mean, paired_share
+from octoscale.validation.paired import LEVEL, paired
 from octoscale.validation.scores import Score
-from octoscale.validation.tasks import TaskScore
 
 PERPLEXITY_TOLERANCE = 0.005
 ACCURACY_SHARE = 0.995
@@ -64,7 +63,6 @@ class Criterion:
     reference: Sequence[float]
     bound: float
     is_cost: bool
-    compare: Callable[[Sequence[float], Sequence[float]], Difference]
 
     @property
     def noise(self) -> str:
@@ -81,7 +79,7 @@ class Criterion:
         if len(values) == len(self.reference) == 1:
             estimate = float(values[0] - self.reference[0])
             return Judged(verdict="undecided", by_estimate=self._costs(estimate) <= self._limit, estimate=estimate)
-        found = self.compare(self.reference, values)
+        found = paired(self.reference, values)
         cheapest, dearest = sorted((self._costs(found.low), self._costs(found.high)))
         verdict: Verdict = "passes" if dearest <= self._limit else "fails" if cheapest > self._limit else "undecided"
         return Judged(
@@ -112,7 +110,9 @@ def criterion_of(scores: Sequence[Score]) -> Criterion | str:
         if precise is None:
             return "there is no accuracy of a high precision"
         task = precise.tasks[0]
-        return accuracy_criterion(precise.scaling, task) if task.values else f"{task.task} has no score of each item"
+        if not task.values:
+            return f"{task.task} has no score of each item"
+        return accuracy_criterion(precise.scaling, task.score, task.values)
     amax = next((score for score in scores if score.scaling == "amax"), None)
     if amax is None or amax.perplexity is None or not math.isfinite(amax.perplexity):
         return "there is no finite perplexity of amax"
@@ -136,29 +136,20 @@ def perplexity_criterion(amax: float, losses: Sequence[float]) -> Criterion:
         reference=losses,
         bound=math.log1p(PERPLEXITY_TOLERANCE),
         is_cost=True,
-        compare=compare_means,
     )
 
 
-def accuracy_criterion(scaling: str, precise: TaskScore) -> Criterion:
-    """At least 99.5 % of what high precision, by its scaling, reached on a task (Perez et al. 2023, section 4)."""
+def accuracy_criterion(scaling: str, score: float, values: Sequence[float]) -> Criterion:
+    """At least 99.5 % of what high precision, by its scaling, reached on a task (Perez et al. 2023, section 4).
+
+    score: the mean of the values of the task's items.
+    """
     return Criterion(
-        words=f"accuracy at least {ACCURACY_SHARE:.1%} of {scaling}'s {precise.score:.4f}",
+        words=f"accuracy at least {ACCURACY_SHARE:.1%} of {scaling}'s {score:.4f}",
         what="accuracy",
         against=scaling,
         unit="items",
-        reference=precise.values,
-        bound=precise.score * (ACCURACY_SHARE - 1),
+        reference=values,
+        bound=score * (ACCURACY_SHARE - 1),
         is_cost=False,
-        compare=compare_items if precise.is_share else compare_means,
     )
-
-
-def compare_items(before: Sequence[float], after: Sequence[float]) -> Difference:
-    """Of items that are right, 1, or wrong, 0."""
-    return paired_share([bool(x) for x in before], [bool(x) for x in after])
-
-
-def compare_means(before: Sequence[float], after: Sequence[float]) -> Difference:
-    """Of any values."""
-    return paired_mean([b - a for a, b in zip(before, after, strict=True)])

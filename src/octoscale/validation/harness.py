@@ -258,11 +258,12 @@ def _item(name: str, row: Mapping[str, Any], task: Any, *, is_part: bool) -> dic
     item: dict[str, Any] = {"task": name} if is_part else {}
     item |= {"item": row["doc_id"], "gold": row["target"] if isinstance(row["target"], int | str) else None}
     if task.OUTPUT_TYPE == "multiple_choice":
-        likelihoods = [float(pair[0]) for pair in row["filtered_resps"]]
-        if any(map(math.isnan, likelihoods)) or math.isinf(max(likelihoods)):
+        choices = task.doc_to_choice(row["doc"])
+        likelihoods = [float(pair[0]) for pair in row["filtered_resps"][: len(choices)]]  # then those without a prompt
+        if math.isinf(max(likelihoods)):
             raise NonFiniteError(f"{name}, item {row['doc_id']}: its logits hold infinity or NaN")
         item |= {"log_likelihoods": [value if math.isfinite(value) else None for value in likelihoods]}
-        item |= {"prediction": _prediction(likelihoods, task.doc_to_choice(row["doc"]), by_letter="acc_norm" in row)}
+        item |= {"prediction": _prediction(likelihoods, choices, by_letter="acc_norm" in row)}
     return item | {key: row[key] for key in row["metrics"] if isinstance(row[key], int | float | bool)}
 
 

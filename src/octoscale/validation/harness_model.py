@@ -6,6 +6,7 @@ A folder with FP8 weights stays in FP8, with its own scales.
 """
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from lm_eval.models.huggingface import HFLM
 from torch import nn
 
 from octoscale.conversion.convert import convert
+from octoscale.layers.state import NonFiniteError
 from octoscale.models import loading
 from octoscale.models.texts import embeddings_of, positions_of
 from octoscale.models.tokenizer import raw_byte_tokenizer
@@ -24,7 +26,19 @@ from octoscale.system.errors import UserError
 from octoscale.validation.tasks import OnBatch
 
 
-class Asked(HFLM):  # type: ignore[misc]
+class Checked(HFLM):  # type: ignore[misc]
+    """lm-eval's model for those of transformers; a likelihood that is NaN is an error, where argmax would take it."""
+
+    def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:
+        """As HFLM. NonFiniteError, with the task and the item."""
+        answers = super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+        for request, (likelihood, _) in zip(requests, answers, strict=True):
+            if math.isnan(likelihood):
+                raise NonFiniteError(f"{request.task_name}, item {request.doc_id}: its logits hold infinity or NaN")
+        return answers
+
+
+class Asked(Checked):
     """A model as it stands, with its tokenizer (None: bytes). on_batch hears of the requests that are done."""
 
     def __init__(self, model: nn.Module, tokenizer: Any, batch_size: int, on_batch: OnBatch | None = None) -> None:
@@ -36,22 +50,30 @@ class Asked(HFLM):  # type: ignore[misc]
         """UserError, with the item's number, for a request that the model cannot be asked."""
         limit, size = positions_of(self.model), embeddings_of(self.model)
         for request in requests:
-            if request.request_type != "loglikelihood" or not request.args[0]:
-                continue
-            context, choice = self._encode_pair(*request.args)
+            context, choice = self._ids_of(request)
             what, length = f"{task}, item {request.doc_id}", len(context) + len(choice)
             if limit is not None and length > limit + 1:  # the last token is only predicted
                 raise UserError(
                     f"{what} has {length} tokens, and the model {limit} positions: ask another task, or fewer examples "
                     "with --num-fewshot"
                 )
-            if not choice:
+            if not choice and request.request_type == "loglikelihood":
                 raise UserError(f"{what}: the tokenizer has no token for the choice {request.args[1]!r:.40}")
             if max(*context, *choice, 0) >= size:
                 raise UserError(
                     f"{what} holds token {max(*context, *choice)}, and the model has {size}: the tokenizer is another "
                     "model's"
                 )
+
+    def _ids_of(self, request: Any) -> tuple[list[int], list[int]]:
+        """The ids of a prompt and of what follows it; nothing follows where the model is to write, or read on."""
+        if request.request_type != "loglikelihood":
+            ids = self.tok_encode(request.args[0]) if request.request_type == "generate_until" else []
+            return ids, []
+        if request.args[0]:
+            context, choice = self._encode_pair(*request.args)
+            return context, choice
+        return [self.prefix_token_id], self.tok_encode(request.args[1], add_special_tokens=False)
 
     def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> Any:  # noqa: ARG002
         """As HFLM, without its bars."""
@@ -72,26 +94,30 @@ class Asked(HFLM):  # type: ignore[misc]
 
 
 @register_model("octoscale")
-class OctoscaleLM(HFLM):  # type: ignore[misc]
+class OctoscaleLM(Checked):
     """A model under a scaling, or with the FP8 weights of its folder.
 
     pretrained: as MODEL on octoscale's command line. scaling: as there, `amax` by default; an FP8 folder has its own.
-    formats and skip (patterns with + between them) likewise. dtype: bf16, fp16 or fp32. All else is HFLM's.
+    formats and skip (patterns with + between them) likewise. dtype: bf16, fp16 or fp32; unless given, the scaling if
+    that is one of them, else bf16. All else is HFLM's.
     """
 
     def __init__(
         self,
         pretrained: str,
         scaling: str = "",
-        formats: str = "ocp",
+        formats: str = "",
         skip: str = "",
-        dtype: str = "bf16",
+        dtype: str = "",
         batch_size: int | str = 16,
         device: str | None = None,
         **options: Any,
     ) -> None:
+        dtype = dtype or (scaling if scaling in PRECISIONS else "bf16")
         if dtype not in PRECISIONS:
             raise UserError(f"unknown dtype {dtype!r}: one of {', '.join(PRECISIONS)}")
+        if scaling in PRECISIONS and (scaling != dtype or formats or skip):
+            raise UserError(f"scaling {scaling} is no FP8: leave dtype, formats and skip out")
         recipe = _recipe(pretrained, scaling, formats, skip)
         loaded = loading.load(pretrained, getattr(torch, PRECISIONS[dtype]))
         loading.check_causal(loaded.model, pretrained)
@@ -115,8 +141,10 @@ def _first_of(tokenizer: Any) -> int | None:
 def _recipe(pretrained: str, scaling: str, formats: str, skip: str) -> Recipe | str:
     """The recipe, or what is no FP8 of ours: a precision, or `stored`."""
     if loading.is_stored(pretrained):
-        if scaling not in ("", STORED) or skip:
-            raise UserError(f"{pretrained} holds FP8 weights with their scales already: leave scaling and skip out")
+        if scaling not in ("", STORED) or formats or skip:
+            raise UserError(
+                f"{pretrained} holds FP8 weights with their scales already: leave scaling, formats and skip out"
+            )
         return STORED
     patterns = [pattern for pattern in skip.split("+") if pattern]
-    return parse_scaling(scaling or "amax", formats, patterns)
+    return parse_scaling(scaling or "amax", formats or "ocp", patterns)

@@ -2,6 +2,7 @@
 
     paired_share([True, False, True], [True, True, True])     of items that are right or wrong
     paired_mean([0.01, -0.02, 0.015])                         of anything that has a number an item
+    paired([1.0, 0.0, 1.0], [1.0, 1.0, 1.0])                  one or the other, by what the numbers are
 
 Both scalings answer the same items, so what the items have in common cancels: only those that changed count. Each
 interval holds the true difference in about 95 of 100 such samples; several side by side do not, all at once.
@@ -64,6 +65,15 @@ class ShareDifference(Difference):
             return None
         changed, square = (self.gained + self.lost) / self.items, (_Z / reach) ** 2
         return math.ceil((square * changed + math.sqrt((square * changed) ** 2 + 4 * square)) / 2)
+
+
+def paired(before: Sequence[float], after: Sequence[float]) -> Difference:
+    """Of items with a number each: of shares, if all are right, 1, or wrong, 0; else of means. UserError as those."""
+    if {*before, *after} <= {0.0, 1.0}:
+        return paired_share([bool(x) for x in before], [bool(x) for x in after])
+    if len(before) != len(after):
+        raise UserError(f"{len(before)} items before and {len(after)} after are no pairs: compare the same items")
+    return paired_mean([b - a for a, b in zip(before, after, strict=True)])
 
 
 def paired_share(before: Sequence[bool], after: Sequence[bool]) -> ShareDifference:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from octoscale.numerics.formats import PRECISIONS
-from octoscale.validation.paired import paired_mean, paired_share
+from octoscale.validation.paired import paired
 from octoscale.validation.tasks import TaskScore
 
 
@@ -103,9 +103,7 @@ def difference(before: TaskScore, after: TaskScore) -> dict[str, Any] | None:
     """Of two scores on the same items, after minus before: estimate, low, high, and items gained and lost, if whole."""
     if len(before.values) < 2 or len(before.values) != len(after.values):
         return None
-    if before.is_share and after.is_share:
-        return asdict(paired_share([bool(x) for x in before.values], [bool(x) for x in after.values]))
-    return asdict(paired_mean([b - a for a, b in zip(before.values, after.values, strict=True)]))
+    return asdict(paired(before.values, after.values))
 
 
 def _put(table: dict[str, Any], scaling: str, value: Any) -> None:

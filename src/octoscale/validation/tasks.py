@@ -42,11 +42,6 @@ class TaskScore:
     items: tuple[Mapping[str, Any], ...]
 
     @property
-    def is_share(self) -> bool:
-        """Whether each item is right or wrong."""
-        return all(value in (0.0, 1.0) for value in self.values)
-
-    @property
     def score(self) -> float:
         """What counts."""
         return self.metrics[self.metric]
