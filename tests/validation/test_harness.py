@@ -99,6 +99,46 @@ def test_likelihoods_are_transformers_own(loaded, questions):
             assert found == pytest.approx(-float(losses[len(query) - 1 :].sum()), rel=1e-5)
 
 
+MANY = [
+    {"query": f"{'So ' * (n % 5)}{n} and", "choices": ["a", "b", "on and on " * (n % 3) + "c"], "gold": n % 3}
+    for n in range(11)
+]
+
+
+@pytest.mark.parametrize("scaling", ["bf16", "amax"])
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_batches_and_bits_are_lm_evals_own_where_no_logits_of_prompts_are_made(scaling, batch_size, loaded, tmp_path):
+    """Oracle: HFLM, which makes all logits. Short and long choices; some differ in their last token only."""
+    from lm_eval.models.huggingface import HFLM
+
+    from octoscale.validation.harness_model import Asked
+
+    if scaling != "bf16":
+        octoscale.convert(loaded.model, octoscale.Recipe.amax())
+    path = tmp_path / "many.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in MANY), encoding="utf-8")
+    (_, requests), *_ = load_harness([], files=[path]).requests()
+    words = {"tokenizer": loaded.tokenizer, "batch_size": batch_size, "prefix_token_id": 0}
+    with torch.no_grad():
+        oracle = HFLM(pretrained=loaded.model, **words).loglikelihood(requests, disable_tqdm=True)
+    made = []
+    hook = loaded.model.register_forward_hook(lambda _, args, out: made.append((args[0].shape[1], out.logits.shape[1])))
+    assert Asked(loaded.model, loaded.tokenizer, batch_size).loglikelihood(requests) == oracle
+    hook.remove()
+    assert sum(kept for _, kept in made) < sum(length for length, _ in made)
+    assert not loaded.model._forward_pre_hooks
+
+
+def test_an_output_layer_in_fp8_is_scaled_by_all_of_its_rows(loaded, questions):
+    head = torch.nn.Sequential(loaded.model.get_output_embeddings())
+    octoscale.convert(head, octoscale.Recipe.amax())
+    loaded.model.set_output_embeddings(head[0])
+    shapes = []
+    loaded.model.register_forward_hook(lambda _, args, out: shapes.append((args[0].shape[1], out.logits.shape[1])))
+    ask(load_harness([], files=[questions]), loaded)
+    assert all(kept == length for length, kept in shapes)
+
+
 def test_scores_are_counted_from_the_likelihoods(loaded, questions):
     """Oracle: argmax by hand; acc_norm divides by the choice's characters."""
     (score,) = ask(load_harness([], files=[questions]), loaded)

@@ -6,8 +6,10 @@ A folder with FP8 weights stays in FP8, with its own scales.
 """
 
 import copy
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -25,6 +27,9 @@ from octoscale.numerics.recipe import Recipe, parse_scaling
 from octoscale.system.errors import UserError
 from octoscale.validation.tasks import OnBatch
 
+#: What lm-eval makes of a request: its texts, the tokens of the prompt, and of what follows.
+Tokens = tuple[tuple[str, str], list[int], list[int]]
+
 
 class Checked(HFLM):  # type: ignore[misc]
     """lm-eval's model for those of transformers; a likelihood that is NaN is an error, where argmax would take it."""
@@ -39,7 +44,11 @@ class Checked(HFLM):  # type: ignore[misc]
 
 
 class Asked(Checked):
-    """A model as it stands, with its tokenizer (None: bytes). on_batch hears of the requests that are done."""
+    """A model as it stands, with its tokenizer (None: bytes). on_batch hears of the requests that are done.
+
+    Batches and answers are HFLM's, to the bit; only the logits of prompts, which nobody reads, are left out where the
+    model can do so.
+    """
 
     def __init__(self, model: nn.Module, tokenizer: Any, batch_size: int, on_batch: OnBatch | None = None) -> None:
         own = copy.deepcopy(tokenizer or raw_byte_tokenizer())  # lm-eval may give it a token that fills up
@@ -82,6 +91,30 @@ class Asked(Checked):
         self._tell(self._all - self._done)  # requests that share their logits
         return answers
 
+    def _loglikelihood_tokens(self, requests: Sequence[Tokens], *_: Any, **options: Any) -> Any:
+        """As HFLM, batch by batch."""
+        answers: dict[int, Any] = {}
+        for batch in _batches(requests, self.batch_size, share=self.logits_cache):
+            part = [requests[i] for i in batch]
+            with self._last_logits(max(len(a) + len(b) for _, a, b in part) - min(len(a) for _, a, _ in part)):
+                found = super()._loglikelihood_tokens(part, **options | {"disable_tqdm": True})
+            answers.update(zip(batch, found, strict=True))
+        return [answers[i] for i in range(len(requests))]
+
+    @contextmanager
+    def _last_logits(self, count: int) -> Iterator[None]:
+        """While the block runs, the model makes logits of so many positions at the end, if it knows how to."""
+        can = "logits_to_keep" in inspect.signature(self.model.forward).parameters
+        if not can or type(self.model.get_output_embeddings()) is not nn.Linear:  # one in FP8 has a scale of all its rows
+            yield
+            return
+        keep = {"logits_to_keep": count}
+        hook = self.model.register_forward_pre_hook(lambda _, args, words: (args, words | keep), with_kwargs=True)
+        try:
+            yield
+        finally:
+            hook.remove()
+
     def _model_call(self, inps: torch.Tensor, **options: Any) -> torch.Tensor:
         logits: torch.Tensor = super()._model_call(inps, **options)
         self._tell(len(inps))
@@ -91,6 +124,21 @@ class Asked(Checked):
         self._done = min(self._done + more, self._all)
         if self._on_batch is not None:
             self._on_batch(self._done)
+
+
+def _batches(requests: Sequence[Tokens], size: int, *, share: bool) -> Iterator[list[int]]:
+    """lm-eval's batches: longest first; requests that differ in their last token only `share` their logits."""
+    rows: dict[Any, list[int]] = {}
+    for i, (_, context, choice) in enumerate(requests):
+        rows.setdefault(tuple(context + choice[:-1]) if share else i, []).append(i)
+
+    def order(row: list[int]) -> tuple[int, list[int]]:
+        _, context, choice = requests[max(row, key=lambda i: len(requests[i][2]))]
+        return -len(context + choice), context + choice
+
+    longest_first = sorted(rows.values(), key=order)
+    for start in range(0, len(longest_first), size):
+        yield [i for row in longest_first[start : start + size] for i in row]
 
 
 @register_model("octoscale")
