@@ -1,42 +1,161 @@
-"""Make again what README.md shows of a demo run: its table, between two marks, and two figures.
+"""What the documents say of measurements, made again from docs/results: each block between two marks is one function.
 
-python docs/make.py RUN
+    python docs/make.py              README.md and docs/results/README.md, from the files in docs/results
+    python docs/make.py RUN          the same, after docs/results/demo and two figures were taken from a run of the demo
+
+A test compares the blocks with what this would write.
 """
 
 import json
+import re
+import shlex
+import shutil
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
+from octoscale.report.advice import advice_tables
 from octoscale.report.terminal import against, flatten, perplexity_text
 
 ROOT = Path(__file__).resolve().parent.parent
-BEGIN, END = "<!-- table: ./dev docs -->", "<!-- end of table -->"
+RESULTS = ROOT / "docs" / "results"
+DOCUMENTS = ("README.md", "docs/results/README.md")
 FIGURES = ("perplexity", "scale_bias")
 WIDTH = 1200
 
 
-def main(run: Path) -> None:
-    """Put the table of a run into README.md and its figures under docs/."""
-    summary = json.loads((run / "summary.json").read_text())
-    readme = ROOT / "README.md"
-    before, rest = readme.read_text().split(BEGIN)
-    after = rest.split(END)[1]
-    readme.write_text(f"{before}{BEGIN}\n{table(summary)}\n{END}{after}")
+def main(run: Path | None) -> None:
+    """Write the blocks of all documents; take a run of the demo before, if there is one."""
+    if run is not None:
+        take_demo(run)
+    for name in DOCUMENTS:
+        path = ROOT / name
+        path.write_text(with_blocks(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def with_blocks(text: str) -> str:
+    """The text of a document with all of its blocks made anew. KeyError for a mark that no function makes."""
+    mark = re.compile(r"(<!-- made: (\w+)[^>]*-->\n).*?(<!-- end -->)", re.DOTALL)
+    return mark.sub(lambda found: f"{found[1]}{MAKERS[found[2]]()}\n{found[3]}", text)
+
+
+def take_demo(run: Path) -> None:
+    """Keep the summary of a run of the demo, and two of its figures."""
+    (RESULTS / "demo").mkdir(exist_ok=True)
+    for name in ("run.json", "summary.json"):
+        shutil.copyfile(run / name, RESULTS / "demo" / name)
     for name in FIGURES:
         shrink(run / "figures" / f"{name}.png", ROOT / "docs" / f"{name}.png")
 
 
-def table(summary: dict) -> str:
-    """The scores as a Markdown table, constant scales side by side where they are close to the others."""
+def demo() -> str:
+    """The scores of the demo, constant scales side by side where they are close to the others."""
+    summary = read("demo/summary.json")
     scores, seconds = flatten(summary["perplexity"]), flatten(summary["seconds"])
     base = scores["bf16"]
     lines = ["| scaling | perplexity | against bf16 | seconds |", "|---|--:|--:|--:|"]
     for name, value in scores.items():
         lines.append(f"| {name} | {perplexity_text(value)} | {against(value, base)} | {seconds[name]:.1f} |")
-    lines += ["", f"{summary['cscale_range']['text']}.", "", f"Backend: {summary['backend']} ({summary['reason']})."]
+    lines += ["", f"{summary['cscale_range']['text']}.", "", _made(read("demo/run.json"))]
     return "\n".join(lines)
+
+
+def accuracy() -> str:
+    """What FP8-AMAX costs, task by task: Tables 4 and 5."""
+    head = "| | model | task | items | bf16 | AMAX | AMAX - bf16 | 95 % interval | 99.5 % of bf16 |"
+    lines = [head, "|---|---|---|--:|--:|--:|--:|--:|---|"]
+    for what, table in TABLES.items():
+        for row in read(table)["rows"]:
+            scores = f"{row['high']:.2f} | {row['amax']:.2f} | {row['difference']:+.2f}"
+            ends = f"{row['low']:+.2f} to {row['high_end']:+.2f}"
+            items = f"{row['items']:,}" + (f" x {len(row['seeds'].split(','))} seeds" if row.get("seeds") else "")
+            who = f"{what} | {row['model']} | {row['task']} | {items}"
+            lines.append(f"| {who} | {scores} | {ends} | {row['verdict']} |")
+    return "\n".join(lines)
+
+
+def ranges() -> str:
+    """The constant biases that pass: Tables 3 and 6."""
+    head = "| | model | task | items | seed | pass by the estimate | beyond noise | undecided | of |"
+    lines = [head, "|---|---|---|--:|--:|---|---|---|---|"]
+    for what, table in RANGES.items():
+        for row in read(table)["rows"]:
+            seed = "-" if row["seed"] is None else row["seed"]
+            biases = " | ".join(row[key] for key in ("by_estimate", "beyond_noise", "undecided", "measured"))
+            lines.append(f"| {what} | {row['model']} | {row['task']} | {row['items']:,} | {seed} | {biases} |")
+    return "\n".join(lines)
+
+
+def advice() -> str:
+    """What advise says of a model: its costliest layers, and its answer."""
+    found = read("advise/advice.json")
+    costliest = next(table for table in advice_tables(found) if table.columns[0] == "layer")
+    rows = [row[:5] for row in (costliest.columns, *costliest.rows[:5])]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    lines.insert(1, "|---|--:|--:|--:|--:|")
+    quoted = [f"> {line}  " for line in found["answer"]]
+    return "\n".join([*lines, "", *quoted, "", _made(read("advise/run.json"))])
+
+
+def speed() -> str:
+    """The ratios of `octoscale bench`."""
+    lines = ["| what | ours against | ratio |", "|---|---|--:|"]
+    for what, other, name, key, words in SPEEDS:
+        ratio = read(f"bench/{name}.json")["ratios"][key]
+        lines.append(f"| {what} | {other} | {words.format(ratio)} |")
+    machines = dict.fromkeys(_facts(read(f"bench/{name}.json")["machine"]) for name in BENCHES)
+    return "\n".join([*lines, "", f"{'; '.join(machines)}."])
+
+
+def index() -> str:
+    """Each folder of results: what it holds, with which command, on what machine and when it was measured."""
+    lines = ["| what | command | date | machine |", "|---|---|---|---|"]
+    for folder in sorted(path for path in RESULTS.iterdir() if path.is_dir()):
+        lines += [f"| {' | '.join(cells)} |" for cells in _entries(folder)]
+    return "\n".join(lines)
+
+
+def _entries(folder: Path) -> Iterator[tuple[str, str, str, str]]:
+    """The rows of a folder: one a command that filled it."""
+    name = folder.name
+    if (folder / "made.json").is_file():
+        made = {key: entry for key, entry in read(f"{name}/made.json").items() if key != "left_out"}
+        for command in dict.fromkeys(entry["command"] for entry in made.values()):
+            entries = {key: entry for key, entry in made.items() if entry["command"] == command}
+            first = next(iter(entries.values()))
+            what = f"[{name}]({name}/README.md): {', '.join(entries)}"
+            yield what, f"`{command}`", min(entry["date"] for entry in entries.values()), _facts(first["machine"])
+    elif (folder / "run.json").is_file():
+        run = read(f"{name}/run.json")
+        yield f"[{name}]({name})", f"`{_command(run)}`", run["started"][:10], _facts(_machine(run))
+    else:
+        for path in sorted(folder.glob("*.json")):
+            machine = read(f"{name}/{path.name}")["machine"]
+            command = f"`octoscale bench {path.stem} --json`"
+            yield f"[{name}/{path.name}]({name}/{path.name})", command, machine["date"], _facts(machine)
+
+
+def _made(run: dict[str, Any]) -> str:
+    """Command, date, machine and versions of a run."""
+    return f"`{_command(run)}`; {run['started'][:10]}; {_facts(_machine(run))}."
+
+
+def _command(run: dict[str, Any]) -> str:
+    return shlex.join(["octoscale", *run["command"][1:]])
+
+
+def _machine(run: dict[str, Any]) -> dict[str, Any]:
+    return {**{name: run[name] for name in ("cpu", "reason", "threads")}, **run["versions"]}
+
+
+def _facts(machine: dict[str, Any]) -> str:
+    """A machine and its versions in a line."""
+    known = [name for name in ("octoscale", "torch", "transformers") if name in machine]
+    versions = ", ".join(f"{name} {machine[name]}" for name in known)
+    return f"{machine['cpu']}, {machine['threads']} threads, {machine['reason']}; {versions}"
 
 
 def shrink(source: Path, target: Path) -> None:
@@ -47,5 +166,46 @@ def shrink(source: Path, target: Path) -> None:
         small.quantize(64).save(target, optimize=True)
 
 
+def read(name: str) -> Any:
+    """A file of docs/results."""
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
+
+
+FASTER, TIME, SHARE = "{:.2f} times as fast", "{:.2f} times its time", "{:.2f}"
+
+#: A row of the table of speeds: what, against what, the bench that measured it, which of its ratios, how it is said.
+SPEEDS = [
+    ("cast, 64 Mi float32 -> e4m3fn, amax, counts", "torch eager", "quantize", "speedup_over_torch_eager", FASTER),
+    ("", "the machine's limit (read twice, write once)", "quantize", "fraction_of_limit", SHARE),
+    ("", "the same without counts and histogram: more time", "quantize", "telemetry_overhead", "{:+.1%}"),
+    ("`x @ w^T`, one row", "`F.linear` in bfloat16", "linear", "decode_W8A16_speedup_over_bf16", FASTER),
+    ("", "read bandwidth", "linear", "decode_fraction_of_bandwidth", SHARE),
+    ("`x @ w^T`, 512 rows, with the cast of x", "`F.linear` in bfloat16", "linear", "prefill_time_over_bf16", TIME),
+    ("", "`torch._scaled_mm`", "linear", "prefill_speedup_over_scaled_mm", FASTER),
+    ("a training step of SmolLM2-135M, AMAX", "bfloat16 autocast", "train", "step_time_over_bf16", TIME),
+    ("", "bytes kept for backward, of bfloat16's", "train", "saved_bytes_over_bf16", SHARE),
+    ("", "the same without a record of each cast", "train", "recorder_time_over_none", TIME),
+    ("writing 64 tokens, 1.17B parameters, AMAX", "transformers, bf16", "generate", "decode_speedup_over_bf16", FASTER),
+    ("", "the machine's limit (read the weights)", "generate", "decode_fraction_of_limit", SHARE),
+    ("reading 512 tokens, the same", "transformers, bf16", "generate", "prefill_speedup_over_bf16", FASTER),
+    ("its memory", "transformers, bf16", "generate", "memory_over_bf16", SHARE),
+    ("a checkpoint of 2.3 GB to FP8", "`cp` of the same file", "checkpoint", "rate_over_cp", FASTER),
+]
+BENCHES = dict.fromkeys(row[2] for row in SPEEDS)
+
+#: The tables of accuracies and of ranges, and what a model is asked for there.
+TABLES = {"inference": "llama/table4.json", "fine-tuned": "sst2/table5.json", "fine-tuned ": "mnli/table5.json"}
+RANGES = {"inference": "ranges/table3.json", "fine-tuned": "sst2/table6.json"}
+
+MAKERS: dict[str, Callable[[], str]] = {
+    "demo": demo,
+    "accuracy": accuracy,
+    "ranges": ranges,
+    "advice": advice,
+    "speed": speed,
+    "index": index,
+}
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else None)

@@ -9,7 +9,6 @@ the CPU's bfloat16 dot products.
 """
 
 import importlib.util
-import os
 import platform
 import statistics
 import time
@@ -27,6 +26,7 @@ from octoscale.kernels.base import Backend
 from octoscale.kernels.ops import Quantized
 from octoscale.numerics.formats import get_format
 from octoscale.numerics.scaling import Amax
+from octoscale.system.machine import cpu_name
 
 Candidates = dict[str, Callable[[], object]]
 Report = dict[str, Any]
@@ -117,17 +117,8 @@ def machine() -> Report:
         "backend": choice.name,
         "reason": choice.reason,
         "instruction_sets": _instruction_sets(),
+        "date": time.strftime("%Y-%m-%d"),
     }
-
-
-def cpu_name() -> str:
-    """The CPU's name as its system gives it."""
-    if os.path.exists("/proc/cpuinfo"):  # noqa: PTH110
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123
-            names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        if names:
-            return names[0]
-    return platform.processor() or platform.machine()
 
 
 def alternate(candidates: Candidates, rounds: int) -> dict[str, float]:

@@ -34,6 +34,7 @@ from octoscale.paper.tasks import Task, check_data, tasks_of
 from octoscale.paper.write import Numbers, Table, write
 from octoscale.system.errors import UserError
 from octoscale.system.lock import LOCK, exclusive_run
+from octoscale.system.machine import cpu_name
 from octoscale.system.whole_file import replacing, write_json
 from octoscale.training.settings import paper_preset
 from octoscale.validation.tasks import expand
@@ -131,7 +132,8 @@ def _note(lab: Lab, name: str, missing: Mapping[str, str]) -> None:
     made = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     words = json.loads(json.dumps(asdict(lab.settings), default=str))
     dates = [str(lab.result(cell)["date"]) for cell in lab.used.values()]
-    made[name] = {"words": words, "command": lab.command, "date": min(dates), "machine": lab.identity}
+    machine = {"cpu": cpu_name(), **lab.identity}
+    made[name] = {"words": words, "command": lab.command, "date": min(dates), "machine": machine}
     made = {known: made[known] for known in TITLES if known in made}
     write_json(path, made | {"left_out": dict(missing)})
 

@@ -27,6 +27,7 @@ from octoscale.numerics.formats import Role
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.parts import DamagedPartError, list_parts, read_part, readable_parts, replace_part, write_part
 from octoscale.system.errors import UserError
+from octoscale.system.machine import cpu_name
 
 if TYPE_CHECKING:
     pass
@@ -212,6 +213,7 @@ def run_header(device: torch.device, **more: Any) -> dict[str, Any]:
         "backend": choice.name,
         "reason": choice.reason,
         "device": str(device),
+        "cpu": cpu_name(),
         "threads": torch.get_num_threads(),
         "seed": torch.initial_seed(),
         **more,

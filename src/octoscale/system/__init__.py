@@ -12,6 +12,7 @@
     explained       a mistake that its user can mend, or a defect that we must
     held            a change that the whole process shares, and that the last holder undoes
     settings        a setting is stated once: default, help, and how the command line spells it
+    machine         which machine this is
     waiting         how long idle threads spin
     heap            what becomes of memory that is not needed any more
 
