@@ -11,7 +11,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +67,12 @@ def accuracy() -> str:
     """What FP8-AMAX costs, task by task: Tables 4 and 5."""
     head = "| | model | task | items | bf16 | AMAX | AMAX - bf16 | 95 % interval | 99.5 % of bf16 |"
     lines = [head, "|---|---|---|--:|--:|--:|--:|--:|---|"]
-    for what, table in TABLES.items():
-        for row in read(table)["rows"]:
-            scores = f"{row['high']:.2f} | {row['amax']:.2f} | {row['difference']:+.2f}"
-            ends = f"{row['low']:+.2f} to {row['high_end']:+.2f}"
-            items = f"{row['items']:,}" + (f" x {len(row['seeds'].split(','))} seeds" if row.get("seeds") else "")
-            who = f"{what} | {row['model']} | {row['task']} | {items}"
-            lines.append(f"| {who} | {scores} | {ends} | {row['verdict']} |")
+    for what, row in _rows(TABLES):
+        scores = f"{row['high']:.2f} | {row['amax']:.2f} | {row['difference']:+.2f}"
+        ends = f"{row['low']:+.2f} to {row['high_end']:+.2f}"
+        items = f"{row['items']:,}" + (f" x {len(row['seeds'].split(','))} seeds" if row.get("seeds") else "")
+        who = f"{what} | {row['model']} | {row['task']} | {items}"
+        lines.append(f"| {who} | {scores} | {ends} | {row['verdict']} |")
     return "\n".join(lines)
 
 
@@ -81,12 +80,18 @@ def ranges() -> str:
     """The constant biases that pass: Tables 3 and 6."""
     head = "| | model | task | items | seed | pass by the estimate | beyond noise | undecided | of |"
     lines = [head, "|---|---|---|--:|--:|---|---|---|---|"]
-    for what, table in RANGES.items():
-        for row in read(table)["rows"]:
-            seed = "-" if row["seed"] is None else row["seed"]
-            biases = " | ".join(row[key] for key in ("by_estimate", "beyond_noise", "undecided", "measured"))
-            lines.append(f"| {what} | {row['model']} | {row['task']} | {row['items']:,} | {seed} | {biases} |")
+    for what, row in _rows(RANGES):
+        seed = "-" if row["seed"] is None else row["seed"]
+        biases = " | ".join(row[key] for key in ("by_estimate", "beyond_noise", "undecided", "measured"))
+        lines.append(f"| {what} | {row['model']} | {row['task']} | {row['items']:,} | {seed} | {biases} |")
     return "\n".join(lines)
+
+
+def _rows(tables: Sequence[tuple[str, str]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of those tables that there are."""
+    for what, path in tables:
+        if (RESULTS / path).is_file():
+            yield from ((what, row) for row in read(path)["rows"])
 
 
 def advice() -> str:
@@ -194,8 +199,13 @@ SPEEDS = [
 BENCHES = dict.fromkeys(row[2] for row in SPEEDS)
 
 #: The tables of accuracies and of ranges, and what a model is asked for there.
-TABLES = {"inference": "llama/table4.json", "fine-tuned": "sst2/table5.json", "fine-tuned ": "mnli/table5.json"}
-RANGES = {"inference": "ranges/table3.json", "fine-tuned": "sst2/table6.json"}
+FINE_TUNED = ("sst2", "sst2-gpt", "mnli")
+TABLES = [("as it is", "llama/table4.json"), *(("fine-tuned", f"{name}/table5.json") for name in FINE_TUNED)]
+RANGES = [
+    ("inference", "ranges/table3.json"),
+    *(("inference, fine-tuned", f"{name}/table3.json") for name in FINE_TUNED),
+    *(("fine-tuning", f"{name}/table6.json") for name in FINE_TUNED),
+]
 
 MAKERS: dict[str, Callable[[], str]] = {
     "demo": demo,
