@@ -6,8 +6,8 @@ import os
 import pytest
 from written_runs import SUMMARY, frame, row, small_run, write_run
 
-from octoscale.report import figures
 from octoscale.report.contents import read_run
+from octoscale.report.figures import of_run as figures
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.parts import replace_part
 from octoscale.system.whole_file import write_json
