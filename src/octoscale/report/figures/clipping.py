@@ -31,7 +31,7 @@ from octoscale.report.figures.style import (
     styled,
     with_note,
 )
-from octoscale.report.figures.words import shown
+from octoscale.report.figures.words import POINTS, shown
 from octoscale.system.errors import UserError
 
 
@@ -61,7 +61,9 @@ def clipping_figure(
             room = 0.22 * figure.get_figwidth()
             axes.set_title(f"{shown(scaling, room, figure.style.text)}: {count}")
     labels = [f"{KIND_STYLES[kind].label}, {ROLE_LABELS[role]}" for role, kind in lines]
-    panels[0, 0].set(yticks=range(len(lines)), yticklabels=labels, ylim=(len(lines) - 0.5, -0.5))
+    panels[0, 0].set(yticks=range(len(lines)), ylim=(len(lines) - 0.5, -0.5))
+    for axes in panels[:, 0]:
+        axes.set_yticks(range(len(lines)), labels, fontsize=_row_size(figure, len(lines), len(scalings)))
     for axes in panels[-1]:
         axes.set_xlabel("decoder layer")
         axes.xaxis.set_major_locator(integers())
@@ -70,6 +72,12 @@ def clipping_figure(
     bar.ax.yaxis.set_major_formatter(decimal)
     complete = len(shares) == len(lines) * len(layers) * len(scalings)
     return with_note(figure, join("white: none" if complete else "white: none, hatched: not recorded", note))
+
+
+def _row_size(figure: StyledFigure, num_lines: int, num_panels: int) -> float:
+    """Letters that are no higher than a row of cells, in points; titles and the lower axis take some of the height."""
+    text = figure.style.text
+    return min(text, 0.9 * (POINTS * figure.get_figheight() - text * (4 + 2.4 * num_panels)) / num_lines / num_panels)
 
 
 def _draw_cells(

@@ -35,6 +35,7 @@ from octoscale.report.figures.style import (
     decimal,
     get_style,
     join,
+    label_rows,
     styled,
     with_note,
 )
@@ -71,6 +72,7 @@ def exponents_figure(
     for axes, role, (left, right) in zip(panels, roles, ranges, strict=True):
         middle = (left + right) / 2
         _draw_reach(axes, rows.filter(role=role), middle - span / 2, middle + span / 2, figure.style)
+    label_rows(figure, [*panels], "share of non-zero\nvalues, %", [1.0] * len(panels))
     panels[-1].set_xlabel("exponent of the value, log2|x|")
     return with_note(figure, join(f"{module}, scaling {scaling}", note))
 
@@ -86,7 +88,7 @@ def _draw_exponents(axes: Axes, rows: pl.DataFrame) -> tuple[float, float]:
     axes.stairs(values, edges, baseline=10.0**floor, fill=True, color="#9ECAE9")
     axes.stairs(values, edges, baseline=10.0**floor, color=CURVE)
     top = 2.8 - 0.4 * floor  # above 100 %: room for the names of the regions
-    axes.set(yscale="log", ylim=(10.0**floor, 10.0**top), ylabel="share of non-zero\nvalues, %")
+    axes.set(yscale="log", ylim=(10.0**floor, 10.0**top))
     axes.yaxis.set_major_locator(FixedLocator([10.0**k for k in range(2, floor - 1, -2)]))
     axes.yaxis.set_major_formatter(decimal)
     axes.yaxis.set_minor_locator(NullLocator())

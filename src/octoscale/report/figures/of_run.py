@@ -45,7 +45,7 @@ from octoscale.report.figures.loss import loss_figure
 from octoscale.report.figures.perplexity import perplexity_figure
 from octoscale.report.figures.scale_bias import scale_bias_figure
 from octoscale.report.figures.scale_bias_steps import scale_bias_steps_figure
-from octoscale.report.figures.style import REPORT, Make, save
+from octoscale.report.figures.style import REPORT, Make, join, save
 from octoscale.runs.scale_bias import scale_bias_by_layer
 from octoscale.system.errors import UserError
 
@@ -113,7 +113,7 @@ def draw_figures(
             try:
                 figure = make(style=style)
                 drawing.files[stem] = save(figure, folder, stem, formats)
-                drawing.captions[stem] = f"{FIGURES[name].shows}. {figure.note}".strip()
+                drawing.captions[stem] = join(FIGURES[name].shows, figure.note)
             except Exception as error:  # noqa: BLE001, PERF203  whoever draws says what failed, after what was measured
                 drawing.failures[stem] = error
     return drawing

@@ -32,7 +32,7 @@ from octoscale.report.figures.style import (
     styled,
     with_note,
 )
-from octoscale.report.figures.words import shown
+from octoscale.report.figures.words import POINTS, shown
 
 FIGURES = ("fig5", "fig6", "fig7", "fig8", "fig9", "fig10")
 
@@ -141,7 +141,8 @@ def _losses_figure(panels: Sequence[Mapping[str, Any]], *, style: str = REPORT) 
 
 def _title(figure: StyledFigure, text: str) -> str:
     """A title no wider than its panel."""
-    return shown(text, 0.85 * figure.get_figwidth() / min(_COLUMNS, len(figure.axes)), figure.style.text)
+    size = figure.style.text
+    return shown(text, figure.get_figwidth() / min(_COLUMNS, len(figure.axes)) - 6.5 * size / POINTS, size)
 
 
 def _last(panel: Mapping[str, Any]) -> str:

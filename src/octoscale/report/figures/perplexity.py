@@ -101,7 +101,7 @@ def _draw_zoom(
     inside = [*near.values(), *(level for level in finite(levels).values() if level <= MAX_EXCESS)]
     margin = 0.12 * max(max(inside) - min(inside), 0.1)
     axes.set(ylim=(min(inside) - margin, max(inside) + margin), xlim=(min(near) - 0.9, max(near) + 0.9))
-    name = shown(reference, 0.25 * figure.get_figheight(), figure.style.text)
+    name = shown(reference, 0.15 * figure.get_figheight(), figure.style.text)
     axes.set(ylabel=f"perplexity above {name}'s, %", title=f"biases within {MAX_EXCESS:g} % of {name}")
 
 

@@ -40,7 +40,8 @@ def publish(
     UserError for an unknown style, format, figure or module, for one that the run has no data for, and if there is
     nothing to draw; FileExistsError for a file that would be replaced.
     """
-    formats = tuple(formats) or get_style(style).formats
+    own = get_style(style).formats
+    formats = tuple(formats) or own
     _check("format", formats, FORMATS)
     _check("figure", only, tuple(FIGURES))
     made = makers(contents, module)

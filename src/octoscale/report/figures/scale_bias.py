@@ -23,6 +23,7 @@ from octoscale.report.figures.style import (
     get_style,
     integers,
     join,
+    label_rows,
     styled,
     with_note,
 )
@@ -67,8 +68,9 @@ def draw_scale_bias(biases: pl.DataFrame, *, style: str = REPORT, note: str = ""
             place = index - (len(kinds) - 1) / 2  # series on the same integer are moved apart, so that each is seen
             _draw_series(axes, biases.filter(role=role, kind=kind), KIND_STYLES[kind], place, figure.style.stroke)
         axes.yaxis.set_major_locator(integers())
-        axes.set(ylabel="scale_bias", ylim=limits[role], title=ROLE_LABELS[role])
+        axes.set(ylim=limits[role], title=ROLE_LABELS[role])
         axes.grid(axis="y")
+    label_rows(figure, [*panels], "scale_bias", spans)
     panels[-1].set_xlabel("decoder layer")
     panels[-1].xaxis.set_major_locator(integers(16))
     panels[-1].set_xlim(layers_of(biases).start - 0.7, layers_of(biases).stop - 0.3)

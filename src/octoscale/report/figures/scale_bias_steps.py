@@ -23,6 +23,7 @@ from octoscale.report.figures.style import (
     styled,
     with_note,
 )
+from octoscale.report.figures.words import fitting_size
 from octoscale.system.errors import UserError
 
 
@@ -48,6 +49,8 @@ def draw_scale_bias_steps(biases: pl.DataFrame, *, style: str = REPORT, note: st
     layers: list[int] = sorted(biases["layer"].unique())
     figure = get_style(style).figure(1.0 + 1.35 * len(kinds))
     panels = figure.subplots(len(kinds), len(roles), sharex=True, sharey="col", squeeze=False)
+    room = 0.6 * figure.get_figheight() / len(kinds)
+    size = min(fitting_size(KIND_STYLES[kind].label, room, figure.style.text) for kind in kinds)
     for row, kind in zip(panels, kinds, strict=True):
         for axes, role in zip(row, roles, strict=True):
             for place, (look, layer) in enumerate(zip(LOOKS, layers, strict=False)):
@@ -57,7 +60,7 @@ def draw_scale_bias_steps(biases: pl.DataFrame, *, style: str = REPORT, note: st
             axes.yaxis.set_major_locator(integers(5))
             axes.xaxis.set_major_locator(integers(5))
             axes.grid(axis="y")
-        row[0].set_ylabel(f"{KIND_STYLES[kind].label}\nscale_bias")
+        row[0].set_ylabel(f"{KIND_STYLES[kind].label}\nscale_bias", fontsize=size)
     for axes, role in zip(panels[0], roles, strict=True):
         axes.set_title(ROLE_LABELS[role])
     for axes in panels[-1]:

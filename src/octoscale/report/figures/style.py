@@ -18,6 +18,7 @@ from typing import Any, Literal, ParamSpec
 
 from matplotlib import style as matplotlib_style
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -79,10 +80,10 @@ class Style:
     """Sizes are in inches, letters in points.
 
     page, column: the width of a figure of panels beside each other, and of one that needs less. height: of every
-    figure; None: as its content asks, up to `tallest`. flatter: how many times as high a figure of a column's width is.
-    small, tiny: letters of what stands in a panel, and below the axes. stroke: how many times as thick lines are as in
-    a report. notes: whether the words below the axes are in the picture; else they are for its caption. formats: the
-    files that are written unless others are asked for.
+    figure; None: as its content asks, up to `tallest`. flatter: how many times as high as in a report a figure of the
+    page's width is, and one of a column's. small, tiny: letters of what stands in a panel, and below the axes.
+    stroke: how many times as thick lines are as in a report. notes: whether the words below the axes are in the
+    picture; else they are for its caption. formats: the files that are written unless others are asked for.
     """
 
     name: str
@@ -94,7 +95,7 @@ class Style:
     small: float
     tiny: float
     stroke: float = 1.0
-    flatter: float = 1.0
+    flatter: tuple[float, float] = (1.0, 1.0)
     notes: bool = True
     formats: tuple[str, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -109,8 +110,8 @@ class Style:
 
     def figure(self, height: float, *, wide: bool = True) -> "StyledFigure":
         """An empty figure; the height is that of a report's, in inches."""
-        width, height = (self.page, height) if wide else (self.column, height * self.flatter)
-        return StyledFigure(self, (width, self.height or min(height, self.tallest)))
+        width, flatter = (self.page, self.flatter[0]) if wide else (self.column, self.flatter[1])
+        return StyledFigure(self, (width, self.height or min(height * flatter, self.tallest)))
 
 
 #: Widths of lines and sizes of marks, in points, of a report.
@@ -120,6 +121,9 @@ _STROKES = {
     "hatch.linewidth": 0.5,
     "lines.linewidth": 1.1,
     "lines.markersize": 4,
+    "lines.markeredgewidth": 1.0,
+    "xtick.major.width": 0.8,
+    "ytick.major.width": 0.8,
 }
 _EVERYWHERE: dict[str, Any] = {
     "axes.titlelocation": "left",
@@ -159,7 +163,7 @@ STYLES: dict[str, Style] = {
             small=7,
             tiny=7,
             stroke=0.8,
-            flatter=0.7,
+            flatter=(0.8, 0.7),
             notes=False,
             formats=("pdf", "svg", "png"),
             settings={
@@ -181,7 +185,12 @@ STYLES: dict[str, Style] = {
             tiny=13,
             stroke=2.0,
             formats=("png", "svg", "pdf"),
-            settings={**_EMBEDDED, "axes.titlesize": 18, "savefig.dpi": 144},
+            settings={
+                **_EMBEDDED,
+                "axes.titlesize": 18,
+                "figure.constrained_layout.h_pad": 0.1,
+                "savefig.dpi": 144,
+            },
         ),
     )
 }
@@ -249,7 +258,7 @@ def with_note(figure: StyledFigure, note: str) -> StyledFigure:
     """The figure with words below its axes: small print in the picture, or for the caption, as its style has it."""
     figure.note = note
     if note and figure.style.notes:
-        size, width = figure.style.tiny, 0.98 * figure.get_figwidth()
+        size, width = figure.style.tiny, 0.97 * figure.get_figwidth()
         figure.supxlabel(wrapped(note, width, size), x=0.01, ha="left", fontsize=size, color="0.35")
     return figure
 
@@ -258,12 +267,26 @@ def add_legend(figure: StyledFigure, handles: Sequence[Artist], labels: Sequence
     """A legend above the axes, in as many columns as fit, and at most so many; labels are cut if need be."""
     if not handles:
         return
-    size, width = figure.style.text, figure.get_figwidth()
+    size, width = figure.style.text, 0.98 * figure.get_figwidth()  # hinting makes letters a little wider
     em = size / POINTS
-    labels = [shown(label, width - 4 * em, size) for label in labels]
+    labels = [shown(label, width - 5 * em, size) for label in labels]
     while columns > 1 and _legend_width(labels, columns, size) > width:
         columns -= 1
     figure.legend(handles, labels, loc="outside upper left", ncols=columns)
+
+
+def label_rows(figure: StyledFigure, panels: Sequence[Axes], label: str, shares: Sequence[float]) -> None:
+    """Name the vertical axis of panels that stand on each other: each, or all together where one is too low for it.
+
+    shares: how the height is divided among them.
+    """
+    em = figure.style.text / POINTS
+    room = (figure.get_figheight() - em * (5 + 2.5 * len(panels))) * min(shares) / sum(shares)
+    if max(width_of(line, figure.style.text) for line in label.split("\n")) > room:
+        figure.supylabel(label.replace("\n", " "), fontsize=figure.style.text)
+        return
+    for axes in panels:
+        axes.set_ylabel(label)
 
 
 def _legend_width(labels: Sequence[str], columns: int, size: float) -> float:

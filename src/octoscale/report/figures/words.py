@@ -18,6 +18,9 @@ POINTS = 72
 #: A longer name is cut to this before it is measured, in characters.
 _LONGEST = 400
 
+#: What is cut is cut to this part of the width: letters on whole pixels make a line wider than the font says.
+_HINTED = 0.94
+
 _ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 
 
@@ -53,6 +56,11 @@ def width_of(text: str, size: float) -> float:
     return _width(text.replace(r"\$", "$")) * size / POINTS
 
 
+def fitting_size(text: str, inches: float, size: float) -> float:
+    """The size of letters, in points, at which a line is no wider than this; at most `size`."""
+    return min(size, size * inches / width_of(text, size))
+
+
 def _one_line(text: str) -> str:
     text = printable(text).replace("\n", r"\n").replace("\t", r"\t")
     if text.isascii():
@@ -82,7 +90,7 @@ def _cut(text: str, width: float) -> str:
     fits, too_long = 0, len(text)
     while too_long - fits > 1:
         middle = (fits + too_long) // 2
-        if _width(_without_middle(text, middle)) <= width:
+        if _width(_without_middle(text, middle)) <= _HINTED * width:
             fits = middle
         else:
             too_long = middle
