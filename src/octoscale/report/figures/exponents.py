@@ -62,8 +62,8 @@ def exponents_figure(
     scaling = (main_scaling(scalings) or next(iter(scalings), "")) if scaling is None else scaling
     rows = rows.filter(scaling=scaling)
     if rows.is_empty():
-        what = f"module {module!r} under {scaling}" if module and scaling else f"{module!r}" if module else "any module"
-        raise UserError(f"no histogram of {what} in these rows: record with every=1, or any other than 0")
+        of = f"of module {module!r} under {scaling!r}" if module else "of any module"
+        raise UserError(f"no histogram {of} in these rows: record with every=1, or any other than 0")
     roles = [role for role in ROLES if not rows.filter(role=role).is_empty()]
     figure = get_style(style).figure(0.9 + 1.7 * len(roles))
     panels = figure.subplots(len(roles), 1, squeeze=False)[:, 0]
