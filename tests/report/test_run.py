@@ -88,6 +88,10 @@ def test_a_column_holds_numbers_and_null_for_the_rest(value):
     assert table.height == 3
 
 
+def test_halves_of_characters_stand_as_their_escapes():
+    assert metrics_table([{"\ud800": "\udfff"}]).rows(named=True) == [{"\\ud800": "\\udfff"}]
+
+
 def test_no_measurement_is_an_empty_table():
     assert metrics_table([]).is_empty()
 
@@ -208,7 +212,7 @@ def test_figures_of_an_empty_run_say_what_is_missing(tmp_path, run):
     made = write_run(tmp_path / "run")
     code, out, err = run("figures", made.path)
     assert (code, out) == (2, "")
-    assert err.startswith(f"octoscale: error: {made.path} has nothing to draw: no perplexity")
+    assert err.startswith(f"octoscale: error: {made.path} has nothing to draw: there are no results: ")
     assert not made.figures.exists()
 
 

@@ -73,6 +73,16 @@ class RunContents:
         """The measurements of a training."""
         return [row for row in self.metrics if row.get("phase") == "train"]
 
+    @property
+    def missing(self) -> list[str]:
+        """What a run that ended well would have: a line for what is not there, and for each thing that is damaged."""
+        lines = [f"damaged, and left out: {damage}" for damage in self.damaged]
+        if not self.summary and not self.advice:
+            lines.append("there are no results: the run goes on, was stopped before its end, or was only recorded")
+        if self.scales.is_empty() and not self.advice:
+            lines.append("there are no scales: none were written until now, or no layer is in FP8")
+        return lines
+
 
 def read_run(folder: Path | str) -> RunContents:
     """Read a run. FileNotFoundError if `folder` is none; ValueError if nothing of it can be read."""

@@ -24,7 +24,7 @@ from octoscale.system.errors import UserError
 from octoscale.system.printable import printable
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Run:
     """What a run's files say.
 
@@ -81,19 +81,9 @@ def load_run(folder: Path | str) -> Run:
         metrics=metrics_table(contents.metrics),
         scales=contents.scales,
         advice=contents.advice,
-        missing=tuple(missing(contents)),
+        missing=tuple(contents.missing),
         contents=contents,
     )
-
-
-def missing(contents: RunContents) -> list[str]:
-    """What a run that ended well would have: a line for each thing that is not there, and for each that is damaged."""
-    lines = [f"damaged, and left out: {damage}" for damage in contents.damaged]
-    if not contents.summary and not contents.advice:
-        lines.append("there are no results: the run goes on, was stopped before its end, or was only recorded")
-    if contents.scales.is_empty() and not contents.advice:
-        lines.append("there are no scales: none were written until now, or no layer is in FP8")
-    return lines
 
 
 def why_not_drawn(name: str, drawn: Sequence[str], path: Path) -> str:
@@ -107,16 +97,22 @@ def why_not_drawn(name: str, drawn: Sequence[str], path: Path) -> str:
 def metrics_table(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
     """Measurements as a table: numbers, and step as a whole one; what a column cannot hold as null."""
     names = dict.fromkeys(name for row in rows for name in row)
-    return pl.DataFrame({name: _column(name, [row.get(name) for row in rows]) for name in names})
+    return pl.DataFrame([_column(name, [row.get(name) for row in rows]) for name in names])
 
 
 def _column(name: str, values: Sequence[Any]) -> pl.Series:
     """All texts, all truth values, or numbers."""
+    name = _unicode(name)
     kinds = {type(value) for value in values if value is not None}
     if kinds == {str}:
-        return pl.Series(name, values, dtype=pl.String)
+        return pl.Series(name, [None if value is None else _unicode(value) for value in values], dtype=pl.String)
     if kinds == {bool}:
         return pl.Series(name, values, dtype=pl.Boolean)
     numbers = [float(value) if type(value) in (int, float) and abs(value) < 2.0**1000 else None for value in values]
     column = pl.Series(name, numbers, dtype=pl.Float64)
     return column.cast(pl.Int64) if name == "step" else column
+
+
+def _unicode(text: str) -> str:
+    """The text, with halves of characters, which JSON may hold and a frame may not, as their escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

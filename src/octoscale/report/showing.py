@@ -15,7 +15,6 @@ from octoscale.report.data.training import has_losses, loss_curves
 from octoscale.report.figures import of_run
 from octoscale.report.figures.of_run import Drawing
 from octoscale.report.figures.publish import Published
-from octoscale.report.run import missing
 from octoscale.report.tasks_table import tasks_table
 from octoscale.system.errors import UserError
 from octoscale.system.printable import first_line, printable
@@ -59,7 +58,7 @@ def compare(folders: Sequence[Path | str], *, as_json: bool) -> None:
 
 def show_published(contents: RunContents, published: Published, *, as_json: bool) -> None:
     """Print which figures were written, each with its caption, and what the others need; raises as `show`."""
-    drawing, lacking = published.drawing, missing(contents)
+    drawing, lacking = published.drawing, contents.missing
     if as_json:
         files = {stem: [str(path) for path in paths] for stem, paths in drawing.files.items()}
         found = {"run": str(contents.path), "figures": files, "captions": drawing.captions, "needs": published.needs}

@@ -1,7 +1,8 @@
 """Figures, by matplotlib: a file each, with one public function that draws it, in the styles of style.py.
 
-    style               styles, colors, lines, names of kinds and roles, legends, saving
+    style               styles, colors, lines, names of kinds and roles, saving
     words               names in figures: as text, and cut to what fits
+    parts               ticks, legends, names of axes, the words below
     perplexity          perplexities by constant scale
     bias_map            pairs of constant scales
     scale_bias          each layer's scale

@@ -13,18 +13,8 @@ from matplotlib import rcParams
 from matplotlib.axes import Axes
 
 from octoscale.conversion.kinds import KINDS
-from octoscale.report.figures.style import (
-    KIND_STYLES,
-    REPORT,
-    StyledFigure,
-    add_legend,
-    get_style,
-    integers,
-    join,
-    save,
-    styled,
-    with_note,
-)
+from octoscale.report.figures.parts import add_legend, integers, join, with_note
+from octoscale.report.figures.style import KIND_STYLES, REPORT, StyledFigure, get_style, save, styled
 
 
 def draw_advice(advice: Mapping[str, Any], folder: Path) -> Path:

@@ -18,16 +18,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from octoscale.report.figures.style import (
-    REPORT,
-    ROLE_LABELS,
-    StyledFigure,
-    add_legend,
-    decimal,
-    get_style,
-    styled,
-    with_note,
-)
+from octoscale.report.figures.parts import add_legend, decimal, with_note
+from octoscale.report.figures.style import REPORT, ROLE_LABELS, StyledFigure, get_style, styled
 from octoscale.report.figures.words import shown
 from octoscale.system.errors import UserError
 

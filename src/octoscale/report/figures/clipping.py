@@ -19,18 +19,8 @@ from matplotlib.patches import Rectangle
 from octoscale.conversion.kinds import KINDS
 from octoscale.numerics.formats import ROLES
 from octoscale.report.data.validation import clipped_shares, clipping_scalings, decades, layers_of, scalings_of
-from octoscale.report.figures.style import (
-    KIND_STYLES,
-    REPORT,
-    ROLE_LABELS,
-    StyledFigure,
-    decimal,
-    get_style,
-    integers,
-    join,
-    styled,
-    with_note,
-)
+from octoscale.report.figures.parts import decimal, integers, join, with_note
+from octoscale.report.figures.style import KIND_STYLES, REPORT, ROLE_LABELS, StyledFigure, get_style, styled
 from octoscale.report.figures.words import POINTS, shown
 from octoscale.system.errors import UserError
 

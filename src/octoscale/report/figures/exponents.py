@@ -25,20 +25,8 @@ from octoscale.report.data.validation import (
     shares_by_exponent,
     with_histograms,
 )
-from octoscale.report.figures.style import (
-    CURVE,
-    REPORT,
-    ROLE_LABELS,
-    SHADE,
-    Style,
-    StyledFigure,
-    decimal,
-    get_style,
-    join,
-    label_rows,
-    styled,
-    with_note,
-)
+from octoscale.report.figures.parts import decimal, join, label_rows, with_note
+from octoscale.report.figures.style import CURVE, REPORT, ROLE_LABELS, SHADE, Style, StyledFigure, get_style, styled
 from octoscale.system.errors import UserError
 
 

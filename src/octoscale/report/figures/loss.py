@@ -13,16 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from octoscale.report.data.training import LossCurve, excess_by_step, mean_width, reference_curve
-from octoscale.report.figures.style import (
-    LOOKS,
-    REPORT,
-    StyledFigure,
-    add_legend,
-    get_style,
-    integers,
-    styled,
-    with_note,
-)
+from octoscale.report.figures.parts import add_legend, integers, with_note
+from octoscale.report.figures.style import LOOKS, REPORT, StyledFigure, get_style, styled
 from octoscale.report.figures.words import shown
 from octoscale.system.errors import UserError
 

@@ -42,10 +42,11 @@ from octoscale.report.figures.bias_map import bias_map_figure
 from octoscale.report.figures.clipping import clipping_figure
 from octoscale.report.figures.exponents import exponents_figure
 from octoscale.report.figures.loss import loss_figure
+from octoscale.report.figures.parts import join
 from octoscale.report.figures.perplexity import perplexity_figure
 from octoscale.report.figures.scale_bias import scale_bias_figure
 from octoscale.report.figures.scale_bias_steps import scale_bias_steps_figure
-from octoscale.report.figures.style import REPORT, Make, join, save
+from octoscale.report.figures.style import REPORT, Make, save
 from octoscale.runs.scale_bias import scale_bias_by_layer
 from octoscale.system.errors import UserError
 

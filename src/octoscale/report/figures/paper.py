@@ -15,6 +15,7 @@ import polars as pl
 from matplotlib.axes import Axes
 
 from octoscale.report.data.training import mean_width, running_mean
+from octoscale.report.figures.parts import add_legend, integers, with_note
 from octoscale.report.figures.scale_bias import draw_scale_bias
 from octoscale.report.figures.scale_bias_steps import draw_scale_bias_steps
 from octoscale.report.figures.style import (
@@ -25,12 +26,9 @@ from octoscale.report.figures.style import (
     SHADE,
     Make,
     StyledFigure,
-    add_legend,
     get_style,
-    integers,
     save,
     styled,
-    with_note,
 )
 from octoscale.report.figures.words import POINTS, shown
 

@@ -18,18 +18,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogFormatter
 
 from octoscale.report.data.validation import basin, excess, finite, split_scores
-from octoscale.report.figures.style import (
-    CURVE,
-    LINE_STYLES,
-    REPORT,
-    SHADE,
-    StyledFigure,
-    add_legend,
-    get_style,
-    integers,
-    styled,
-    with_note,
-)
+from octoscale.report.figures.parts import add_legend, integers, with_note
+from octoscale.report.figures.style import CURVE, LINE_STYLES, REPORT, SHADE, StyledFigure, get_style, styled
 from octoscale.report.figures.words import shown
 from octoscale.system.errors import UserError
 from octoscale.validation.criterion import PERPLEXITY_TOLERANCE

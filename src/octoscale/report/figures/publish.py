@@ -51,7 +51,7 @@ def publish(
             raise UserError(f"{contents.path} has nothing for {name}: {needs[name]}")
     made = {name: stems for name, stems in made.items() if not only or name in only}
     if not made:
-        raise UserError(f"{contents.path} has nothing to draw: {'; '.join(needs.values())}")
+        raise UserError(f"{contents.path} has nothing to draw: {'; '.join(contents.missing or needs.values())}")
     if module is not None and "exponents" not in made:
         raise UserError("--module is for the figure exponents: add --only exponents")
     folder = out or (contents.figures if style == REPORT else contents.figures / style)

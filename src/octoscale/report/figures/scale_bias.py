@@ -13,20 +13,8 @@ from matplotlib.lines import Line2D
 from octoscale.conversion.kinds import KINDS
 from octoscale.numerics.formats import ROLES
 from octoscale.report.data.validation import layers_of, main_scaling, scalings_of
-from octoscale.report.figures.style import (
-    KIND_STYLES,
-    REPORT,
-    ROLE_LABELS,
-    KindStyle,
-    StyledFigure,
-    add_legend,
-    get_style,
-    integers,
-    join,
-    label_rows,
-    styled,
-    with_note,
-)
+from octoscale.report.figures.parts import add_legend, integers, join, label_rows, with_note
+from octoscale.report.figures.style import KIND_STYLES, REPORT, ROLE_LABELS, KindStyle, StyledFigure, get_style, styled
 from octoscale.runs.scale_bias import scale_bias_by_layer
 from octoscale.system.errors import UserError
 

@@ -10,19 +10,8 @@ import polars as pl
 from octoscale.conversion.kinds import KINDS
 from octoscale.numerics.formats import ROLES
 from octoscale.report.data.training import scale_bias_of_training
-from octoscale.report.figures.style import (
-    KIND_STYLES,
-    LOOKS,
-    REPORT,
-    ROLE_LABELS,
-    StyledFigure,
-    add_legend,
-    get_style,
-    integers,
-    join,
-    styled,
-    with_note,
-)
+from octoscale.report.figures.parts import add_legend, integers, join, with_note
+from octoscale.report.figures.style import KIND_STYLES, LOOKS, REPORT, ROLE_LABELS, StyledFigure, get_style, styled
 from octoscale.report.figures.words import fitting_size
 from octoscale.system.errors import UserError
 
