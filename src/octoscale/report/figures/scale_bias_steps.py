@@ -38,7 +38,7 @@ def draw_scale_bias_steps(biases: pl.DataFrame, *, style: str = REPORT, note: st
     layers: list[int] = sorted(biases["layer"].unique())
     figure = get_style(style).figure(1.0 + 1.35 * len(kinds))
     panels = figure.subplots(len(kinds), len(roles), sharex=True, sharey="col", squeeze=False)
-    room = 0.6 * figure.get_figheight() / len(kinds)
+    room = 0.7 * figure.get_figheight() / len(kinds)
     size = min(fitting_size(KIND_STYLES[kind].label, room, figure.style.text) for kind in kinds)
     for row, kind in zip(panels, kinds, strict=True):
         for axes, role in zip(row, roles, strict=True):
