@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from octoscale.numerics.scaling import Amax as Amax
     from octoscale.numerics.scaling import Constant as Constant
     from octoscale.numerics.scaling import Delayed as Delayed
+    from octoscale.report.run import load_run as load_run
     from octoscale.runs.scales import Recorder as Recorder
     from octoscale.runs.scales import read_scales as read_scales
     from octoscale.system.errors import UserError as UserError
@@ -82,6 +83,7 @@ _MODULE_OF = {
     "load_fp8_state": "conversion.state",
     "read_text": "models.texts",
     "token_windows": "models.texts",
+    "load_run": "report.run",
     "Recorder": "runs.scales",
     "read_scales": "runs.scales",
     "record": "conversion.record",

@@ -34,6 +34,14 @@ IN_VAIN = [
     ("train M --scaling bf16", "--formats fnuz", "--formats is for FP8 scalings"),
     ("train M --scaling bf16", "--skip down_proj", "--skip keeps layers out of FP8"),
     ("train M --scaling bf16", "--every 4", "--every is for records of FP8 layers"),
+    ("train M", "--histograms down_proj", "--histograms are sent to TensorBoard: add --report-to tensorboard"),
+    ("train M --report-to wandb", "--histograms down_proj", "--histograms are sent to TensorBoard"),
+    (
+        "train M --report-to tensorboard --scaling bf16",
+        "--histograms x",
+        "--histograms are of FP8 layers, and bf16 has",
+    ),
+    ("train M --report-to tensorboard --every 0", "--histograms x", "--histograms needs recorded ones, and --every 0"),
 ]
 
 

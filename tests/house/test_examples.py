@@ -1,5 +1,7 @@
 """The examples run, and do what they say. Oracle: the records that they leave."""
 
+import ast
+import json
 import os
 import re
 import subprocess
@@ -8,9 +10,12 @@ from pathlib import Path
 
 import torch
 from checkpoints import save_tiny_llama
+from matplotlib.figure import Figure
+from written_runs import SUMMARY, small_run, write_run
 
 import octoscale
 from octoscale.models.loading import load
+from octoscale.report.run import Run
 from octoscale.runs.scales import read_scales
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,3 +44,38 @@ def test_a_training_loop_of_25_lines(tmp_path):
 def test_the_loop_has_25_lines():
     lines = (ROOT / "examples" / "train_plain.py").read_text().splitlines()
     assert len([line for line in lines if line.strip() and not line.startswith('"""')]) <= 25
+
+
+def cells_of(notebook):
+    """The code cells of a notebook, each as its text."""
+    content = json.loads(notebook.read_text(encoding="utf-8"))
+    return [cell for cell in content["cells"] if cell["cell_type"] == "code"]
+
+
+def run_cell(source, names):
+    """Run a cell as a notebook does; returns the value of its last line, if that is an expression."""
+    tree = ast.parse(source)
+    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+    exec(compile(tree, "cell", "exec"), names)
+    return None if last is None else eval(compile(ast.Expression(last.value), "cell", "eval"), names)
+
+
+def test_a_notebook_loads_a_run_shows_a_frame_and_draws_two_figures(tmp_path, monkeypatch):
+    """Oracle: a run written by hand, in which all down_proj under amax flush 2 of 100 values, of three roles each."""
+    write_run(tmp_path / "runs" / "demo", small_run(), SUMMARY)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    notebook = ROOT / "examples" / "look_at_a_run.ipynb"
+    run, frame, *figures = [run_cell("".join(cell["source"]), names) for cell in cells_of(notebook)]
+    assert isinstance(run, Run)
+    assert frame.height == 6
+    assert frame["flushed, %"][0] == 2.0
+    assert [type(figure).__mro__[1] for figure in figures] == [Figure, Figure]
+    assert all(figure._repr_png_().startswith(b"\x89PNG") for figure in figures)
+    assert (tmp_path / "exponents.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_notebooks_are_committed_without_outputs():
+    for notebook in (ROOT / "examples").glob("*.ipynb"):
+        for cell in cells_of(notebook):
+            assert (cell["outputs"], cell["execution_count"]) == ([], None)

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from octoscale.report.advice import advice_tables, markdown
-from octoscale.report.advice_figure import advice_figure, draw_advice
+from octoscale.report.figures.advice import advice_figure, draw_advice
 
 
 def cost(mean, margin=0.001):

@@ -6,8 +6,8 @@ import os
 import pytest
 from written_runs import SUMMARY, frame, row, small_run, write_run
 
-from octoscale.report import figures
 from octoscale.report.contents import read_run
+from octoscale.report.figures import of_run as figures
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.parts import replace_part
 from octoscale.system.whole_file import write_json
@@ -143,7 +143,7 @@ def test_a_run_of_which_nothing_can_be_read_is_an_error(tmp_path, run):
 
 
 def test_a_figure_that_fails_comes_after_the_table(whole, run, monkeypatch):
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(figures, "clipping_figure", full)
@@ -155,7 +155,7 @@ def test_a_figure_that_fails_comes_after_the_table(whole, run, monkeypatch):
     printed = json.loads(run("report", whole.path, "--json")[1])
     assert printed["perplexity"]["bf16"] == 17.5
     assert list(printed["not_drawn"]) == ["clipping"]
-    monkeypatch.setattr(figures, "clipping_figure", lambda *_: 1 / 0)
+    monkeypatch.setattr(figures, "clipping_figure", lambda *_, **__: 1 / 0)
     code, out, err = run("report", whole.path)
     assert code == 1
     assert "17.5000" in out

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from checkpoints import contents, note, save_tiny_llama
 
-from octoscale.report import figures
 from octoscale.report.contents import read_run
+from octoscale.report.figures import of_run as figures
 from octoscale.runs.files import MARK, check_own, empty
 from octoscale.runs.folder import RunFolder
 from octoscale.system.lock import LOCK

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from octoscale.cli import main as cli
-from octoscale.report import figures, style
+from octoscale.report.figures import of_run
 
 SECONDS = 120  # a command that takes longer hangs
 
@@ -109,14 +109,13 @@ def small_figures():
     """Figures are drawn to be drawn, not to be looked at; one thread, as a fork must not lose others."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    save = figures.save
+    save = of_run.save
 
-    def small(figure, folder, stem):
+    def small(figure, folder, stem, formats=()):
         figure.set_dpi(20)
-        return save(figure, folder, stem)
+        return save(figure, folder, stem, ("svg",))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "save", small)
-        patch.setattr(style, "METADATA", {"svg": style.METADATA["svg"]})
+        patch.setattr(of_run, "save", small)
         yield
     torch.set_num_threads(threads)

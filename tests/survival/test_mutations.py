@@ -101,7 +101,8 @@ def check_all(source: Path, numbers: Sequence[int], arguments: Arguments) -> Non
 
 
 def report(copy: Path, rng: random.Random) -> list[str]:
-    return ["report", str(copy), *rng.choice([[], ["--json"]])]
+    figures = ["figures", str(copy), "--style", "slides", "--format", "svg"]
+    return rng.choice([["report", str(copy)], ["report", str(copy), "--json"], figures])
 
 
 @pytest.mark.parametrize("kind", ["validation", "training"])

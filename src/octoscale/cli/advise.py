@@ -15,7 +15,7 @@ def advise(words: Words[Advice], out: Out = None, overwrite: Overwrite = False, 
     The recipe is for --recipe of validate, quantize, train and inspect.
     """
     from octoscale.report import advice, terminal
-    from octoscale.report.advice_figure import draw_advice
+    from octoscale.report.figures.advice import draw_advice
     from octoscale.validation.advise_run import ADVICE, PAGE, RECIPE, run_advise
 
     settings, folder = words.settings(), run_folder(out, "advise")

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from octoscale.conversion.convert import ConversionReport
     from octoscale.numerics.recipe import Recipe
 
+_ONLY = "Draw this figure alone: perplexity, bias_map, scale_bias, exponents, clipping, ... Repeatable."
+_FIGURES_OUT = "The folder for them.  [default: RUN/figures/STYLE]"
+
 
 @app.command(rich_help_panel=LOOK)
 def info(as_json: Json = False) -> None:
@@ -127,3 +130,28 @@ def report(
         raise UserError("--module is for the figures of one run")
     else:
         showing.compare(runs, as_json=as_json)
+
+
+@app.command(rich_help_panel=LOOK)
+def figures(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    style: Annotated[str, typer.Option(help="paper (for its columns), slides (16:9), or report.")] = "paper",
+    format: Annotated[str, typer.Option(help="pdf, svg, png: those that are wanted, with commas.")] = "pdf,svg,png",
+    only: Annotated[list[str] | None, typer.Option(metavar="NAME", help=_ONLY)] = None,
+    module: Annotated[str | None, typer.Option(help="The layer whose exponents are drawn.")] = None,
+    out: Annotated[Path | None, typer.Option(help=_FIGURES_OUT)] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files of the same names in --out.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Draw the figures of a run for a paper or for slides."""
+    from octoscale.report import showing
+    from octoscale.report.contents import read_run
+    from octoscale.report.figures.publish import publish
+
+    if overwrite and out is None:
+        raise UserError("--overwrite is for --out: in the run's own folder, figures are always drawn anew")
+    formats = [name.strip() for name in format.split(",")]
+    contents = read_run(run)
+    words: dict[str, Any] = {"style": style, "formats": formats, "only": only or (), "module": module}
+    published = publish(contents, **words, out=out, overwrite=overwrite)
+    showing.show_published(contents, published, as_json=as_json)

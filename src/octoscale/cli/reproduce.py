@@ -33,7 +33,7 @@ def reproduce(
     """
     settings = words.settings()
     from octoscale.paper.reproduce import reproduce as make
-    from octoscale.report.paper_figures import draw_paper
+    from octoscale.report.figures.paper import draw_paper
     from octoscale.report.paper_page import write_page
 
     keep_freed_memory()

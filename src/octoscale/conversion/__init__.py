@@ -2,6 +2,7 @@
 
     convert         convert, revert, and what convert would do
     kinds           what the paper's plots call a layer, by its name
+    patterns        modules by shell wildcards
     stacks          where a model keeps its decoder layers
     reasons         why a module stays out of FP8
     plain           whether it computes the plain product

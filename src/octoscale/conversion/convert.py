@@ -5,22 +5,21 @@
 
 What is converted: in a transformers model, the linear layers of the stack of decoder layers, as in the paper; in any
 other model, every linear layer but the head. Not: the LM head, embeddings, whatever `recipe.skip` matches. A pattern
-is a module name or a part of it with shell wildcards: `down_proj`, `layers.0.*`, `*.self_attn.?_proj`. A pattern that
-matches nothing is an error, for a stale name would put a layer into FP8 that was meant to stay out.
+is a module name or a part of it with shell wildcards (patterns.py): `down_proj`, `layers.0.*`. A pattern that matches
+nothing is an error, for a stale name would put a layer into FP8 that was meant to stay out.
 
 Adapters (peft's LoRA) stay as they are: a layer that they wrap, `q_proj.base_layer`, counts as `q_proj`.
 """
 
-import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from octoscale.conversion.kinds import WRAPPED, kind_of
+from octoscale.conversion.kinds import kind_of
+from octoscale.conversion.patterns import check_patterns, matches
 from octoscale.conversion.reasons import reasons_to_keep
 from octoscale.conversion.record import fp8_layers
 from octoscale.conversion.stacks import decoder_stacks, layer_of
@@ -140,7 +139,8 @@ def preview(model: nn.Module, recipe: Recipe) -> ConversionReport:
         raise UserError(
             f"a {type(model).__name__} cannot be replaced in itself: put it into a model, nn.Sequential(it)"
         )
-    _check_patterns(recipe.skip, [name for name, module in modules.items() if is_linear(module)])
+    linear = [name for name, module in modules.items() if is_linear(module)]
+    check_patterns("skip pattern", recipe.skip, "linear layer", linear)
     stacks = decoder_stacks(model)
     reasons = _skipped(modules, recipe, reasons_to_keep(model, stacks))
     rows = []
@@ -170,7 +170,7 @@ def preview(model: nn.Module, recipe: Recipe) -> ConversionReport:
 def _skipped(modules: dict[str, nn.Module], recipe: Recipe, reasons: dict[nn.Module, str]) -> dict[nn.Module, str]:
     """The reasons to keep a module, with those that the recipe's patterns give."""
     for name, module in modules.items():
-        pattern = next((pattern for pattern in recipe.skip if _matches(pattern, name)), None)
+        pattern = next((pattern for pattern in recipe.skip if matches(pattern, name)), None)
         if pattern is not None:
             reasons.setdefault(module, f"skip pattern {pattern!r}")
     return reasons
@@ -183,23 +183,6 @@ def _shape_of(module: nn.Module) -> tuple[int, ...] | None:
         return () if is_lazy(weight) else tuple(weight.shape)
     own = (parameter for parameter in module.parameters(recurse=False) if not is_lazy(parameter))
     return next((tuple(parameter.shape) for parameter in own if parameter.ndim >= 2), None)
-
-
-def _matches(pattern: str, name: str) -> bool:
-    names = {name, name.removesuffix(WRAPPED)}
-    return any(fnmatchcase(each, pattern) or fnmatchcase(each, f"*.{pattern}") for each in names)
-
-
-def _check_patterns(patterns: tuple[str, ...], names: list[str]) -> None:
-    for pattern in patterns:
-        if not any(_matches(pattern, name) for name in names):
-            near = difflib.get_close_matches(pattern, sorted({*names, *_leaves(names)}), n=4, cutoff=0.4)
-            hint = ", ".join(near or sorted(set(_leaves(names)))[:8])
-            raise UserError(f"skip pattern {pattern!r} matches no linear layer; near names: {hint}")
-
-
-def _leaves(names: list[str]) -> Iterator[str]:
-    return (name.rsplit(".", 1)[-1] for name in names)
 
 
 def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:

@@ -2,23 +2,14 @@
 
     fields              what a field of a run's files may hold
     contents            what can be read of a run, and what is damaged
-    data                numbers of the figures of a validation
-    training_data       numbers of the figures of a training
-    style               colors, lines, names, sizes, small print
-    perplexity          the figure of perplexities by constant scale
-    bias_map            the figure of pairs of constant scales
-    scale_bias          the figure of each layer's scale
-    exponents           the figure of one module's exponents
-    clipping            the figure of what saturates or is flushed, by layer
-    training_figures    the figures of trainings
-    figures             which figures a run has, and drawing them all
+    data/               the numbers of the figures
+    figures/            the figures
+    run                 a run as notebooks want it
     advice              an advice as tables, and as a page
-    advice_figure       the figure of what FP8 costs each layer
-    paper_figures       the paper's figures, from what reproduce wrote
-    paper_page          its page, with all tables and figures
+    paper_page          the page of a reproduction, with all tables and figures
     terminal            tables and progress bars
     tasks_table         what scalings reached on tasks
     showing             a run on the terminal, measured and damaged parts, then its figures
 
-A figure is two functions: its numbers in a file of data, its drawing in a file of its own. No model is loaded here.
+No model is loaded here.
 """

@@ -27,6 +27,7 @@ from octoscale.report.fields import (
     MOST_LAYERS,
     Check,
     are_failures,
+    is_advice,
     is_before_and_after,
     is_bias,
     is_count,
@@ -43,16 +44,23 @@ from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import SCHEMA, read_readable_scales
 from octoscale.system.errors import UserError
 
+#: The file of a run of advise (validation/advise_run.py).
+ADVICE = "advice.json"
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunContents:
-    """What a run's files say. `metrics` are the lines of metrics.jsonl, `scales` the rows of all parts."""
+    """What a run's files say. `metrics` are the lines of metrics.jsonl, `scales` the rows of all parts.
+
+    `advice` is that of a run of advise.
+    """
 
     path: Path
     header: dict[str, Any]
     summary: dict[str, Any]
     metrics: list[dict[str, Any]]
     scales: pl.DataFrame
+    advice: dict[str, Any]
     damaged: list[str]
 
     @property
@@ -65,6 +73,16 @@ class RunContents:
         """The measurements of a training."""
         return [row for row in self.metrics if row.get("phase") == "train"]
 
+    @property
+    def missing(self) -> list[str]:
+        """What a run that ended well would have: a line for what is not there, and for each thing that is damaged."""
+        lines = [f"damaged, and left out: {damage}" for damage in self.damaged]
+        if not self.summary and not self.advice:
+            lines.append("there are no results: the run goes on, was stopped before its end, or was only recorded")
+        if self.scales.is_empty() and not self.advice:
+            lines.append("there are no scales: none were written until now, or no layer is in FP8")
+        return lines
+
 
 def read_run(folder: Path | str) -> RunContents:
     """Read a run. FileNotFoundError if `folder` is none; ValueError if nothing of it can be read."""
@@ -72,10 +90,18 @@ def read_run(folder: Path | str) -> RunContents:
     damaged: list[str] = []
     header = _checked(_json_object(run.header, damaged), _HEADER, run.header, damaged)
     summary = _summary(run.summary, damaged)
-    metrics, scales = _metrics(run.metrics, damaged), _scales(run, damaged)
-    if damaged and not header and not summary and not metrics and scales.is_empty():
+    metrics, scales, advice = _metrics(run.metrics, damaged), _scales(run, damaged), _advice(run, damaged)
+    if damaged and not header and not summary and not metrics and not advice and scales.is_empty():
         raise UserError(f"nothing of {run.path} can be read: {damaged[0]}")
-    return RunContents(path=run.path, header=header, summary=summary, metrics=metrics, scales=scales, damaged=damaged)
+    return RunContents(
+        path=run.path,
+        header=header,
+        summary=summary,
+        metrics=metrics,
+        scales=scales,
+        advice=advice,
+        damaged=damaged,
+    )
 
 
 #: Tables of a value for each scaling, constant ones by their bias under `cscale`.
@@ -135,6 +161,16 @@ def _tasks(tasks: Any, where: str, damaged: list[str]) -> dict[str, Any]:
         else:
             damaged.append(_says(where, name, task))
     return kept
+
+
+def _advice(run: RunFolder, damaged: list[str]) -> dict[str, Any]:
+    """What advise found; empty if some of it cannot be that."""
+    path = run.path / ADVICE
+    advice = _json_object(path, damaged)
+    if advice and not is_advice(advice):
+        damaged.append(f"{path} is damaged: it holds no advice")
+        return {}
+    return advice
 
 
 def _has_score(metric: str, value: Any) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from octoscale.paper.write import markdown, shown_rows, text_columns
-from octoscale.report.paper_figures import pictures_of
+from octoscale.report.figures.paper import pictures_of
 from octoscale.system.whole_file import replacing
 
 TITLE = "Training and inference of large language models using 8-bit floating point, reproduced"

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from octoscale.report import figures, terminal
+from octoscale.report import terminal
 from octoscale.report.contents import RunContents, read_run
-from octoscale.report.figures import Drawing
+from octoscale.report.data.training import has_losses, loss_curves
+from octoscale.report.figures import of_run
+from octoscale.report.figures.of_run import Drawing
+from octoscale.report.figures.publish import Published
 from octoscale.report.tasks_table import tasks_table
-from octoscale.report.training_data import has_losses, loss_curves
 from octoscale.system.errors import UserError
 from octoscale.system.printable import first_line, printable
 
@@ -22,13 +24,13 @@ def show(folder: Path | str, *, as_json: bool, module: str | None = None) -> Non
     """Print a run's results, and draw its figures. Whatever a figure raises is raised after that."""
     contents = read_run(folder)
     if module is not None:
-        figures.check_module(contents.scales, module)
+        of_run.check_module(contents.scales, module)
     if not as_json:
         _print_results(contents)
-    drawing = figures.draw_all(contents, module)
+    drawing = of_run.draw_all(contents, module)
     if as_json:
-        of_run = {**contents.summary, "run": str(contents.path), "figures": [str(path) for path in drawing.paths]}
-        terminal.print_json(of_run | _lacking(contents.damaged, drawing))
+        found = {**contents.summary, "run": str(contents.path), "figures": [str(path) for path in drawing.paths]}
+        terminal.print_json(found | _lacking(contents.damaged, drawing))
     else:
         _print_lines([f"records and {len(drawing.paths)} figures: {contents.path}"])
     for name, error in drawing.failures.items():
@@ -46,12 +48,29 @@ def compare(folders: Sequence[Path | str], *, as_json: bool) -> None:
     if not as_json:
         terminal.print_content(terminal.runs_table(labels, [run.summary for run in readable]))
         _say_damaged(damaged)
-    drawn = figures.draw_losses(readable)
+    drawn = of_run.draw_losses(readable)
     if as_json:
         of_runs = [{**run.summary, "run": str(run.path)} for run in readable]
         terminal.print_json({"runs": of_runs, "figures": [str(drawn)]} | ({"damaged": damaged} if damaged else {}))
     else:
         _print_lines([f"the losses over each other: {drawn}"])
+
+
+def show_published(contents: RunContents, published: Published, *, as_json: bool) -> None:
+    """Print which figures were written, each with its caption, and what the others need; raises as `show`."""
+    drawing, lacking = published.drawing, contents.missing
+    if as_json:
+        files = {stem: [str(path) for path in paths] for stem, paths in drawing.files.items()}
+        found = {"run": str(contents.path), "figures": files, "captions": drawing.captions, "needs": published.needs}
+        terminal.print_json(found | {"missing": lacking} | _lacking([], drawing))
+    else:
+        for stem, paths in drawing.files.items():
+            _print_lines([f"{stem}{', '.join(path.suffix for path in paths)}: {drawing.captions[stem]}"])
+        _print_lines([f"no {name}: {why}" for name, why in published.needs.items()])
+        _print_lines([f"{len(drawing.files)} figures: {published.folder}"])
+        _warn(lacking)
+    for name, error in drawing.failures.items():
+        raise _about(name, error) from error
 
 
 def _print_results(contents: RunContents) -> None:
@@ -75,10 +94,14 @@ def _print_lines(lines: Sequence[str]) -> None:
 
 
 def _say_damaged(damaged: Sequence[str]) -> None:
+    _warn([f"damaged, and left out: {damage}" for damage in damaged])
+
+
+def _warn(lines: Sequence[str]) -> None:
     """On stderr, where they do not mix with results."""
     sys.stdout.flush()
-    for damage in damaged:
-        sys.stderr.write(f"octoscale: damaged, and left out: {printable(damage)}\n")
+    for line in lines:
+        sys.stderr.write(f"octoscale: {printable(line)}\n")
 
 
 def _lacking(damaged: Sequence[str], drawing: Drawing) -> dict[str, Any]:

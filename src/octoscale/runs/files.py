@@ -34,8 +34,11 @@ _FILES = {
     "scales": r"part-\d+\.parquet",
     "items": r"[A-Za-z0-9,=+_-]+\.[A-Za-z0-9,=+_-]+\.jsonl",
     "cells": NAMES,
-    "figures": r"(perplexity|advice|scale_bias(_steps)?|bias_map|clipping|loss(es)?|exponents-[A-Za-z0-9.=_-]+)"
-    r"\.(png|svg)",
+    **dict.fromkeys(
+        ("figures", "figures/paper", "figures/slides"),
+        r"(perplexity|advice|scale_bias(_steps)?|bias_map|clipping|loss(es)?|exponents-[A-Za-z0-9.=_-]+)"
+        r"\.(png|svg|pdf)",
+    ),
     "tensorboard": r"events\.out\.tfevents\..+",
     "checkpoints": r"(?!)",
 }

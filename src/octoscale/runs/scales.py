@@ -166,6 +166,20 @@ class Recorder:
                 found[f"{what}/{name}"] = 100 * sum(_value(row[what]) for row in rows) / count
         return found
 
+    def exponents(self) -> dict[tuple[str, str], list[int]]:
+        """Of the last step that has rows: (module, role) -> counts by exponent, summed over micro-batches.
+
+        Empty between the steps that record histograms. The bins are those of kernels/base.py.
+        """
+        with self._lock:
+            latest = [row for row in self._latest if row["exponents"] is not None]
+        found: dict[tuple[str, str], list[int]] = {}
+        for row in latest:
+            counts = _value(row["exponents"])
+            before = found.get((row["module"], row["role"]), [0] * len(counts))
+            found[row["module"], row["role"]] = [a + b for a, b in zip(before, counts, strict=True)]
+        return found
+
 
 def read_scales(folder: Path | str) -> pl.DataFrame:
     """All rows of a run, in the order in which they were written. FileNotFoundError if it recorded none.

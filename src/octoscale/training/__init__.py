@@ -6,6 +6,7 @@
     first_batch     does the model learn from such texts at all?
     trainer         Trainer, with loss scales, whole checkpoints, a stop at infinity
     callback        records a training, whoever wrote the script
+    tensorboard     histograms of chosen modules, for TensorBoard
     resume          goes on with a run that was stopped
     model_state     parameters in a checkpoint, by the model's own names
     trained_files   what a trained model is saved with

@@ -51,6 +51,11 @@ class TrainerCallback(transformers.TrainerCallback):  # type: ignore[misc]
         self._lock = ExitStack()
         self.skipped = 0
 
+    @property
+    def recorder(self) -> Recorder | None:
+        """What records the casts; None before the training begins and after its end, and without FP8 layers."""
+        return self._recorder
+
     def put_first(self, trainer: Any) -> None:
         """Add this callback to a Trainer, before all others: so that what it adds to a log reaches the trackers."""
         trainer.callback_handler.callbacks.insert(0, self)

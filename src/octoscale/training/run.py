@@ -8,6 +8,7 @@ script of your own, `convert` the model and give Trainer an `octoscale.TrainerCa
 """
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,9 @@ import torch
 import transformers
 
 from octoscale.conversion.convert import convert, preview
+from octoscale.conversion.patterns import check_patterns
 from octoscale.conversion.state import load_fp8_state
+from octoscale.layers.linear import Fp8Linear
 from octoscale.models import loading, texts
 from octoscale.models.loading import LoadedModel
 from octoscale.models.quiet import quietly
@@ -33,6 +36,7 @@ from octoscale.training.data import Data, labeled_data, only_logits, read_labele
 from octoscale.training.first_batch import check_first_batch
 from octoscale.training.model_state import own_memory
 from octoscale.training.settings import Training
+from octoscale.training.tensorboard import HistogramCallback
 from octoscale.training.trained_files import save_reader
 from octoscale.training.trainer import Trainer, checkpoint_step, save_model_whole
 
@@ -112,6 +116,8 @@ def _prepare(settings: Training) -> _Parts:
     if isinstance(scaling, Recipe):
         preview(loaded.model, scaling)
         convert(loaded.model, scaling)
+    in_fp8 = [name for name, module in loaded.model.named_modules() if isinstance(module, Fp8Linear)]
+    check_patterns("--histograms", settings.histograms_of, "FP8 layer", in_fp8)
     return _Parts(loaded=loaded, data=data)
 
 
@@ -133,7 +139,7 @@ def _train(
         preprocess_logits_for_metrics=only_logits,
     )
     callback.put_first(trainer)
-    _report_below(trainer, run)
+    _report_below(trainer, run, callback, settings.histograms_of)
     trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
     if checkpoint is None:
         trainer.evaluate()
@@ -215,11 +221,13 @@ def _arguments(settings: Training, run: RunFolder) -> Any:
     )
 
 
-def _report_below(trainer: Trainer, run: RunFolder) -> None:
+def _report_below(trainer: Trainer, run: RunFolder, ours: TrainerCallback, histograms_of: Sequence[str]) -> None:
     """TensorBoard's events go to the run's folder, unless its environment variable says otherwise."""
-    for callback in trainer.callback_handler.callbacks:
-        if getattr(callback, "logging_dir", "") is None:
-            callback.logging_dir = str(run.path / "tensorboard")
+    for callback in list(trainer.callback_handler.callbacks):
+        if isinstance(callback, transformers.integrations.TensorBoardCallback):
+            callback.logging_dir = callback.logging_dir or str(run.path / "tensorboard")
+            if histograms_of:
+                trainer.add_callback(HistogramCallback(callback, lambda: ours.recorder, histograms_of))
 
 
 def _check_trackers(settings: Training) -> None:

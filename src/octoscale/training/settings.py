@@ -35,6 +35,14 @@ def _validation_in_vain(settings: "Training") -> str | None:
     return f"--validation is the part of a text or file; here {where} is what is validated with"
 
 
+def _histograms_in_vain(settings: "Training") -> str | None:
+    if "tensorboard" not in settings.report_to:
+        return "--histograms are sent to TensorBoard: add --report-to tensorboard"
+    if settings.scaling in PRECISIONS:
+        return f"--histograms are of FP8 layers, and {settings.scaling} has none: leave it out"
+    return "--histograms needs recorded ones, and --every 0 records none" if settings.every == 0 else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Training(FromFile, Conversion):
     """What to train. Texts as on the command line; see `octoscale train --help`.
@@ -43,7 +51,7 @@ class Training(FromFile, Conversion):
     which `window` tokens cut off. Validation: the file `eval_task`, or the last part `validation` of what is read.
     The learning rate rises over the first `warmup` steps, then is constant. loss_scale: a number, `dynamic`, `none`;
     None: dynamic for fp16, else none. every: histograms of exponents on each N-th step; 0 for never. save_every: a
-    checkpoint to go on from after each N-th step; 0 for never.
+    checkpoint to go on from after each N-th step; 0 for never. histograms_of: patterns of modules, for TensorBoard.
     """
 
     scaling: str = setting(
@@ -88,6 +96,12 @@ class Training(FromFile, Conversion):
     every: int = setting(10, "Record histograms of exponents on each N-th step; 0: never.", in_vain=every_in_vain)
     save_every: int = setting(100, "Write a checkpoint after each N-th step; 0: never.")
     report_to: Sequence[str] = setting((), "Also send losses and scales to tensorboard, wandb, ... Repeatable.")
+    histograms_of: Sequence[str] = setting(
+        (),
+        "Send TensorBoard the exponents of modules whose name matches, on each --every N-th step. Repeatable.",
+        option="--histograms",
+        in_vain=_histograms_in_vain,
+    )
 
     @property
     def wanted(self) -> Sequence[str]:

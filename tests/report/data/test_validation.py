@@ -6,7 +6,7 @@ import pytest
 from written_runs import DOWN, PERPLEXITY, frame, histogram, row
 
 from octoscale.numerics import reference
-from octoscale.report import data
+from octoscale.report.data import validation as data
 
 
 def test_scores_are_split_into_lines_and_points():

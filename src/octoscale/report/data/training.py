@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from octoscale.report.contents import RunContents
-from octoscale.report.data import REFERENCES, adapts
+from octoscale.report.data.validation import REFERENCES, adapts
 from octoscale.runs.scale_bias import scale_bias_by_step
 from octoscale.system.errors import UserError
 

@@ -9,43 +9,46 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib import style
+from matplotlib import rcParams
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from octoscale.conversion.kinds import KINDS
-from octoscale.report.style import KIND_STYLES, STYLE, WIDTH, integers, join, save, with_footer
+from octoscale.report.figures.parts import add_legend, integers, join, with_note
+from octoscale.report.figures.style import KIND_STYLES, REPORT, StyledFigure, get_style, save, styled
 
 
 def draw_advice(advice: Mapping[str, Any], folder: Path) -> Path:
     """Write the figure as PNG and SVG; returns the PNG's path."""
-    with style.context(STYLE, after_reset=True):
-        return save(advice_figure(advice), folder, "advice")
+    return save(advice_figure(advice), folder, "advice")[0]
 
 
-def advice_figure(advice: Mapping[str, Any]) -> Figure:
-    """One series a kind; the costs in % of the perplexity. Layers without a cost, and outside a stack, are left out."""
+@styled
+def advice_figure(advice: Mapping[str, Any], *, style: str = REPORT, note: str = "") -> StyledFigure:
+    """One series a kind; the costs in % of the perplexity. Layers without a cost, and outside a stack, are left out.
+
+    advice: as advice.json has it.
+    """
     layers = [layer for layer in advice["layers"] if layer["layer"] is not None and layer["estimate"]["both"] > 0]
-    figure = Figure(figsize=(WIDTH, 3.4))
+    figure = get_style(style).figure(3.4)
     axes = figure.subplots()
     for kind in KINDS:
-        _draw_kind(axes, [layer for layer in layers if layer["kind"] == kind], kind)
+        _draw_kind(axes, [layer for layer in layers if layer["kind"] == kind], kind, figure.style.stroke)
     kept = [layer for layer in layers if layer["module"] in (advice["keep"] or ())]
-    look: dict[str, Any] = {"facecolors": "none", "edgecolors": "#000000", "linewidths": 1.0, "zorder": 4}
-    axes.scatter(
-        [_x(layer) for layer in kept], [_y(layer) for layer in kept], s=70, label="kept" if kept else None, **look
-    )
+    look: dict[str, Any] = {"facecolors": "none", "edgecolors": "#000000", "zorder": 4}
+    size = {"s": 70 * (rcParams["lines.markersize"] / 4) ** 2, "linewidths": figure.style.stroke}
+    x, y = [_x(layer) for layer in kept], [_y(layer) for layer in kept]
+    axes.scatter(x, y, label="kept" if kept else None, **look, **size)
     axes.set(yscale="log", xlabel="decoder layer", ylabel="cost in perplexity, %")
     axes.xaxis.set_major_locator(integers(16))
     axes.grid(axis="y")
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=6)
+    add_legend(figure, handles, labels, 6)
     scaling, model = advice["recipe"], advice["model"]
     what = f"marks: estimated from one backward pass; bars: measured alone, 95 % interval; {model}, {scaling}"
-    return with_footer(figure, join(what, f"{advice['tokens']:,} tokens"))
+    return with_note(figure, join(join(what, f"{advice['tokens']:,} tokens"), note))
 
 
-def _draw_kind(axes: Axes, layers: Sequence[Mapping[str, Any]], kind: str) -> None:
+def _draw_kind(axes: Axes, layers: Sequence[Mapping[str, Any]], kind: str, stroke: float) -> None:
     if not layers:
         return
     look = KIND_STYLES[kind]
@@ -54,9 +57,9 @@ def _draw_kind(axes: Axes, layers: Sequence[Mapping[str, Any]], kind: str) -> No
     floor = min(_y(layer) for layer in layers) / 2
     for layer in layers:
         expected = layer["alone"]["expected"] if "alone" in layer else {}
-        if expected.get("low") is not None and expected["high"] > 0:
+        if expected.get("low") is not None and (expected.get("high") or 0.0) > 0:
             low, high = max(100 * expected["low"], floor), 100 * expected["high"]
-            axes.vlines(_x(layer), min(low, high), high, color=look.color, alpha=0.35, linewidth=2.5)
+            axes.vlines(_x(layer), min(low, high), high, color=look.color, alpha=0.35, linewidth=2.5 * stroke)
 
 
 def _x(layer: Mapping[str, Any]) -> float:

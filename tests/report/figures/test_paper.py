@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 
 from octoscale.paper.write import Column, Numbers, Table, write
-from octoscale.report.paper_figures import draw_paper
+from octoscale.report.figures.paper import draw_paper
 from octoscale.report.paper_page import write_page
 
 SERIES = [

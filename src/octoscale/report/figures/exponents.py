@@ -1,5 +1,7 @@
 """The figure of one module's exponents: its values against what the format holds at its scale.
 
+    exponents_figure(octoscale.load_run("runs/mine").scales, module="model.layers.11.mlp.down_proj")
+
 A panel a role: a histogram of log2|x| before scaling, and behind it the regions of the format, each with its name and
 the share of the values that is lost there.
 """
@@ -9,26 +11,58 @@ from typing import Any
 
 import polars as pl
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from octoscale.numerics.formats import ROLES, get_format
-from octoscale.report.data import Reach, histogram, mode_of, reach, shares_by_exponent
-from octoscale.report.style import CURVE, ROLE_LABELS, SHADE, WIDTH, decimal, with_footer
+from octoscale.report.data.validation import (
+    Reach,
+    default_module,
+    histogram,
+    main_scaling,
+    mode_of,
+    reach,
+    scalings_of,
+    shares_by_exponent,
+    with_histograms,
+)
+from octoscale.report.figures.parts import decimal, join, label_rows, with_note
+from octoscale.report.figures.style import CURVE, REPORT, ROLE_LABELS, SHADE, Style, StyledFigure, get_style, styled
+from octoscale.system.errors import UserError
 
 
-def exponents_figure(rows: pl.DataFrame, footer: str) -> Figure:
-    """One panel a role; an exponent is as wide in every panel."""
+@styled
+def exponents_figure(
+    scales: pl.DataFrame,
+    *,
+    module: str | None = None,
+    scaling: str | None = None,
+    style: str = REPORT,
+    note: str = "",
+) -> StyledFigure:
+    """The histograms of one module, summed over steps, from the rows of a run: one panel a role.
+
+    module: by default the one of kind ffn_out that flushes most under the main scaling. scaling: by default amax, or
+    the first of the module's. An exponent is as wide in every panel. UserError if these rows hold no histogram of it.
+    """
+    module = (default_module(scales) or "") if module is None else module
+    rows = with_histograms(scales.filter(module=module))
+    scalings = scalings_of(rows)
+    scaling = (main_scaling(scalings) or next(iter(scalings), "")) if scaling is None else scaling
+    rows = rows.filter(scaling=scaling)
+    if rows.is_empty():
+        of = f"of module {module!r} under {scaling!r}" if module else "of any module"
+        raise UserError(f"no histogram {of} in these rows: record with every=1, or any other than 0")
     roles = [role for role in ROLES if not rows.filter(role=role).is_empty()]
-    figure = Figure(figsize=(WIDTH, 0.9 + 1.7 * len(roles)))
+    figure = get_style(style).figure(0.9 + 1.7 * len(roles))
     panels = figure.subplots(len(roles), 1, squeeze=False)[:, 0]
     ranges = [_draw_exponents(axes, rows.filter(role=role)) for axes, role in zip(panels, roles, strict=True)]
     span = max(right - left for left, right in ranges)
     for axes, role, (left, right) in zip(panels, roles, ranges, strict=True):
         middle = (left + right) / 2
-        _draw_reach(axes, rows.filter(role=role), middle - span / 2, middle + span / 2)
+        _draw_reach(axes, rows.filter(role=role), middle - span / 2, middle + span / 2, figure.style)
+    label_rows(figure, [*panels], "share of non-zero\nvalues, %", [1.0] * len(panels))
     panels[-1].set_xlabel("exponent of the value, log2|x|")
-    return with_footer(figure, footer)
+    return with_note(figure, join(f"{module}, scaling {scaling}", note))
 
 
 def _draw_exponents(axes: Axes, rows: pl.DataFrame) -> tuple[float, float]:
@@ -42,7 +76,7 @@ def _draw_exponents(axes: Axes, rows: pl.DataFrame) -> tuple[float, float]:
     axes.stairs(values, edges, baseline=10.0**floor, fill=True, color="#9ECAE9")
     axes.stairs(values, edges, baseline=10.0**floor, color=CURVE)
     top = 2.8 - 0.4 * floor  # above 100 %: room for the names of the regions
-    axes.set(yscale="log", ylim=(10.0**floor, 10.0**top), ylabel="share of non-zero\nvalues, %")
+    axes.set(yscale="log", ylim=(10.0**floor, 10.0**top))
     axes.yaxis.set_major_locator(FixedLocator([10.0**k for k in range(2, floor - 1, -2)]))
     axes.yaxis.set_major_formatter(decimal)
     axes.yaxis.set_minor_locator(NullLocator())
@@ -50,7 +84,7 @@ def _draw_exponents(axes: Axes, rows: pl.DataFrame) -> tuple[float, float]:
     return min(edges[0], held.flushed - 5), max(edges[-1], held.saturated + 5)
 
 
-def _draw_reach(axes: Axes, rows: pl.DataFrame, left: float, right: float) -> None:
+def _draw_reach(axes: Axes, rows: pl.DataFrame, left: float, right: float, style: Style) -> None:
     """The regions of the format, each with its name, and with the share of the values that are lost there."""
     held = _reach(rows)
     lost: dict[str, Any] = {"facecolor": "none", "edgecolor": "0.5", "linewidth": 0, "zorder": 3}
@@ -58,7 +92,8 @@ def _draw_reach(axes: Axes, rows: pl.DataFrame, left: float, right: float) -> No
     axes.axvspan(held.flushed, held.normal, color=SHADE, linewidth=0, zorder=0)
     axes.axvspan(held.saturated, right, hatch="xxxx", **lost)
     axes.set_xlim(left, right)
-    axes.vlines([held.flushed, held.saturated], 0, 1, transform=axes.get_xaxis_transform(), color="0.3", linewidth=0.8)
+    edges: dict[str, Any] = {"color": "0.3", "linewidth": 0.8 * style.stroke}
+    axes.vlines([held.flushed, held.saturated], 0, 1, transform=axes.get_xaxis_transform(), **edges)
     regions = {
         f"flushed\n{_lost_share(rows, 'flushed')}": (left, held.flushed),
         "sub-\nnormal": (held.flushed, held.normal),
@@ -67,7 +102,7 @@ def _draw_reach(axes: Axes, rows: pl.DataFrame, left: float, right: float) -> No
     }
     for text, (low, high) in regions.items():
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5} if "%" in text else None
-        look: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 7.5, "bbox": box, "zorder": 4}
+        look: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": style.small, "bbox": box, "zorder": 4}
         axes.text((low + high) / 2, 0.95, text, transform=axes.get_xaxis_transform(), **look)
     biases = rows["scale_bias"]
     mode = f"scale_bias {mode_of(biases)}" + (" (mode)" if biases.n_unique() > 1 else "")

@@ -9,9 +9,8 @@ import polars as pl
 import pytest
 
 from octoscale.cli import main as cli
-from octoscale.report import figures
 from octoscale.report.contents import read_run
-from octoscale.report.training_data import (
+from octoscale.report.data.training import (
     LossCurve,
     distinct_labels,
     excess_by_step,
@@ -21,6 +20,7 @@ from octoscale.report.training_data import (
     running_mean,
     scale_bias_of_training,
 )
+from octoscale.report.figures import of_run as figures
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import SCHEMA
 from octoscale.system.whole_file import write_json

@@ -2,6 +2,8 @@
 
 A cell a pair: its color says how much worse than the reference it is, a dot that it passes beyond noise, a ring that
 noise leaves it undecided.
+
+    bias_map_figure(octoscale.load_run("runs/sweep").summary["bias_map"])
 """
 
 import math
@@ -13,11 +15,13 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from octoscale.report.style import ROLE_LABELS, WIDTH, decimal, plain, with_footer
+from octoscale.report.figures.parts import add_legend, decimal, with_note
+from octoscale.report.figures.style import REPORT, ROLE_LABELS, StyledFigure, get_style, styled
+from octoscale.report.figures.words import shown
+from octoscale.system.errors import UserError
 
 #: Where the colors begin and end, in % of perplexity or points of accuracy; what is better has the first color.
 _LEAST = 0.1
@@ -36,12 +40,18 @@ _NOT_FINITE: dict[str, Any] = {"hatch": "////", "facecolor": "none", "edgecolor"
 _Place = tuple[int, int, Mapping[str, Any]]
 
 
-def bias_map_figure(found: Mapping[str, Any], footer: str) -> Figure:
-    """The map that a sweep put into its summary: the first of its roles upwards, the second one to the right."""
+@styled
+def bias_map_figure(found: Mapping[str, Any], *, style: str = REPORT, note: str = "") -> StyledFigure:
+    """The map that a sweep put into its summary: the first of its roles upwards, the second one to the right.
+
+    UserError for one without a pair.
+    """
+    if not found["cells"]:
+        raise UserError("this map of biases holds no pair: nothing was measured")
     upwards, right = found["roles"]
     rows, columns = (sorted({cell[role] for cell in found["cells"]}) for role in (upwards, right))
     places: list[_Place] = [(columns.index(cell[right]), rows.index(cell[upwards]), cell) for cell in found["cells"]]
-    figure = Figure(figsize=(WIDTH, 1.5 + min(max(0.25 * len(rows), 1.5), 6.0)))
+    figure = get_style(style).figure(1.5 + min(max(0.25 * len(rows), 1.5), 6.0), wide=len(columns) > 8)
     axes = figure.subplots()
     norm = LogNorm(_LEAST, _MOST[found["what"]])
     _draw_cells(axes, places, norm)
@@ -51,9 +61,9 @@ def bias_map_figure(found: Mapping[str, Any], footer: str) -> Figure:
     axes.set_xticks([x + 0.5 for x in range(len(columns))], columns)
     axes.set_yticks([y + 0.5 for y in range(len(rows))], rows)
     axes.set(xlabel=f"scale_bias of {ROLE_LABELS[right]}", ylabel=f"scale_bias of {ROLE_LABELS[upwards]}")
-    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
+    add_legend(figure, handles, [str(handle.get_label()) for handle in handles], len(handles))
     _draw_bar(figure, axes, ScalarMappable(norm, _COLORS), found)
-    return with_footer(figure, footer)
+    return with_note(figure, note)
 
 
 def _draw_cells(axes: Axes, places: Sequence[_Place], norm: LogNorm) -> None:
@@ -75,10 +85,10 @@ def _draw_marks(axes: Axes, places: Sequence[_Place], verdict: str) -> Line2D:
     return Line2D([], [], label=label, **_POINT, **look)
 
 
-def _draw_bar(figure: Figure, axes: Axes, colors: ScalarMappable, found: Mapping[str, Any]) -> None:
+def _draw_bar(figure: StyledFigure, axes: Axes, colors: ScalarMappable, found: Mapping[str, Any]) -> None:
     """What the colors mean."""
-    what, against = found["what"], found["against"]
+    what, against = found["what"], shown(found["against"], 0.3 * figure.get_figheight(), figure.style.text)
     label = f"perplexity above {against}'s, %" if what == "perplexity" else f"accuracy below {against}'s, points"
-    bar = figure.colorbar(colors, ax=axes, label=plain(label), extend="both", aspect=30)
+    bar = figure.colorbar(colors, ax=axes, label=label, extend="both", aspect=30)
     bar.minorticks_off()
     bar.ax.yaxis.set_major_formatter(decimal)

@@ -6,7 +6,7 @@ import matplotlib
 import pytest
 from written_runs import DOWN, SUMMARY, histogram, row, small_run, write_run
 
-from octoscale.report import figures
+from octoscale.report.figures import of_run as figures
 from octoscale.system.whole_file import write_json
 
 

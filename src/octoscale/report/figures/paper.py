@@ -12,15 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from matplotlib import style
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from octoscale.report.figures import Make
-from octoscale.report.scale_bias import scale_bias_figure
-from octoscale.report.style import CURVE, LINE_STYLES, LOOKS, SHADE, STYLE, WIDTH, integers, plain, save, with_footer
-from octoscale.report.training_data import mean_width, running_mean
-from octoscale.report.training_figures import scale_bias_steps_figure
+from octoscale.report.data.training import mean_width, running_mean
+from octoscale.report.figures.parts import add_legend, integers, with_note
+from octoscale.report.figures.scale_bias import draw_scale_bias
+from octoscale.report.figures.scale_bias_steps import draw_scale_bias_steps
+from octoscale.report.figures.style import (
+    CURVE,
+    LINE_STYLES,
+    LOOKS,
+    REPORT,
+    SHADE,
+    Make,
+    StyledFigure,
+    get_style,
+    save,
+    styled,
+)
+from octoscale.report.figures.words import POINTS, shown
 
 FIGURES = ("fig5", "fig6", "fig7", "fig8", "fig9", "fig10")
 
@@ -32,11 +42,10 @@ def draw_paper(folder: Path | str) -> list[Path]:
     """Draw each figure whose numbers the folder holds, as PNG and SVG beside them; returns the PNG paths."""
     folder = Path(folder)
     paths = []
-    with style.context(STYLE, after_reset=True):
-        for name in FIGURES:
-            numbers = folder / f"{name}.json"
-            for stem, make in _makers(name, json.loads(numbers.read_text("utf-8"))) if numbers.exists() else ():
-                paths.append(save(make(), folder, stem))
+    for name in FIGURES:
+        numbers = folder / f"{name}.json"
+        for stem, make in _makers(name, json.loads(numbers.read_text("utf-8"))) if numbers.exists() else ():
+            paths.append(save(make(), folder, stem)[0])
     return paths
 
 
@@ -55,9 +64,9 @@ def _makers(name: str, content: Mapping[str, Any]) -> Iterator[tuple[str, Make]]
         stem = name if number == 1 else f"{name}-{number}"
         of = ", ".join(str(panel[key]) for key in ("model", "task", "text") if key in panel)
         if name == "fig6":
-            yield stem, partial(scale_bias_figure, _rows(panel["series"]), f"{of}, {panel['tokens']:,} tokens")
+            yield stem, partial(draw_scale_bias, _rows(panel["series"]), note=f"{of}, {panel['tokens']:,} tokens")
         else:
-            yield stem, partial(scale_bias_steps_figure, _rows(panel["series"]), f"{of}, seed {panel['seed']}")
+            yield stem, partial(draw_scale_bias_steps, _rows(panel["series"]), note=f"{of}, seed {panel['seed']}")
 
 
 def _rows(series: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
@@ -65,32 +74,34 @@ def _rows(series: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
     return pl.concat([pl.DataFrame({**one}) for one in series])
 
 
-def _panels(number: int, height: float) -> tuple[Figure, list[Axes]]:
+def _panels(number: int, height: float, style: str) -> tuple[StyledFigure, list[Axes]]:
     """A grid of panels, those that are not needed left out."""
     columns = min(number, _COLUMNS)
     rows = -(-number // columns)
-    figure = Figure(figsize=(WIDTH, 0.7 + height * rows))
+    figure = get_style(style).figure(0.7 + height * rows)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for left in axes[number:]:
         left.remove()
     return figure, axes[:number]
 
 
-def _accuracy_figure(panels: Sequence[Mapping[str, Any]]) -> Figure:
-    figure, all_axes = _panels(len(panels), 2.3)
+@styled
+def _accuracy_figure(panels: Sequence[Mapping[str, Any]], *, style: str = REPORT) -> StyledFigure:
+    figure, all_axes = _panels(len(panels), 2.3, style)
     for axes, panel in zip(all_axes, panels, strict=True):
-        _draw_accuracy(axes, panel)
+        _draw_accuracy(axes, panel, figure)
     handles, labels = all_axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=len(labels))
-    return with_footer(figure, "bars: 95 % interval of the difference to high precision; shaded: 99.5 % of it and more")
+    add_legend(figure, handles, labels, len(labels))
+    return with_note(figure, "bars: 95 % interval of the difference to high precision; shaded: 99.5 % of it and more")
 
 
-def _draw_accuracy(axes: Axes, panel: Mapping[str, Any]) -> None:
+def _draw_accuracy(axes: Axes, panel: Mapping[str, Any], figure: StyledFigure) -> None:
     """Horizontal lines without a constant, the curve with bars; crosses at the lower edge where there is no score."""
     high = panel["lines"][0]["score"]
     for line, (color, dashes) in zip(panel["lines"], LINE_STYLES, strict=False):
         if line["score"] is not None:
-            axes.axhline(line["score"], color=color, linestyle=dashes, linewidth=0.9, label=line["scaling"])
+            width = 0.9 * figure.style.stroke
+            axes.axhline(line["score"], color=color, linestyle=dashes, linewidth=width, label=line["scaling"])
     found = [point for point in panel["points"] if point["score"] is not None]
     x, y = [point["bias"] for point in found], [point["score"] for point in found]
     axes.vlines(
@@ -105,23 +116,31 @@ def _draw_accuracy(axes: Axes, panel: Mapping[str, Any]) -> None:
     axes.set_ylim(low, max(top, high))
     axes.xaxis.set_major_locator(integers())
     seed = "" if panel["seed"] is None else f", seed {panel['seed']}"
-    axes.set(xlabel="constant scale_bias", ylabel="accuracy, %", title=plain(f"{_last(panel)}, {panel['task']}{seed}"))
+    title = _title(figure, f"{_last(panel)}, {panel['task']}{seed}")
+    axes.set(xlabel="constant scale_bias", ylabel="accuracy, %", title=title)
 
 
-def _losses_figure(panels: Sequence[Mapping[str, Any]]) -> Figure:
-    figure, all_axes = _panels(len(panels), 2.3)
+@styled
+def _losses_figure(panels: Sequence[Mapping[str, Any]], *, style: str = REPORT) -> StyledFigure:
+    figure, all_axes = _panels(len(panels), 2.3, style)
     for axes, panel in zip(all_axes, panels, strict=True):
         for look, series in zip(LOOKS, panel["series"], strict=False):
             losses = [float("nan") if loss is None else loss for loss in series["loss"]]
             mean = running_mean(losses, mean_width(len(losses)))
-            axes.plot(series["step"], losses, color=look.color, linewidth=0.5, alpha=0.3)
+            axes.plot(series["step"], losses, color=look.color, linewidth=0.5 * figure.style.stroke, alpha=0.3)
             axes.plot(series["step"], mean, color=look.color, linestyle=look.line, label=series["scaling"])
         axes.xaxis.set_major_locator(integers(5))
-        axes.set(xlabel="step", ylabel="loss, nats", title=plain(f"{_last(panel)}, {panel['task']}"))
+        axes.set(xlabel="step", ylabel="loss, nats", title=_title(figure, f"{_last(panel)}, {panel['task']}"))
         axes.grid(axis="y")
     handles, labels = all_axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=len(labels))
-    return with_footer(figure, "pale: each step; strong: running mean")
+    add_legend(figure, handles, labels, len(labels))
+    return with_note(figure, "pale: each step; strong: running mean")
+
+
+def _title(figure: StyledFigure, text: str) -> str:
+    """A title no wider than its panel."""
+    size = figure.style.text
+    return shown(text, figure.get_figwidth() / min(_COLUMNS, len(figure.axes)) - 6.5 * size / POINTS, size)
 
 
 def _last(panel: Mapping[str, Any]) -> str:
