@@ -1,10 +1,10 @@
 """The command advise."""
 
+from octoscale.advise.settings import Advice
 from octoscale.cli.app import MEASURE, app
 from octoscale.cli.options import Json, Out, Overwrite, Words, takes
 from octoscale.cli.output import interruptible, run_folder, say, show
 from octoscale.system.heap import keep_freed_memory
-from octoscale.validation.advise_settings import Advice
 
 
 @app.command(rich_help_panel=MEASURE)
@@ -14,9 +14,9 @@ def advise(words: Words[Advice], out: Out = None, overwrite: Overwrite = False, 
 
     The recipe is for --recipe of validate, quantize, train and inspect.
     """
+    from octoscale.advise.run import ADVICE, PAGE, RECIPE, run_advise
     from octoscale.report import advice, terminal
     from octoscale.report.advice_figure import draw_advice
-    from octoscale.validation.advise_run import ADVICE, PAGE, RECIPE, run_advise
 
     settings, folder = words.settings(), run_folder(out, "advise")
     keep_freed_memory()

@@ -10,14 +10,14 @@ import torch
 from models import tiny_gpt2, tiny_llama
 from planted import plant_feeder, plant_hook, plant_norm
 
+from octoscale.advise.cost import cost_of, look
+from octoscale.advise.findings import advise, most_passes
+from octoscale.advise.words import answer_of, to_json
 from octoscale.conversion.convert import convert, preview, revert
 from octoscale.layers.linear import Fp8Linear
 from octoscale.models.loading import load
 from octoscale.models.texts import read_text, token_windows
 from octoscale.numerics.recipe import Recipe
-from octoscale.validation.advise import advise, most_passes
-from octoscale.validation.advise_words import answer_of, to_json
-from octoscale.validation.cost import cost_of, look
 
 GPT2, LLAMA = "transformer.h.2", "model.layers.2"
 QKV = [f"{LLAMA}.self_attn.{name}_proj" for name in "qkv"]

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from octoscale.advise.cost import Cost, Mean, cost_of, look
 from octoscale.conversion.convert import ModuleReport, replace_linears, revert
 from octoscale.layers.linear import to_fp8
 from octoscale.numerics.recipe import Recipe
-from octoscale.validation.cost import Cost, Mean, cost_of, look
 
 
 class Measure:

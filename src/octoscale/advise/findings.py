@@ -15,14 +15,14 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from octoscale.advise.alternatives import MOST_SCALINGS, alternatives
+from octoscale.advise.cost import Cost
+from octoscale.advise.estimate import LayerEstimate, estimate_costs
+from octoscale.advise.keeping import Found, Measure, Worth, find_list, worths
+from octoscale.advise.outliers import Outlier, Wanted, scale_outliers
+from octoscale.advise.rankings import CHEAP, ESTIMATE, rankings
 from octoscale.conversion.convert import ModuleReport, preview
 from octoscale.numerics.recipe import Recipe
-from octoscale.validation.alternatives import MOST_SCALINGS, alternatives
-from octoscale.validation.cost import Cost
-from octoscale.validation.estimate import LayerEstimate, estimate_costs
-from octoscale.validation.keeping import Found, Measure, Worth, find_list, worths
-from octoscale.validation.outliers import Outlier, Wanted, scale_outliers
-from octoscale.validation.rankings import CHEAP, ESTIMATE, rankings
 
 #: Called with the passes of a text done, and those that there may be at most.
 Progress = Callable[[int, int], None]

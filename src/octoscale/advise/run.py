@@ -18,6 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from octoscale.advise.findings import Findings, Progress, advise
+from octoscale.advise.settings import Advice
+from octoscale.advise.words import answer_of, to_json
 from octoscale.conversion.convert import preview
 from octoscale.models import loading
 from octoscale.models.loading import LoadedModel
@@ -32,9 +35,6 @@ from octoscale.runs.scales import run_header
 from octoscale.system.errors import UserError
 from octoscale.system.lock import exclusive_run
 from octoscale.system.whole_file import write_json
-from octoscale.validation.advise import Findings, Progress, advise
-from octoscale.validation.advise_settings import Advice
-from octoscale.validation.advise_words import answer_of, to_json
 
 #: The files of an advice, beside run.json.
 ADVICE, RECIPE, PAGE = "advice.json", "recipe.toml", "advice.md"
