@@ -6,21 +6,16 @@ their intervals, as far as they lie above the axis's end; rings are the layers t
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from octoscale.conversion.kinds import KINDS
-from octoscale.report.style import KIND_STYLES, STYLE, WIDTH, integers, join, save, with_footer
+from octoscale.report.style import KIND_STYLES, WIDTH, integers, join, with_footer
 
-
-def draw_advice(advice: Mapping[str, Any], folder: Path) -> Path:
-    """Write the figure as PNG and SVG; returns the PNG's path."""
-    with style.context(STYLE, after_reset=True):
-        return save(advice_figure(advice), folder, "advice")
+#: What the figure needs of advice.json.
+FIELDS = {"layers", "keep", "recipe", "model", "tokens"}
 
 
 def advice_figure(advice: Mapping[str, Any]) -> Figure:

@@ -1,7 +1,9 @@
 """What a field of a run's files may hold: the type and the range that a run writes; anything else is damage."""
 
 import math
-from collections.abc import Callable
+import reprlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 #: No run has more steps, or tokens, or layers, and no scale more bits; a larger number is damage.
@@ -9,6 +11,18 @@ MOST, MOST_LAYERS, MOST_BITS, LONGEST_NAME = 2**53, 1000, 1100, 1000
 
 #: Whether a field may hold this.
 Check = Callable[[Any], bool]
+
+
+def checked(content: dict[str, Any], checks: Mapping[str, Check], path: Path, damaged: list[str]) -> dict[str, Any]:
+    """The fields that hold what they may; each other one is named, and left out."""
+    wrong = [name for name, check in checks.items() if name in content and not check(content[name])]
+    damaged.extend(says(path, name, content[name]) for name in wrong)
+    return {name: value for name, value in content.items() if name not in wrong}
+
+
+def says(where: Path | str, name: str, value: Any) -> str:
+    """What stands somewhere, in a line."""
+    return f"{where}: {reprlib.repr(name)[1:-1]} is {reprlib.repr(value)}"
 
 
 def is_text(value: Any) -> bool:

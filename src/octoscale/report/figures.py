@@ -7,6 +7,7 @@
     scale_bias               which scale each layer wants, by depth and kind                        (its Fig. 6)
     exponents-<scaling>      the values of one module against what the format holds at its scale
     clipping                 where values saturate or are flushed: layers by kinds
+    advice                   what FP8 costs each layer, of an advice
     scale_bias_steps, loss   of a training: see training_figures.py
 
 data.py computes the numbers that are shown; a file of each figure's name draws it, and computes nothing. What the files
@@ -27,6 +28,7 @@ import polars as pl
 from matplotlib import style
 from matplotlib.figure import Figure
 
+from octoscale.report.advice_figure import FIELDS, advice_figure
 from octoscale.report.bias_map import bias_map_figure
 from octoscale.report.clipping import clipping_figure
 from octoscale.report.contents import RunContents, read_run
@@ -86,7 +88,7 @@ def draw_all(contents: RunContents, module: str | None = None) -> Drawing:
     paths: list[Path] = []
     failures: dict[str, Exception] = {}
     with style.context(STYLE, after_reset=True):
-        for stem, make in (*_figures(contents, module), *_training_figures(contents)):
+        for stem, make in (*_figures(contents, module), *_training_figures(contents), *_advice_figure(contents)):
             try:
                 paths.append(save(make(), contents.figures, stem))
             except Exception as error:  # noqa: BLE001, PERF203  whoever draws says what failed, after what was measured
@@ -147,6 +149,11 @@ def _training_figures(contents: RunContents) -> Iterator[tuple[str, Make]]:
         yield "scale_bias_steps", partial(scale_bias_steps_figure, biases, moves)
     if has_losses(contents):
         yield "loss", partial(loss_figure, loss_curves([contents]), footer)
+
+
+def _advice_figure(contents: RunContents) -> Iterator[tuple[str, Make]]:
+    if contents.advice.keys() >= FIELDS:
+        yield "advice", partial(advice_figure, contents.advice)
 
 
 def _stem(scaling: str) -> str:
