@@ -72,7 +72,7 @@ def _print_results(contents: RunContents) -> None:
     if contents.advice:
         _print_advice(contents)
         return
-    if not contents.has_results:
+    if not (contents.has_results or contents.damaged):
         _print_lines([_what_is_kept(contents.path)])
     lines = [header.get("note", ""), *(summary.get(name, {}).get("text", "") for name in ("cscale_range", "bias_map"))]
     lines += [f"{scaling}: {failure}" for scaling, failure in summary.get("failures", {}).items()]
