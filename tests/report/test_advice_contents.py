@@ -80,7 +80,7 @@ DAMAGES = [
 ]
 ENTRIES = [
     (("layers", 3, "kind"), "x", "layers: 3"),
-    (("layers", 3, "layer"), 10**30, "layers: 3"),
+    (("layers", 3, "layer"), 1001, "layers: 3"),
     (("layers", 3, "layer"), -1, "layers: 3"),
     (("layers", 3, "layer"), True, "layers: 3"),
     (("layers", 3, "module"), [], "layers: 3"),

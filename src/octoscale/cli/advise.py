@@ -14,7 +14,8 @@ def advise(
 ) -> None:
     """Say what FP8 costs a model, where, and the shortest list of layers to keep out of it; write it as a recipe.
 
-    The recipe is for --recipe of validate, quantize, train and inspect.
+    The recipe is for --recipe of validate, quantize, train and inspect. --resume goes on after a kill, and from an
+    advice that is done to that of another --bound or --keep-at-most.
     """
     from octoscale.advise.run import run_advise
     from octoscale.report import advice, showing, terminal
