@@ -1,6 +1,7 @@
 """What of a damaged advice is shown. Oracles: an advice that advise wrote, and what was damaged in it by hand."""
 
 import copy
+import itertools
 import json
 import random
 import shutil
@@ -106,6 +107,13 @@ def put(content, place, value):
     content[last] = value
 
 
+def remove(content, place):
+    *way, last = place
+    for key in way:
+        content = content[key]
+    del content[last]
+
+
 @pytest.mark.parametrize(("place", "value", "named"), DAMAGES)
 def test_a_field_that_is_damaged_is_named_and_goes_with_what_needs_it(place, value, named, advice, tmp_path):
     put(advice, place, value)
@@ -127,11 +135,15 @@ def test_an_entry_that_is_damaged_is_named_and_goes_alone(place, value, named, a
 
 
 def test_whatever_stands_there_the_rest_is_shown(advice, tmp_path):
-    """Each place with values that nobody means: tables, lines and figure are made, or left out."""
+    """Each place with a value that nobody means, or with none: tables and lines are made, or left out."""
     draw = random.Random(0)
-    for place in tree_places(advice):
-        content = copy.deepcopy(advice)
-        put(content, place, draw.choice(HOSTILE))
+    small = advice | {"layers": advice["layers"][-3:], "steps": []}
+    for place, kept in itertools.product(tree_places(small), (True, False)):
+        content = copy.deepcopy(small)
+        if kept:
+            put(content, place, draw.choice(HOSTILE))
+        else:
+            remove(content, place)
         found, _ = read(content, tmp_path)
         assert all(isinstance(cell, str) for table in advice_tables(found) for row in table.rows for cell in row)
         assert all(isinstance(line, str) for line in advice_lines(found))

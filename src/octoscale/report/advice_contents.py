@@ -86,7 +86,9 @@ def _is_cast(value: Any) -> bool:
     """What the casts of a tensor did."""
     if not isinstance(value, dict) or not all(is_number(value.get(name)) for name in ("saturated", "flushed", "amax")):
         return False
-    sqnr, span = value.get("sqnr_db"), value.get("scale_bias")
+    if not value.keys() >= {"sqnr_db", "scale_bias"}:
+        return False
+    sqnr, span = value["sqnr_db"], value["scale_bias"]
     return (sqnr is None or is_number(sqnr)) and (span is None or _is_span(span))
 
 
