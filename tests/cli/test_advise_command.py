@@ -3,9 +3,10 @@
 import json
 
 import pytest
-from checkpoints import contents, save_tiny_llama
+from checkpoints import contents, note, save_tiny_llama
 from models import tiny_llama
 
+from octoscale.advise.cost import cost_of
 from octoscale.numerics.recipe_file import read_recipe
 from octoscale.runs.folder import RunFolder
 
@@ -29,7 +30,7 @@ def test_an_advice_is_tables_and_files(run, checkpoint, text, tmp_path):
     assert "the costliest layers" in out
     assert "SQNR" in out
     files = contents(tmp_path / "a")
-    assert sorted(files) == [
+    assert sorted(name for name in files if not name.startswith("cells/")) == [
         "advice.json",
         "advice.md",
         "figures/advice.png",
@@ -58,6 +59,76 @@ def test_json_is_what_the_file_holds(run, checkpoint, text, tmp_path):
     printed, written = json.loads(out), json.loads((tmp_path / "a" / "advice.json").read_text())
     assert printed == written | {"run": "a", "figures": ["a/figures/advice.png"]}
     assert written["verify_text"] == "pydoc"
+    assert run("report", "a", "--json") == (0, out, "")
+
+
+def test_report_shows_an_advice_again_and_makes_its_figure_again(run, checkpoint, text, tmp_path):
+    code, printed, err = run("advise", checkpoint, "--text", text, *WORDS, "--out", "a")
+    assert code == 0, err
+    before = contents(tmp_path / "a")
+    for picture in (tmp_path / "a" / "figures").iterdir():
+        picture.unlink()
+    assert run("report", "a") == (0, printed, "")
+    assert contents(tmp_path / "a") == before
+    (tmp_path / "a" / "recipe.toml").unlink()
+    code, out, _ = run("report", "a")
+    assert (code, out) == (0, printed.replace("the recipe: --recipe a/recipe.toml\n", ""))
+    code, out, err = run("report", "a", "--module", "model.layers.0.mlp.up_proj")
+    assert (code, out) == (2, "")
+    assert "is not in this run; it recorded none" in err
+    assert run("report", "a", "a")[:2] == (2, "")
+
+
+def test_an_advice_that_ctrl_c_stopped_says_how_to_go_on(run, checkpoint, text, tmp_path, monkeypatch):
+    words = ("advise", checkpoint, "--text", text, *WORDS)
+    assert run(*words, "--out", "whole")[0] == 0
+    left = iter(range(5))
+
+    def stopped(*args):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return cost_of(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("octoscale.advise.keeping.cost_of", stopped)
+        code, out, err = run(*words, "--out", "a")
+    assert (code, out) == (130, "")
+    assert err.splitlines()[-1] == "interrupted; to go on: the same command with --resume --out a"
+    code, out, err = run("report", "a")
+    assert (code, err) == (0, "")
+    assert out.startswith(
+        "no results yet; a/cells holds what was measured: the same command with --resume --out a goes"
+    )
+    code, _, err = run(*words, "--out", "a")
+    assert code == 2
+    assert "a already holds a run: choose another folder, or --overwrite" in err.splitlines()[-1]
+    assert run(*words, "--out", "a", "--resume")[0] == 0
+    files, whole = contents(tmp_path / "a"), contents(tmp_path / "whole")
+    assert {name for name in whole if files.get(name) != whole[name]} == {"run.json"}
+    assert files.keys() == whole.keys()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--resume", "--resume goes on with the run that --out names"),
+        ("--resume --overwrite --out a", "--resume goes on with the run that --out names, not --overwrite"),
+        ("--resume --out taken", "taken holds a run without results to go on from: choose another folder"),
+        ("--out taken", "taken already holds a run: choose another folder, or --overwrite"),
+        ("--resume --out strange", "strange holds files that are not a run: choose another folder"),
+    ],
+)
+def test_what_cannot_be_gone_on_with_is_one_line_before_weights_are_loaded(
+    run, checkpoint, text, tmp_path, monkeypatch, words, message
+):
+    RunFolder.create(tmp_path / "taken", {"plan": {}}).append_metrics({"loss": 1.0})
+    note(tmp_path / "strange", "x")
+    before = contents(tmp_path)
+    monkeypatch.setattr("octoscale.models.loading.load", None)
+    code, out, err = run("advise", checkpoint, "--text", text, *WORDS, *words.split())
+    assert (code, out) == (2, "")
+    assert message in err.splitlines()[-1]
+    assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize(

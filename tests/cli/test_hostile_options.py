@@ -22,6 +22,7 @@ LEAST = {
     "inspect": ["MODEL"],
     "validate": ["MODEL", "--text", "TEXT", "--window", "32", "--tokens", "64", "--scaling", "amax"],
     "sweep": ["MODEL", "--text", "TEXT", "--window", "32", "--tokens", "64", "--bias", "0"],
+    "advise": ["MODEL", "--text", "TEXT", "--window", "32", "--tokens", "64", "--keep-at-most", "1"],
     "train": ["MODEL", "--text", "TEXT", "--window", "32", "--steps", "1", "--batch", "1"],
     "quantize": ["MODEL", "out"],
     "generate": ["MODEL", "--prompt", "fox", "--max-new-tokens", "2"],

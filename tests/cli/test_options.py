@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import typer
 
+from octoscale.advise.settings import Advice
 from octoscale.checkpoints.settings import Quantization
 from octoscale.cli import app as cli
 from octoscale.cli.main import app
@@ -17,7 +18,6 @@ from octoscale.models.settings import Materialization
 from octoscale.paper.settings import Reproduction
 from octoscale.system.settings import argument, setting
 from octoscale.training.settings import Training
-from octoscale.validation.advise_settings import Advice
 from octoscale.validation.settings import Demo, Sweep, Validation, parse_biases
 
 SETTINGS = {

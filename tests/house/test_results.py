@@ -1,4 +1,4 @@
-"""What the documents say of measurements is what docs/results holds. Oracle: the files there, by the script of the docs."""
+"""What the documents say of measurements is what docs/results holds. Oracle: its files, and the script of the docs."""
 
 import json
 import re
@@ -12,6 +12,7 @@ from octoscale.paper.write import markdown
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "results"
 FOLDERS = sorted(path for path in RESULTS.iterdir() if path.is_dir())
+TABLES = sorted(RESULTS.rglob("table*.json"))
 FILES = sorted(path for path in RESULTS.rglob("*") if path.suffix in {".json", ".md", ".csv", ".html", ".toml"})
 
 

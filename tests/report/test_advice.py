@@ -5,7 +5,8 @@ import math
 import pytest
 
 from octoscale.report.advice import advice_tables, markdown
-from octoscale.report.figures.advice import advice_figure, draw_advice
+from octoscale.report.figures.advice import advice_figure
+from octoscale.report.figures.style import save
 
 
 def cost(mean, margin=0.001):
@@ -100,7 +101,7 @@ def test_without_a_list_there_is_nothing_left_to_say(advice):
 
 
 def test_the_figure_is_the_same_twice_and_leaves_out_what_costs_nothing(advice, tmp_path):
-    pictures = [draw_advice(advice, tmp_path / name).read_bytes() for name in "ab"]
+    pictures = [save(advice_figure(advice), tmp_path / name, "advice")[0].read_bytes() for name in "ab"]
     assert pictures[0] == pictures[1]
     assert pictures[0].startswith(b"\x89PNG")
     (axes,) = advice_figure(advice).axes

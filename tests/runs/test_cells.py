@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octoscale.runs.cells import NAMES, Cells
+from octoscale.runs.cells import NAMES, Cells, check_words
 
 IDENTITY = {"model": "gpt-10m", "window": 512, "skip": ("a", "b")}
 
@@ -138,3 +138,18 @@ def test_what_json_cannot_say_is_a_defect_of_the_caller(value, tmp_path):
     with pytest.raises(ValueError):  # noqa: PT011  json's own
         cells.put("a", value)
     assert cells.get("a") is None
+
+
+def test_words_are_checked_without_the_rest_of_the_identity(tmp_path):
+    check_words(tmp_path / "cells", {"window": 3})  # nothing there
+    assert not (tmp_path / "cells").exists()
+    Cells(tmp_path / "cells", IDENTITY)
+    check_words(tmp_path / "cells", {"window": 512, "skip": ("a", "b")})
+    with pytest.raises(ValueError, match="were made with window 512, not 3, seed unknown, not 1: go on with the same"):
+        check_words(tmp_path / "cells", {"window": 3, "seed": 1})
+    (tmp_path / "cells" / "identity.json").write_text("{")
+    with pytest.raises(ValueError, match=r"identity\.json is damaged: delete .*, and begin again"):
+        check_words(tmp_path / "cells", {})
+    (tmp_path / "cells" / "identity.json").rename(tmp_path / "cells" / "x.json")
+    with pytest.raises(ValueError, match=r"holds results without identity\.json"):
+        check_words(tmp_path / "cells", {})

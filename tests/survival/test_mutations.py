@@ -39,6 +39,7 @@ def inputs(tmp_path_factory) -> Path:
     of_text = ["--text", str(text), "--window", "32"]
     for arguments in (
         ["sweep", str(model), "--bias", "-1:1", "--tokens", "64", *of_text, "--out", "validation"],
+        ["advise", str(model), "--keep-at-most", "2", "--tokens", "64", *of_text, "--out", "advice"],
         ["train", str(model), "--steps", "3", "--batch", "2", "--save-every", "2", *of_text, "--out", "training"],
     ):
         end = Command(partial(list, arguments), folder).end()
@@ -105,7 +106,7 @@ def report(copy: Path, rng: random.Random) -> list[str]:
     return rng.choice([["report", str(copy)], ["report", str(copy), "--json"], figures])
 
 
-@pytest.mark.parametrize("kind", ["validation", "training"])
+@pytest.mark.parametrize("kind", ["validation", "advice", "training"])
 def test_report_of_a_damaged_run(kind, inputs):
     check_all(inputs / kind, range(NUMBER), report)
 
@@ -160,3 +161,14 @@ def test_a_damaged_checkpoint_of_a_training_is_not_gone_on_with(inputs):
         range(NUMBER // 2),
         lambda copy, rng: ["train", str(inputs / "llama"), *plan, "--out", str(copy), "--resume"],
     )
+
+
+@pytest.mark.parametrize("kind", ["validation", "advice"])
+def test_damaged_results_are_not_gone_on_with(kind, inputs):
+    text = ["--tokens", "64", "--text", str(inputs / "text.txt"), "--window", "32"]
+    command = {"validation": ["sweep", "--bias", "-1:1"], "advice": ["advise", "--keep-at-most", "2"]}[kind]
+
+    def go_on(copy, rng):
+        return [command[0], str(inputs / "llama"), *command[1:], *text, "--out", str(copy), "--resume"]
+
+    check_all(inputs / kind, range(NUMBER // 5), go_on)

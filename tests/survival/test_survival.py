@@ -17,6 +17,7 @@ from models import tiny_llama
 
 from octoscale import read_scales
 from octoscale.models.loading import load
+from octoscale.runs.files import is_leftover
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import read_readable_scales
 from octoscale.system.lock import LOCK
@@ -62,20 +63,30 @@ def sweep(inputs, out, *more):
     return ("sweep", inputs / "llama", *text, "--bias", "-3:3", "--out", out, *more)
 
 
+def advise(inputs, out, *more):
+    text = ("--text", inputs / "text.txt", "--window", "32", "--tokens", "64")
+    return ("advise", inputs / "llama", *text, "--bound", "1e-9%", "--keep-at-most", "2", "--out", out, *more)
+
+
 def train(inputs, out, *more):
     text = ("--text", inputs / "text.txt", "--window", "16", "--batch", "1", "--steps", STEPS, "--save-every", "2")
     return ("train", inputs / "llama", *text, "--every", "2", "--out", out, *more)
 
 
 CHECKPOINTS = {"quantize": quantize, "static": static, "materialize": materialize}
-RUNS = {"validate": validate, "sweep": sweep, "train": train}
+RUNS = {"validate": validate, "sweep": sweep, "advise": advise, "train": train}
 
 
 def state(out: Path) -> dict:
-    """What is the same for the same command: all files of a checkpoint; the rows, losses and weights of a run."""
+    """What is the same for the same command: all files of a checkpoint, of an advice all but run.json and what is
+    left of one that was killed; of other runs the rows, losses and weights.
+    """
     if not (out / "run.json").exists():
         return contents(out)
     run = RunFolder(out)
+    if run.advice.exists():
+        files = contents(out).items()
+        return {name: data for name, data in files if name != "run.json" and not is_leftover(Path(name))}
     timed = ("seconds", "runtime", "per_second", "preparation_time")
     metrics = [{k: v for k, v in row.items() if not k.endswith(timed)} for row in run.read_metrics()]
     found = {"rows": read_scales(out).drop("phase").rows(), "metrics": [r for r in metrics if "total_flos" not in r]}
@@ -169,9 +180,21 @@ def test_a_checkpoint_killed_at_random_goes_on_to_the_same_bytes(name, inputs, u
         shutil.rmtree(out)
 
 
+def test_an_advice_killed_at_each_touch_goes_on_to_the_same_bytes(inputs, undisturbed, tmp_path):
+    """Killed there, gone on with, and killed at the next touch of what is left, until it ends by itself."""
+    expected, _ = undisturbed["advise"]
+    for step in (1, 7):
+        out, at, code = tmp_path / f"run{step}", 0, -9
+        while code == -9:
+            at += step
+            code, said = Command(*advise(inputs, out, "--resume"), folder=tmp_path, at=at).wait()
+            assert code in (-9, 0), said
+        assert state(out) == expected
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_killed_at_random_is_readable_and_ends_as_if_it_had_not_been(name, inputs, undisturbed, tmp_path):
-    """A validation begins again, a sweep and a training go on."""
+    """A validation begins again; a sweep, an advice and a training go on."""
     expected, seconds = undisturbed[name]
     draw, kills, out = random.Random(1), 0, tmp_path / "run"
     more = "--overwrite" if name == "validate" else "--resume"
@@ -221,6 +244,8 @@ PAIRS = {
     "validate, validate": [("validate", []), ("validate", [])],
     "validate, overwrite": [("validate", []), ("validate", ["--overwrite"])],
     "validate, quantize": [("validate", ["--overwrite"]), ("quantize", ["--overwrite"])],
+    "advise, resume": [("advise", []), ("advise", ["--resume"])],
+    "advise resume, sweep resume": [("advise", ["--resume"]), ("sweep", ["--resume"])],
     "train, resume": [("train", []), ("train", ["--resume"])],
     "resume, resume": [("train", ["--resume"]), ("train", ["--resume"])],
     "train, validate": [("train", ["--overwrite"]), ("validate", ["--overwrite"])],

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import byte_tokenizer
+from checkpoints import byte_tokenizer, contents, note
 from models import tiny_llama
 
 from octoscale.runs.folder import RunFolder
@@ -169,6 +169,19 @@ def test_a_run_of_another_kind_is_not_gone_on_with(inputs, tmp_path):
 
 
 WORDS_OF_BOTH = {field.name for field in dataclasses.fields(Validation)}
+
+
+@pytest.mark.parametrize(
+    "left", ["summary.json", "advice.json", "metrics.jsonl", "checkpoints/checkpoint-2/x", "scales/x"]
+)
+def test_a_run_without_cells_that_holds_anything_is_not_replaced(left, inputs, tmp_path):
+    """A training that was stopped, say."""
+    run = RunFolder.create(tmp_path / "run", {"plan": {}})
+    note(run.path, left)
+    before = contents(run.path)
+    with pytest.raises(ValueError, match="holds a run without results to go on from"):
+        run_sweep(sweep(inputs, bias="0", tokens=64), run.path, go_on=True)
+    assert contents(run.path) == before
 
 
 @pytest.mark.parametrize("left", ["nothing", "a header", "an emptied run"])

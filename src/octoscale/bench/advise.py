@@ -2,7 +2,7 @@
 
     octoscale bench advise --tokens 1024 --keep 3
 
-The *cost* of a layer is that of FP8 in that layer alone, expected and measured (validation/cost.py). *Exhaustive
+The *cost* of a layer is that of FP8 in that layer alone, expected and measured (advise/cost.py). *Exhaustive
 greedy* tries, for each place of the list, every layer that is not in it yet, and keeps the best. The *benefit* of a
 list is how much of the cost of FP8 goes away, in nats a token: on the text that it was chosen on, and on another, which
 tells what is left of it where chance had no choice.
@@ -13,6 +13,11 @@ from typing import Any
 
 import torch
 
+from octoscale.advise.cost import Cost
+from octoscale.advise.estimate import LayerEstimate, estimate_costs
+from octoscale.advise.findings import POOL
+from octoscale.advise.keeping import Measure, worths
+from octoscale.advise.rankings import ESTIMATE, rankings, spearman
 from octoscale.bench.kernels import Report, machine
 from octoscale.conversion.convert import preview
 from octoscale.models import loading
@@ -20,11 +25,6 @@ from octoscale.models.texts import read_text, token_windows
 from octoscale.numerics.formats import PRECISIONS
 from octoscale.numerics.recipe import Recipe, parse_scaling
 from octoscale.system.errors import UserError
-from octoscale.validation.advise import POOL
-from octoscale.validation.cost import Cost
-from octoscale.validation.estimate import LayerEstimate, estimate_costs
-from octoscale.validation.keeping import Measure, worths
-from octoscale.validation.rankings import ESTIMATE, rankings, spearman
 
 DRAWN = "drawn tokens"
 

@@ -1,6 +1,7 @@
 """What a run says, read from its files and from nothing else: figures, and tables for the terminal.
 
     fields              what a field of a run's files may hold
+    advice_contents     what can be read of an advice
     contents            what can be read of a run, and what is damaged
     data/               the numbers of the figures
     figures/            the figures

@@ -18,6 +18,15 @@ from octoscale.system.whole_file import replacing
 NUM_SHOWN = 12
 
 
+#: What each part needs of advice.json.
+_OF_COSTS, _OF_LAYERS, _OF_SCALINGS = (
+    {"cost", "cost_left", "keep", "rankings"},
+    {"layers"},
+    {"recipe", "cost", "scalings"},
+)
+_OF_NOTE = {"text", "verify_text", "tokens", "window", "dtype", "num_passes", "backend", "reason"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rows:
     """A table before it is drawn: the first column is text, the others numbers."""
@@ -28,8 +37,12 @@ class Rows:
 
 
 def advice_tables(advice: Mapping[str, Any]) -> list[Rows]:
-    """The costliest layers, what lists of layers leave, and other scalings; only those that there is something for."""
-    tables = [_costs(advice), _layers(advice), _scalings(advice)]
+    """What lists of layers leave, the costliest layers, and other scalings; only those that there is something for.
+
+    A table whose fields the advice lacks, because they are damaged, is left out.
+    """
+    needs = {_costs: _OF_COSTS, _layers: _OF_LAYERS, _scalings: _OF_SCALINGS}
+    tables = [make(advice) for make, fields in needs.items() if advice.keys() >= fields]
     return [table for table in tables if table.rows]
 
 
@@ -41,6 +54,11 @@ def terminal_table(table: Rows) -> Table:
     for row in table.rows:
         drawn.add_row(*row)
     return drawn
+
+
+def advice_lines(advice: Mapping[str, Any]) -> list[str]:
+    """What stands below the tables: the answer, and what was read."""
+    return [*advice.get("answer", ()), note(advice)]
 
 
 def write_markdown(advice: Mapping[str, Any], path: Path) -> None:
@@ -59,7 +77,9 @@ def markdown(advice: Mapping[str, Any]) -> str:
 
 
 def note(advice: Mapping[str, Any]) -> str:
-    """What was read, and how."""
+    """What was read, and how; empty where the advice does not say it, because it is damaged."""
+    if not advice.keys() >= _OF_NOTE:
+        return ""
     other = advice["verify_text"] or f"the next part of {advice['text']}"
     return printable(
         f"Searched on {advice['text']}, verified on {other}: up to {advice['tokens']:,} tokens each, in windows of "

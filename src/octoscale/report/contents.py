@@ -8,8 +8,6 @@ Tables and figures take a run from here and trust it: no number in it is absurd,
 """
 
 import json
-import reprlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial, reduce
 from pathlib import Path
@@ -20,6 +18,7 @@ import polars as pl
 from octoscale.conversion.kinds import KINDS
 from octoscale.kernels.base import NUM_EXPONENT_BINS
 from octoscale.numerics.formats import FORMATS, ROLES
+from octoscale.report.advice_contents import advice_of
 from octoscale.report.fields import (
     LONGEST_NAME,
     MOST,
@@ -27,7 +26,7 @@ from octoscale.report.fields import (
     MOST_LAYERS,
     Check,
     are_failures,
-    is_advice,
+    checked,
     is_before_and_after,
     is_bias,
     is_count,
@@ -39,34 +38,37 @@ from octoscale.report.fields import (
     is_score,
     is_text,
     is_time,
+    says,
 )
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import SCHEMA, read_readable_scales
 from octoscale.system.errors import UserError
-
-#: The file of a run of advise (validation/advise_run.py).
-ADVICE = "advice.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunContents:
     """What a run's files say. `metrics` are the lines of metrics.jsonl, `scales` the rows of all parts.
 
-    `advice` is that of a run of advise.
+    advice: what advice.json holds; empty if the run is no advice, or not done.
     """
 
     path: Path
     header: dict[str, Any]
     summary: dict[str, Any]
+    advice: dict[str, Any]
     metrics: list[dict[str, Any]]
     scales: pl.DataFrame
-    advice: dict[str, Any]
     damaged: list[str]
 
     @property
     def figures(self) -> Path:
         """The folder for its figures."""
         return RunFolder(self.path).figures
+
+    @property
+    def has_results(self) -> bool:
+        """Whether anything that was measured can be read."""
+        return bool(self.summary or self.advice or self.metrics or self.scales.height)
 
     @property
     def training_rows(self) -> list[dict[str, Any]]:
@@ -88,20 +90,21 @@ def read_run(folder: Path | str) -> RunContents:
     """Read a run. FileNotFoundError if `folder` is none; ValueError if nothing of it can be read."""
     run = RunFolder.open(folder)
     damaged: list[str] = []
-    header = _checked(_json_object(run.header, damaged), _HEADER, run.header, damaged)
+    header = checked(_json_object(run.header, damaged), _HEADER, run.header, damaged)
     summary = _summary(run.summary, damaged)
-    metrics, scales, advice = _metrics(run.metrics, damaged), _scales(run, damaged), _advice(run, damaged)
-    if damaged and not header and not summary and not metrics and not advice and scales.is_empty():
-        raise UserError(f"nothing of {run.path} can be read: {damaged[0]}")
-    return RunContents(
+    advice = advice_of(_json_object(run.advice, damaged), run.advice, damaged)
+    contents = RunContents(
         path=run.path,
         header=header,
         summary=summary,
-        metrics=metrics,
-        scales=scales,
         advice=advice,
+        metrics=_metrics(run.metrics, damaged),
+        scales=_scales(run, damaged),
         damaged=damaged,
     )
+    if damaged and not header and not contents.has_results:
+        raise UserError(f"nothing of {run.path} can be read: {damaged[0]}")
+    return contents
 
 
 #: Tables of a value for each scaling, constant ones by their bias under `cscale`.
@@ -129,22 +132,15 @@ _METRICS: dict[str, Check] = {
 }
 
 
-def _checked(content: dict[str, Any], checks: Mapping[str, Check], path: Path, damaged: list[str]) -> dict[str, Any]:
-    """The fields that hold what they may; each other one is named, and left out."""
-    wrong = [name for name, check in checks.items() if name in content and not check(content[name])]
-    damaged.extend(_says(path, name, content[name]) for name in wrong)
-    return {name: value for name, value in content.items() if name not in wrong}
-
-
 def _summary(path: Path, damaged: list[str]) -> dict[str, Any]:
     """The results, with only those scores that can be ones. `seconds` of a training is one number."""
-    summary = _checked(_json_object(path, damaged), _SUMMARY, path, damaged)
+    summary = checked(_json_object(path, damaged), _SUMMARY, path, damaged)
     for name, check in _PER_SCALING.items():
         value = summary.get(name)
         if isinstance(value, dict):
             summary[name] = _per_scaling(value, check, f"{path}: {name}", damaged)
         elif name in summary and not (name == "seconds" and is_time(value)):
-            damaged.append(_says(path, name, summary.pop(name)))
+            damaged.append(says(path, name, summary.pop(name)))
     if "tasks" in summary:
         summary["tasks"] = _tasks(summary["tasks"], f"{path}: tasks", damaged)
     return summary
@@ -159,18 +155,8 @@ def _tasks(tasks: Any, where: str, damaged: list[str]) -> dict[str, Any]:
             check = partial(_has_score, task["metric"])
             kept[name] = {**task, "scores": _per_scaling(task["scores"], check, f"{where}: {name}", damaged)}
         else:
-            damaged.append(_says(where, name, task))
+            damaged.append(says(where, name, task))
     return kept
-
-
-def _advice(run: RunFolder, damaged: list[str]) -> dict[str, Any]:
-    """What advise found; empty if some of it cannot be that."""
-    path = run.path / ADVICE
-    advice = _json_object(path, damaged)
-    if advice and not is_advice(advice):
-        damaged.append(f"{path} is damaged: it holds no advice")
-        return {}
-    return advice
 
 
 def _has_score(metric: str, value: Any) -> bool:
@@ -187,16 +173,12 @@ def _per_scaling(table: dict[str, Any], check: Check, where: str, damaged: list[
     for scaling, value in table.items():
         if scaling == "cscale" and isinstance(value, dict):
             kept[scaling] = {bias: score for bias, score in value.items() if is_bias(bias) and check(score)}
-            damaged.extend(_says(where, f"cscale:{bias}", value[bias]) for bias in value if bias not in kept[scaling])
+            damaged.extend(says(where, f"cscale:{bias}", value[bias]) for bias in value if bias not in kept[scaling])
         elif scaling != "cscale" and check(value):
             kept[scaling] = value
         else:
-            damaged.append(_says(where, scaling, value))
+            damaged.append(says(where, scaling, value))
     return kept
-
-
-def _says(where: Path | str, name: str, value: Any) -> str:
-    return f"{where}: {reprlib.repr(name)[1:-1]} is {reprlib.repr(value)}"
 
 
 def _json_object(path: Path, damaged: list[str]) -> dict[str, Any]:

@@ -1,16 +1,28 @@
 """What a field of a run's files may hold: the type and the range that a run writes; anything else is damage."""
 
 import math
-from collections.abc import Callable
+import reprlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
-
-from octoscale.conversion.kinds import KINDS
 
 #: No run has more steps, or tokens, or layers, and no scale more bits; a larger number is damage.
 MOST, MOST_LAYERS, MOST_BITS, LONGEST_NAME = 2**53, 1000, 1100, 1000
 
 #: Whether a field may hold this.
 Check = Callable[[Any], bool]
+
+
+def checked(content: dict[str, Any], checks: Mapping[str, Check], path: Path, damaged: list[str]) -> dict[str, Any]:
+    """The fields that hold what they may; each other one is named, and left out."""
+    wrong = [name for name, check in checks.items() if name in content and not check(content[name])]
+    damaged.extend(says(path, name, content[name]) for name in wrong)
+    return {name: value for name, value in content.items() if name not in wrong}
+
+
+def says(where: Path | str, name: str, value: Any) -> str:
+    """What stands somewhere, in a line."""
+    return f"{where}: {reprlib.repr(name)[1:-1]} is {reprlib.repr(value)}"
 
 
 def is_text(value: Any) -> bool:
@@ -75,26 +87,6 @@ def is_pair(value: Any) -> bool:
         return False
     biases = [value.get("weight"), value.get("input")]
     return all(isinstance(x, int) and abs(x) <= MOST_BITS for x in biases) and is_loss(value.get("worse"))
-
-
-def is_advice(value: Any) -> bool:
-    """An advice, as far as a figure needs it."""
-    known = all(is_text(value.get(name)) for name in ("recipe", "model")) and is_count(value.get("tokens"))
-    keep, layers = value.get("keep"), value.get("layers")
-    kept = keep is None or (isinstance(keep, list) and all(map(is_text, keep)))
-    return known and kept and isinstance(layers, list) and all(map(is_layer, layers))
-
-
-def is_layer(value: Any) -> bool:
-    """A layer of an advice: its estimate, and its cost alone, which may not have been measured."""
-    if not isinstance(value, dict) or not is_text(value.get("module")) or value.get("kind") not in KINDS:
-        return False
-    place, estimate, alone = value.get("layer"), value.get("estimate"), value.get("alone", {})
-    placed = place is None or (is_count(place) and place <= MOST_LAYERS)
-    if not placed or not isinstance(estimate, dict) or not is_number(estimate.get("both")):
-        return False
-    expected = alone.get("expected", {}) if isinstance(alone, dict) else None
-    return isinstance(expected, dict) and all(is_loss(expected.get(end)) for end in ("low", "high"))
 
 
 def are_failures(value: Any) -> bool:

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from octoscale.report import terminal
+from octoscale.report.advice import advice_lines, advice_tables, terminal_table
 from octoscale.report.contents import RunContents, read_run
 from octoscale.report.data.training import has_losses, loss_curves
 from octoscale.report.figures import of_run
 from octoscale.report.figures.of_run import Drawing
 from octoscale.report.figures.publish import Published
 from octoscale.report.tasks_table import tasks_table
+from octoscale.runs.folder import RunFolder
 from octoscale.system.errors import UserError
 from octoscale.system.printable import first_line, printable
 
@@ -29,7 +31,12 @@ def show(folder: Path | str, *, as_json: bool, module: str | None = None) -> Non
         _print_results(contents)
     drawing = of_run.draw_all(contents, module)
     if as_json:
-        found = {**contents.summary, "run": str(contents.path), "figures": [str(path) for path in drawing.paths]}
+        found = {
+            **contents.summary,
+            **contents.advice,
+            "run": str(contents.path),
+            "figures": [str(path) for path in drawing.paths],
+        }
         terminal.print_json(found | _lacking(contents.damaged, drawing))
     else:
         _print_lines([f"records and {len(drawing.paths)} figures: {contents.path}"])
@@ -81,12 +88,33 @@ def _print_results(contents: RunContents) -> None:
         terminal.print_content(tasks_table(summary))
     if "validation_loss" in summary:
         terminal.print_content(terminal.training_table(summary))
+    if contents.advice:
+        _print_advice(contents)
+        return
+    if not (contents.has_results or contents.damaged):
+        _print_lines([_what_is_kept(contents.path)])
     lines = [header.get("note", ""), *(summary.get(name, {}).get("text", "") for name in ("cscale_range", "bias_map"))]
     lines += [f"{scaling}: {failure}" for scaling, failure in summary.get("failures", {}).items()]
     if "backend" in header:
         lines.append(f"backend: {header['backend']}" + (f" ({header['reason']})" if "reason" in header else ""))
     _print_lines(lines)
     _say_damaged(contents.damaged)
+
+
+def _print_advice(contents: RunContents) -> None:
+    for table in advice_tables(contents.advice):
+        terminal.print_content(terminal_table(table))
+    recipe = RunFolder(contents.path).recipe
+    lines = [contents.header.get("note", ""), *advice_lines(contents.advice)]
+    _print_lines([*lines, f"the recipe: --recipe {recipe}" if recipe.exists() else ""])
+    _say_damaged(contents.damaged)
+
+
+def _what_is_kept(folder: Path) -> str:
+    """Of a run that has no results yet."""
+    cells = RunFolder(folder).cells
+    hint = f"; {cells} holds what was measured: the same command with --resume --out {folder} goes on"
+    return f"no results yet{hint if cells.is_dir() else ''}"
 
 
 def _print_lines(lines: Sequence[str]) -> None:

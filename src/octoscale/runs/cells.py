@@ -40,13 +40,11 @@ class Cells:
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
         self._folder = folder
-        noted, wanted = folder / IDENTITY, json.loads(json.dumps(identity))
-        if noted.exists():
-            _check_identity(folder, _read(noted, f"delete {folder}, and begin again"), wanted)
-        elif folder.exists() and any(folder.glob("*.json")):
-            raise UserError(f"{folder} holds results without {IDENTITY}: nobody knows of what; delete it")
+        noted, wanted = _noted(folder), json.loads(json.dumps(identity))
+        if noted is None:
+            write_json(folder / IDENTITY, wanted)
         else:
-            write_json(noted, wanted)
+            _check_identity(folder, noted, wanted)
 
     def get(self, key: str) -> Any:
         """The result of a key; None if there is none. UserError if it is damaged."""
@@ -75,6 +73,27 @@ class Cells:
         readable = re.sub(r"[^a-z0-9.=+-]+", "_", key.lower()).lstrip(".")[:_LONGEST]
         digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:12]
         return self._folder / f"{readable}-{digest}.json"
+
+
+def check_words(folder: Path, words: Mapping[str, Any]) -> None:
+    """UserError if `folder` holds results of other words than these: the part of an identity that is known at once.
+
+    So a command can refuse before it reads a model. As `Cells`, if the identity cannot be read.
+    """
+    noted = _noted(folder)
+    if noted is not None:
+        known = {name: value for name, value in noted.items() if name in words}
+        _check_identity(folder, known, json.loads(json.dumps(words)))
+
+
+def _noted(folder: Path) -> dict[str, Any] | None:
+    """The identity of the results in a folder; None if there are none yet."""
+    path = folder / IDENTITY
+    if path.exists():
+        return _read(path, f"delete {folder}, and begin again")
+    if folder.exists() and any(folder.glob("*.json")):
+        raise UserError(f"{folder} holds results without {IDENTITY}: nobody knows of what; delete it")
+    return None
 
 
 def _check_identity(folder: Path, noted: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

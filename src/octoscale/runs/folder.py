@@ -3,6 +3,7 @@
     run.json        what was run: command, recipe, versions, backend and its reason, seed
     metrics.jsonl   one line a measurement, appended
     summary.json    the results so far, rewritten whole
+    advice.json     what advise found; recipe.toml: the advised recipe; advice.md: the advice as a page
     cells/          one result each, of a command that goes on after a kill (cells.py)
     scales/         part-000000.parquet, ...: one row a tensor a step (scales.py)
     items/          piqa.amax.jsonl, ...: what a task's items were answered under a scaling, one a line
@@ -34,6 +35,9 @@ class RunFolder:
         self.header = self.path / HEADER
         self.metrics = self.path / "metrics.jsonl"
         self.summary = self.path / "summary.json"
+        self.advice = self.path / "advice.json"
+        self.recipe = self.path / "recipe.toml"
+        self.page = self.path / "advice.md"
         self.scales = self.path / "scales"
         self.items = self.path / "items"
         self.cells = self.path / "cells"
@@ -45,12 +49,8 @@ class RunFolder:
     def create(cls, path: Path | str, header: dict[str, Any], *, overwrite: bool = False) -> "RunFolder":
         """Make a new run. FileExistsError if the folder holds something, unless `overwrite` and all is of a run."""
         run = cls(path)
-        if run.path.is_dir() and not all(is_leftover(file) for file in run.path.iterdir()):
-            if not run.header.exists():
-                raise FileExistsError(f"{run.path} holds files that are not a run: choose another folder")
-            if not (overwrite or run.is_emptied):
-                raise FileExistsError(f"{run.path} already holds a run: choose another folder, or --overwrite")
-            check_own(run.path)
+        run.check_free(overwrite=overwrite)
+        if run._holds_something:
             empty(run.path)
         write_json(run.header, MARK | header)
         run.scales.mkdir(exist_ok=True)
@@ -63,6 +63,25 @@ class RunFolder:
         if not run.header.exists():
             raise FileNotFoundError(f"{run.path} is not a run: it holds no run.json")
         return run
+
+    def check_free(self, *, overwrite: bool = False) -> None:
+        """FileExistsError if the folder holds something, unless `overwrite` and all is of a run."""
+        if not self._holds_something:
+            return
+        if not self.header.exists():
+            raise FileExistsError(f"{self.path} holds files that are not a run: choose another folder")
+        if not (overwrite or self.is_emptied):
+            raise FileExistsError(f"{self.path} already holds a run: choose another folder, or --overwrite")
+        check_own(self.path)
+
+    @property
+    def _holds_something(self) -> bool:
+        return self.path.is_dir() and not all(is_leftover(file) for file in self.path.iterdir())
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is a run, be it one that was stopped."""
+        return self.header.exists() and not self.is_emptied
 
     @property
     def is_emptied(self) -> bool:

@@ -20,16 +20,6 @@
     edges           the ends of a plateau, by few looks
     kept            scores that are kept as they come, so that a command goes on after a kill
     run_sweep       from the words of a sweep to its run folder
-    advise_settings the words and defaults of advise
-    advise_run      from the words to the advice
-    advise          what FP8 costs a model, where, and which layers should stay out of it
-    cost            what a change costs, window by window, with an interval
-    estimate        what FP8 costs at each layer, from one backward pass
-    keeping         the shortest list of layers to keep
-    rankings        orders in which people keep layers
-    alternatives    other scalings
-    outliers        layers whose scale lies far from that of their kind
-    advise_words    an advice in words, and as JSON
 
 A new measure of a model stands beside perplexity.py, and what of it is compared item by item in criterion.py; a new
 kind of task offers what `Tasks` in tasks.py says.

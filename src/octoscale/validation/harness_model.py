@@ -105,7 +105,8 @@ class Asked(Checked):
     def _last_logits(self, count: int) -> Iterator[None]:
         """While the block runs, the model makes logits of so many positions at the end, if it knows how to."""
         can = "logits_to_keep" in inspect.signature(self.model.forward).parameters
-        if not can or type(self.model.get_output_embeddings()) is not nn.Linear:  # in FP8, its scale is that of all rows
+        is_fp8 = type(self.model.get_output_embeddings()) is not nn.Linear  # its scale would be that of all rows
+        if not can or is_fp8:
             yield
             return
         keep = {"logits_to_keep": count}

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from torch import Tensor
 
 from octoscale.models.fingerprint import fingerprint
 from octoscale.numerics.recipe import Recipe
-from octoscale.runs.cells import Cells
-from octoscale.runs.files import MARK
+from octoscale.runs.cells import Cells, check_words
+from octoscale.runs.files import MARK, is_leftover
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import keep_scales, read_scales
 from octoscale.system.errors import UserError
@@ -88,11 +89,20 @@ def identity_of(plan: Mapping[str, Any], parts: Parts, header: Mapping[str, Any]
     return {
         **plan,
         "fingerprint": fingerprint(parts.loaded.model),
-        "text_crc32": None if parts.windows is None else f"{zlib.crc32(parts.windows.numpy().tobytes()):08x}",
+        "text_crc32": None if parts.windows is None else text_crc32(parts.windows),
         "asked": None if parts.tasks is None else parts.tasks.identity,
-        **header["versions"],
-        **{name: header[name] for name in ("backend", "reason", "threads", "device")},
+        **machine_of(header),
     }
+
+
+def text_crc32(windows: Tensor) -> str:
+    """Which tokens a text is: eight hexadecimal digits."""
+    return f"{zlib.crc32(windows.numpy().tobytes()):08x}"
+
+
+def machine_of(header: Mapping[str, Any]) -> dict[str, Any]:
+    """What the last bits of a result depend on: the versions, and what computes."""
+    return {**header["versions"], **{name: header[name] for name in ("backend", "reason", "threads", "device")}}
 
 
 def begin_or_go_on(
@@ -103,9 +113,9 @@ def begin_or_go_on(
     FileExistsError as `RunFolder.create`; UserError for a run without cells, or with others (see `Cells`).
     """
     run = RunFolder(folder)
-    is_begun = go_on and run.header.exists() and not run.is_emptied
-    if is_begun and not run.cells.is_dir() and run.summary.exists():
-        raise UserError(f"{folder} holds a run without results to go on from: choose another folder, or --overwrite")
+    is_begun = go_on and run.is_begun
+    if is_begun and not run.cells.is_dir():
+        _check_empty(run)
     if not (is_begun and run.cells.is_dir()):
         run = RunFolder.create(folder, dict(header), overwrite=overwrite or is_begun)
         return run, Cells(run.cells, identity)
@@ -113,6 +123,23 @@ def begin_or_go_on(
     _take_back(run, cells)
     write_json(run.header, {**MARK, **header})
     return run, cells
+
+
+def check_place(folder: Path, words: Mapping[str, Any], *, overwrite: bool, go_on: bool) -> None:
+    """Whatever `begin_or_go_on` raises, as far as it can be known before a model is read. words: of the identity."""
+    run = RunFolder(folder)
+    if not (go_on and run.is_begun):
+        run.check_free(overwrite=overwrite)
+    elif run.cells.is_dir():
+        check_words(run.cells, words)
+    else:
+        _check_empty(run)
+
+
+def _check_empty(run: RunFolder) -> None:
+    """UserError if a run without cells holds more than its header: what another command wrote is not to be replaced."""
+    if any(path.is_file() and path != run.header and not is_leftover(path) for path in run.path.rglob("*")):
+        raise UserError(f"{run.path} holds a run without results to go on from: choose another folder, or --overwrite")
 
 
 def _take_back(run: RunFolder, cells: Cells) -> None:

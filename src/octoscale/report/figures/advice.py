@@ -6,7 +6,6 @@ their intervals, as far as they lie above the axis's end; rings are the layers t
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib import rcParams
@@ -14,12 +13,10 @@ from matplotlib.axes import Axes
 
 from octoscale.conversion.kinds import KINDS
 from octoscale.report.figures.parts import add_legend, integers, join, with_note
-from octoscale.report.figures.style import KIND_STYLES, REPORT, StyledFigure, get_style, save, styled
+from octoscale.report.figures.style import KIND_STYLES, REPORT, StyledFigure, get_style, styled
 
-
-def draw_advice(advice: Mapping[str, Any], folder: Path) -> Path:
-    """Write the figure as PNG and SVG; returns the PNG's path."""
-    return save(advice_figure(advice), folder, "advice")[0]
+#: What the figure needs of advice.json.
+FIELDS = {"layers", "keep", "recipe", "model", "tokens"}
 
 
 @styled

@@ -37,6 +37,7 @@ from octoscale.report.data.validation import (
     split_scores,
     with_histograms,
 )
+from octoscale.report.figures.advice import FIELDS as OF_ADVICE
 from octoscale.report.figures.advice import advice_figure
 from octoscale.report.figures.bias_map import bias_map_figure
 from octoscale.report.figures.clipping import clipping_figure
@@ -194,7 +195,7 @@ def _loss(contents: RunContents, _: str | None) -> _Made:
 
 
 def _advice(contents: RunContents, _: str | None) -> _Made:
-    if contents.advice:
+    if contents.advice.keys() >= OF_ADVICE:
         yield "advice", partial(advice_figure, contents.advice)
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from models import tiny_llama, tokens
 
+from octoscale.advise.cost import Mean, cost_of, look, mean_of
 from octoscale.conversion.convert import convert
 from octoscale.numerics.recipe import Recipe
-from octoscale.validation.cost import Mean, cost_of, look, mean_of
 from octoscale.validation.paired import t_quantile
 from octoscale.validation.perplexity import perplexity
 
@@ -54,7 +54,7 @@ def both_of(model, other, windows):
 @pytest.mark.parametrize(("num_likely", "share"), [(128, 1.0), (40, 0.5)])
 def test_a_cost_is_the_difference_of_losses_and_the_divergence(monkeypatch, num_likely, share):
     """All 96 probabilities, or fewer and the sum of the others: then the divergence is smaller, and no more."""
-    monkeypatch.setattr("octoscale.validation.cost.NUM_LIKELY", num_likely)
+    monkeypatch.setattr("octoscale.advise.cost.NUM_LIKELY", num_likely)
     model, other, windows = tiny_llama(), tiny_llama(seed=1), tokens(3, 12)
     cost = cost_of(other, windows, look(model, windows))
     losses, divergences = both_of(model, other, windows)

@@ -10,14 +10,14 @@ import torch
 from models import tiny_gpt2, tiny_llama
 from planted import plant_feeder, plant_hook, plant_norm
 
+from octoscale.advise.cost import cost_of, look
+from octoscale.advise.findings import advise, most_passes
+from octoscale.advise.words import answer_of, to_json
 from octoscale.conversion.convert import convert, preview, revert
 from octoscale.layers.linear import Fp8Linear
 from octoscale.models.loading import load
 from octoscale.models.texts import read_text, token_windows
-from octoscale.numerics.recipe import Recipe
-from octoscale.validation.advise import advise, most_passes
-from octoscale.validation.advise_words import answer_of, to_json
-from octoscale.validation.cost import cost_of, look
+from octoscale.numerics.recipe import Recipe, parse_scaling
 
 GPT2, LLAMA = "transformer.h.2", "model.layers.2"
 QKV = [f"{LLAMA}.self_attn.{name}_proj" for name in "qkv"]
@@ -137,6 +137,20 @@ def test_costs_are_those_of_the_converted_model_and_it_is_left_as_it_was():
     assert torch.equal(look(model, verify).losses, before.losses)
     assert [number for number, _ in done] == sorted(number for number, _ in done)
     assert done[-1][0] <= done[-1][1] == most_passes(2)
+
+
+def test_a_scaling_of_the_same_name_in_other_formats_has_a_cost_of_its_own():
+    """With --formats fnuz, `amax` means those formats; the alternative `amax` means ocp."""
+    model = sharp("llama")
+    search, verify = written_by(model).tensor_split(2)
+    before = look(model, verify)
+    recipe = parse_scaling("amax", "fnuz")
+    findings = advise(model, recipe, search=search, verify=verify, limit=10.0, at_most=1)
+    assert recipe.name == "amax"
+    for found, other in ((findings.whole, recipe), (findings.scalings["amax"], Recipe.amax())):
+        convert(model, other)
+        assert found == cost_of(model, verify, before)
+        revert(model)
 
 
 def test_two_runs_find_the_same():

@@ -7,11 +7,11 @@ import pytest
 import torch
 from models import tiny_llama, tokens
 
+from octoscale.advise.cost import Cost, Mean, cost_of, look, mean_of
+from octoscale.advise.keeping import Measure, Worth, find_list, worths
 from octoscale.conversion.convert import convert, preview, revert
 from octoscale.layers.linear import Fp8Linear
 from octoscale.numerics.recipe import Recipe
-from octoscale.validation.cost import Cost, Mean, cost_of, look, mean_of
-from octoscale.validation.keeping import Measure, Worth, find_list, worths
 
 
 class Sums:

@@ -4,11 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from octoscale.validation.advise import Findings
-from octoscale.validation.cost import Cost, Mean, excess_of
-from octoscale.validation.estimate import LayerEstimate
-from octoscale.validation.keeping import Found, Worth
-from octoscale.validation.outliers import FAR, Outlier
+from octoscale.advise.cost import Cost, Mean, excess_of
+from octoscale.advise.estimate import LayerEstimate
+from octoscale.advise.findings import Findings
+from octoscale.advise.keeping import Found, Worth
+from octoscale.advise.outliers import FAR, Outlier
 
 
 def answer_of(findings: Findings, limit: float, scaling: str) -> list[str]:

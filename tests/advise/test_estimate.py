@@ -7,6 +7,9 @@ import pytest
 import torch
 from models import TINY, tiny_llama, tokens
 
+from octoscale.advise.estimate import estimate_costs
+from octoscale.advise.keeping import Measure
+from octoscale.advise.rankings import spearman
 from octoscale.conversion.convert import preview
 from octoscale.kernels import ops
 from octoscale.layers.linear import to_fp8
@@ -14,10 +17,7 @@ from octoscale.layers.state import NonFiniteError
 from octoscale.numerics.formats import get_format
 from octoscale.numerics.recipe import Recipe
 from octoscale.runs.scales import LayerName
-from octoscale.validation.estimate import estimate_costs
-from octoscale.validation.keeping import Measure
 from octoscale.validation.perplexity import window_loss
-from octoscale.validation.rankings import spearman
 
 RECIPES = [Recipe.amax(), Recipe.cscale(4), Recipe.amax(formats="fnuz", margin=2)]
 

@@ -15,14 +15,15 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from octoscale.advise.alternatives import MOST_SCALINGS, alternatives
+from octoscale.advise.cost import Cost
+from octoscale.advise.estimate import LayerEstimate, estimate_costs
+from octoscale.advise.keeping import Found, Measure, Worth, find_list, worths
+from octoscale.advise.kept import Keep, estimates_of_cell, estimates_to_cell, make_now
+from octoscale.advise.outliers import Outlier, Wanted, scale_outliers
+from octoscale.advise.rankings import CHEAP, ESTIMATE, rankings
 from octoscale.conversion.convert import ModuleReport, preview
 from octoscale.numerics.recipe import Recipe
-from octoscale.validation.alternatives import MOST_SCALINGS, alternatives
-from octoscale.validation.cost import Cost
-from octoscale.validation.estimate import LayerEstimate, estimate_costs
-from octoscale.validation.keeping import Found, Measure, Worth, find_list, worths
-from octoscale.validation.outliers import Outlier, Wanted, scale_outliers
-from octoscale.validation.rankings import CHEAP, ESTIMATE, rankings
 
 #: Called with the passes of a text done, and those that there may be at most.
 Progress = Callable[[int, int], None]
@@ -72,18 +73,23 @@ def advise(
     verify: Tensor,
     limit: float,
     at_most: int,
+    keep: Keep = make_now,
     progress: Progress | None = None,
 ) -> Findings:
     """Find the shortest list of layers to keep out of FP8, so that the perplexity rises by `limit` at most.
 
     search, verify: windows of the two texts, int64 [W, T], at least 2 each. The model, in eval mode, is left as it was.
+    keep: how what each pass found is kept; with what a stopped search kept, the findings are the same.
     Raises UserError as `preview` does, and FloatingPointError for a model whose own losses are not finite.
     """
     rows = _distinct(model, recipe)
     count = _Count(progress, most_passes(at_most))
-    measure, other = (Measure(model, recipe, rows, windows, on_pass=count) for windows in (search, verify))
+    measure, other = (
+        Measure(model, recipe, rows, windows, text=text, keep=keep, on_pass=count)
+        for text, windows in (("search", search), ("verify", verify))
+    )
     before = {name: _own_loss(each) for name, each in (("search", measure), ("verify", other))}
-    estimates = estimate_costs(model, search, recipe, rows)
+    estimates = _estimates(model, search, recipe, rows, keep)
     count(_BACKWARD)
     orders = rankings(estimates)
     worth = worths(measure, orders.pop(ESTIMATE)[: POOL * at_most])
@@ -132,10 +138,16 @@ def _distinct(model: nn.Module, recipe: Recipe) -> list[ModuleReport]:
 
 
 def _own_loss(measure: Measure) -> float:
-    loss = float(measure.before.losses.mean())
-    if not math.isfinite(loss):
+    if not math.isfinite(measure.own_loss):
         raise FloatingPointError("the model is at fault, not FP8: its own losses hold infinity or NaN")
-    return loss
+    return measure.own_loss
+
+
+def _estimates(
+    model: nn.Module, windows: Tensor, recipe: Recipe, rows: Sequence[ModuleReport], keep: Keep
+) -> list[LayerEstimate]:
+    cell = keep("search: estimate", lambda: estimates_to_cell(estimate_costs(model, windows, recipe, rows)))
+    return estimates_of_cell(cell, recipe, rows)
 
 
 def _wanted(estimate: LayerEstimate) -> Wanted:

@@ -3,14 +3,15 @@
     run_advise(Advice(model="smollm2-135m", text="pydoc"), Path("advice"))
 
     run.json        as of every run: command, versions, backend and its reason
-    advice.json     all that was found
+    cells/          what each pass of a text found, as soon as it is known
     recipe.toml     the advised recipe, which convert, validate, quantize and train take
+    advice.json     all that was found
 
-All is written at the end, the recipe first: a run that is stopped leaves no advice, and no half of one. Report adds
-advice.md and a figure, from advice.json alone.
+The advice is written at the end, the recipe first: a run that is stopped has none, and goes on from its cells to the
+same one. Report adds advice.md and a figure, from advice.json alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from octoscale.advise.findings import Findings, Progress, advise
+from octoscale.advise.settings import Advice
+from octoscale.advise.words import answer_of, to_json
 from octoscale.conversion.convert import preview
 from octoscale.models import loading
+from octoscale.models.fingerprint import fingerprint
 from octoscale.models.loading import LoadedModel
 from octoscale.models.quiet import quietly
 from octoscale.models.texts import check_ids, check_window, read_text, token_windows
@@ -32,27 +37,31 @@ from octoscale.runs.scales import run_header
 from octoscale.system.errors import UserError
 from octoscale.system.lock import exclusive_run
 from octoscale.system.whole_file import write_json
-from octoscale.validation.advise import Findings, Progress, advise
-from octoscale.validation.advise_settings import Advice
-from octoscale.validation.advise_words import answer_of, to_json
+from octoscale.validation.kept import begin_or_go_on, check_place, machine_of, text_crc32
 
-#: The files of an advice, beside run.json.
-ADVICE, RECIPE, PAGE = "advice.json", "recipe.toml", "advice.md"
+#: Settings that say what is asked of the passes, and change none of them.
+_FREE = ("bound", "keep_at_most")
 
 
 @quietly()
 def run_advise(
-    settings: Advice, folder: Path, *, overwrite: bool = False, progress: Progress | None = None
+    settings: Advice, folder: Path, *, overwrite: bool = False, go_on: bool = False, progress: Progress | None = None
 ) -> RunFolder:
     """Advise as `settings` say, and write the run to `folder`. All input is checked before the folder is made.
 
+    go_on: with what a stopped command left there, if anything, or one that is done, under another bound say. The advice
+    then is that of a command that was never stopped.
     Raises UserError or OSError, naming the remedy, for anything in the settings that cannot be had; FloatingPointError
     for a model whose own losses are not finite.
     """
+    words = {name: value for name, value in _plain(settings).items() if name not in _FREE}
+    check_place(folder, words, overwrite=overwrite, go_on=go_on)
     parts = _prepare(settings)
     header = run_header(parts.loaded.model.device, plan=_plain(settings), note=parts.loaded.note)
     with exclusive_run(folder):
-        run = RunFolder.create(folder, header, overwrite=overwrite)
+        identity = _identity_of(words, parts, header)
+        run, cells = begin_or_go_on(folder, header, identity, overwrite=overwrite, go_on=go_on)
+        _take_back(run)
         findings = advise(
             parts.loaded.model,
             parts.recipe,
@@ -60,6 +69,7 @@ def run_advise(
             verify=parts.verify,
             limit=settings.limit,
             at_most=settings.keep_at_most,
+            keep=cells.get_or_make,
             progress=progress,
         )
         head = _plain(settings) | {
@@ -68,8 +78,8 @@ def run_advise(
             "reason": header["reason"],
         }
         content = head | to_json(findings, settings.limit, parts.recipe.name)
-        _write_recipe(run.path / RECIPE, parts.recipe, findings, settings)
-        write_json(run.path / ADVICE, content)
+        _write_recipe(run.recipe, parts.recipe, findings, settings)
+        write_json(run.advice, content)
     return run
 
 
@@ -81,6 +91,23 @@ class _Parts:
     recipe: Recipe
     search: Tensor
     verify: Tensor
+
+
+def _identity_of(words: Mapping[str, Any], parts: _Parts, header: Mapping[str, Any]) -> dict[str, Any]:
+    """What each pass depends on but the choice of layers: the words, the weights, the texts, and the machine."""
+    return {
+        **words,
+        "fingerprint": fingerprint(parts.loaded.model),
+        "text_crc32": text_crc32(parts.search),
+        "verify_crc32": text_crc32(parts.verify),
+        **machine_of(header),
+    }
+
+
+def _take_back(run: RunFolder) -> None:
+    """Delete the advice of an earlier end: the folder holds that of its run.json, or none."""
+    for path in (run.advice, run.recipe, run.page, *run.figures.glob("advice.*")):
+        path.unlink(missing_ok=True)
 
 
 def _prepare(settings: Advice) -> _Parts:

@@ -5,10 +5,10 @@ import random
 
 import pytest
 
+from octoscale.advise.estimate import CastSums, LayerEstimate
+from octoscale.advise.rankings import ESTIMATE, rankings, spearman
 from octoscale.conversion.convert import ModuleReport
 from octoscale.numerics.recipe import Recipe
-from octoscale.validation.estimate import CastSums, LayerEstimate
-from octoscale.validation.rankings import ESTIMATE, rankings, spearman
 
 
 def layer(name, cost, noise, clipped):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from octoscale.validation.outliers import Outlier, Wanted, scale_outliers
+from octoscale.advise.outliers import Outlier, Wanted, scale_outliers
 
 
 def model(**changed):

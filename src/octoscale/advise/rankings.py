@@ -7,7 +7,7 @@ Ties stand in the model's order, so that the same model gives the same order.
 
 from collections.abc import Callable, Sequence
 
-from octoscale.validation.estimate import CastSums, LayerEstimate
+from octoscale.advise.estimate import CastSums, LayerEstimate
 
 #: The name of the order that advice itself takes.
 ESTIMATE = "estimated cost"

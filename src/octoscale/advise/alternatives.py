@@ -10,10 +10,10 @@ That is a guess from scales alone: its neighbors are asked too.
 
 from collections.abc import Sequence
 
+from octoscale.advise.estimate import LayerEstimate
 from octoscale.numerics.formats import FORMAT_SETS
 from octoscale.numerics.recipe import Recipe
 from octoscale.numerics.scaling import Amax, Constant, Rule
-from octoscale.validation.estimate import LayerEstimate
 
 #: Binades below the wanted scale_bias in which a tensor of usual spread loses little: of the 17 of E4, 7 stay for it.
 ROOM = 10

@@ -2,10 +2,10 @@
 
 import pytest
 
+from octoscale.advise.alternatives import alternatives, best_constant
+from octoscale.advise.estimate import LayerEstimate
 from octoscale.conversion.convert import ModuleReport
 from octoscale.numerics.recipe import Recipe
-from octoscale.validation.alternatives import alternatives, best_constant
-from octoscale.validation.estimate import LayerEstimate
 
 
 def estimates(recipe, *amaxes):

@@ -16,20 +16,24 @@ import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 from torch import Tensor, nn
 
+from octoscale.advise.cost import Cost, Look, Mean, cost_of, look
+from octoscale.advise.kept import Keep, cost_of_cell, cost_to_cell, make_now, number_to_cell
 from octoscale.conversion.convert import ModuleReport, replace_linears, revert
 from octoscale.layers.linear import to_fp8
 from octoscale.numerics.recipe import Recipe
-from octoscale.validation.cost import Cost, Mean, cost_of, look
 
 
 class Measure:
     """What a model in FP8 costs on a text, with any of its layers kept; each combination is measured once.
 
-    rows: the layers that would be FP8. windows: int64 [W, T]. before: what the model says as it is. on_pass: called
-    after each forward pass of all windows. num_passes counts them.
+    rows: the layers that would be FP8. windows: int64 [W, T]. keep: how the result of each pass is kept, by `text`,
+    the scaling and the layers. on_pass: called after each forward pass of all windows. num_passes counts those that
+    were asked for, kept ones too.
     """
 
     def __init__(
@@ -39,42 +43,60 @@ class Measure:
         rows: Sequence[ModuleReport],
         windows: Tensor,
         *,
+        text: str = "text",
+        keep: Keep = make_now,
         on_pass: Callable[[], None] = lambda: None,
     ) -> None:
         self.model, self.recipe, self.rows, self.windows = model, recipe, rows, windows
         self.num_passes = 0
-        self._on_pass = on_pass
-        self.before = look(model, windows)
-        self._note_pass()
-        self._known: dict[frozenset[str], Cost] = {}
+        self._text, self._keep, self._on_pass = text, keep, on_pass
+        self._known: dict[str, Cost] = {}
+        self.own_loss = float(self._kept("as it is", lambda: number_to_cell(float(self.before.losses.mean()))))
+
+    @cached_property
+    def before(self) -> Look:
+        """What the model says as it is. Who goes on with what was kept looks again, at the first cost that is missing.
+
+        No layer may be FP8 then.
+        """
+        return look(self.model, self.windows)
 
     def cost(self, kept: Collection[str] = ()) -> Cost:
         """The cost of FP8 in all layers but those of these names."""
-        return self._cost(frozenset(row.module for row in self.rows) - set(kept))
+        return self._cost(self.recipe, {row.module for row in self.rows} - set(kept))
 
     def cost_alone(self, module: str) -> Cost:
         """The cost of FP8 in one layer, and no other."""
-        return self._cost(frozenset({module}))
+        return self._cost(self.recipe, {module})
 
     def cost_under(self, recipe: Recipe) -> Cost:
         """The cost of another recipe in all layers."""
-        with in_fp8(self.model, recipe, self.rows):
-            return self._cost_now()
+        return self._cost(recipe, {row.module for row in self.rows})
 
-    def _cost(self, chosen: frozenset[str]) -> Cost:
-        if chosen not in self._known:
-            with in_fp8(self.model, self.recipe, [row for row in self.rows if row.module in chosen]):
-                self._known[chosen] = self._cost_now()
-        return self._known[chosen]
+    def _cost(self, recipe: Recipe, chosen: Collection[str]) -> Cost:
+        key = f"{recipe.name} ({recipe.weight.format}){self._where(chosen)}"  # a name may leave the format out
+        if key not in self._known:
+            cell = self._kept(key, lambda: cost_to_cell(self._measured(recipe, chosen)))
+            self._known[key] = cost_of_cell(cell)
+        return self._known[key]
 
-    def _cost_now(self) -> Cost:
-        cost = cost_of(self.model, self.windows, self.before)
-        self._note_pass()
-        return cost
+    def _where(self, chosen: Collection[str]) -> str:
+        """The layers that are FP8 in words, the shorter list of both."""
+        out = [row.module for row in self.rows if row.module not in chosen]
+        if len(out) < len(chosen):
+            return f" but in {', '.join(out)}" if out else ""
+        return f" in {', '.join(row.module for row in self.rows if row.module in chosen) or 'nothing'}"
 
-    def _note_pass(self) -> None:
+    def _measured(self, recipe: Recipe, chosen: Collection[str]) -> Cost:
+        before = self.before
+        with in_fp8(self.model, recipe, [row for row in self.rows if row.module in chosen]):
+            return cost_of(self.model, self.windows, before)
+
+    def _kept(self, key: str, make: Callable[[], Any]) -> Any:
+        found = self._keep(f"{self._text}: {key}", make)
         self.num_passes += 1
         self._on_pass()
+        return found
 
 
 @contextmanager
