@@ -14,14 +14,13 @@ Adapters (peft's LoRA) stay as they are: a layer that they wrap, `q_proj.base_la
 import difflib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from octoscale.conversion.kinds import WRAPPED, kind_of
-from octoscale.conversion.reasons import reasons_to_keep
+from octoscale.conversion.kinds import kind_of
+from octoscale.conversion.reasons import matches, reasons_to_keep, why_skipped
 from octoscale.conversion.record import fp8_layers
 from octoscale.conversion.stacks import decoder_stacks, layer_of
 from octoscale.layers.linear import Fp8Linear, to_fp8
@@ -170,9 +169,9 @@ def preview(model: nn.Module, recipe: Recipe) -> ConversionReport:
 def _skipped(modules: dict[str, nn.Module], recipe: Recipe, reasons: dict[nn.Module, str]) -> dict[nn.Module, str]:
     """The reasons to keep a module, with those that the recipe's patterns give."""
     for name, module in modules.items():
-        pattern = next((pattern for pattern in recipe.skip if _matches(pattern, name)), None)
-        if pattern is not None:
-            reasons.setdefault(module, f"skip pattern {pattern!r}")
+        reason = why_skipped(name, recipe.skip)
+        if reason is not None:
+            reasons.setdefault(module, reason)
     return reasons
 
 
@@ -185,14 +184,9 @@ def _shape_of(module: nn.Module) -> tuple[int, ...] | None:
     return next((tuple(parameter.shape) for parameter in own if parameter.ndim >= 2), None)
 
 
-def _matches(pattern: str, name: str) -> bool:
-    names = {name, name.removesuffix(WRAPPED)}
-    return any(fnmatchcase(each, pattern) or fnmatchcase(each, f"*.{pattern}") for each in names)
-
-
 def _check_patterns(patterns: tuple[str, ...], names: list[str]) -> None:
     for pattern in patterns:
-        if not any(_matches(pattern, name) for name in names):
+        if not any(matches(pattern, name) for name in names):
             near = difflib.get_close_matches(pattern, sorted({*names, *_leaves(names)}), n=4, cutoff=0.4)
             hint = ", ".join(near or sorted(set(_leaves(names)))[:8])
             raise UserError(f"skip pattern {pattern!r} matches no linear layer; near names: {hint}")

@@ -6,7 +6,8 @@ sends a token elsewhere; heads, however deep in a wrapper; adapters; layers that
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
@@ -52,6 +53,18 @@ def reasons_to_keep(model: nn.Module, stacks: list[str] | None) -> dict[nn.Modul
         if reason is not None:
             reasons.setdefault(module, reason)
     return reasons
+
+
+def why_skipped(name: str, patterns: Iterable[str]) -> str | None:
+    """The reason to keep a module that a recipe's patterns give, if one matches."""
+    pattern = next((pattern for pattern in patterns if matches(pattern, name)), None)
+    return None if pattern is None else f"skip pattern {pattern!r}"
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether a pattern means this module, by its name or a part of it; a wrapped layer by the wrapper's name too."""
+    names = {name, name.removesuffix(WRAPPED)}
+    return any(fnmatchcase(each, pattern) or fnmatchcase(each, f"*.{pattern}") for each in names)
 
 
 def _heads(model: nn.Module, *, has_stacks: bool) -> set[str]:

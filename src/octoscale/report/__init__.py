@@ -16,6 +16,7 @@
     advice_figure       the figure of what FP8 costs each layer
     paper_figures       the paper's figures, from what reproduce wrote
     paper_page          its page, with all tables and figures
+    diagnosis/          what is wrong with a run, in words: rules over its records
     terminal            tables and progress bars
     tasks_table         what scalings reached on tasks
     showing             a run on the terminal, measured and damaged parts, then its figures

@@ -9,8 +9,8 @@ Tables and figures take a run from here and trust it: no number in it is absurd,
 
 import json
 import reprlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial, reduce
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from octoscale.report.fields import (
     MOST_LAYERS,
     Check,
     are_failures,
+    are_texts,
     is_before_and_after,
     is_bias,
     is_count,
@@ -46,7 +47,7 @@ from octoscale.system.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class RunContents:
-    """What a run's files say. `metrics` are the lines of metrics.jsonl, `scales` the rows of all parts."""
+    """What a run's files say. `metrics` and `notes` are the lines of those files, `scales` the rows of all parts."""
 
     path: Path
     header: dict[str, Any]
@@ -54,6 +55,7 @@ class RunContents:
     metrics: list[dict[str, Any]]
     scales: pl.DataFrame
     damaged: list[str]
+    notes: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def figures(self) -> Path:
@@ -72,10 +74,19 @@ def read_run(folder: Path | str) -> RunContents:
     damaged: list[str] = []
     header = _checked(_json_object(run.header, damaged), _HEADER, run.header, damaged)
     summary = _summary(run.summary, damaged)
-    metrics, scales = _metrics(run.metrics, damaged), _scales(run, damaged)
+    metrics, scales = _lines(run.metrics, _measurement, damaged), _scales(run, damaged)
+    notes = _lines(run.notes, _note, damaged)
     if damaged and not header and not summary and not metrics and scales.is_empty():
         raise UserError(f"nothing of {run.path} can be read: {damaged[0]}")
-    return RunContents(path=run.path, header=header, summary=summary, metrics=metrics, scales=scales, damaged=damaged)
+    return RunContents(
+        path=run.path,
+        header=header,
+        summary=summary,
+        metrics=metrics,
+        scales=scales,
+        damaged=damaged,
+        notes=notes,
+    )
 
 
 #: Tables of a value for each scaling, constant ones by their bias under `cscale`.
@@ -100,6 +111,14 @@ _METRICS: dict[str, Check] = {
     **dict.fromkeys(("loss", "eval_loss"), is_loss),
     "step": is_count,
     "skipped": lambda value: isinstance(value, bool),
+}
+
+
+_OF_GROUP: dict[str, Check] = {"phase": is_text, "scaling": is_text}
+_NOTES: dict[str, dict[str, Check]] = {
+    "modules": {**_OF_GROUP, "fp8": are_texts, "frozen": are_texts, "kept": are_failures, "operands": are_failures},
+    "stale_weight": {**_OF_GROUP, "step": is_count, "module": is_text},
+    "loss_scale": {**_OF_GROUP, "step": is_count, "value": is_number},
 }
 
 
@@ -188,31 +207,46 @@ def _bytes(path: Path, damaged: list[str]) -> bytes | None:
     return None
 
 
-def _metrics(path: Path, damaged: list[str]) -> list[dict[str, Any]]:
-    """The lines that are measurements; one without an end was cut short by a crash, which is no damage."""
+def _lines(path: Path, parse: Callable[[bytes], dict[str, Any] | None], damaged: list[str]) -> list[dict[str, Any]]:
+    """The lines that can be parsed; one without an end was cut short by a crash, which is no damage."""
     rows: list[dict[str, Any]] = []
     wrong: list[int] = []
     *lines, _cut_short = (_bytes(path, damaged) or b"").split(b"\n")
     for number, line in enumerate(lines, 1):
-        row = _measurement(line)
+        row = parse(line)
         if row is None:
             wrong.append(number)
         else:
             rows.append(row)
     if wrong:
         more = f", and {len(wrong) - 1} others" if len(wrong) > 1 else ""
-        damaged.append(f"{path}: line {wrong[0]} is no measurement{more}")
+        damaged.append(f"{path}: line {wrong[0]} is no {_LINES[path.name]}{more}")
     return rows
 
 
+#: What a line of these files is.
+_LINES = {"metrics.jsonl": "measurement", "notes.jsonl": "note"}
+
+
 def _measurement(line: bytes) -> dict[str, Any] | None:
+    row = _object(line)
+    if row is None or not all(check(row[name]) for name, check in _METRICS.items() if name in row):
+        return None
+    return row if "step" in row or row.get("phase") != "train" else None
+
+
+def _note(line: bytes) -> dict[str, Any] | None:
+    row = _object(line)
+    checks = {} if row is None or not is_text(row.get("note")) else _NOTES.get(row["note"], {})
+    return row if row is not None and checks and all(check(row.get(name)) for name, check in checks.items()) else None
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError, MemoryError):
         return None
-    if not isinstance(row, dict) or not all(check(row[name]) for name, check in _METRICS.items() if name in row):
-        return None
-    return row if "step" in row or row.get("phase") != "train" else None
+    return row if isinstance(row, dict) else None
 
 
 def _scales(run: RunFolder, damaged: list[str]) -> pl.DataFrame:

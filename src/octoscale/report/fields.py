@@ -80,6 +80,11 @@ def are_failures(value: Any) -> bool:
     return isinstance(value, dict) and all(map(is_text, value.values()))
 
 
+def are_texts(value: Any) -> bool:
+    """Texts, one after the other."""
+    return isinstance(value, list) and all(map(is_text, value))
+
+
 def is_bias(key: str) -> bool:
     """A constant, as the key of a table."""
     digits = key.removeprefix("-")
