@@ -21,8 +21,9 @@ from octoscale.numerics.recipe import Recipe
 from octoscale.numerics.scaling import Delayed, History
 from octoscale.runs.scales import LayerName, Recorder
 
-#: So many rows and columns of a weight are looked at where its cast is reused: a write to all of it changes some.
-_SAMPLE = 16
+#: So many rows and columns of a weight are looked at where its cast is reused: a write to all of it changes some. A
+#: small weight is looked at as a whole.
+_SAMPLE, _SMALL = 16, 4096
 
 
 class NonFiniteError(FloatingPointError):
@@ -200,7 +201,9 @@ class Runtime:
 
 
 def _sample(weight: Tensor) -> Tensor:
-    """At most about `_SAMPLE` values a dimension, evenly spread, in memory of their own."""
+    """Some values of a weight, evenly spread, in memory of their own."""
+    if weight.numel() <= _SMALL:
+        return weight.detach().clone()
     return weight.detach()[tuple(slice(None, None, -(-size // _SAMPLE) or 1) for size in weight.shape)].clone()
 
 

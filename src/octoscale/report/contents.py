@@ -68,9 +68,12 @@ class RunContents:
         return [row for row in self.metrics if row.get("phase") == "train"]
 
 
-def read_run(folder: Path | str) -> RunContents:
-    """Read a run. FileNotFoundError if `folder` is none; ValueError if nothing of it can be read."""
-    run = RunFolder.open(folder)
+def read_run(folder: Path | str, *, needs_header: bool = True) -> RunContents:
+    """Read a run. FileNotFoundError if `folder` is none; ValueError if nothing of it can be read.
+
+    needs_header: a folder without run.json is no run; else it is one whose header is empty.
+    """
+    run = RunFolder.open(folder) if needs_header else RunFolder(folder)
     damaged: list[str] = []
     header = _checked(_json_object(run.header, damaged), _HEADER, run.header, damaged)
     summary = _summary(run.summary, damaged)

@@ -68,10 +68,10 @@ class Recorder:
     """Collects rows and writes them as parquet parts below `folder`/scales.
 
     `step` counts forward passes of the recorded model from 0; whoever drives a training may set it before each pass.
-    `last_step` is that of the last pass. `notes` is for what is no cast. A gradient belongs to the step of its forward; what a reentrant checkpoint
+    `last_step` is that of the last pass. A gradient belongs to the step of its forward; what a reentrant checkpoint
     recomputes, to the last one. Exponents are wanted on each `every`-th step; every=0: never. only_training: casts of
-    inference (eval mode, no gradients) are left out. One process records to a folder; several recorders and threads of
-    that process may.
+    inference (eval mode, no gradients) are left out. `notes` is for what is no cast. One process records to a folder;
+    several recorders and threads of that process may.
     """
 
     def __init__(

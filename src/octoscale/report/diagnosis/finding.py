@@ -1,6 +1,7 @@
 """A finding: one thing that is wrong with one tensor of a run, since which step, and what to do."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -34,7 +35,14 @@ class Finding:
 
     def to_json(self) -> dict[str, Any]:
         """The finding as plain data."""
-        return asdict(self)
+        return {name: _plain(value) for name, value in asdict(self).items()}
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON can hold it: null for infinity and NaN."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def keep_out(module: str) -> str:

@@ -1,6 +1,6 @@
 """Gradients that are zero, and gradients that all grew at once: a loss scale applied twice.
 
-What backward begins with is noted (runs/notes.py): the loss scale, once. Where it is not, because the loss was computed
+What backward begins with is noted (runs/notes.py): the loss scale, once. Where it is not, because the loss is computed
 outside of the model, it still shows: all gradients grow by the same factor from one step to the next, and stay so,
 while inputs and weights are as before.
 """
@@ -33,8 +33,8 @@ def zero_gradients(group: Group) -> Iterator[Finding]:
             module=hit["module"],
             role="grad_output",
             step=hit["step"],
-            evidence=f"all {hit['numel']:,} values of its gradient are exactly zero in {count(hit['hit_steps'], 'step')}, "
-            f"those of other layers are not{follows}",
+            evidence=f"all {hit['numel']:,} values of its gradient are 0 in {count(hit['hit_steps'], 'step')}, those "
+            f"of other layers are not{follows}",
             numbers={"numel": hit["numel"], "steps": hit["hit_steps"], "origin": origin},
             remedy=_CONNECT,
         )
@@ -72,7 +72,7 @@ def loss_scale_twice(group: Group) -> Iterator[Finding]:
     if "grad_output" not in group.roles:
         return
     noted = [note for note in group.noted("loss_scale") if note["value"] > 0]
-    found = _scale_in_notes(group, noted) if noted else _scale_in_rows(group)
+    found = _scale_in_notes(group, noted) or _scale_in_rows(group)
     if found is None:
         return
     step, evidence, numbers = found
@@ -94,7 +94,7 @@ Found = tuple[int, str, dict[str, Any]]
 
 
 def _scale_in_notes(group: Group, noted: list[dict[str, Any]]) -> Found | None:
-    """What backward began with, against what was asked for; against what it began with before; against what is usual."""
+    """What backward began with, against what was asked for, what it began with before, and what is usual."""
     asked = _asked(group)
     for before, note in zip([None, *noted], noted, strict=False):
         value, step = note["value"], note["step"]

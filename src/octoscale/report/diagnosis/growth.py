@@ -1,7 +1,7 @@
 """An outlier that grows: the largest value of one tensor leaves those of its siblings behind, step by step.
 
 What a SwiGLU's product or an attention's output does before a training breaks. Siblings are the same layer at other
-depths; without them, layers of the same kind. All tensors of a model grow in a training, and alike: so what counts is
+depths; without them, layers of the same kind, or all. All tensors of a model grow in a training, and alike: so what counts is
 the distance to the siblings' median, in binades, at the end of the run against its beginning.
 """
 
@@ -45,7 +45,7 @@ def _excess(logs: pl.DataFrame, tensor: pl.DataFrame) -> pl.DataFrame:
     """The steps of a tensor, with how far it lies above its siblings in each."""
     first = tensor.row(0, named=True)
     others = logs.filter((pl.col("role") == first["role"]) & (pl.col("module") != first["module"]))
-    for key in ("template", "kind"):
+    for key in ("template", "kind", "role"):
         siblings = others.filter(pl.col(key) == first[key])
         if not siblings.is_empty():
             break
@@ -85,8 +85,8 @@ def _finding(row: dict[str, Any], binades: float, tensor: pl.DataFrame) -> Findi
         module=row["module"],
         role=row["role"],
         step=row["step"],
-        evidence=f"the largest magnitude went from {first['amax']:.3g} at step {first['step']} to {last['amax']:.3g} at "
-        f"step {last['step']}, and outgrew that of its siblings by {binades:.1f} binades",
+        evidence=f"the largest magnitude went from {first['amax']:.3g} at step {first['step']} to {last['amax']:.3g} "
+        f"at step {last['step']}, and outgrew that of its siblings by {binades:.1f} binades",
         numbers={"first_amax": first["amax"], "last_amax": last["amax"], "binades": binades, "last_step": last["step"]},
         remedy=f"a smaller --learning-rate, or more --weight-decay; to go on, in a recipe: {keep_out(row['module'])}",
     )

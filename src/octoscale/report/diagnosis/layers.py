@@ -13,7 +13,7 @@ from octoscale.report.diagnosis.tensors import Group, template_of
 
 
 def not_fp8(group: Group) -> Iterator[Finding]:
-    """A linear layer that stayed as it was, while the same layer is FP8 at other depths. A pattern of the recipe: a note."""
+    """A linear layer that stayed as it was, while the same layer is FP8 at other depths; a note if that is said."""
     for note in group.noted("modules")[-1:]:
         in_fp8 = {template_of(name) for name in note["fp8"]}
         for module, reason in note["kept"].items():
@@ -53,7 +53,7 @@ def _left_out(ran: pl.DataFrame, steps: list[int]) -> Iterator[Finding]:
     counts = ran.group_by("module", "template", maintain_order=True).agg(pl.len(), pl.col("step"))
     for row in counts.filter(pl.col("len") < len(steps)).iter_rows(named=True):
         siblings = counts.filter((pl.col("template") == row["template"]) & (pl.col("module") != row["module"]))
-        if siblings.is_empty() or siblings["len"].min() < len(steps):
+        if min(siblings["len"].to_list(), default=0) < len(steps):
             continue
         missed = sorted(set(steps) - set(row["step"]))
         lasts = missed == steps[-len(missed) :]
@@ -75,7 +75,7 @@ def _missing(module: str, step: int, steps: list[int], what: str) -> Finding:
 
 
 def _presumed(group: Group) -> list[str]:
-    """Layers that a run without notes should have rows of: in blocks that have rows, as most blocks have such a layer."""
+    """Layers that a run without notes should have rows of: their block has some, and most blocks have such a layer."""
     names = group.tensors.filter(pl.col("layer").is_not_null())["module"].unique(maintain_order=True).to_list()
     parents = {name.rpartition(".")[0] for name in names}
     wanted = []

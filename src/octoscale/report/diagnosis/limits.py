@@ -56,11 +56,9 @@ ALIKE_SHARE, ALIKE_BINADES = 0.9, 1.5
 #: The largest loss scale to begin with, as a binary logarithm: torch's GradScaler begins with 16; the paper's go to 15.
 FIRST_SCALE = 17.5
 
-#: So many different amax that all have FP8's few significant bits are no accident if its probability is below this.
-ACCIDENT = 1e-7
-
-#: Of bfloat16's 8 significant bits the last 4 are zero in one of 16 values.
-ON_GRID_BY_CHANCE = 1 / 16
+#: That all of so many different amax have FP8's few significant bits is no accident if its probability is below this:
+#: one in 16 has them by chance in bfloat16, one in a million in float32.
+ACCIDENT = 1e-6
 
 #: Different values of amax that it takes at least: sigmoid, tanh and clamps have one or two of their own.
 GRID_VALUES = 3

@@ -4,6 +4,7 @@ A search for a loss scale meets infinity in gradients and goes on with a smaller
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import polars as pl
 
@@ -23,11 +24,7 @@ def nonfinite(group: Group) -> Iterator[Finding]:
     first = bad.row(0, named=True)
     module, role, step = first["module"], first["role"], first["step"]
     before = group.series(module, role).filter((pl.col("step") < step) & pl.col("overshoot").is_not_null())
-    was = (
-        ""
-        if before.is_empty()
-        else f"; at step {before['step'][-1]} its largest magnitude was {before['amax'][-1]:.3g}"
-    )
+    was = "" if before.is_empty() else f"; its largest magnitude was {before['amax'][-1]:.3g} before"
     tensors = bad.select("module", "role").n_unique()
     yield Finding(
         rule="nonfinite",
@@ -35,8 +32,8 @@ def nonfinite(group: Group) -> Iterator[Finding]:
         module=module,
         role=role,
         step=step,
-        evidence=f"{_WHERE[role]} holds infinity or NaN in {first['nonfinite']:,} of {first['numel']:,} values, before any "
-        f"other tensor{was}; then {count(tensors - 1, 'other tensor')} did, too",
+        evidence=f"{_WHERE[role]} holds infinity or NaN in {first['nonfinite']:,} of {first['numel']:,} values, before "
+        f"any other tensor{was}; then {count(tensors - 1, 'other tensor')} did, too",
         numbers={"nonfinite": first["nonfinite"], "numel": first["numel"], "tensors": tensors},
         remedy={
             "weight": "go on from the last good checkpoint, with a smaller --learning-rate",
@@ -50,26 +47,25 @@ def _searching(group: Group) -> list[int]:
     """The steps that a search for a loss scale skipped: Trainer counts them from 1; a smaller scale follows them."""
     skipped = [row["step"] - 1 for row in group.metrics if row.get("skipped") and "step" in row]
     scales = group.noted("loss_scale")
-    lowered = [now["step"] for before, now in zip(scales, scales[1:], strict=False) if now["value"] < before["value"]]
-    return skipped + [
-        max(step for step in group.all_steps if step < low) for low in lowered if low > group.all_steps[0]
-    ]
+    lowered = [now["step"] for before, now in pairwise(scales) if now["value"] < before["value"]]
+    earlier = [[step for step in group.all_steps if step < low] for low in lowered]
+    return skipped + [steps[-1] for steps in earlier if steps]
 
 
 def _loss(group: Group) -> Iterator[Finding]:
     """The first loss that was not finite, where no tensor tells why."""
     skipped = {row.get("step") for row in group.metrics if row.get("skipped")}
     for row in group.metrics:
-        step = row.get("step", row.get("window"))
-        if "loss" in row and row["loss"] is None and step not in skipped:
+        if "loss" in row and row["loss"] is None and row.get("step") not in skipped:
+            step = row["step"] - 1 if "step" in row else row.get("window")  # Trainer counts steps from 1
             yield Finding(
                 rule="nonfinite",
                 severity="error",
                 module=None,
                 role=None,
                 step=step,
-                evidence="the loss is infinity or NaN, but no tensor of an FP8 layer was until then: it began after the "
-                "last of them, in the head or the loss",
+                evidence="the loss is infinity or NaN, but no tensor of an FP8 layer was until then: it began after "
+                "the last of them, in the head or the loss",
                 numbers={"loss": None},
                 remedy="look at the head's weight and the labels; or a smaller --learning-rate",
             )

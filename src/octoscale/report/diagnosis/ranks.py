@@ -35,5 +35,5 @@ def ranks_disagree(group: Group) -> Iterator[Finding]:
             + ", ".join(f"{bias} on rank {rank}" for rank, bias in list(by_rank.items())[:8])
             + f"; so in {count(row['steps'], 'step')}",
             numbers={"by_rank": {str(rank): bias for rank, bias in by_rank.items()}, "steps": row["steps"]},
-            remedy="start all ranks from one checkpoint and one seed, and reduce amax over them before it becomes a scale",
+            remedy="start all ranks from one checkpoint and one seed; reduce amax over them before it becomes a scale",
         )

@@ -20,6 +20,8 @@ from octoscale.report.diagnosis.tensors import Group, groups_of
 from octoscale.report.diagnosis.twice import cast_twice
 from octoscale.report.diagnosis.weights import frozen_weight, idle_weight, stale_weight
 from octoscale.runs.folder import RunFolder
+from octoscale.runs.parts import list_parts
+from octoscale.system.errors import UserError
 from octoscale.system.lock import is_held
 
 Rule = Callable[[Group], Iterable[Finding]]
@@ -75,7 +77,7 @@ def diagnose(folder: Path | str) -> list[Finding]:
 
 def examine(folder: Path | str) -> Diagnosis:
     """The same, with what there was to look at, and what is missing."""
-    contents = read_run(folder)
+    contents = _read(Path(folder))
     groups = list(groups_of(contents.scales, contents.notes, contents.metrics, contents.header.get("plan", {})))
     findings = [_damage(text) for text in contents.damaged]
     for group in groups:
@@ -84,6 +86,19 @@ def examine(folder: Path | str) -> Diagnosis:
     findings.sort(key=lambda found: (SEVERITIES.index(found.severity), order[found.rule]))
     missing = _missing(contents)
     return Diagnosis(path=contents.path, findings=findings, there=_there(groups, contents), missing=missing)
+
+
+def _read(folder: Path) -> RunContents:
+    """What can be read of a run, whose header may be lost."""
+    run = RunFolder(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder: name that of a run")
+    if not any(path.exists() for path in (run.header, run.metrics, run.summary)) and not list_parts(run.scales):
+        raise UserError(
+            f"{folder} holds nothing of a run, no run.json, no metrics.jsonl, no scales: name the folder that "
+            "octoscale.record, train or validate wrote"
+        )
+    return read_run(folder, needs_header=False)
 
 
 def ask(group: Group) -> list[Finding]:
@@ -122,7 +137,7 @@ def _missing(contents: RunContents) -> list[str]:
     is_written = is_held(run.path)
     lines = ["the run is still being written: steps that are not on disk yet are not looked at"] if is_written else []
     if not contents.header:
-        lines.append("run.json says nothing of this run: which command, which settings")
+        lines.append("run.json: which command wrote this run, with which settings")
     if contents.scales.is_empty():
         lines.append("scales: no cast was recorded, so most rules had nothing to look at")
     elif contents.scales.filter(pl.col("exponents").is_not_null()).is_empty():

@@ -1,7 +1,7 @@
 """Scales that are not what they should be: at the clamp, another than the recipe's, far too low, or late.
 
 Under amax a scale_bias follows from amax alone, and under a constant from nothing: what a row holds can be computed
-again, and compared. Under delayed scaling it lies between what the smallest and the largest amax of the history ask for.
+again, and compared. Under delayed scaling it lies between what the smallest and the largest amax in memory ask for.
 """
 
 import math
@@ -60,9 +60,9 @@ def _wrong(rule: Rule | None) -> tuple[pl.Expr, int]:
         case Constant(bias=bias):
             return (pl.col("bias") != bias) | (pl.col("bias_high") != bias), 1
         case Delayed(history=history, margin=margin):
-            window = {"window_size": history + 1, "min_samples": 1}
-            low = pl.col("ideal").rolling_min(**window).over(TENSOR) - margin - 1  # what was seen before is not known
-            high = pl.col("ideal").rolling_max(**window).over(TENSOR) - margin + 1
+            ideal = pl.col("ideal")  # what was seen before the record began is not known: a binade more to either side
+            low = pl.coalesce(ideal.rolling_min(history + 1), ideal.cum_min()).over(TENSOR) - margin - 1
+            high = pl.coalesce(ideal.rolling_max(history + 1), ideal.cum_max()).over(TENSOR) - margin + 1
             return (pl.col("bias") < low) | (pl.col("bias") > high), limits.LASTING
     return pl.lit(value=False), 1
 
@@ -133,9 +133,9 @@ def delayed_lags(group: Group) -> Iterator[Finding]:
     roles = [role for role in group.roles if isinstance(group.rule(role), Delayed)]
     if not roles:
         return
-    past = pl.col("amax").shift(1).over(TENSOR)
+    past = pl.col("amax").shift(1)
     longest = max(rule.history for role in roles if isinstance(rule := group.rule(role), Delayed))
-    highest = past.rolling_max(window_size=longest, min_samples=1).over(TENSOR)
+    highest = pl.coalesce(past.rolling_max(longest), past.cum_max()).over(TENSOR)
     jump = (pl.col("amax") / highest).log(2)
     late = pl.lit(value=False)
     for role in roles:

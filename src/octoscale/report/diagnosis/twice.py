@@ -1,7 +1,7 @@
 """Tensors that are cast twice: more often in a step than their siblings, or after they were FP8 already.
 
-What went through FP8 once lies on its grid: at most 4 significant bits, where bfloat16 has 8 and float32 24. A row holds
-the largest magnitude exactly. That one such value lies on the grid is an accident, that all of a dozen do is none.
+What went through FP8 once lies on its grid: at most 4 significant bits, where bfloat16 has 8 and float32 24. A row
+holds the largest magnitude exactly. That one of them lies on the grid is an accident, that all of a dozen do is none.
 """
 
 from collections.abc import Iterator
@@ -13,6 +13,9 @@ import polars as pl
 from octoscale.report.diagnosis import limits
 from octoscale.report.diagnosis.finding import Finding, count
 from octoscale.report.diagnosis.tensors import TENSOR, Group, hits
+
+#: Significant bits of e4m3's values; e5m2's have 3.
+GRID_BITS = 4
 
 _REMEDY = "convert a model once, and give its layers values that no other code has quantized: octoscale.revert(model)"
 
@@ -47,27 +50,23 @@ def _more_often(group: Group) -> Iterator[Finding]:
 def _on_grid(group: Group) -> Iterator[Finding]:
     """Tensors all of whose largest magnitudes have few significant bits, since some step, while others' have more."""
     rows = group.rows.filter(pl.col("slack").is_not_null()).sort("at")
-    mantissa, _ = np.frexp(rows["amax"].to_numpy())
-    on_grid = pl.lit(pl.Series("on_grid", mantissa * 16 == np.rint(mantissa * 16), dtype=pl.Boolean))
-    rows = rows.select(*TENSOR, "amax", "step", on_grid)
-    tensors = rows.group_by(TENSOR, maintain_order=True).agg(
-        "on_grid", "amax", "step", on=pl.col("on_grid").sum(), last=pl.col("on_grid").last()
-    )
-    usual = _usual(tensors)
-    for row in tensors.filter("last").iter_rows(named=True):
-        start = max((index + 1 for index, value in enumerate(row["on_grid"]) if not value), default=0)
+    bits = pl.lit(pl.Series("bits", _significant_bits(rows["amax"].to_numpy()), dtype=pl.Int64))
+    tensors = rows.select(*TENSOR, "amax", "step", bits).group_by(TENSOR, maintain_order=True)
+    by_tensor = tensors.agg("amax", "step", "bits", usual=pl.col("bits").median(), last=pl.col("bits").last())
+    for row in by_tensor.filter(pl.col("last") <= GRID_BITS).iter_rows(named=True):
+        others = by_tensor.filter((pl.col("role") == row["role"]) & (pl.col("usual") > GRID_BITS))["usual"]
+        chance = 1.0 if others.is_empty() else 2.0 ** (GRID_BITS - sorted(others.to_list())[len(others) // 2])
+        start = max((index + 1 for index, value in enumerate(row["bits"]) if value > GRID_BITS), default=0)
         values = len(set(row["amax"][start:]))
-        if values >= limits.GRID_VALUES and usual[row["role"]] ** values <= limits.ACCIDENT:
+        if values >= limits.GRID_VALUES and chance**values <= limits.ACCIDENT:
             yield _finding(row, start, values)
 
 
-def _usual(tensors: pl.DataFrame) -> dict[str, float]:
-    """Role -> how often a tensor that was not cast before has such a magnitude; 1 if there is no such tensor."""
-    usual = dict.fromkeys(tensors["role"].to_list(), 1.0)
-    counts = tensors.select("role", "on", of=pl.col("on_grid").list.len()).filter(2 * pl.col("on") < pl.col("of"))
-    for role, on, of in counts.group_by("role").agg(pl.col("on", "of").sum()).iter_rows():
-        usual[role] = (on + 1) / (of + 2)
-    return usual
+def _significant_bits(values: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    """How many bits of each value's mantissa there are before its trailing zeros, 1 to 24; values are not zero."""
+    mantissa = np.frexp(values)[0]
+    whole = (mantissa * 2.0**24).astype(np.int64)
+    return 25 - np.frexp((whole & -whole).astype(np.float64))[1]
 
 
 def _finding(row: dict[str, Any], start: int, values: int) -> Finding:
@@ -77,8 +76,8 @@ def _finding(row: dict[str, Any], start: int, values: int) -> Finding:
         module=row["module"],
         role=row["role"],
         step=row["step"][start],
-        evidence=f"all {values} different largest magnitudes since then have 4 significant bits or fewer, as {row['amax'][-1]:g}"
-        ": the values were in FP8 before they were cast",
+        evidence=f"all {values} different largest magnitudes since then have 4 significant bits or fewer, as "
+        f"{row['amax'][-1]:g}: the values were in FP8 before they were cast",
         numbers={"values": values, "last_amax": row["amax"][-1]},
         remedy=_REMEDY,
     )

@@ -1,8 +1,8 @@
 """Weights whose FP8 codes are old, and weights that stand still while their siblings are trained.
 
 A cast is reused until torch says that the weight was written to. A write through `.data` says nothing: while a run is
-recorded, some values of a weight are compared where its cast is used again, and noted if they are others (runs/notes.py).
-Beyond that the rows tell: a weight that is cast no more, or that never moves, although the optimizer moves its siblings.
+recorded, some values of a weight are compared where its cast is used again, and noted if they are others
+(runs/notes.py). Beyond that the rows tell: a weight that is cast no more, or that never moves, while its siblings do.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ _FORGET = "octoscale.forget_casts(model), after each write to weight.data"
 
 def stale_weight(group: Group) -> Iterator[Finding]:
     """A layer that multiplies with codes of an older weight."""
-    noted = {}
+    noted: dict[str, int] = {}
     for note in group.noted("stale_weight"):
         noted.setdefault(note["module"], note["step"])
     weights = group.steps.filter(role="weight")
@@ -35,8 +35,8 @@ def stale_weight(group: Group) -> Iterator[Finding]:
             module=module,
             role="weight",
             step=step,
-            evidence=f"the layer multiplies with the codes{of}; the weight has other values by now, and no write to it was "
-            "announced",
+            evidence=f"the layer multiplies with the codes{of}; the weight has other values by now, and no write "
+            "to it was announced",
             numbers={"cast_at": None if casts.is_empty() else casts["step"][-1]},
             remedy=_FORGET,
         )
@@ -60,8 +60,8 @@ def _cast_no_more(group: Group, weights: pl.DataFrame, known: set[str]) -> Itera
             module=module,
             role="weight",
             step=missed[0],
-            evidence=f"the weight was cast last at step {last}; most others were cast in {count(len(missed), 'later step')}, "
-            f"and the layer ran on{'' if is_known else ' (or is its weight frozen?)'}",
+            evidence=f"the weight was cast last at step {last}, most others in {count(len(missed), 'later step')}, "
+            f"too, and the layer ran on{'' if is_known else ' (or is its weight frozen?)'}",
             numbers={"cast_at": last, "missed": len(missed)},
             remedy=_FORGET,
         )
@@ -96,8 +96,8 @@ def idle_weight(group: Group) -> Iterator[Finding]:
             module=row["module"],
             role="weight",
             step=row["begun"] if whole else steps[0],
-            evidence=f"its largest magnitude is {row['amax']:.6g} in {count(row['still'], 'cast')} one after the other, while "
-            "the optimizer moves other weights in each step: it is frozen, gets no gradient, or its cast is stale",
+            evidence=f"its largest magnitude is {row['amax']:.6g} in {count(row['still'], 'cast')} on end, "
+            "while the optimizer moves the others: it is frozen, gets no gradient, or its cast is stale",
             numbers={"amax": row["amax"], "casts": row["still"]},
             remedy="check weight.requires_grad and the optimizer's parameter groups; after writes to weight.data, "
             "octoscale.forget_casts(model)",
