@@ -21,6 +21,7 @@ from octoscale.conversion.kinds import KINDS
 from octoscale.kernels.base import NUM_EXPONENT_BINS
 from octoscale.numerics.formats import FORMATS, ROLES
 from octoscale.report.fields import (
+    LONGEST_MODULE,
     LONGEST_NAME,
     MOST,
     MOST_BITS,
@@ -268,7 +269,8 @@ def _scales(run: RunFolder, damaged: list[str]) -> pl.DataFrame:
 def _possible() -> pl.Expr:
     """Whether a row can have been written by a run."""
     counts = [pl.col(name).is_between(0, pl.col("numel")) for name in ("saturated", "flushed", "nonfinite")]
-    names = [pl.col(name).str.len_bytes() <= LONGEST_NAME for name in ("module", "scaling", "phase")]
+    names = [pl.col(name).str.len_bytes() <= LONGEST_NAME for name in ("scaling", "phase")]
+    names.append(pl.col("module").str.len_bytes() <= LONGEST_MODULE)
     bins = pl.col("exponents")
     checks = [
         pl.col("step").is_between(0, MOST),

@@ -7,6 +7,9 @@ from typing import Any
 #: No run has more steps, or tokens, or layers, and no scale more bits; a larger number is damage.
 MOST, MOST_LAYERS, MOST_BITS, LONGEST_NAME = 2**53, 1000, 1100, 1000
 
+#: Bytes of a module's name, which a model may nest as deep as it likes.
+LONGEST_MODULE = 2**16
+
 #: Whether a field may hold this.
 Check = Callable[[Any], bool]
 

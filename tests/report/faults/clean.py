@@ -22,9 +22,7 @@ CLEAN: dict[str, Callable[[Path], Path]] = {
     "GPT-2, amax, three micro-batches": lambda folder: train(
         tiny_gpt2(1), Recipe.amax(), folder, steps=15, micro_batches=3
     ),
-    "Llama, constants in range": lambda folder: train(
-        tiny_llama(3), Recipe.cscale_by_role(weight=4, input=2), folder
-    ),
+    "Llama, constants in range": lambda folder: train(tiny_llama(3), Recipe.cscale_by_role(weight=4, input=2), folder),
     "GPT-2, one constant, fnuz": lambda folder: train(tiny_gpt2(3), Recipe.cscale(3, formats="fnuz"), folder),
     "Llama, delayed scaling, a large learning rate": lambda folder: train(
         tiny_llama(4), Recipe.delayed(), folder, rate=1e-2

@@ -1,4 +1,4 @@
-"""Diagnosis of planted faults. Oracle: who planted them: the tensor and the step; and, of clean runs, nothing at all."""
+"""Diagnosis of planted faults. Oracle: who planted them, tensor and step; of clean runs, that nothing is found."""
 
 import pytest
 from clean import CLEAN

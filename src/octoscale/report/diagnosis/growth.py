@@ -1,8 +1,8 @@
 """An outlier that grows: the largest value of one tensor leaves those of its siblings behind, step by step.
 
 What a SwiGLU's product or an attention's output does before a training breaks. Siblings are the same layer at other
-depths; without them, layers of the same kind, or all. All tensors of a model grow in a training, and alike: so what counts is
-the distance to the siblings' median, in binades, at the end of the run against its beginning.
+depths; without them, layers of the same kind, or all. All tensors of a model grow in a training, and alike: so what
+counts is the distance to the siblings' median, in binades, at the end of the run against its beginning.
 """
 
 from collections.abc import Iterator, Sequence
