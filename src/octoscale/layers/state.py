@@ -136,14 +136,16 @@ class LayerState:
     def _note_fresh(self, weight: Tensor) -> None:
         """Keep some values of a weight that was cast just now, if it is being recorded."""
         if self.runtime.recorder is not None:
-            self.runtime.sample = _sample(weight)
+            self.runtime.sample = _some_of(weight).clone()
             self.runtime.recorder.notes.fresh_weight(self.name.module)
 
     def _note_reuse(self, weight: Tensor) -> None:
         """Note whether a weight whose cast is used again still has the values that were cast."""
         recorder, before = self.runtime.recorder, self.runtime.sample
-        if recorder is not None and before is not None and before.device == weight.device:
-            now = _sample(weight)
+        if recorder is None or before is None or before.device != weight.device:
+            return
+        now = _some_of(weight)
+        if weight.device.type != "cpu" or not torch.equal(now, before):  # which a device would wait for
             changed = (now != before) & ~(now.isnan() & before.isnan())
             recorder.notes.reused_weight(self.name.module, self.step, changed.any())
 
@@ -200,11 +202,11 @@ class Runtime:
         self._histories = {role: History(lengths[role], past, device) for role, past in saved.items()}
 
 
-def _sample(weight: Tensor) -> Tensor:
-    """Some values of a weight, evenly spread, in memory of their own."""
+def _some_of(weight: Tensor) -> Tensor:
+    """Some values of a weight, evenly spread, as a view."""
     if weight.numel() <= _SMALL:
-        return weight.detach().clone()
-    return weight.detach()[tuple(slice(None, None, -(-size // _SAMPLE) or 1) for size in weight.shape)].clone()
+        return weight.detach()
+    return weight.detach()[tuple(slice(None, None, -(-size // _SAMPLE)) for size in weight.shape)]
 
 
 def _in_backward() -> bool:

@@ -56,12 +56,12 @@ def _cast_no_more(group: Group, weights: pl.DataFrame, known: set[str]) -> Itera
         is_known = bool(group.noted("modules"))
         yield Finding(
             rule="stale_weight",
-            severity="error" if is_known else "note",
+            severity="warning" if is_known else "note",
             module=module,
             role="weight",
             step=missed[0],
-            evidence=f"the weight was cast last at step {last}, most others in {count(len(missed), 'later step')}, "
-            f"too, and the layer ran on{'' if is_known else ' (or is its weight frozen?)'}",
+            evidence=f"the weight was cast last at step {last}; since then most others were in "
+            f"{count(len(missed), 'step')}, and the layer ran on, with a cast that is kept, or a weight frozen since",
             numbers={"cast_at": last, "missed": len(missed)},
             remedy=_FORGET,
         )
