@@ -9,7 +9,6 @@ import pytest
 from written_runs import DOWN, frame, histogram, row, small_run, write_run
 
 from octoscale import diagnose
-from octoscale.report.diagnosis import limits
 from octoscale.report.diagnosis.rules import RULES, ask, examine
 from octoscale.report.diagnosis.tensors import groups_of
 from octoscale.report.diagnosis.words import told
@@ -71,9 +70,7 @@ def test_a_scale_at_the_clamp():
     assert of("scale_at_clamp", found(*rows[:2], *steps(4, layer=0)[2:])) == []
 
 
-@pytest.mark.parametrize(
-    ("margin", "expected"), [(limits.WASTED_BINADES - 1, []), (limits.WASTED_BINADES, [(DOWN.format(0), "input", 0)])]
-)
+@pytest.mark.parametrize(("margin", "expected"), [(5, []), (6, [(DOWN.format(0), "input", 0)])])
 def test_a_margin_that_is_wasted(margin, expected):
     rows = [each | {"scaling": f"amax:margin={margin}", "scale_bias": 4 - margin} for each in steps(3)]
     assert of("margin_wasted", found(*rows)) == expected
@@ -130,6 +127,15 @@ def test_a_loss_that_is_not_finite_without_a_tensor_that_is():
     assert of("nonfinite", found(*rows, metrics=lost)) == [(None, None, 2)]
 
 
+def test_a_training_without_fp8_whose_loss_is_not_finite(tmp_path):
+    made = write_run(tmp_path / "run")
+    for step, loss in ((1, 2.0), (2, None)):
+        made.append_metrics({"phase": "train", "scaling": "bf16", "step": step, "loss": loss})
+    looked = examine(made.path)
+    assert of("nonfinite", looked.findings) == [(None, None, 1)]
+    assert looked.there == ["bf16 (train): 2 measurements, no row of a cast"]
+
+
 @pytest.mark.parametrize("factor", [2.0, 64.0])
 def test_gradients_that_all_grow_at_once_and_nothing_else(factor):
     """Without notes: a loss that is computed outside of the model."""
@@ -163,6 +169,35 @@ def test_a_step_that_was_cut_short_says_nothing():
     rows = [*steps(5), *steps(4, layer=1)]
     assert of("never_ran", found(*rows)) == []
     assert of("never_ran", found(*rows, *(row(step=step, layer=0) for step in (5, 6)))) == [(DOWN.format(1), None, 4)]
+
+
+def note(**content):
+    return {
+        "phase": "validate",
+        "scaling": "amax",
+        "note": "modules",
+        "frozen": [],
+        "kept": {},
+        "operands": {},
+    } | content
+
+
+def test_a_layer_that_was_never_called_is_told_from_a_first_step_that_was_cut_short():
+    fp8 = [DOWN.format(layer) for layer in range(3)]
+    assert of("never_ran", found(row(), row(layer=2), notes=[note(fp8=fp8)])) == [(DOWN.format(1), None, 0)]
+    assert of("never_ran", found(row(), row(layer=1), notes=[note(fp8=fp8)])) == []
+    assert of("never_ran", found(*steps(2), *steps(2, layer=1), notes=[note(fp8=fp8)])) == [(DOWN.format(2), None, 0)]
+
+
+def test_no_gradient_reaches_a_layer_that_is_trained():
+    fp8 = [DOWN.format(layer) for layer in range(3)]
+    grads = steps(4, role="grad_output", format="e5m2", scale_bias=11, layer=2)
+    rows = [*steps(4), *steps(4, layer=1), *steps(4, layer=2), *grads]
+    frozen = [DOWN.format(0)]
+    assert of("zero_gradients", found(*rows, notes=[note(fp8=fp8, frozen=frozen)])) == [
+        (DOWN.format(1), "grad_output", 0)
+    ]
+    assert of("zero_gradients", found(*rows[::4], notes=[note(fp8=fp8, frozen=frozen)])) == []
 
 
 def test_every_group_is_judged_by_itself():

@@ -47,7 +47,9 @@ _CONNECT = (
 
 
 def _no_gradient(group: Group) -> Iterator[Finding]:
-    """A trained layer that ran, and without a row of its gradient, though its siblings have them."""
+    """A trained layer that ran, without a row of its gradient though its siblings have some, after a whole step."""
+    if len(group.all_steps) < 2:
+        return
     ran = {role: set(group.tensors.filter(role=role)["module"]) for role in ("input", "grad_output")}
     with_gradient = {template_of(module) for module in ran["grad_output"]}
     for note in group.noted("modules")[-1:]:

@@ -64,8 +64,10 @@ def _loss(group: Group) -> Iterator[Finding]:
                 module=None,
                 role=None,
                 step=step,
-                evidence="the loss is infinity or NaN, but no tensor of an FP8 layer was until then: it began after "
-                "the last of them, in the head or the loss",
+                evidence="the loss is infinity or NaN; no layer is in FP8"
+                if group.rows.is_empty()
+                else "the loss is infinity or NaN, but no tensor of an FP8 layer was until then: it began after the "
+                "last of them, in the head or the loss",
                 numbers={"loss": None},
                 remedy="look at the head's weight and the labels; or a smaller --learning-rate",
             )

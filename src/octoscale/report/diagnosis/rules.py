@@ -85,7 +85,7 @@ def examine(folder: Path | str) -> Diagnosis:
     order = {name: place for place, name in enumerate((DAMAGED, *RULES))}
     findings.sort(key=lambda found: (SEVERITIES.index(found.severity), order[found.rule]))
     missing = _missing(contents)
-    return Diagnosis(path=contents.path, findings=findings, there=_there(groups, contents), missing=missing)
+    return Diagnosis(path=contents.path, findings=findings, there=_there(groups), missing=missing)
 
 
 def _read(folder: Path) -> RunContents:
@@ -102,8 +102,9 @@ def _read(folder: Path) -> RunContents:
 
 
 def ask(group: Group) -> list[Finding]:
-    """What all rules find in one group of records."""
-    found = [finding for rule, _ in RULES.values() for finding in rule(group)]
+    """What all rules find in one group of records; without rows, there are only losses to look at."""
+    rules = [nonfinite] if group.rows.is_empty() else [rule for rule, _ in RULES.values()]
+    found = [finding for rule in rules for finding in rule(group)]
     return [replace(finding, phase=group.phase, scaling=group.scaling) for finding in found]
 
 
@@ -119,16 +120,19 @@ def _damage(text: str) -> Finding:
     )
 
 
-def _there(groups: list[Group], contents: RunContents) -> list[str]:
-    """What was looked at, group by group; of a run without records its measurements."""
+def _there(groups: list[Group]) -> list[str]:
+    """What was looked at, group by group."""
     lines = []
     for group in groups:
         name = group.scaling + (f" ({group.phase})" if group.phase else "")
+        if group.rows.is_empty():
+            lines.append(f"{name}: {count(len(group.metrics), 'measurement')}, no row of a cast")
+            continue
         layers = count(group.rows["module"].n_unique(), "layer")
         roles = ", ".join(group.tensors["role"].unique(maintain_order=True).to_list())
         steps = count(len(group.all_steps), "step")
         lines.append(f"{name}: {count(group.rows.height, 'row')} of {layers} in {steps}; {roles}")
-    return lines or [count(len(contents.metrics), "measurement")]
+    return lines or ["nothing was recorded or measured yet"]
 
 
 def _missing(contents: RunContents) -> list[str]:

@@ -124,9 +124,12 @@ def hits(group: Group, condition: pl.Expr, *, lasting: int = 1) -> list[dict[str
 def groups_of(
     rows: pl.DataFrame, notes: list[dict[str, Any]], metrics: list[dict[str, Any]], plan: dict[str, Any]
 ) -> Iterator[Group]:
-    """The groups of a run, in the order in which they were run."""
+    """The groups of a run, in the order in which they were run; then those that were measured without any row."""
     rows = _with_slack(rows.with_columns(at=pl.int_range(pl.len()), template=_template()))
-    keys = [*dict.fromkeys(rows.select("phase", "scaling").iter_rows())]
+    keys = dict.fromkeys(rows.select("phase", "scaling").iter_rows())
+    recorded = {scaling for _, scaling in keys}
+    measured = [(row.get("phase", ""), row["scaling"]) for row in metrics if "scaling" in row]
+    keys |= dict.fromkeys(key for key in measured if key[1] not in recorded)
     for phase, scaling in keys:
         of = (pl.col("phase") == phase) & (pl.col("scaling") == scaling)
         own = {"phase": phase, "scaling": scaling}

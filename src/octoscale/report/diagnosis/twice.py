@@ -66,7 +66,8 @@ def _significant_bits(values: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
     """How many bits of each value's mantissa there are before its trailing zeros, 1 to 24; values are not zero."""
     mantissa = np.frexp(values)[0]
     whole = (mantissa * 2.0**24).astype(np.int64)
-    return 25 - np.frexp((whole & -whole).astype(np.float64))[1]
+    lowest: np.ndarray[Any, Any] = np.frexp((whole & -whole).astype(np.float64))[1]
+    return 25 - lowest
 
 
 def _finding(row: dict[str, Any], start: int, values: int) -> Finding:
