@@ -9,7 +9,7 @@ import pytest
 from written_runs import DOWN, frame, histogram, row, small_run, write_run
 
 from octoscale import diagnose
-from octoscale.report.diagnosis.rules import RULES, ask, examine
+from octoscale.report.diagnosis.rules import ask, examine
 from octoscale.report.diagnosis.tensors import groups_of
 from octoscale.report.diagnosis.words import told
 from octoscale.runs.parts import replace_part
@@ -204,10 +204,6 @@ def test_every_group_is_judged_by_itself():
     """A step more in one phase is no step less in the other."""
     rows = [*steps(6), *(each | {"phase": "train"} for each in steps(3)), *(each | {"layer": 1} for each in steps(0))]
     assert found(*rows) == []
-
-
-def test_the_table_of_rules_names_what_its_functions_find():
-    assert all(name == rule.__name__ for name, (rule, _) in RULES.items())
 
 
 # Folders.

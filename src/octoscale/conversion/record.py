@@ -83,7 +83,7 @@ def note_modules(model: nn.Module, recorder: Recorder) -> None:
     fp8 = [name for name, module in modules.items() if isinstance(module, Fp8Linear)]
     frozen = [name for name in fp8 if not modules[name].weight.requires_grad]
     stacks = decoder_stacks(model)
-    others = [name for name, module in modules.items() if is_linear(module) and name not in set(fp8)]
+    others = [name for name, module in modules.items() if is_linear(module) and not isinstance(module, Fp8Linear)]
     others = [name for name in others if stacks is None or is_below(name, stacks)]
     reasons = reasons_to_keep(model, stacks) if others else {}
     skip = modules[fp8[0]].fp8.recipe.skip

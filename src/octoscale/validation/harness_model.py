@@ -105,9 +105,7 @@ class Asked(Checked):
     def _last_logits(self, count: int) -> Iterator[None]:
         """While the block runs, the model makes logits of so many positions at the end, if it knows how to."""
         can = "logits_to_keep" in inspect.signature(self.model.forward).parameters
-        if (
-            not can or type(self.model.get_output_embeddings()) is not nn.Linear
-        ):  # one in FP8 has a scale of all its rows
+        if not can or type(self.model.get_output_embeddings()) is not nn.Linear:  # one in FP8 has a scale of all its rows
             yield
             return
         keep = {"logits_to_keep": count}

@@ -86,9 +86,25 @@ def growing_outlier(folder: Path, module: str = DOWN.format(1), step: int = 10, 
     return Expected(rule="outlier_growth", module=module, role="input", step=step)
 
 
-def loss_scale_twice(folder: Path, scale: float = 512.0, step: int = 12, first: str = DOWN.format(1)) -> Expected:
+def growing_weights(folder: Path, layer: int = 1, step: int = 8, factor: float = 1.3) -> Expected:
+    """A channel of gate and up that grows in both weights: their product does by the square."""
+
+    @torch.no_grad()
+    def grow(model: nn.Module, now: int) -> None:
+        mlp = model.model.layers[layer].mlp
+        for weight in (mlp.gate_proj.weight, mlp.up_proj.weight):
+            weight[5] *= factor if now >= step else 1.0
+
+    train(tiny_llama(), Recipe.amax(), folder, plant=grow)
+    return Expected(rule="outlier_growth", module=DOWN.format(layer), role="input", step=step)
+
+
+def loss_scale_twice(
+    folder: Path, scale: float = 512.0, step: int = 12, first: str = DOWN.format(1), outside: bool = False
+) -> Expected:
     """A loss that is multiplied by the loss scale a second time, from a step on."""
-    train(model_of(first), Recipe.amax(), folder, loss_scale=lambda now: scale ** (2 if now >= step else 1))
+    scales = lambda now: scale ** (2 if now >= step else 1)  # noqa: E731
+    train(model_of(first), Recipe.amax(), folder, loss_scale=scales, outside=outside)
     return Expected(rule="loss_scale_twice", module=first, role="grad_output", step=step)
 
 
@@ -242,7 +258,9 @@ VARIANTS: list[tuple[Callable[..., Expected], dict[str, object]]] = [
     (growing_outlier, {"module": GPT_OUT.format(0), "step": 3, "factor": 1.3}),
     (growing_outlier, {"module": OUT.format(0), "step": 15, "factor": 2.0}),
     (loss_scale_twice, {"scale": 16.0, "step": 20, "first": GPT_OUT.format(1)}),
+    (growing_weights, {}),
     (loss_scale_twice, {"scale": 32768.0, "step": 0}),
+    (loss_scale_twice, {"step": 17, "outside": True}),
     (skipped_module, {"module": GPT_IN.format(0), "how": "recipe"}),
     (skipped_module, {"module": UP.format(0), "how": "call"}),
     (skipped_module, {"module": UP.format(0), "how": "call", "step": 14}),

@@ -39,10 +39,14 @@ def train(
     plant: Callable[[nn.Module, int], None] | None = None,
     loss_scale: Callable[[int], float] = lambda _: 1.0,
     micro_batches: int = 1,
+    outside: bool = False,
     autocast: bool = False,
     every: int = 4,
 ) -> Path:
-    """Train with AdamW and record it; `plant(model, step)` is called before each step's forward pass."""
+    """Train with AdamW and record it; `plant(model, step)` is called before each step's forward pass.
+
+    outside: the loss is computed of the logits, so that nobody can note what backward begins with.
+    """
     model.train()
     octoscale.convert(model, recipe)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rate, weight_decay=decay)
@@ -55,7 +59,7 @@ def train(
                 recorder.step = step
                 ids = windows(step * micro_batches + part, seed)
                 with torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext():
-                    loss = model(input_ids=ids, labels=ids).loss
+                    loss = _loss(model, ids, outside)
                 (loss * scale).backward()
             for parameter in model.parameters():
                 if parameter.grad is not None:
@@ -63,6 +67,13 @@ def train(
             optimizer.step()
             optimizer.zero_grad()
     return folder
+
+
+def _loss(model: nn.Module, ids: torch.Tensor, outside: bool) -> torch.Tensor:
+    if not outside:
+        return model(input_ids=ids, labels=ids).loss
+    logits = model(input_ids=ids).logits[:, :-1]
+    return nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
 
 
 def infer(

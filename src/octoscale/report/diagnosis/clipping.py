@@ -23,7 +23,6 @@ def saturates(group: Group) -> Iterator[Finding]:
     clipped = far | (pl.col("saturated_share") >= limits.CLIPPED_SHARE)
     found = hits(group, clipped & (pl.col("saturated") > 0) & pl.col("role").is_in(roles))
     for hit in found:
-        right = hit["ideal"]
         yield Finding(
             rule="saturates",
             severity="warning",
@@ -34,7 +33,7 @@ def saturates(group: Group) -> Iterator[Finding]:
             f"{max(hit['overshoot'] or 0, 0):.1f} binades, in {count(hit['hit_steps'], 'step')}; "
             f"{_and_others(found, hit)}",
             numbers=_numbers(hit, "saturated") | {"binades": hit["overshoot"]},
-            remedy=_remedy(group, hit, right),
+            remedy=_remedy(group, hit),
         )
 
 
@@ -51,7 +50,7 @@ def flushes(group: Group) -> Iterator[Finding]:
             evidence=f"scale_bias {hit['bias']} makes {hit['flushed_share']:.0%} of the values zero, the largest "
             f"magnitude being {hit['amax']:.3g}, in {count(hit['hit_steps'], 'step')}; {_and_others(found, hit)}",
             numbers=_numbers(hit, "flushed") | {"slack": hit["slack_low"]},
-            remedy=_remedy(group, hit, hit["ideal"]),
+            remedy=_remedy(group, hit),
         )
 
 
@@ -80,13 +79,13 @@ def _numbers(hit: dict[str, Any], what: str) -> dict[str, Any]:
     return numbers | {"share": hit[f"{what}_share"], "scale_bias": hit["bias"], "steps": hit["hit_steps"]}
 
 
-def _remedy(group: Group, hit: dict[str, Any], right: int | None) -> str:
-    """A constant that fits, where there is one; else the layer stays out."""
+def _remedy(group: Group, hit: dict[str, Any]) -> str:
+    """Scales of the tensors' own in place of a constant; else the layer stays out."""
     rule = group.rule(hit["role"])
     if hit["role"] == "grad_output" and isinstance(rule, Constant):
         weight, input = group.rule("weight"), group.rule("input")
         if isinstance(weight, Constant) and isinstance(input, Constant):
             return f"gradients with scales of their own: --scaling cscale:weight={weight.bias},input={input.bias}"
-    if isinstance(rule, Constant) and right is not None:
+    if isinstance(rule, Constant):
         return f"--scaling amax; or keep the layer out of FP8, in a recipe: {keep_out(hit['module'])}"
     return f"keep the layer out of FP8, in a recipe: {keep_out(hit['module'])}"
