@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from octoscale.numerics.scaling import Amax as Amax
     from octoscale.numerics.scaling import Constant as Constant
     from octoscale.numerics.scaling import Delayed as Delayed
+    from octoscale.report.diagnosis.finding import Finding as Finding
+    from octoscale.report.diagnosis.rules import diagnose as diagnose
     from octoscale.report.run import load_run as load_run
     from octoscale.runs.scales import Recorder as Recorder
     from octoscale.runs.scales import read_scales as read_scales
@@ -87,6 +89,8 @@ _MODULE_OF = {
     "Recorder": "runs.scales",
     "read_scales": "runs.scales",
     "record": "conversion.record",
+    "Finding": "report.diagnosis.finding",
+    "diagnose": "report.diagnosis.rules",
     "fuse": "inference.fuse",
     "gather_huge_pages": "inference.huge_pages",
     "OctoscaleConfig": "checkpoints.hf",

@@ -11,7 +11,7 @@ import torch
 from octoscale.kernels.table import choose
 
 COMMANDS = [
-    *("info", "formats", "models", "inspect", "validate", "sweep", "demo", "train", "report"),
+    *("info", "formats", "models", "inspect", "validate", "sweep", "demo", "train", "report", "diagnose"),
     *("bench quantize", "bench linear", "bench train", "bench generate", "quantize", "generate"),
 ]
 

@@ -55,6 +55,7 @@ def test_all_that_a_run_holds_is_known(copy):
     assert names == {
         "run.json",
         "metrics.jsonl",
+        "notes.jsonl",
         "summary.json",
         "scales",
         "figures",

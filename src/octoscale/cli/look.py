@@ -116,6 +116,18 @@ def _inspected(settings: Inspection, recipe: "Recipe") -> "tuple[ConversionRepor
 
 
 @app.command(rich_help_panel=LOOK)
+def diagnose(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, finished or not.")],
+    as_json: Json = False,
+) -> None:
+    """Say what is wrong with a run: which tensor, since which step, by which numbers, and what to do."""
+    from octoscale.report.diagnosis import rules, words
+
+    found = rules.examine(run)
+    show(found.to_json() if as_json else words.told(found))
+
+
+@app.command(rich_help_panel=LOOK)
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="The folder of a run, or of several trainings.")],
     module: Annotated[str | None, typer.Option(help="The layer whose exponents are drawn.")] = None,

@@ -19,8 +19,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from octoscale.conversion.kinds import kind_of
-from octoscale.conversion.patterns import check_patterns, matches
-from octoscale.conversion.reasons import reasons_to_keep
+from octoscale.conversion.patterns import check_patterns
+from octoscale.conversion.reasons import reasons_to_keep, why_skipped
 from octoscale.conversion.record import fp8_layers
 from octoscale.conversion.stacks import decoder_stacks, layer_of
 from octoscale.layers.linear import Fp8Linear, to_fp8
@@ -170,9 +170,9 @@ def preview(model: nn.Module, recipe: Recipe) -> ConversionReport:
 def _skipped(modules: dict[str, nn.Module], recipe: Recipe, reasons: dict[nn.Module, str]) -> dict[nn.Module, str]:
     """The reasons to keep a module, with those that the recipe's patterns give."""
     for name, module in modules.items():
-        pattern = next((pattern for pattern in recipe.skip if matches(pattern, name)), None)
-        if pattern is not None:
-            reasons.setdefault(module, f"skip pattern {pattern!r}")
+        reason = why_skipped(name, recipe.skip)
+        if reason is not None:
+            reasons.setdefault(module, reason)
     return reasons
 
 

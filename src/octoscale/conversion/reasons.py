@@ -6,12 +6,13 @@ sends a token elsewhere; heads, however deep in a wrapper; adapters; layers that
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from torch import nn
 
 from octoscale.conversion.kinds import WRAPPED
+from octoscale.conversion.patterns import matches
 from octoscale.conversion.plain import why_not_plain
 from octoscale.conversion.stacks import is_below
 from octoscale.conversion.weight_reads import why_kept
@@ -52,6 +53,12 @@ def reasons_to_keep(model: nn.Module, stacks: list[str] | None) -> dict[nn.Modul
         if reason is not None:
             reasons.setdefault(module, reason)
     return reasons
+
+
+def why_skipped(name: str, patterns: Iterable[str]) -> str | None:
+    """The reason to keep a module that a recipe's patterns give, if one matches."""
+    pattern = next((pattern for pattern in patterns if matches(pattern, name)), None)
+    return None if pattern is None else f"skip pattern {pattern!r}"
 
 
 def _heads(model: nn.Module, *, has_stacks: bool) -> set[str]:

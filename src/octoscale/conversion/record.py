@@ -7,13 +7,20 @@ The rows, and how they come to the disk, are runs/scales.py's.
 """
 
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
+from octoscale.conversion.reasons import reasons_to_keep, why_skipped
+from octoscale.conversion.stacks import decoder_stacks, is_below
+from octoscale.layers.compiled import SEPARATOR
 from octoscale.layers.linear import Fp8Linear
+from octoscale.layers.origin import is_linear
+from octoscale.layers.state import LayerState
+from octoscale.numerics.formats import ROLES
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import Recorder, run_header
 from octoscale.system.errors import UserError
@@ -52,7 +59,10 @@ def record(
         scaling = recipe.name if scaling is None else scaling
         recorder = Recorder(folder, every=every, phase=phase, scaling=scaling, flush_seconds=flush_seconds)
 
-        def next_step(*_: object) -> None:
+        note_modules(model, recorder)
+
+        def next_step(_: nn.Module, __: object, output: object) -> None:
+            watch_loss_scale(recorder, output)
             recorder.next_step()
 
         hook = model.register_forward_hook(next_step, always_call=True)
@@ -65,6 +75,34 @@ def record(
             for layer in layers:
                 layer.fp8.runtime.attach(None)
             recorder.flush()
+
+
+def note_modules(model: nn.Module, recorder: Recorder) -> None:
+    """Note which linear layers of the stack are FP8, which of them are not trained, and which stayed out, and why."""
+    modules = dict(model.named_modules())
+    fp8 = [name for name, module in modules.items() if isinstance(module, Fp8Linear)]
+    frozen = [name for name in fp8 if not modules[name].weight.requires_grad]
+    stacks = decoder_stacks(model)
+    others = [name for name, module in modules.items() if is_linear(module) and not isinstance(module, Fp8Linear)]
+    others = [name for name in others if stacks is None or is_below(name, stacks)]
+    reasons = reasons_to_keep(model, stacks) if others else {}
+    skip = modules[fp8[0]].fp8.recipe.skip
+    kept = {name: reasons.get(modules[name]) or why_skipped(name, skip) or "" for name in others}
+    recorder.notes.modules(fp8, frozen, kept, _operands([modules[name].fp8 for name in fp8]))
+
+
+def watch_loss_scale(recorder: Recorder, output: object) -> None:
+    """Have the gradient of a forward's loss noted, if it has one: the loss scale, as backward meets it."""
+    loss = getattr(output, "loss", output)
+    if isinstance(loss, Tensor) and loss.numel() == 1 and loss.requires_grad:
+        step = recorder.step
+        loss.register_hook(lambda grad: recorder.notes.loss_scale(step, grad))  # type: ignore[no-untyped-call]
+
+
+def _operands(layers: Sequence[LayerState]) -> dict[str, str]:
+    """Role -> format and rule, as most layers have them; nothing if no recipe is that of most."""
+    ((terms, count),) = Counter(layer.terms for layer in layers).most_common(1)
+    return dict(zip(ROLES, terms.split(SEPARATOR), strict=True)) if 2 * count > len(layers) else {}
 
 
 def fp8_layers(model: nn.Module) -> list[Fp8Linear]:

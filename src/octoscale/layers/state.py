@@ -21,6 +21,10 @@ from octoscale.numerics.recipe import Recipe
 from octoscale.numerics.scaling import Delayed, History
 from octoscale.runs.scales import LayerName, Recorder
 
+#: So many rows and columns of a weight are looked at where its cast is reused: a write to all of it changes some. A
+#: small weight is looked at as a whole.
+_SAMPLE, _SMALL = 16, 4096
+
 
 class NonFiniteError(FloatingPointError):
     """An operand of an FP8 layer holds infinity or NaN during inference."""
@@ -71,6 +75,9 @@ class LayerState:
             self.runtime.weight, self.runtime.weight_left_out = (Seen(weight), w8), left_out
             if not left_out:
                 self._record("weight", w8, self.step)
+                self._note_fresh(weight)
+        elif not left_out:
+            self._note_reuse(weight)
         return w8
 
     def cast_input(self, x: Tensor, inference: bool) -> Quantized:
@@ -126,6 +133,22 @@ class LayerState:
         if self.runtime.recorder is not None:
             self.runtime.recorder.add(self.name, role, cast, step)
 
+    def _note_fresh(self, weight: Tensor) -> None:
+        """Keep some values of a weight that was cast just now, if it is being recorded."""
+        if self.runtime.recorder is not None:
+            self.runtime.sample = _some_of(weight).clone()
+            self.runtime.recorder.notes.fresh_weight(self.name.module)
+
+    def _note_reuse(self, weight: Tensor) -> None:
+        """Note whether a weight whose cast is used again still has the values that were cast."""
+        recorder, before = self.runtime.recorder, self.runtime.sample
+        if recorder is None or before is None or before.device != weight.device:
+            return
+        now = _some_of(weight)
+        if weight.device.type != "cpu" or not torch.equal(now, before):  # which a device would wait for
+            changed = (now != before) & ~(now.isnan() & before.isnan())
+            recorder.notes.reused_weight(self.name.module, self.step, changed.any())
+
     def _check_finite(self, role: Role, cast: Quantized) -> None:
         assert cast.observed is not None
         if not math.isfinite(cast.observed.amax.item()):  # many times faster than a tensor's isfinite
@@ -146,6 +169,7 @@ class Runtime:
     def __init__(self) -> None:
         self.recorder: Recorder | None = None
         self.weight: tuple[Seen | None, Quantized | None] = (None, None)
+        self.sample: Tensor | None = None  # some values of the weight, as they were when it was cast
         self.weight_left_out = False  # that cast has no row: the next one that is to be recorded is made anew
         self.optimizer_step = 0
         self._histories: dict[Role, History] = {}
@@ -176,6 +200,13 @@ class Runtime:
     def load_histories(self, saved: dict[Role, list[float]], lengths: dict[Role, int], device: torch.device) -> None:
         """Put back what `save_histories` gave."""
         self._histories = {role: History(lengths[role], past, device) for role, past in saved.items()}
+
+
+def _some_of(weight: Tensor) -> Tensor:
+    """Some values of a weight, evenly spread, as a view."""
+    if weight.numel() <= _SMALL:
+        return weight.detach()
+    return weight.detach()[tuple(slice(None, None, -(-size // _SAMPLE)) for size in weight.shape)]
 
 
 def _in_backward() -> bool:

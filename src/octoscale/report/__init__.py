@@ -8,6 +8,7 @@
     run                 a run as notebooks want it
     advice              an advice as tables, and as a page
     paper_page          the page of a reproduction, with all tables and figures
+    diagnosis/          what is wrong with a run, in words: rules over its records
     terminal            tables and progress bars
     tasks_table         what scalings reached on tasks
     showing             a run on the terminal, measured and damaged parts, then its figures

@@ -8,7 +8,8 @@ Tables and figures take a run from here and trust it: no number in it is absurd,
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial, reduce
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,14 @@ from octoscale.kernels.base import NUM_EXPONENT_BINS
 from octoscale.numerics.formats import FORMATS, ROLES
 from octoscale.report.advice_contents import advice_of
 from octoscale.report.fields import (
+    LONGEST_MODULE,
     LONGEST_NAME,
     MOST,
     MOST_BITS,
     MOST_LAYERS,
     Check,
     are_failures,
+    are_texts,
     checked,
     is_before_and_after,
     is_bias,
@@ -47,7 +50,7 @@ from octoscale.system.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class RunContents:
-    """What a run's files say. `metrics` are the lines of metrics.jsonl, `scales` the rows of all parts.
+    """What a run's files say. `metrics` and `notes` are the lines of those files, `scales` the rows of all parts.
 
     advice: what advice.json holds; empty if the run is no advice, or not done.
     """
@@ -59,6 +62,7 @@ class RunContents:
     metrics: list[dict[str, Any]]
     scales: pl.DataFrame
     damaged: list[str]
+    notes: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def figures(self) -> Path:
@@ -86,9 +90,12 @@ class RunContents:
         return lines
 
 
-def read_run(folder: Path | str) -> RunContents:
-    """Read a run. FileNotFoundError if `folder` is none; ValueError if nothing of it can be read."""
-    run = RunFolder.open(folder)
+def read_run(folder: Path | str, *, needs_header: bool = True) -> RunContents:
+    """Read a run. FileNotFoundError if `folder` is none; ValueError if nothing of it can be read.
+
+    needs_header: a folder without run.json is no run; else it is one whose header is empty.
+    """
+    run = RunFolder.open(folder) if needs_header else RunFolder(folder)
     damaged: list[str] = []
     header = checked(_json_object(run.header, damaged), _HEADER, run.header, damaged)
     summary = _summary(run.summary, damaged)
@@ -98,7 +105,8 @@ def read_run(folder: Path | str) -> RunContents:
         header=header,
         summary=summary,
         advice=advice,
-        metrics=_metrics(run.metrics, damaged),
+        metrics=_lines(run.metrics, _measurement, damaged),
+        notes=_lines(run.notes, _note, damaged),
         scales=_scales(run, damaged),
         damaged=damaged,
     )
@@ -129,6 +137,14 @@ _METRICS: dict[str, Check] = {
     **dict.fromkeys(("loss", "eval_loss"), is_loss),
     "step": is_count,
     "skipped": lambda value: isinstance(value, bool),
+}
+
+
+_OF_GROUP: dict[str, Check] = {"phase": is_text, "scaling": is_text}
+_NOTES: dict[str, dict[str, Check]] = {
+    "modules": {**_OF_GROUP, "fp8": are_texts, "frozen": are_texts, "kept": are_failures, "operands": are_failures},
+    "stale_weight": {**_OF_GROUP, "step": is_count, "module": is_text},
+    "loss_scale": {**_OF_GROUP, "step": is_count, "value": is_number},
 }
 
 
@@ -206,31 +222,46 @@ def _bytes(path: Path, damaged: list[str]) -> bytes | None:
     return None
 
 
-def _metrics(path: Path, damaged: list[str]) -> list[dict[str, Any]]:
-    """The lines that are measurements; one without an end was cut short by a crash, which is no damage."""
+def _lines(path: Path, parse: Callable[[bytes], dict[str, Any] | None], damaged: list[str]) -> list[dict[str, Any]]:
+    """The lines that can be parsed; one without an end was cut short by a crash, which is no damage."""
     rows: list[dict[str, Any]] = []
     wrong: list[int] = []
     *lines, _cut_short = (_bytes(path, damaged) or b"").split(b"\n")
     for number, line in enumerate(lines, 1):
-        row = _measurement(line)
+        row = parse(line)
         if row is None:
             wrong.append(number)
         else:
             rows.append(row)
     if wrong:
         more = f", and {len(wrong) - 1} others" if len(wrong) > 1 else ""
-        damaged.append(f"{path}: line {wrong[0]} is no measurement{more}")
+        damaged.append(f"{path}: line {wrong[0]} is no {_LINES[path.name]}{more}")
     return rows
 
 
+#: What a line of these files is.
+_LINES = {"metrics.jsonl": "measurement", "notes.jsonl": "note"}
+
+
 def _measurement(line: bytes) -> dict[str, Any] | None:
+    row = _object(line)
+    if row is None or not all(check(row[name]) for name, check in _METRICS.items() if name in row):
+        return None
+    return row if "step" in row or row.get("phase") != "train" else None
+
+
+def _note(line: bytes) -> dict[str, Any] | None:
+    row = _object(line)
+    checks = {} if row is None or not is_text(row.get("note")) else _NOTES.get(row["note"], {})
+    return row if row is not None and checks and all(check(row.get(name)) for name, check in checks.items()) else None
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError, MemoryError):
         return None
-    if not isinstance(row, dict) or not all(check(row[name]) for name, check in _METRICS.items() if name in row):
-        return None
-    return row if "step" in row or row.get("phase") != "train" else None
+    return row if isinstance(row, dict) else None
 
 
 def _scales(run: RunFolder, damaged: list[str]) -> pl.DataFrame:
@@ -249,7 +280,8 @@ def _scales(run: RunFolder, damaged: list[str]) -> pl.DataFrame:
 def _possible() -> pl.Expr:
     """Whether a row can have been written by a run."""
     counts = [pl.col(name).is_between(0, pl.col("numel")) for name in ("saturated", "flushed", "nonfinite")]
-    names = [pl.col(name).str.len_bytes() <= LONGEST_NAME for name in ("module", "scaling", "phase")]
+    names = [pl.col(name).str.len_bytes() <= LONGEST_NAME for name in ("scaling", "phase")]
+    names.append(pl.col("module").str.len_bytes() <= LONGEST_MODULE)
     bins = pl.col("exponents")
     checks = [
         pl.col("step").is_between(0, MOST),

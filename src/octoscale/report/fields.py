@@ -9,6 +9,9 @@ from typing import Any
 #: No run has more steps, or tokens, or layers, and no scale more bits; a larger number is damage.
 MOST, MOST_LAYERS, MOST_BITS, LONGEST_NAME = 2**53, 1000, 1100, 1000
 
+#: Bytes of a module's name, which a model may nest as deep as it likes.
+LONGEST_MODULE = 2**16
+
 #: Whether a field may hold this.
 Check = Callable[[Any], bool]
 
@@ -92,6 +95,11 @@ def is_pair(value: Any) -> bool:
 def are_failures(value: Any) -> bool:
     """Texts by scaling."""
     return isinstance(value, dict) and all(map(is_text, value.values()))
+
+
+def are_texts(value: Any) -> bool:
+    """Texts, one after the other."""
+    return isinstance(value, list) and all(map(is_text, value))
 
 
 def is_bias(key: str) -> bool:

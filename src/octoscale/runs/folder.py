@@ -2,6 +2,7 @@
 
     run.json        what was run: command, recipe, versions, backend and its reason, seed
     metrics.jsonl   one line a measurement, appended
+    notes.jsonl     what else was noticed, one line each, appended (notes.py)
     summary.json    the results so far, rewritten whole
     advice.json     what advise found; recipe.toml: the advised recipe; advice.md: the advice as a page
     cells/          one result each, of a command that goes on after a kill (cells.py)
@@ -11,8 +12,8 @@
     checkpoints/    of a training: the newest state to go on from (training/trainer.py)
     model/          of a training that ended: the model, as transformers saves it
 
-A file is whole or not there (system/whole_file.py). Only metrics.jsonl is appended to; a line cut short by a crash is
-left out when it is read.
+A file is whole or not there (system/whole_file.py). Only the two .jsonl files are appended to; a line cut short by a
+crash is left out when it is read.
 """
 
 import json
@@ -34,6 +35,7 @@ class RunFolder:
         self.path = Path(path)
         self.header = self.path / HEADER
         self.metrics = self.path / "metrics.jsonl"
+        self.notes = self.path / "notes.jsonl"
         self.summary = self.path / "summary.json"
         self.advice = self.path / "advice.json"
         self.recipe = self.path / "recipe.toml"
@@ -93,11 +95,11 @@ class RunFolder:
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Append one measurement to metrics.jsonl. ValueError for NaN and infinity: write None."""
-        line = json.dumps(row, allow_nan=False)
-        with self.metrics.open("a+b") as file:
-            file.seek(max(0, file.tell() - 1))
-            cut_short = file.read() not in (b"", b"\n")
-            file.write((("\n" if cut_short else "") + line + "\n").encode())
+        _append(self.metrics, row)
+
+    def append_note(self, row: dict[str, Any]) -> None:
+        """Append a line to notes.jsonl. ValueError for NaN and infinity."""
+        _append(self.notes, row)
 
     def write_items(self, task: str, scaling: str, rows: Iterable[Mapping[str, Any]]) -> Path:
         """Keep the answers to a task's items under a scaling. ValueError for NaN and infinity: write None."""
@@ -136,6 +138,15 @@ class RunFolder:
         if not isinstance(content, dict):
             raise UserError(f"{path} is damaged: it holds no object")
         return content
+
+
+def _append(path: Path, row: Mapping[str, Any]) -> None:
+    """Append one line; a line before it that a crash cut short is ended."""
+    line = json.dumps(row, allow_nan=False)
+    with path.open("a+b") as file:
+        file.seek(max(0, file.tell() - 1))
+        cut_short = file.read() not in (b"", b"\n")
+        file.write((("\n" if cut_short else "") + line + "\n").encode())
 
 
 def _in_file_names(name: str) -> str:

@@ -25,6 +25,7 @@ from octoscale.kernels import table
 from octoscale.kernels.ops import Quantized
 from octoscale.numerics.formats import Role
 from octoscale.runs.folder import RunFolder
+from octoscale.runs.notes import Notes
 from octoscale.runs.parts import DamagedPartError, list_parts, read_part, readable_parts, replace_part, write_part
 from octoscale.system.errors import UserError
 from octoscale.system.machine import cpu_name
@@ -70,8 +71,8 @@ class Recorder:
     `step` counts forward passes of the recorded model from 0; whoever drives a training may set it before each pass.
     `last_step` is that of the last pass. A gradient belongs to the step of its forward; what a reentrant checkpoint
     recomputes, to the last one. Exponents are wanted on each `every`-th step; every=0: never. only_training: casts of
-    inference (eval mode, no gradients) are left out. One process records to a folder; several recorders and threads of
-    that process may.
+    inference (eval mode, no gradients) are left out. `notes` is for what is no cast. One process records to a folder;
+    several recorders and threads of that process may.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Recorder:
         self.step = self.last_step = 0
         self.only_training = only_training
         self._every, self._phase, self._scaling = every, phase, scaling
+        self.notes = Notes(RunFolder(folder), phase=phase, scaling=scaling)
         self._scales = RunFolder(folder).scales
         self._scales.mkdir(parents=True, exist_ok=True)
         self._flush_seconds, self._last_flush = flush_seconds, time.monotonic()
@@ -146,6 +148,7 @@ class Recorder:
                 columns = {key: [_value(row[key]) for row in self._rows] for key in SCHEMA}
                 write_part(self._scales, pl.DataFrame(columns, schema=SCHEMA))
                 self._rows.clear()
+            self.notes.flush()
             self._last_flush = time.monotonic()
 
     def scalars(self) -> dict[str, float]:

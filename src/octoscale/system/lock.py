@@ -58,6 +58,23 @@ def exclusive_run(folder: Path | str, *, join: bool = False) -> Iterator[None]:
                 stack.close()
 
 
+def is_held(folder: Path | str) -> bool:
+    """Whether a process is writing a run, this one or another; nothing is made. False where there are no locks.
+
+    The lock of a process that was killed is taken for a moment, to see that nobody has it.
+    """
+    try:
+        descriptor = os.open(Path(folder) / LOCK, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return not _take(descriptor)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
 #: The runs that this process holds: how often, and how to let go.
 _held: dict[Path, tuple[int, ExitStack]] = {}
 _guard = threading.Lock()

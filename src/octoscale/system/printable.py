@@ -15,6 +15,15 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
+def one_line(text: str, longest: int = 0) -> str:
+    """A name as a part of a line: whatever is not seen stands as its escape, line ends and marks of direction too.
+
+    longest: characters, from which on the middle is left out; 0 for all.
+    """
+    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    return shown if not 0 < longest < len(shown) else f"{shown[: longest // 2]}...{shown[-longest // 2 :]}"
+
+
 def first_line(error: BaseException) -> str:
     """What an error says in one printable line; its class where it says nothing."""
     lines = str(error).strip().splitlines() or [""]

@@ -16,8 +16,9 @@ from typing import Any
 import polars as pl
 import transformers
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
-from octoscale.conversion.record import fp8_layers
+from octoscale.conversion.record import fp8_layers, note_modules, watch_loss_scale
 from octoscale.layers.linear import Fp8Linear
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import Recorder, read_scales, run_header
@@ -49,6 +50,7 @@ class TrainerCallback(transformers.TrainerCallback):  # type: ignore[misc]
         self._recorder: Recorder | None = None
         self._loss_scale: float | None = None
         self._lock = ExitStack()
+        self._hook: RemovableHandle | None = None
         self.skipped = 0
 
     @property
@@ -79,6 +81,9 @@ class TrainerCallback(transformers.TrainerCallback):  # type: ignore[misc]
         )
         for layer in fp8_layers(model):
             layer.fp8.runtime.attach(self._recorder)
+        recorder = self._recorder
+        note_modules(model, recorder)
+        self._hook = model.register_forward_hook(lambda _, __, output: watch_loss_scale(recorder, output))
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Rows from now on belong to this step."""
@@ -140,6 +145,8 @@ class TrainerCallback(transformers.TrainerCallback):  # type: ignore[misc]
                     layer.fp8.runtime.attach(None)
                 self._recorder.flush()
                 self._recorder = None
+            if self._hook is not None:
+                self._hook.remove()
 
     def first_nonfinite(self, step: int) -> str | None:
         """Where infinity or NaN was first met in a step; None if no cast has met it."""

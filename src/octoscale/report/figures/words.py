@@ -2,9 +2,9 @@
 
 Names of runs, models, modules and scalings come from files. Between two dollars matplotlib would see a formula, and
 some versions leave a label out that begins with an underscore. A character that the font lacks would be an empty box,
-and a warning; a control character, a mark that reorders a line, or a line break would show something else than the name. Each
-of those stands as its escape, as in a Python string. How wide a text is, its font says: the one of the style that is
-being drawn in.
+and a warning; a control character, a mark that reorders a line, or a line break would show something else than the
+name. Each of those stands as its escape, as in a Python string. How wide a text is, its font says: the one of the
+style that is being drawn in.
 """
 
 from functools import cache

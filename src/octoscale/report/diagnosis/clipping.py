@@ -1,0 +1,91 @@
+"""Values that are lost at either end of the format: clamped above it, or flushed to zero below.
+
+A scale of the tensor's own clamps nothing, and flushes only what lies many binades below the largest value: an outlier
+does that. A constant does either where a tensor's size is not what the constant is for.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import polars as pl
+
+from octoscale.numerics.formats import FORMATS
+from octoscale.numerics.scaling import Amax, Constant, Delayed
+from octoscale.report.diagnosis import limits
+from octoscale.report.diagnosis.finding import Finding, count, keep_out
+from octoscale.report.diagnosis.tensors import Group, hits
+
+
+def saturates(group: Group) -> Iterator[Finding]:
+    """A scale that is too high: the tensor's largest values are clamped."""
+    roles = [role for role in group.roles if not isinstance(group.rule(role), Delayed)]
+    far = pl.col("overshoot") >= limits.CLIPPED_BINADES
+    clipped = far | (pl.col("saturated_share") >= limits.CLIPPED_SHARE)
+    found = hits(group, clipped & (pl.col("saturated") > 0) & pl.col("role").is_in(roles))
+    for hit in found:
+        yield Finding(
+            rule="saturates",
+            severity="warning",
+            module=hit["module"],
+            role=hit["role"],
+            step=hit["step"],
+            evidence=f"scale_bias {hit['bias']} clamps {hit['saturated_share']:.2%} of the values, the largest by "
+            f"{max(hit['overshoot'] or 0, 0):.1f} binades, in {count(hit['hit_steps'], 'step')}; "
+            f"{_and_others(found, hit)}",
+            numbers=_numbers(hit, "saturated") | {"binades": hit["overshoot"]},
+            remedy=_remedy(group, hit),
+        )
+
+
+def flushes(group: Group) -> Iterator[Finding]:
+    """A scale that is too low, or an outlier that makes it so: small values become zero."""
+    found = hits(group, _is_flushed(group), lasting=limits.LASTING)
+    for hit in found:
+        yield Finding(
+            rule="flushes",
+            severity="warning",
+            module=hit["module"],
+            role=hit["role"],
+            step=hit["step"],
+            evidence=f"scale_bias {hit['bias']} makes {hit['flushed_share']:.0%} of the values zero, the largest "
+            f"magnitude being {hit['amax']:.3g}, in {count(hit['hit_steps'], 'step')}; {_and_others(found, hit)}",
+            numbers=_numbers(hit, "flushed") | {"slack": hit["slack_low"]},
+            remedy=_remedy(group, hit),
+        )
+
+
+def _is_flushed(group: Group) -> pl.Expr:
+    """Where too many values become zero, by what scales the tensor."""
+    own = [role for role in group.roles if isinstance(group.rule(role), Amax | Delayed)]
+    has_own, share = pl.col("role").is_in(own), pl.col("flushed_share")
+    lowest = {name: fmt.max_exponent - fmt.min_normal_exponent for name, fmt in FORMATS.items()}
+    subnormal = pl.col("slack_low") > pl.col("format").replace_strict(lowest)
+    siblings = ("template", "role", "step")
+    others = (share.sum().over(siblings) - share) / (pl.len().over(siblings) - 1)
+    alone = (share >= limits.FLUSHED_ALONE) & (share >= limits.FLUSHED_ALONE_TIMES * others)
+    by_constant = (share >= limits.FLUSHED_BY_CONSTANT) | subnormal | (alone & (pl.len().over(siblings) > 1))
+    return (pl.col("flushed") > 0) & pl.when(has_own).then(share >= limits.FLUSHED_BY_OWN_SCALE).otherwise(by_constant)
+
+
+def _and_others(found: list[dict[str, Any]], hit: dict[str, Any]) -> str:
+    """How many tensors of this role it happens to."""
+    alike = sum(other["role"] == hit["role"] for other in found)
+    return f"so do {count(alike, 'tensor')} of this role" if alike > 1 else "no other tensor of this role does"
+
+
+def _numbers(hit: dict[str, Any], what: str) -> dict[str, Any]:
+    names = (what, "numel", "amax", "ideal")
+    numbers = {name: hit[name] for name in names}
+    return numbers | {"share": hit[f"{what}_share"], "scale_bias": hit["bias"], "steps": hit["hit_steps"]}
+
+
+def _remedy(group: Group, hit: dict[str, Any]) -> str:
+    """Scales of the tensors' own in place of a constant; else the layer stays out."""
+    rule = group.rule(hit["role"])
+    if hit["role"] == "grad_output" and isinstance(rule, Constant):
+        weight, input = group.rule("weight"), group.rule("input")
+        if isinstance(weight, Constant) and isinstance(input, Constant):
+            return f"gradients with scales of their own: --scaling cscale:weight={weight.bias},input={input.bias}"
+    if isinstance(rule, Constant):
+        return f"--scaling amax; or keep the layer out of FP8, in a recipe: {keep_out(hit['module'])}"
+    return f"keep the layer out of FP8, in a recipe: {keep_out(hit['module'])}"

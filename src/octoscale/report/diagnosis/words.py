@@ -1,0 +1,51 @@
+"""A diagnosis as a text for the terminal: first what there was to look at, then the findings, rule by rule.
+
+Names come from files: each is one line of text, whatever is in it. JSON has all of them whole.
+"""
+
+from itertools import groupby
+
+from octoscale.report.diagnosis.finding import Finding, count
+from octoscale.report.diagnosis.rules import DAMAGED, RULES, Diagnosis
+from octoscale.system.printable import one_line
+
+#: Tensors that are told of one rule, and characters of a name, before the rest is left to --json.
+_MOST_TENSORS, _LONGEST = 5, 200
+
+_ROLES = {"weight": "weight", "input": "input", "grad_output": "gradient", None: "the layer"}
+
+
+def told(diagnosis: Diagnosis) -> str:
+    """The whole text."""
+    lines = [f"{one_line(str(diagnosis.path), _LONGEST)}:"]
+    lines += [f"  {one_line(line, 2 * _LONGEST)}" for line in diagnosis.there]
+    lines += [f"  missing: {one_line(line, 2 * _LONGEST)}" for line in diagnosis.missing]
+    for (severity, rule), of_rule in groupby(diagnosis.findings, key=lambda found: (found.severity, found.rule)):
+        what = "cannot be read" if rule == DAMAGED else RULES[rule][1]
+        lines += ["", f"{severity}: {what} ({rule})", *_of_rule(list(of_rule))]
+    if not diagnosis.findings:
+        lines += ["", f"nothing was found by {count(len(RULES), 'rule')}"]
+    return "\n".join(lines)
+
+
+def _of_rule(findings: list[Finding]) -> list[str]:
+    """The first tensors, each with its evidence, and with its remedy unless the one before had the same."""
+    lines = []
+    remedy = None
+    for found in findings[:_MOST_TENSORS]:
+        lines += [f"  {_where(found)}"] if found.rule != DAMAGED else []
+        lines.append(f"    {one_line(found.evidence, 4 * _LONGEST)}")
+        if found.remedy != remedy:
+            lines.append(f"    what to do: {one_line(found.remedy, 2 * _LONGEST)}")
+        remedy = found.remedy
+    left = len(findings) - _MOST_TENSORS
+    return [*lines, f"  and {left:,} more: --json"] if left > 0 else lines
+
+
+def _where(found: Finding) -> str:
+    """The tensor, the step, and the group if it has a name."""
+    module = "the model" if found.module is None else one_line(found.module, _LONGEST)
+    parts = [module, *([_ROLES[found.role]] if found.module is not None else [])]
+    parts += [] if found.step is None else [f"since step {found.step}"]
+    group = found.scaling + (f" ({found.phase})" if found.phase else "")
+    return ", ".join(parts) + (f"; {one_line(group, _LONGEST)}" if group else "")

@@ -1,0 +1,36 @@
+"""Twelve runs without a fault: recipes, formats, precisions, models and seeds as people use them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from models import tiny_gpt2, tiny_llama
+from small_runs import infer, train
+
+from octoscale import Recipe
+
+CLEAN: dict[str, Callable[[Path], Path]] = {
+    "Llama, amax": lambda folder: train(tiny_llama(0), Recipe.amax(), folder),
+    "Llama, amax, bf16 autocast, another seed": lambda folder: train(
+        tiny_llama(1), Recipe.amax(), folder, seed=1, autocast=True
+    ),
+    "Llama of four layers, amax, a large learning rate": lambda folder: train(
+        tiny_llama(2, num_hidden_layers=4), Recipe.amax(), folder, rate=1e-2
+    ),
+    "GPT-2, the paper's training: fnuz, margin 3, loss scale 512": lambda folder: train(
+        tiny_gpt2(0), Recipe.paper_training(), folder, loss_scale=lambda _: 512.0
+    ),
+    "GPT-2, amax, three micro-batches": lambda folder: train(
+        tiny_gpt2(1), Recipe.amax(), folder, steps=15, micro_batches=3
+    ),
+    "Llama, constants in range": lambda folder: train(tiny_llama(3), Recipe.cscale_by_role(weight=4, input=2), folder),
+    "GPT-2, one constant, fnuz": lambda folder: train(tiny_gpt2(3), Recipe.cscale(3, formats="fnuz"), folder),
+    "Llama, delayed scaling, a large learning rate": lambda folder: train(
+        tiny_llama(4), Recipe.delayed(), folder, rate=1e-2
+    ),
+    "GPT-2, delayed scaling, a short history": lambda folder: train(
+        tiny_gpt2(4), Recipe.delayed(history=4, margin=1), folder
+    ),
+    "Llama, amax, validated": lambda folder: infer(tiny_llama(5), Recipe.amax(), folder),
+    "GPT-2, amax with a margin, validated": lambda folder: infer(tiny_gpt2(5), Recipe.amax(margin=2), folder),
+    "Llama, a constant, validated": lambda folder: infer(tiny_llama(6), Recipe.cscale(0), folder),
+}

@@ -1,0 +1,40 @@
+"""Diagnosis of planted faults. Oracle: who planted them, tensor and step; of clean runs, that nothing is found."""
+
+import pytest
+from clean import CLEAN
+from seeded import FAULTS, VARIANTS, Expected
+
+from octoscale import diagnose
+from octoscale.report.diagnosis.finding import Finding
+
+#: Where growth began is told from noisy batches; everything else to the step.
+TOLERANCE = {"outlier_growth": 3}
+
+
+def names(finding: Finding, expected: Expected) -> bool:
+    """Whether a finding names the fault: the rule, the tensor and the step."""
+    tensor = (finding.rule, finding.module, finding.role) == (expected.rule, expected.module, expected.role)
+    return tensor and abs((finding.step or 0) - expected.step) <= TOLERANCE.get(expected.rule, 0)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_named_with_its_tensor_and_its_step(fault, tmp_path):
+    expected = FAULTS[fault](tmp_path / "run")
+    found = diagnose(tmp_path / "run")
+    assert [finding for finding in found if names(finding, expected)], found
+    first = found[0]
+    assert (first.rule, first.module) == (expected.rule, expected.module)  # what follows from it comes after it
+    assert first.remedy
+    assert first.evidence
+
+
+@pytest.mark.parametrize(("plant", "words"), VARIANTS, ids=lambda value: getattr(value, "__name__", str(value)))
+def test_a_fault_elsewhere_later_or_smaller_is_named_too(plant, words, tmp_path):
+    expected = plant(tmp_path / "run", **words)
+    found = diagnose(tmp_path / "run")
+    assert [finding for finding in found if names(finding, expected)], found
+
+
+@pytest.mark.parametrize("kind", CLEAN)
+def test_a_clean_run_raises_no_alarm(kind, tmp_path):
+    assert diagnose(CLEAN[kind](tmp_path / "run")) == []

@@ -1,0 +1,98 @@
+"""Notes beside the rows: once each, and whole. Oracle: what a model was made to do."""
+
+import json
+
+import pytest
+import torch
+from models import tiny_gpt2, tiny_llama, tokens
+
+import octoscale
+from octoscale import Recipe
+from octoscale.runs.folder import RunFolder
+from octoscale.runs.notes import Notes
+
+
+def notes_of(folder, what):
+    lines = (folder / "notes.jsonl").read_text().splitlines()
+    return [note for note in map(json.loads, lines) if note["note"] == what]
+
+
+@pytest.fixture
+def notes(tmp_path):
+    return Notes(RunFolder.create(tmp_path / "run", {}), phase="train", scaling="amax")
+
+
+def test_a_loss_scale_is_noted_when_it_changes(notes, tmp_path):
+    for step, value in enumerate([512.0, 512.0, 256.0, float("nan"), float("inf"), 256.0, 512.0]):
+        notes.loss_scale(step, torch.tensor(value))
+    notes.flush()
+    found = [(note["step"], note["value"]) for note in notes_of(tmp_path / "run", "loss_scale")]
+    assert found == [(0, 512.0), (2, 256.0), (6, 512.0)]
+
+
+def test_a_stale_weight_is_noted_once_a_cast(notes, tmp_path):
+    for step, changed in enumerate([False, True, True]):
+        notes.reused_weight("a", step, torch.tensor(changed))
+    notes.fresh_weight("a")
+    notes.reused_weight("a", 3, torch.tensor(True))
+    notes.flush()
+    notes.flush()
+    assert [note["step"] for note in notes_of(tmp_path / "run", "stale_weight")] == [1, 3]
+
+
+def test_the_layers_of_a_run_with_what_stayed_out(tmp_path):
+    model = tiny_llama()
+    model.model.layers[0].mlp.up_proj.weight.requires_grad_(False)
+    octoscale.convert(model, Recipe.cscale(3, skip=["layers.1.*.q_proj"]))
+    with octoscale.record(model, tmp_path / "run"):
+        model(input_ids=tokens())
+    (note,) = notes_of(tmp_path / "run", "modules")
+    assert len(note["fp8"]) == 13
+    assert note["frozen"] == ["model.layers.0.mlp.up_proj"]
+    assert note["kept"] == {"model.layers.1.self_attn.q_proj": "skip pattern 'layers.1.*.q_proj'"}
+    assert note["operands"] == {
+        "weight": "e4m3fn cscale:3",
+        "input": "e4m3fn cscale:3",
+        "grad_output": "e5m2 cscale:3",
+    }
+
+
+@pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2])
+def test_what_backward_begins_with(make, tmp_path):
+    model = make().train()
+    octoscale.convert(model, Recipe.amax())
+    with octoscale.record(model, tmp_path / "run"):
+        for scale in (1.0, 64.0):
+            (model(input_ids=tokens(), labels=tokens()).loss * scale).backward()
+    assert [(note["step"], note["value"]) for note in notes_of(tmp_path / "run", "loss_scale")] == [(0, 1.0), (1, 64.0)]
+
+
+@pytest.mark.parametrize("write", ["all", "one value", "NaN", "announced", "forgotten", "none"])
+def test_a_write_that_torch_does_not_count_is_seen_where_the_cast_is_used_again(write, tmp_path):
+    model = tiny_llama()
+    octoscale.convert(model, Recipe.amax())
+    weight = model.model.layers[0].mlp.up_proj.weight
+    with octoscale.record(model, tmp_path / "run"), torch.no_grad():
+        for step in range(3):
+            if step == 1:
+                {
+                    "all": lambda: weight.data.mul_(2),
+                    "one value": lambda: weight.data[3, 5].fill_(7.0),
+                    "NaN": lambda: weight.data[3, 5].fill_(float("nan")),
+                    "announced": lambda: weight.mul_(2),
+                    "forgotten": lambda: (weight.data.mul_(2), octoscale.forget_casts(model)),
+                    "none": lambda: None,
+                }[write]()
+            model(input_ids=tokens())
+    found = [(note["module"], note["step"]) for note in notes_of(tmp_path / "run", "stale_weight")]
+    assert found == [("model.layers.0.mlp.up_proj", 1)] * (write in ("all", "one value", "NaN"))
+
+
+def test_a_write_to_all_of_a_large_weight_is_seen_from_some_of_its_values(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Linear(300, 200), torch.nn.Linear(200, 10))
+    octoscale.convert(model, Recipe.amax())
+    with octoscale.record(model, tmp_path / "run"), torch.no_grad():
+        model(torch.randn(4, 300))
+        model[0].weight.data.add_(1e-6)
+        model(torch.randn(4, 300))
+    assert [note["step"] for note in notes_of(tmp_path / "run", "stale_weight")] == [1]
