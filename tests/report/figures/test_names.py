@@ -159,8 +159,8 @@ def test_a_long_name_keeps_its_two_ends_and_fits():
     """Oracle: the extent that matplotlib measures."""
     name = "model.layers." + "x" * 300 + ".mlp.down_proj"
     text = shown(name, 2.0, 10.0)
-    assert text.startswith("model.layers.")
-    assert text.endswith(".down_proj")
+    assert text.startswith("model.layer")
+    assert text.endswith("p.down_proj")
     assert 1.7 * 72 < TextPath((0, 0), text, size=10.0).get_extents().width <= 2.0 * 72
     assert shown("short", 2.0, 10.0) == "short"
 

@@ -1,10 +1,10 @@
 """Words in figures: a name is shown as text, whatever is in it, and cut to a length that fits.
 
-Names of runs, models, modules and scalings come from files. Between two dollars matplotlib would see a formula, and
-some versions leave a label out that begins with an underscore. A character that the font lacks would be an empty box,
+Names of runs, models, modules and scalings come from files. Between two dollars matplotlib would see a formula; some of
+its versions leave a label out that begins with an underscore. A character that the font lacks would be an empty box,
 and a warning; a control character, a mark that reorders a line, or a line break would show something else than the
-name. Each of those stands as its escape, as in a Python string. How wide a text is, its font says: the one of the
-style that is being drawn in.
+name. Each of those stands as its escape, as in a Python string. How wide a text is, its font says: the one of the style
+that is being drawn in.
 """
 
 from functools import cache
