@@ -29,7 +29,7 @@ def saturates(group: Group) -> Iterator[Finding]:
             module=hit["module"],
             role=hit["role"],
             step=hit["step"],
-            evidence=f"scale_bias {hit['bias']} clamps {hit['saturated_share']:.2%} of the values, the largest by "
+            evidence=f"scale_bias {hit['bias']} clamps {hit['saturated']:,} of {hit['numel']:,} values, the largest by "
             f"{max(hit['overshoot'] or 0, 0):.1f} binades, in {count(hit['hit_steps'], 'step')}; "
             f"{_and_others(found, hit)}",
             numbers=_numbers(hit, "saturated") | {"binades": hit["overshoot"]},
@@ -70,7 +70,7 @@ def _is_flushed(group: Group) -> pl.Expr:
 def _and_others(found: list[dict[str, Any]], hit: dict[str, Any]) -> str:
     """How many tensors of this role it happens to."""
     alike = sum(other["role"] == hit["role"] for other in found)
-    return f"so do {count(alike, 'tensor')} of this role" if alike > 1 else "no other tensor of this role does"
+    return f"{alike} tensors of this role are so" if alike > 1 else "no other tensor of this role is"
 
 
 def _numbers(hit: dict[str, Any], what: str) -> dict[str, Any]:
