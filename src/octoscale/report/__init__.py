@@ -18,7 +18,8 @@
     paper_page          its page, with all tables and figures
     terminal            tables and progress bars
     tasks_table         what scalings reached on tasks
-    showing             a run on the terminal, measured and damaged parts, then its figures
+    page/               one page in which a run can be explored: in a file, or served while the run goes on
+    showing             a run on the terminal, measured and damaged parts, then its figures and its page
 
 A figure is two functions: its numbers in a file of data, its drawing in a file of its own. No model is loaded here.
 """

@@ -10,7 +10,7 @@ Tables and figures take a run from here and trust it: no number in it is absurd,
 import json
 import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from pathlib import Path
 from typing import Any
@@ -69,13 +69,25 @@ class RunContents:
 def read_run(folder: Path | str) -> RunContents:
     """Read a run. FileNotFoundError if `folder` is none; ValueError if nothing of it can be read."""
     run = RunFolder.open(folder)
+    found = read_results(run.path)
+    found = replace(found, scales=_scales(run, found.damaged))
+    if found.damaged and not found.header and not found.summary and not found.metrics and found.scales.is_empty():
+        raise UserError(f"nothing of {run.path} can be read: {found.damaged[0]}")
+    return found
+
+
+def read_results(folder: Path | str) -> RunContents:
+    """Read all of a run but its scales, of which there may be millions; of a folder without a run, nothing."""
+    run = RunFolder(folder)
     damaged: list[str] = []
-    header = _checked(_json_object(run.header, damaged), _HEADER, run.header, damaged)
-    summary = _summary(run.summary, damaged)
-    metrics, scales = _metrics(run.metrics, damaged), _scales(run, damaged)
-    if damaged and not header and not summary and not metrics and scales.is_empty():
-        raise UserError(f"nothing of {run.path} can be read: {damaged[0]}")
-    return RunContents(path=run.path, header=header, summary=summary, metrics=metrics, scales=scales, damaged=damaged)
+    return RunContents(
+        path=run.path,
+        header=_checked(_json_object(run.header, damaged), _HEADER, run.header, damaged),
+        summary=_summary(run.summary, damaged),
+        metrics=_metrics(run.metrics, damaged),
+        scales=pl.DataFrame(schema=SCHEMA),
+        damaged=damaged,
+    )
 
 
 #: Tables of a value for each scaling, constant ones by their bias under `cscale`.
@@ -222,16 +234,16 @@ def _scales(run: RunFolder, damaged: list[str]) -> pl.DataFrame:
     except FileNotFoundError:
         return pl.DataFrame(schema=SCHEMA)
     damaged.extend(map(str, lost))
-    kept = rows.filter(_possible())
+    kept = rows.filter(possible())
     if kept.height < rows.height:
         damaged.append(f"{run.scales}: {rows.height - kept.height} of {rows.height} rows hold what no cast can see")
     return kept
 
 
-def _possible() -> pl.Expr:
-    """Whether a row can have been written by a run."""
+def possible(longest: int = LONGEST_NAME) -> pl.Expr:
+    """Whether a row can have been written by a run. longest: bytes of a name."""
     counts = [pl.col(name).is_between(0, pl.col("numel")) for name in ("saturated", "flushed", "nonfinite")]
-    names = [pl.col(name).str.len_bytes() <= LONGEST_NAME for name in ("module", "scaling", "phase")]
+    names = [pl.col(name).str.len_bytes() <= longest for name in ("module", "scaling", "phase")]
     bins = pl.col("exponents")
     checks = [
         pl.col("step").is_between(0, MOST),

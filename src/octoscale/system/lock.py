@@ -58,6 +58,32 @@ def exclusive_run(folder: Path | str, *, join: bool = False) -> Iterator[None]:
                 stack.close()
 
 
+def is_held(folder: Path | str) -> bool:
+    """Whether a process holds a run's folder, be it this one.
+
+    It is asked by trying to share the lock for a moment: whoever begins in that very moment would be refused.
+    """
+    folder = Path(folder).resolve()
+    with _guard:
+        if folder in _held:
+            return True
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return not _take(descriptor)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def is_left(folder: Path | str) -> bool:
+    """Whether a run's folder has a lock: if nobody holds it, the process that did was killed."""
+    return (Path(folder) / LOCK).exists()
+
+
 #: The runs that this process holds: how often, and how to let go.
 _held: dict[Path, tuple[int, ExitStack]] = {}
 _guard = threading.Lock()

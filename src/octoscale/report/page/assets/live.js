@@ -1,0 +1,22 @@
+// A page of `octoscale watch` asks its own server for news: a few bytes each second, all data only when there are new ones.
+
+const PERIOD = 1000;
+
+async function follow(page, version) {
+  let known = version;
+  for (;;) {
+    await new Promise((done) => setTimeout(done, PERIOD));
+    try {
+      const answer = await fetch("state.json", { cache: "no-store" });
+      const news = await answer.json();
+      if (news.version !== known) {
+        const data = await (await fetch("data.json", { cache: "no-store" })).json();
+        known = data.version;
+        await page.take(data);
+      }
+      page.heard(news);
+    } catch {
+      page.heard(null);
+    }
+  }
+}
