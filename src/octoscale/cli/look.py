@@ -1,6 +1,6 @@
 """Commands that look: at the machine, the formats, a model before anything is done to it, and a run afterwards."""
 
-import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -151,4 +151,5 @@ def watch(
         if not is_loopback(host):
             say(f"--host {host}: whoever reaches this machine there can read the run; there is no password")
         say(f"{folder} at {url} (Ctrl-C ends it)")
-        threading.Event().wait()
+        while True:
+            time.sleep(0.2)  # in turns, for polars' handler of Ctrl-C lets a longer wait go on

@@ -31,7 +31,8 @@ def found(cells: Cells) -> list[Finding]:
         return []
     modules, steps = totals["module"].n_unique(), cells.last_step + 1
     recorded = "1 module in FP8 was" if modules == 1 else f"{modules:,} modules in FP8 were"
-    over = "one step" if steps == 1 else f"{steps:,} steps"
+    unit = "window" if set(totals["phase"]) == {"validate"} else "step"
+    over = f"one {unit}" if steps == 1 else f"{steps:,} {unit}s"
     of_all = _finding("note", None, None, f"{recorded} recorded, over {over}.")
     return [*_nonfinite(totals), *_clipped(totals, "saturated"), *_clipped(totals, "flushed"), of_all]
 

@@ -13,17 +13,20 @@ from numpy.typing import NDArray
 from octoscale.kernels.base import NUM_EXPONENT_BINS
 
 #: Columns of one tensor, and of all of a run together.
-MOST_COLUMNS, MOST_OF_RUN = 128, 40_960
+MOST_COLUMNS, MOST_OF_RUN = 128, 81_920
 
 
 @dataclass(frozen=True)
 class Column:
-    """One tensor's exponents at one step: counts [NUM_EXPONENT_BINS] of `numel` values, and its smallest scale_bias."""
+    """One tensor's exponents at one step: counts [NUM_EXPONENT_BINS] of `numel` values, and its smallest scale_bias.
+
+    Counts are rounded to 24 bits: they are shown as shares.
+    """
 
     step: int
     scale_bias: int
     numel: int
-    counts: NDArray[np.uint64]
+    counts: NDArray[np.float32]
 
 
 @dataclass(kw_only=True)
@@ -82,7 +85,7 @@ class Waterfall:
 
 def _columns(rows: pl.DataFrame) -> list[tuple[tuple[int, int], Column]]:
     """The rows of one step each, in the order of their keys, summed by key."""
-    counts = rows["exponents"].explode().to_numpy().astype(np.uint64).reshape(-1, NUM_EXPONENT_BINS)
+    counts = rows["exponents"].explode().to_numpy().astype(np.float32).reshape(-1, NUM_EXPONENT_BINS)
     groups = rows.group_by("tensor", "bin", maintain_order=True).agg(
         pl.len().alias("rows"), pl.col("step").first(), pl.col("scale_bias").min(), pl.col("numel").sum()
     )

@@ -3,9 +3,12 @@
 const PERIOD = 1000;
 
 async function follow(page, version) {
-  let known = version;
+  let known = version, isHeld = false;
+  addEventListener("pointerdown", () => { isHeld = true; });
+  for (const name of ["pointerup", "pointercancel", "blur"]) addEventListener(name, () => { isHeld = false; });
   for (;;) {
     await new Promise((done) => setTimeout(done, PERIOD));
+    if (isHeld) continue; // a slider, say, that somebody drags
     try {
       const answer = await fetch("state.json", { cache: "no-store" });
       const news = await answer.json();

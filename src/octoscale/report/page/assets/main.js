@@ -16,7 +16,8 @@ class Page {
     this.sources = sourcesOf(this.runs);
     this.made = data.made;
     this.isLive = data.live;
-    this.build();
+    const isTyping = document.activeElement?.matches("#search");
+    this.build(isTyping);
   }
 
   /** The source that the state names, else the first one that adapts, else the first. */
@@ -28,10 +29,11 @@ class Page {
     return this.sources.find((source) => source.label === state.against && source !== this.source());
   }
 
-  build() {
+  /** keepsHead: somebody types there. */
+  build(keepsHead = false) {
     applyTheme();
     hideTip();
-    this.head();
+    if (!keepsHead) this.head();
     const view = VIEWS.find((each) => each.name === state.view) ?? VIEWS[0];
     document.getElementById("views").replaceChildren(...VIEWS.map((each, at) => el("button", { type: "button", role: "tab", "aria-selected": String(each === view), title: `${each.title} (${at + 1})`, onclick: () => set({ view: each.name }) }, each.label)));
     const root = document.getElementById("view");

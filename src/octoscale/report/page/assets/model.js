@@ -72,9 +72,13 @@ class Scales {
   columnAt(tensor, step) {
     const places = this.columns[tensor.at];
     if (!places.length) return -1;
-    let found = places[0];
-    for (const place of places) if (this.waterfall.step[place] <= step) found = place;
-    return found;
+    let low = 0;
+    for (let high = places.length - 1; low < high;) {
+      const middle = (low + high + 1) >> 1;
+      if (this.waterfall.step[places[middle]] <= step) low = middle;
+      else high = middle - 1;
+    }
+    return places[low];
   }
 
   /** The shares of one histogram, by exponent from `waterfall.first` on. */

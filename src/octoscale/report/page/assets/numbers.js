@@ -59,9 +59,17 @@ function subnormalShare(scales, tensor, place) {
   return sum;
 }
 
-const ofHistogram = (what) => (scales, tensor, place, step) => {
-  const column = scales.columnAt(tensor, step);
-  return column < 0 ? NaN : what(scales, tensor, column);
+/** Of the last histogram up to a step; each is looked at once, as a slider passes it many times. */
+const ofHistogram = (what) => {
+  const known = new WeakMap();
+  return (scales, tensor, place, step) => {
+    const column = scales.columnAt(tensor, step);
+    if (column < 0) return NaN;
+    if (!known.has(scales)) known.set(scales, new Map());
+    const values = known.get(scales);
+    if (!values.has(column)) values.set(column, what(scales, tensor, column));
+    return values.get(column);
+  };
 };
 const ofCells = (name) => (scales, tensor, place) => scales.cells[name][place];
 

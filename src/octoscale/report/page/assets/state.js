@@ -1,6 +1,6 @@
 // The state of the page is the fragment of its address: a link shows what was seen. Elements hold texts, never markup.
 
-const DEFAULTS = { view: "found", source: "", against: "", quantity: "scale_bias", step: "", module: "", role: "", theme: "", sort: "", find: "", scaled: "" };
+const DEFAULTS = { view: "found", source: "", against: "", quantity: "scale_bias", step: "", module: "", role: "", theme: "", scaled: "", sort: "", find: "", only: "", of: "", kind: "" };
 
 /** What the page shows, and who wants to know when that changes. */
 const state = { ...DEFAULTS };

@@ -20,27 +20,26 @@ const COLUMNS = [
 
 function tableView(root, page) {
   if (!page.sources.length) return nothingRecorded(root);
-  const filters = { source: state.source && page.sources.length > 1 ? page.source().label : "", kind: "", role: "", module: state.find };
   const columns = COLUMNS.filter((column) => !column.isOfSeveral || page.sources.length > 1);
   const all = page.sources.flatMap((source) => source.tensors.map((tensor) => ({ tensor, source })));
   const told = el("span", { class: "quiet" }), body = el("tbody", {}), head = el("tr", {});
   let rows = [], limit = SHOWN;
   const more = el("button", { type: "button", onclick: () => { limit = Infinity; draw(); } }, "Show all");
   const draw = () => {
-    rows = sorted(all.filter((row) => matches(row, filters)));
+    rows = sorted(all.filter(matches));
     head.replaceChildren(...columns.map(headCell));
     body.replaceChildren(...rows.slice(0, limit).map((row) => bodyRow(row, columns)));
     told.textContent = `${count(rows.length)} of ${count(all.length)} tensors${rows.length > limit ? `, the first ${limit} shown` : ""}`;
     more.hidden = rows.length <= limit;
   };
-  const take = (name) => (value) => { filters[name] = value; draw(); };
-  const field = el("input", { type: "search", value: filters.module, placeholder: "part of its name", "aria-label": "Module", oninput: (event) => { filters.module = event.target.value; set({ find: event.target.value }, true); } });
+  const field = el("input", { type: "search", value: state.find, placeholder: "part of its name", "aria-label": "Module", oninput: (event) => set({ find: event.target.value }, true) });
+  const filter = (label, name, options) => choice(label, state[name], [["", "all"], ...options], (value) => set({ [name]: value }, true));
   root.append(
     el("div", { class: "controls" },
       el("label", { class: "field" }, el("span", {}, "Module"), field),
-      page.sources.length > 1 ? choice("Scaling", filters.source, [["", "all"], ...page.sources.map((source) => [source.label, printable(source.label)])], take("source")) : null,
-      choice("Role", "", [["", "all"], ...ROLES.filter((role) => all.some((row) => row.tensor.role === role)).map((role) => [role, ROLE_LABELS[role]])], take("role")),
-      choice("Kind", "", [["", "all"], ...KINDS.filter((kind) => all.some((row) => row.tensor.kind === kind)).map((kind) => [kind, KIND_LABELS[kind]])], take("kind")),
+      page.sources.length > 1 ? filter("Scaling", "of", page.sources.map((source) => [source.label, printable(source.label)])) : null,
+      filter("Role", "only", ROLES.filter((role) => all.some((row) => row.tensor.role === role)).map((role) => [role, ROLE_LABELS[role]])),
+      filter("Kind", "kind", KINDS.filter((kind) => all.some((row) => row.tensor.kind === kind)).map((kind) => [kind, KIND_LABELS[kind]])),
       el("button", { type: "button", id: "export", onclick: () => download(rows) }, "Export CSV")),
     el("p", {}, told, " ", more),
     el("div", { class: "scrolls" }, el("table", { class: "tensors" }, el("thead", {}, head), body)));
@@ -48,9 +47,10 @@ function tableView(root, page) {
   return { update: draw, resize: () => {} };
 }
 
-function matches({ tensor, source }, filters) {
-  return (!filters.source || source.label === filters.source) && (!filters.role || tensor.role === filters.role) &&
-    (!filters.kind || tensor.kind === filters.kind) && tensor.module.toLowerCase().includes(filters.module.toLowerCase());
+/** Whether the filters of the state let a row pass. */
+function matches({ tensor, source }) {
+  return (!state.of || source.label === state.of) && (!state.only || tensor.role === state.only) &&
+    (!state.kind || tensor.kind === state.kind) && tensor.module.toLowerCase().includes(state.find.toLowerCase());
 }
 
 /** By the state's column; `-name` for descending. */
