@@ -296,6 +296,16 @@ def test_print_leaves_out_what_cannot_be_pressed_on_paper(files, open_page):
     assert page.locator("canvas.map").is_visible()
 
 
+def test_paper_is_white(files, open_page):
+    page = open_page(files["train"], "view=map&theme=dark")
+    dark = pixels(page)
+    page.evaluate("() => { window.dispatchEvent(new Event('beforeprint')); }")
+    assert page.evaluate("document.documentElement.dataset.theme") == "light"
+    assert pixels(page) != dark
+    page.evaluate("() => { window.dispatchEvent(new Event('afterprint')); }")
+    assert pixels(page) == dark
+
+
 def test_the_keys_are_told(files, open_page):
     page = open_page(files["train"])
     page.keyboard.press("?")

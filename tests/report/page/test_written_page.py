@@ -119,6 +119,22 @@ def test_a_validation_has_its_scores_and_its_scalings(tmp_path):
     assert found["series"][0]["unit"] == "window"
 
 
+def test_steps_that_loss_scaling_skipped_are_told(tmp_path):
+    run = stepped_run(tmp_path / "run", 2)
+    for step in range(3, 15):
+        run.append_metrics({"phase": "train", "step": step, "skipped": True})
+    (found,) = data_in(page_of(run, out=tmp_path / "page.html"))["runs"]
+    assert found["words"] == ["The loss scale skipped 12 steps: 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 and others."]
+
+
+def test_numbers_that_no_run_writes_are_left_out_of_the_lines(tmp_path):
+    run = stepped_run(tmp_path / "run", 2)
+    rate = '{"phase": "train", "step": %s, "loss": 1.0, "learning_rate": %s}\n'
+    run.metrics.write_text("".join(rate % each for each in ((1, "1" + "0" * 400), (2, "1e999"), (3, '"x"'), (4, 0.5))))
+    (found,) = data_in(page_of(run, out=tmp_path / "page.html"))["runs"]
+    assert [(line["name"], line["points"]) for line in found["series"]] == [("loss", 4), ("learning rate", 4)]
+
+
 def test_runs_that_share_a_page_keep_their_names_apart(tmp_path):
     runs = [stepped_run(tmp_path / where / "run", 2) for where in ("a", "b")]
     page = data_in(page_of(*runs, out=tmp_path / "page.html"))

@@ -21,7 +21,7 @@ from octoscale.report.page.columns import pack
 from octoscale.report.page.findings import found
 from octoscale.report.page.results import facts, tables, words
 from octoscale.report.page.scales import Scales
-from octoscale.report.page.series import series, skipped_steps
+from octoscale.report.page.series import series
 from octoscale.report.page.state import state_of
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.parts import DamagedPartError, list_parts, read_part
@@ -77,7 +77,6 @@ class RunReader:
             "damaged": [*contents.damaged, *self._damaged.values(), *self._lost_rows()],
             "findings": found(narrowed.cells),
             "series": series(contents),
-            "skipped": skipped_steps(contents),
             "figures": list(_pictures(contents.figures, MOST_OF_FIGURES // num_runs)),
             "scales": narrowed.to_json(),
         }

@@ -49,7 +49,14 @@ def words(contents: RunContents) -> list[str]:
     said += [summary.get(name, {}).get("text", "") for name in ("cscale_range", "bias_map")]
     said += [f"{scaling}: {failure}" for scaling, failure in summary.get("failures", {}).items()]
     said += [str(summary["failure"])] if "failure" in summary else []
-    return [each for each in [*said, *_answer(contents)] if each]
+    return [each for each in [*said, _skipped(contents), *_answer(contents)] if each]
+
+
+def _skipped(contents: RunContents) -> str:
+    """The steps that a dynamic loss scale left out."""
+    steps = [f"{row['step']:,}" for row in contents.training_rows if row.get("skipped")]
+    more = " and others" if len(steps) > 10 else ""
+    return f"The loss scale skipped {len(steps):,} steps: {', '.join(steps[:10])}{more}." if steps else ""
 
 
 def _perplexities(summary: Mapping[str, Any]) -> Table:

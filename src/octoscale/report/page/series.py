@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from octoscale.report.contents import RunContents
+from octoscale.report.fields import is_count, is_number
 from octoscale.report.page.columns import pack
 
 #: Points of a line.
@@ -41,16 +42,10 @@ def series(contents: RunContents) -> list[dict[str, Any]]:
     return [line for line in lines if line["points"]]
 
 
-def skipped_steps(contents: RunContents) -> list[int]:
-    """The steps that loss scaling left out."""
-    return [row["step"] for row in contents.training_rows if row.get("skipped")][:MOST_POINTS]
-
-
 def _line(name: str, scaling: str, unit: str, points: Sequence[tuple[Any, Any]]) -> dict[str, Any]:
     """A line, binned if it is long; null stands for a value that was not finite."""
-    points = [(x, y) for x, y in points if isinstance(x, int) and (y is None or isinstance(y, int | float))]
-    xs = np.array([x for x, _ in points], dtype=np.float64)
-    ys = np.array([np.nan if y is None else y for _, y in points], dtype=np.float64)
+    points = [(x, y if is_number(y) else np.nan) for x, y in points if is_count(x)]
+    xs, ys = np.array(points, dtype=np.float64).reshape(-1, 2).T
     size = -(-len(points) // MOST_POINTS)
     line: dict[str, Any] = {"name": name, "scaling": scaling, "unit": unit, "points": len(points)}
     if size <= 1:

@@ -46,7 +46,7 @@ def _missing(contents: RunContents) -> str:
     if isinstance(plan.get("scalings"), list):
         seconds = summary.get("seconds")
         there = set(flatten(seconds)) if isinstance(seconds, dict) else set()
-        lacking = [str(each) for each in plan["scalings"] if each not in there]
+        lacking = [name for name in map(str, plan["scalings"]) if name not in there]
         return f"no result of {', '.join(lacking)}" if lacking else ""
     if "bias" in plan:
         return "" if {"cscale_range", "bias_map"} & summary.keys() else "the range of constants was not found"

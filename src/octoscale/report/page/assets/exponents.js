@@ -17,7 +17,7 @@ function drawExponents(grid, source, tensor) {
   const title = el("figcaption", {}), scaled = state.scaled === "yes";
   const other = el("button", { type: "button", onclick: () => set({ scaled: scaled ? "" : "yes" }) }, scaled ? "before scaling" : "after scaling");
   const scale = colorScale("share", [1e-6, 1]);
-  fallBox.append(el("figcaption", {}, `Exponents over ${scales.unit}s, ${scaled ? "after" : "before"} scaling `, other), el("div", { class: "holder" }, fall), legend(scale, percent, "share of the values", "lines: the format's window"));
+  fallBox.append(el("figcaption", {}, `Exponents over ${scales.unit}s, ${scaled ? "after" : "before"} scaling `, other), el("div", { class: "holder" }, fall), legend(scale, percent, "share of the values", "lines: what the format holds, dashed: its smallest normal value"));
   barBox.append(title, el("div", { class: "holder" }, bars));
   const view = new Exponents(source, tensor, places, scaled);
   fall.addEventListener("click", (event) => set({ step: String(view.stepAt(event.clientX - fall.getBoundingClientRect().left)) }, true));

@@ -11,7 +11,7 @@ async function follow(page, version) {
     if (isHeld) continue; // a slider, say, that somebody drags
     try {
       const answer = await fetch("state.json", { cache: "no-store" });
-      const news = await answer.json();
+      const news = answer.ok ? await answer.json() : { version: known, state: { name: "unreadable", text: await answer.text() } };
       if (news.version !== known) {
         const data = await (await fetch("data.json", { cache: "no-store" })).json();
         known = data.version;

@@ -88,6 +88,9 @@ async function begin() {
   watchers.push((changes) => page.changed(changes));
   addEventListener("popstate", () => { readFragment(); page.build(); });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => page.build());
+  for (const [name, onPaper] of [["beforeprint", true], ["afterprint", false]]) {
+    addEventListener(name, () => { isOnPaper = onPaper; page.build(); });
+  }
   let width = innerWidth;
   addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; page.shown?.resize?.(); } });
   listenToKeys(page);

@@ -192,7 +192,17 @@ class ModuleMap {
     const none = this.against ? "hatched: not in both" : look === "share" ? "blank: none; hatched: no record" : "hatched: no record";
     const difference = this.against ? `${look === "log" ? "octaves" : "difference"} to ${printable(this.against.label)}` : "";
     const bars = [...this.colors].map(([role, scale]) => legend(scale, this.against ? this.#signed() : show, ROLE_LABELS[role] ?? role));
-    return el("div", { class: "legends" }, el("span", {}, label, difference ? `, ${difference}` : ""), bars, el("span", { class: "quiet" }, none));
+    return el("div", { class: "legends" }, el("span", {}, label, difference ? `, ${difference}` : ""), bars, el("span", { class: "quiet" }, none), this.#kinds());
+  }
+
+  /** Which color beside a line means which kind of layer. */
+  #kinds() {
+    const kinds = KINDS.filter((kind) => this.lines.some((line) => line.kind === kind));
+    return el("span", { class: "kinds" }, kinds.map((kind) => {
+      const swatch = el("span", { class: "swatch" });
+      swatch.style.background = lineColor(1 + KINDS.indexOf(kind));
+      return el("span", {}, swatch, KIND_LABELS[kind]);
+    }));
   }
 
   #signed() {

@@ -57,7 +57,11 @@ function named(text) {
 
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+/** Paper is white, whatever the screen is. */
+let isOnPaper = false;
+
 function isDark() {
+  if (isOnPaper) return false;
   return state.theme ? state.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
 }
 
