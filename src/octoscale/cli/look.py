@@ -1,5 +1,6 @@
 """Commands that look: at the machine, the formats, a model before anything is done to it, and a run afterwards."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,7 +8,7 @@ import typer
 
 from octoscale.cli.app import LOOK, app
 from octoscale.cli.options import Folder, Json, NamedFolder, Overwrite, Words, takes
-from octoscale.cli.output import new_folder, show
+from octoscale.cli.output import interruptible, new_folder, say, show
 from octoscale.conversion.settings import Inspection
 from octoscale.models.settings import Materialization
 from octoscale.system.errors import UserError
@@ -129,15 +130,18 @@ def diagnose(
 
 @app.command(rich_help_panel=LOOK)
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="The folder of a run, or of several trainings.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="The folder of a run, or of several.")],
     module: Annotated[str | None, typer.Option(help="The layer whose exponents are drawn.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Draw the figures of a run again, and print its table; of several trainings, compare the losses."""
+    """Write a page in which a run can be explored, draw its figures, print its table; of several, compare them.
+
+    The page, report.html in the folder of the first RUN, needs no network and no program but a browser.
+    """
     from octoscale.report import showing
 
     if len(runs) == 1:
-        showing.show(runs[0], as_json=as_json, module=module)
+        showing.show(runs[0], as_json=as_json, module=module, with_page=True)
     elif module is not None:
         raise UserError("--module is for the figures of one run")
     else:
@@ -167,3 +171,25 @@ def figures(
     words: dict[str, Any] = {"style": style, "formats": formats, "only": only or (), "module": module}
     published = publish(contents, **words, out=out, overwrite=overwrite)
     showing.show_published(contents, published, as_json=as_json)
+
+
+@app.command(rich_help_panel=LOOK)
+def watch(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, which may go on.")],
+    port: Annotated[int | None, typer.Option(help="0: any that is free.  [default: 8008, or one that is free]")] = None,
+    host: Annotated[str, typer.Option(help="Another one lets others on the network read the run.")] = "127.0.0.1",
+) -> None:
+    """Serve the page of a run to this machine's browser; it updates by itself while the run goes on.
+
+    Also of a run of another process, or one that died. Ctrl-C ends it.
+    """
+    from octoscale.report.page.server import is_loopback, serving
+    from octoscale.runs.folder import RunFolder
+
+    folder = RunFolder.open(run).path
+    with interruptible(lambda: "ended"), serving(folder, host, port) as url:
+        if not is_loopback(host):
+            say(f"--host {host}: whoever reaches this machine there can read the run; there is no password")
+        say(f"{folder} at {url} (Ctrl-C ends it)")
+        while True:
+            time.sleep(0.2)  # in turns, for polars' handler of Ctrl-C lets a longer wait go on

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from octoscale.cli.app import MEASURE, app
-from octoscale.cli.options import Json, Out, Overwrite, Pretrained, Resume, Words, takes
-from octoscale.cli.output import check_resume, interruptible, run_folder, say
+from octoscale.cli.options import Json, Out, Overwrite, Pretrained, Resume, Watch, Words, takes
+from octoscale.cli.output import check_resume, interruptible, run_folder, say, watched
 from octoscale.system.heap import keep_freed_memory
 from octoscale.validation.settings import Demo, Sweep, Validation
 
@@ -28,6 +28,7 @@ def demo(words: Words[Demo], out: Out = None, overwrite: Overwrite = False, as_j
 def validate(
     words: Words[Validation],
     pretrained: Pretrained = False,
+    watch: Watch = False,
     out: Out = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -38,7 +39,8 @@ def validate(
     words = words.of(pretrained)
     default = {} if words.values["recipe"] else {"scalings": scalings_for(**words.values)}
     settings, folder = words.settings(**default), run_folder(out, "validate")
-    _carry_out(settings, folder, partial(run_validation, settings, folder, overwrite=overwrite), as_json)
+    with watched(watch, folder):
+        _carry_out(settings, folder, partial(run_validation, settings, folder, overwrite=overwrite), as_json)
 
 
 @app.command(rich_help_panel=MEASURE)
@@ -47,6 +49,7 @@ def sweep(
     words: Words[Sweep],
     pretrained: Pretrained = False,
     resume: Resume = False,
+    watch: Watch = False,
     out: Out = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -65,7 +68,8 @@ def sweep(
     check_sweep(settings.model)
     carry_out = partial(run_sweep, settings, folder, overwrite=overwrite, go_on=resume)
     hint = f"; to go on: the same command with --resume --out {folder}"
-    _carry_out(settings.validation(), folder, carry_out, as_json, settings.num_expected, hint)
+    with watched(watch, folder):
+        _carry_out(settings.validation(), folder, carry_out, as_json, settings.num_expected, hint)
 
 
 def _carry_out(

@@ -31,6 +31,7 @@ Folder = Annotated[Path | None, typer.Argument(metavar="OUT", help="The new chec
 NamedFolder = Annotated[Path | None, typer.Option("--out", help="The same, by name.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there, if octoscale wrote all of it.")]
 Pretrained = Annotated[bool, typer.Option("--pretrained", help=PRETRAINED)]
+Watch = Annotated[bool, typer.Option("--watch", help="Serve a page of the run to this machine's browser meanwhile.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what a stopped command left, if there is any.")]
 
 

@@ -45,6 +45,19 @@ def check_resume(resume: bool, out: Path | None, overwrite: bool) -> None:
 
 
 @contextmanager
+def watched(wanted: bool, folder: Path) -> Iterator[None]:
+    """If wanted, serve the page of a run while the block runs."""
+    if not wanted:
+        yield
+        return
+    from octoscale.report.page.server import serving
+
+    with serving(folder) as url:
+        say(f"watch it at {url}")
+        yield
+
+
+@contextmanager
 def interruptible(what_is_there: Callable[[], str]) -> Iterator[None]:
     """Ctrl-C ends with exit code 130, and with a line that says what is there."""
     try:

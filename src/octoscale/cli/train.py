@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from octoscale.cli.app import TRAIN, app
-from octoscale.cli.options import Json, Out, Overwrite, Pretrained, Resume, Words, takes
-from octoscale.cli.output import check_resume, interruptible, run_folder, say, show
+from octoscale.cli.options import Json, Out, Overwrite, Pretrained, Resume, Watch, Words, takes
+from octoscale.cli.output import check_resume, interruptible, run_folder, say, show, watched
 from octoscale.system.heap import keep_freed_memory
 from octoscale.training.settings import Training, with_preset
 
@@ -21,6 +21,7 @@ def train(
     pretrained: Pretrained = False,
     preset: Annotated[str | None, typer.Option(help=_PRESET)] = None,
     resume: Resume = False,
+    watch: Watch = False,
     out: Out = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -29,7 +30,9 @@ def train(
     check_resume(resume, out, overwrite)
     words = words.of(pretrained)
     settings = words.settings(**({} if preset is None else with_preset(preset, words.values, words.typed)))
-    _train(settings, run_folder(out, "train"), overwrite, resume, as_json)
+    folder = run_folder(out, "train")
+    with watched(watch, folder):
+        _train(settings, folder, overwrite, resume, as_json)
 
 
 def _train(settings: Training, folder: Path, overwrite: bool, resume: bool, as_json: bool) -> None:

@@ -11,7 +11,8 @@
     diagnosis/          what is wrong with a run, in words: rules over its records
     terminal            tables and progress bars
     tasks_table         what scalings reached on tasks
-    showing             a run on the terminal, measured and damaged parts, then its figures
+    page/               one page in which a run can be explored: in a file, or served while the run goes on
+    showing             a run on the terminal, measured and damaged parts, then its figures and its page
 
 No model is loaded here.
 """

@@ -9,7 +9,7 @@ Tables and figures take a run from here and trust it: no number in it is absurd,
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from pathlib import Path
 from typing import Any
@@ -96,23 +96,27 @@ def read_run(folder: Path | str, *, needs_header: bool = True) -> RunContents:
     needs_header: a folder without run.json is no run; else it is one whose header is empty.
     """
     run = RunFolder.open(folder) if needs_header else RunFolder(folder)
+    found = read_results(run.path)
+    found = replace(found, scales=_scales(run, found.damaged))
+    if found.damaged and not found.header and not found.has_results:
+        raise UserError(f"nothing of {run.path} can be read: {found.damaged[0]}")
+    return found
+
+
+def read_results(folder: Path | str) -> RunContents:
+    """Read all of a run but its scales, of which there may be millions; of a folder without a run, nothing."""
+    run = RunFolder(folder)
     damaged: list[str] = []
-    header = checked(_json_object(run.header, damaged), _HEADER, run.header, damaged)
-    summary = _summary(run.summary, damaged)
-    advice = advice_of(_json_object(run.advice, damaged), run.advice, damaged)
-    contents = RunContents(
+    return RunContents(
         path=run.path,
-        header=header,
-        summary=summary,
-        advice=advice,
+        header=checked(_json_object(run.header, damaged), _HEADER, run.header, damaged),
+        summary=_summary(run.summary, damaged),
+        advice=advice_of(_json_object(run.advice, damaged), run.advice, damaged),
         metrics=_lines(run.metrics, _measurement, damaged),
         notes=_lines(run.notes, _note, damaged),
-        scales=_scales(run, damaged),
+        scales=pl.DataFrame(schema=SCHEMA),
         damaged=damaged,
     )
-    if damaged and not header and not contents.has_results:
-        raise UserError(f"nothing of {run.path} can be read: {damaged[0]}")
-    return contents
 
 
 #: Tables of a value for each scaling, constant ones by their bias under `cscale`.
@@ -271,17 +275,17 @@ def _scales(run: RunFolder, damaged: list[str]) -> pl.DataFrame:
     except FileNotFoundError:
         return pl.DataFrame(schema=SCHEMA)
     damaged.extend(map(str, lost))
-    kept = rows.filter(_possible())
+    kept = rows.filter(possible())
     if kept.height < rows.height:
         damaged.append(f"{run.scales}: {rows.height - kept.height} of {rows.height} rows hold what no cast can see")
     return kept
 
 
-def _possible() -> pl.Expr:
-    """Whether a row can have been written by a run."""
+def possible(longest: int = LONGEST_MODULE) -> pl.Expr:
+    """Whether a row can have been written by a run. longest: bytes of a module's name."""
     counts = [pl.col(name).is_between(0, pl.col("numel")) for name in ("saturated", "flushed", "nonfinite")]
     names = [pl.col(name).str.len_bytes() <= LONGEST_NAME for name in ("scaling", "phase")]
-    names.append(pl.col("module").str.len_bytes() <= LONGEST_MODULE)
+    names.append(pl.col("module").str.len_bytes() <= longest)
     bins = pl.col("exponents")
     checks = [
         pl.col("step").is_between(0, MOST),

@@ -16,51 +16,78 @@ from octoscale.report.data.training import has_losses, loss_curves
 from octoscale.report.figures import of_run
 from octoscale.report.figures.of_run import Drawing
 from octoscale.report.figures.publish import Published
+from octoscale.report.page.write import PAGE, write_report
 from octoscale.report.tasks_table import tasks_table
 from octoscale.runs.folder import RunFolder
 from octoscale.system.errors import UserError
 from octoscale.system.printable import first_line, printable
 
 
-def show(folder: Path | str, *, as_json: bool, module: str | None = None) -> None:
-    """Print a run's results, and draw its figures. Whatever a figure raises is raised after that."""
+def show(folder: Path | str, *, as_json: bool, module: str | None = None, with_page: bool = False) -> None:
+    """Print a run's results, draw its figures, and write its page. Whatever a figure raises is raised after that."""
     contents = read_run(folder)
     if module is not None:
         of_run.check_module(contents.scales, module)
     if not as_json:
         _print_results(contents)
     drawing = of_run.draw_all(contents, module)
+    page = write_report([folder], contents.path / PAGE) if with_page else None
     if as_json:
         found = {
             **contents.summary,
             **contents.advice,
             "run": str(contents.path),
             "figures": [str(path) for path in drawing.paths],
+            **({"page": str(page)} if page else {}),
         }
         terminal.print_json(found | _lacking(contents.damaged, drawing))
     else:
-        _print_lines([f"records and {len(drawing.paths)} figures: {contents.path}"])
+        _print_lines([f"records and {len(drawing.paths)} figures: {contents.path}", *([_open(page)] if page else [])])
     for name, error in drawing.failures.items():
         raise _about(name, error) from error
 
 
 def compare(folders: Sequence[Path | str], *, as_json: bool) -> None:
-    """Print what several trainings reached, and draw their losses over each other."""
+    """Print what several runs reached, draw the losses of trainings over each other, and write a page of all.
+
+    UserError if one holds nothing to compare.
+    """
     runs = [read_run(folder) for folder in folders]
     damaged = [damage for run in runs for damage in run.damaged]
-    readable = [run for run in runs if has_losses(run) or not run.damaged]
+    for run in runs:
+        if not run.damaged and not _has_results(run):
+            raise UserError(f"{run.path} holds nothing to compare: no losses, no results, no scales")
+    trainings = [run for run in runs if has_losses(run)]
+    readable = [run for run in runs if _has_results(run)]
     if not readable:
-        raise UserError(f"no losses of these runs can be read: {damaged[0]}")
-    labels = [curve.label for curve in loss_curves(readable)]
+        raise UserError(f"nothing of these runs can be read: {damaged[0]}")
     if not as_json:
-        terminal.print_content(terminal.runs_table(labels, [run.summary for run in readable]))
+        _print_comparison(trainings, readable)
         _say_damaged(damaged)
-    drawn = of_run.draw_losses(readable)
+    drawn = [of_run.draw_losses(trainings)] if trainings else []
+    page = write_report([run.path for run in runs], runs[0].path / PAGE)
     if as_json:
         of_runs = [{**run.summary, "run": str(run.path)} for run in readable]
-        terminal.print_json({"runs": of_runs, "figures": [str(drawn)]} | ({"damaged": damaged} if damaged else {}))
+        found = {"runs": of_runs, "figures": [str(path) for path in drawn], "page": str(page)}
+        terminal.print_json(found | ({"damaged": damaged} if damaged else {}))
     else:
-        _print_lines([f"the losses over each other: {drawn}"])
+        _print_lines([*(f"the losses over each other: {path}" for path in drawn), _open(page)])
+
+
+def _has_results(run: RunContents) -> bool:
+    return has_losses(run) or bool(run.summary) or not run.scales.is_empty()
+
+
+def _print_comparison(trainings: Sequence[RunContents], runs: Sequence[RunContents]) -> None:
+    """Trainings in one table, other runs in one each."""
+    if trainings:
+        labels = [curve.label for curve in loss_curves(trainings)]
+        terminal.print_content(terminal.runs_table(labels, [run.summary for run in trainings]))
+    for run in runs:
+        if run.summary.get("perplexity"):
+            terminal.print_content(terminal.scores_table(run.summary))
+        if run.summary.get("tasks"):
+            terminal.print_content(tasks_table(run.summary))
 
 
 def show_published(contents: RunContents, published: Published, *, as_json: bool) -> None:
@@ -130,6 +157,10 @@ def _warn(lines: Sequence[str]) -> None:
     sys.stdout.flush()
     for line in lines:
         sys.stderr.write(f"octoscale: {printable(line)}\n")
+
+
+def _open(page: Path) -> str:
+    return f"to explore it, open {page} in a browser"
 
 
 def _lacking(damaged: Sequence[str], drawing: Drawing) -> dict[str, Any]:

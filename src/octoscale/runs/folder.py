@@ -9,6 +9,7 @@
     scales/         part-000000.parquet, ...: one row a tensor a step (scales.py)
     items/          piqa.amax.jsonl, ...: what a task's items were answered under a scaling, one a line
     figures/        PNG and SVG
+    report.html     the page that report writes
     checkpoints/    of a training: the newest state to go on from (training/trainer.py)
     model/          of a training that ended: the model, as transformers saves it
 

@@ -59,12 +59,16 @@ def exclusive_run(folder: Path | str, *, join: bool = False) -> Iterator[None]:
 
 
 def is_held(folder: Path | str) -> bool:
-    """Whether a process is writing a run, this one or another; nothing is made. False where there are no locks.
+    """Whether a process holds a run's folder, be it this one.
 
-    The lock of a process that was killed is taken for a moment, to see that nobody has it.
+    It is asked by trying to share the lock for a moment: whoever begins in that very moment would be refused.
     """
+    folder = Path(folder).resolve()
+    with _guard:
+        if folder in _held:
+            return True
     try:
-        descriptor = os.open(Path(folder) / LOCK, os.O_RDWR)
+        descriptor = os.open(folder / LOCK, os.O_RDWR)
     except OSError:
         return False
     try:
@@ -73,6 +77,11 @@ def is_held(folder: Path | str) -> bool:
         return False
     finally:
         os.close(descriptor)
+
+
+def is_left(folder: Path | str) -> bool:
+    """Whether a run's folder has a lock: if nobody holds it, the process that did was killed."""
+    return (Path(folder) / LOCK).exists()
 
 
 #: The runs that this process holds: how often, and how to let go.

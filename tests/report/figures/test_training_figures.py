@@ -171,10 +171,10 @@ def test_a_report_of_one_training_prints_its_table(report, tmp_path):
     assert "5.0000 before, 2.0000 after" in out
 
 
-def test_only_trainings_are_compared(report, tmp_path):
+def test_a_run_that_holds_nothing_is_not_compared(report, tmp_path):
     train = training(tmp_path / "train", [3.0])
     other = RunFolder.create(tmp_path / "other", {"backend": "native", "reason": "a test"})
     code, out, err = report(train.path, other.path)
     assert (code, out) == (2, "")
-    assert err == f"octoscale: error: {other.path} is no training: it logged no loss\n"
+    assert err == f"octoscale: error: {other.path} holds nothing to compare: no losses, no results, no scales\n"
     assert report(train.path, train.path, "--module", "m")[0] == 2

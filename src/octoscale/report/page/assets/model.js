@@ -1,0 +1,122 @@
+// Runs, their sources and tensors. A source is what can be looked at alone: one scaling of one run.
+
+const ROLES = ["weight", "input", "grad_output"];
+const ROLE_LABELS = { weight: "weights", input: "activations", grad_output: "gradients" };
+const KINDS = ["attn_qkv", "attn_out", "ffn_in", "ffn_out", "other"];
+const KIND_LABELS = { attn_qkv: "attn qkv", attn_out: "attn out", ffn_in: "ff intermediate", ffn_out: "ff output", other: "other" };
+
+/** A name as the page shows it: what would be invisible, or reorder the line, stands as its escape. */
+function printable(text) {
+  const shown = (c) => "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0");
+  return String(text).replace(/[\u0000-\u001f\u007f-\u009f\u200e\u200f\u061c\u2028-\u202e\u2066-\u2069\ud800-\udfff]/g, (c, at, whole) =>
+    /[\ud800-\udfff]/.test(c) && isPaired(whole, at) ? c : shown(c));
+}
+
+function isPaired(text, at) {
+  const code = text.codePointAt(at), before = at ? text.codePointAt(at - 1) : 0;
+  return code > 0xffff || before > 0xffff;
+}
+
+/** The records of a run, as the page asks for them. */
+class Scales {
+  constructor(json) {
+    Object.assign(this, json);
+    this.bins = json.cells.bins;
+    this.unit = json.groups.every((group) => group.phase === "validate") ? "window" : "step";
+    this.rowsOf = new Map();
+    this.tensors = this.#tensors(json.tensors);
+    this.columns = this.#columns(json.waterfall);
+  }
+
+  #tensors(of) {
+    const named = (name, at) => of[name].texts[of[name].places[at]];
+    return Array.from(of.group, (group, at) => ({
+      at, group,
+      module: named("module", at), kind: named("kind", at), role: named("role", at), format: named("format", at),
+      layer: of.layer[at] < 0 ? null : of.layer[at],
+      rows: of.rows[at], numel: of.numel[at],
+      saturated: of.saturated[at], flushed: of.flushed[at], nonfinite: of.nonfinite[at],
+      biasLow: of.bias_low[at], biasHigh: of.bias_high[at], amaxLow: of.amax_low[at], amaxHigh: of.amax_high[at],
+    }));
+  }
+
+  /** Of each tensor, the places of its histograms, by step. */
+  #columns(waterfall) {
+    const found = this.tensors.map(() => []);
+    waterfall.tensor.forEach((tensor, place) => found[tensor].push(place));
+    return found;
+  }
+
+  /** The last bin that begins at a step or before it; the first one if there is none. */
+  binOf(step) {
+    let low = 0;
+    for (let high = this.bins.length - 1; low < high;) {
+      const middle = (low + high + 1) >> 1;
+      if (this.bins[middle] <= step) low = middle;
+      else high = middle - 1;
+    }
+    return low;
+  }
+
+  /** Where a tensor's numbers of a bin stand; -1 if it has none. A weight's cast holds until the next one. */
+  place(tensor, bin) {
+    const start = tensor.at * this.bins.length;
+    for (let b = bin; b >= 0; b--) {
+      if (this.cells.rows[start + b] > 0) return start + b;
+      if (tensor.role !== "weight") return -1;
+    }
+    return -1;
+  }
+
+  /** The place of the last histogram of a tensor up to a step, or its first one; -1 if it has none. */
+  columnAt(tensor, step) {
+    const places = this.columns[tensor.at];
+    if (!places.length) return -1;
+    let low = 0;
+    for (let high = places.length - 1; low < high;) {
+      const middle = (low + high + 1) >> 1;
+      if (this.waterfall.step[places[middle]] <= step) low = middle;
+      else high = middle - 1;
+    }
+    return places[low];
+  }
+
+  /** The shares of one histogram, by exponent from `waterfall.first` on. */
+  sharesAt(place) {
+    const { count, shares } = this.waterfall;
+    return shares.subarray(place * count, (place + 1) * count);
+  }
+
+  /** "step 12", or "steps 12 to 15" of a bin that holds several; a validation's steps are windows. */
+  stepsOf(bin) {
+    const first = this.bins[bin], last = Math.min(first + this.cells.width - 1, this.last_step);
+    return last > first ? `${this.unit}s ${count(first)} to ${count(last)}` : `${this.unit} ${count(first)}`;
+  }
+}
+
+/** The sources of some runs: labels are distinct, and short where there is only one run. */
+function sourcesOf(runs) {
+  const found = [];
+  for (const run of runs) {
+    const { scales } = run;
+    const phases = new Set(scales.groups.map((group) => group.phase));
+    scales.groups.forEach((group, at) => {
+      const tensors = scales.tensors.filter((tensor) => tensor.group === at);
+      const parts = [runs.length > 1 ? run.label : "", phases.size > 1 ? group.phase : "", group.scaling];
+      const label = [...new Set(parts.filter(Boolean))].join(": ") || "recorded";
+      const byName = new Map(tensors.map((tensor) => [key(tensor.module, tensor.role), tensor]));
+      found.push({ run, scales, label, scaling: group.scaling, tensors, byName });
+    });
+  }
+  return found;
+}
+
+const key = (module, role) => `${role}\n${module}`;
+
+/** A module's name without the number of its layer, so that modules of all layers that are alike share a line. */
+function lineOf(tensor) {
+  if (tensor.layer === null) return tensor.module;
+  const parts = tensor.module.split(".");
+  const at = parts.indexOf(String(tensor.layer));
+  return at < 0 ? tensor.module : [...parts.slice(0, at), "*", ...parts.slice(at + 1)].join(".");
+}

@@ -1,0 +1,79 @@
+"""What was found, in words: one plain dict each, which the page shows as a sentence with a link to its view.
+
+    {"severity": "fault" | "warning" | "note", "module": ..., "role": ..., "scaling": ..., "step": ...,
+     "words": ..., "remedy": ...}
+
+module and role are None for what is about the whole run, step if it is about no step, remedy where there is none.
+This is the seam to whoever judges the records: `found` returns such dicts, and the page asks for nothing else.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import polars as pl
+
+from octoscale.report.data.validation import constants
+from octoscale.report.page.cells import Cells
+
+#: From this share of its values on, a tensor that saturates, or flushes, is worth a sentence.
+SATURATES, FLUSHES = 1e-4, 0.02
+
+#: How many tensors are named of a scaling that adapts; of a constant one, whose edges a sweep looks for, the first.
+MOST_NAMED = 3
+
+Finding = dict[str, Any]
+
+
+def found(cells: Cells) -> list[Finding]:
+    """What the counts of a run say, the gravest first. Whoever would name one tensor finds it in the run's records."""
+    totals = cells.tensors.join(cells.totals(), on="tensor", maintain_order="left").filter(pl.col("numel") > 0)
+    if totals.is_empty():
+        return []
+    modules, steps = totals["module"].n_unique(), cells.last_step + 1
+    recorded = "1 module in FP8 was" if modules == 1 else f"{modules:,} modules in FP8 were"
+    unit = "window" if set(totals["phase"]) == {"validate"} else "step"
+    over = f"one {unit}" if steps == 1 else f"{steps:,} {unit}s"
+    of_all = _finding("note", None, None, f"{recorded} recorded, over {over}.")
+    return [*_nonfinite(totals), *_clipped(totals, "saturated"), *_clipped(totals, "flushed"), of_all]
+
+
+def _nonfinite(totals: pl.DataFrame) -> Iterator[Finding]:
+    """The first tensor that was not finite."""
+    rows = totals.filter(pl.col("nonfinite") > 0).sort("nonfinite_from", maintain_order=True)
+    for row in rows.head(1).iter_rows(named=True):
+        others = f", and then in {rows.height - 1:,} others" if rows.height > 1 else ""
+        words = f"Infinity or NaN: first at step {row['nonfinite_from']:,}{others}."
+        remedy = "look at the steps before it; a loss scale or learning rate that is too high is the usual cause"
+        yield _finding("fault", row, row["nonfinite_from"], words, remedy)
+
+
+def _clipped(totals: pl.DataFrame, count: str) -> Iterator[Finding]:
+    """The tensors that lose the largest share of their values, of each scaling."""
+    least = SATURATES if count == "saturated" else FLUSHES
+    verb = "saturate" if count == "saturated" else "are flushed to zero"
+    shares = totals.with_columns(share=pl.col(count) / pl.col("numel")).filter(pl.col("share") >= least)
+    shares = shares.sort("share", descending=True, maintain_order=True)
+    for (scaling,), rows in shares.group_by("scaling", maintain_order=True):
+        most = 1 if constants(str(scaling)) is not None else MOST_NAMED
+        for row in rows.head(most).iter_rows(named=True):
+            first = row[f"{count}_from"]
+            since = f", since step {first:,}" if first else ""
+            words = f"{100 * row['share']:.3g} % of the values {verb}{since}."
+            yield _finding("warning", row, row[f"{count}_from"], words, _remedy(str(scaling), count, row))
+        if rows.height > most:
+            words = f"Under {scaling}, {rows.height - most:,} more tensors have values that {verb}."
+            yield _finding("note", None, None, words) | {"scaling": str(scaling), "quantity": count}
+
+
+def _remedy(scaling: str, count: str, row: Mapping[str, Any]) -> str:
+    if scaling.startswith("cscale"):
+        direction = "smaller" if count == "saturated" else "larger"
+        return f"a {direction} bias, or --skip {row['module']}"
+    return f"--skip {row['module']}" if row["role"] != "grad_output" else "a larger --loss-scale does not help amax"
+
+
+def _finding(
+    severity: str, row: Mapping[str, Any] | None, step: int | None, words: str, remedy: str | None = None
+) -> Finding:
+    of = {name: None if row is None else row[name] for name in ("module", "role", "scaling")}
+    return {"severity": severity, **of, "step": step, "words": words, "remedy": remedy}

@@ -1,0 +1,156 @@
+"""A run's folder, read part by part, and again when it has grown: each part of its records is summed once.
+
+    reader = RunReader.open("runs/mine")
+    reader.refresh()                      True if anything is new
+    reader.to_json("mine", 1)
+
+What a run is rewritten from (a resumed training drops rows, --overwrite begins anew) is seen by its parts: if one that
+was read is gone or other, all are read again.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from octoscale.report.contents import RunContents, possible, read_results
+from octoscale.report.page.cells import MOST_CELLS
+from octoscale.report.page.columns import pack
+from octoscale.report.page.findings import found
+from octoscale.report.page.results import facts, tables, words
+from octoscale.report.page.scales import Scales
+from octoscale.report.page.series import series
+from octoscale.report.page.state import state_of
+from octoscale.runs.folder import RunFolder
+from octoscale.runs.parts import DamagedPartError, list_parts, read_part
+from octoscale.runs.scales import SCHEMA
+
+#: Bytes of the static figures of a page, all together: those of a run that fit are shown in it.
+MOST_OF_FIGURES = 400_000
+
+#: Bytes of a name: a page wraps it, where a picture has no room.
+LONGEST_NAME = 100_000
+
+_BATCH = 48_000_000  # bytes of rows in memory at a time
+_Stamp = tuple[int, int]
+
+
+class RunReader:
+    """What the page shows of one run, kept up to date."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._run = RunFolder(self.path)
+        self._contents: RunContents | None = None
+        self._seen: dict[Path, _Stamp] = {}
+        self._forget()
+
+    @classmethod
+    def open(cls, path: Path | str) -> "RunReader":
+        """A reader of an existing run. FileNotFoundError if the folder holds none."""
+        return cls(RunFolder.open(path).path)
+
+    def refresh(self) -> bool:
+        """Read what is new in the folder; whether anything is."""
+        is_new = self._read_parts()
+        stamps = {path: stamp for path in self._small_files() if (stamp := _stamp(path)) is not None}
+        if self._contents is None or stamps != self._seen:
+            self._seen, is_new = stamps, True
+            self._contents = read_results(self.path)
+        return is_new
+
+    def to_json(self, label: str, num_runs: int) -> dict[str, Any]:
+        """All that the page shows of the run. num_runs: that share the page."""
+        if self._contents is None:
+            self.refresh()
+        contents = self._contents
+        assert contents is not None
+        narrowed = self._scales.narrowed(MOST_CELLS // num_runs)
+        return {
+            "label": label,
+            "state": self.state(),
+            "facts": facts(contents),
+            "tables": tables(contents),
+            "words": words(contents),
+            "damaged": [*contents.damaged, *self._damaged.values(), *self._lost_rows()],
+            "findings": found(narrowed.cells),
+            "series": series(contents),
+            "figures": list(_pictures(contents.figures, MOST_OF_FIGURES // num_runs)),
+            "scales": narrowed.to_json(),
+        }
+
+    def state(self) -> dict[str, str]:
+        """Whether the run goes on, as a name and in words."""
+        return state_of(self._run, self._contents)
+
+    @property
+    def last_step(self) -> int:
+        """The last step that has records; -1 without any."""
+        return self._scales.cells.last_step
+
+    def _forget(self) -> None:
+        self._scales, self._impossible = Scales(), 0
+        self._parts: dict[Path, _Stamp] = {}
+        self._damaged: dict[Path, str] = {}
+
+    def _read_parts(self) -> bool:
+        """Add the parts that are new; all again if one that was read is gone or other."""
+        now = {path: stamp for path in list_parts(self._run.scales) if (stamp := _stamp(path)) is not None}
+        if any(now.get(path) != stamp for path, stamp in self._parts.items()):
+            self._forget()
+        new = [path for path in now if path not in self._parts]
+        for rows in self._batches(new):
+            kept = rows.filter(possible())
+            self._impossible += rows.height - kept.height
+            self._scales.add(kept)
+        self._parts |= {path: now[path] for path in new}
+        return bool(new)
+
+    def _batches(self, parts: Sequence[Path]) -> Iterator[pl.DataFrame]:
+        """The rows of some parts, a few together: small ones are summed as fast as large ones."""
+        waiting: list[pl.DataFrame] = []
+        for path in parts:
+            try:
+                waiting.append(read_part(path, SCHEMA))
+            except DamagedPartError as error:
+                self._damaged[path] = str(error)
+            if sum(rows.estimated_size() for rows in waiting) > _BATCH:
+                yield pl.concat(waiting)
+                waiting = []
+        if waiting:
+            yield pl.concat(waiting)
+
+    def _lost_rows(self) -> list[str]:
+        rows = self._impossible
+        return [f"{self._run.scales}: {rows:,} rows hold what no cast can see"] if rows else []
+
+    def _small_files(self) -> list[Path]:
+        run = self._run
+        figures = sorted(run.figures.glob("*.svg")) if run.figures.is_dir() else []
+        return [run.header, run.metrics, run.summary, run.path / "advice.json", *figures]
+
+
+def _stamp(path: Path) -> _Stamp | None:
+    """What changes when a file does; None if it is gone."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
+def _pictures(folder: Path, most: int) -> Iterator[dict[str, Any]]:
+    """The figures of a run, deflated, the small ones first, as many as there is room for."""
+    found = []
+    for path in sorted(folder.glob("*.svg")) if folder.is_dir() else []:
+        try:
+            if path.is_file() and path.stat().st_size < 100 * most:
+                found.append((path.stem, pack(np.frombuffer(path.read_bytes(), dtype=np.uint8), "u8")))
+        except OSError:  # noqa: PERF203  it is being drawn anew
+            continue
+    for name, data in sorted(found, key=lambda each: len(each[1]["data"])):
+        most -= len(data["data"])
+        if most >= 0:
+            yield {"name": name, "type": "image/svg+xml", "data": data}

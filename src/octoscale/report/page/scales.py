@@ -1,0 +1,140 @@
+"""The scales of a run as the page has them: its tensors, and columns over tensors x bins of steps.
+
+    scales = Scales()
+    scales.add(rows)                          of each part, once
+    scales.narrowed(most_cells).to_json()
+
+All columns are dense: the value of tensor t in bin b stands at t * len(bins) + b, and a bin in which a tensor has no
+row says so by `rows` 0. Few cells are exact; many are rounded to what a screen shows (columns.py).
+"""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from octoscale.kernels.base import EXPONENT_OFFSET, NUM_EXPONENT_BINS
+from octoscale.numerics.formats import FORMATS
+from octoscale.report.page.cells import MOST_CELLS, Cells
+from octoscale.report.page.columns import pack, pack_logarithms, pack_shares
+from octoscale.report.page.waterfall import MOST_OF_RUN, Waterfall
+
+#: With at most so many cells, each number is the one that was recorded.
+EXACT_CELLS = 60_000
+
+_COUNTS = ("saturated", "flushed", "nonfinite")
+
+
+class Scales:
+    """The rows of a run, summed as they come."""
+
+    def __init__(self, cells: Cells | None = None, waterfall: Waterfall | None = None) -> None:
+        self.cells, self.waterfall = cells or Cells(), waterfall or Waterfall()
+
+    def add(self, rows: pl.DataFrame) -> None:
+        """Add some rows."""
+        self.waterfall.add(self.cells.add(rows))
+
+    def narrowed(self, most_cells: int = MOST_CELLS) -> "Scales":
+        """The same with at most so many cells, and as many histograms as belong to them."""
+        most_columns = MOST_OF_RUN * most_cells // MOST_CELLS
+        return Scales(self.cells.narrowed(most_cells), self.waterfall.narrowed(most_columns))
+
+    def to_json(self) -> dict[str, Any]:
+        """What the page shows of them."""
+        cells = self.cells
+        return {
+            "records": cells.num_rows,
+            "last_step": cells.last_step,
+            "groups": _groups(cells.tensors),
+            "tensors": _tensors(cells),
+            "cells": _cells(cells),
+            "waterfall": _waterfall(self.waterfall),
+            "formats": {name: _reach(name) for name in sorted(set(cells.tensors["format"]))},
+        }
+
+
+def _groups(tensors: pl.DataFrame) -> list[dict[str, str]]:
+    """The phases and scalings, in the order in which they were met."""
+    return tensors.select("phase", "scaling").unique(maintain_order=True).to_dicts()
+
+
+def _tensors(cells: Cells) -> dict[str, Any]:
+    """Each tensor's names, as places in lists of them, and what it reached over all steps."""
+    tensors, totals = cells.tensors, cells.totals()
+    groups = {(each["phase"], each["scaling"]): place for place, each in enumerate(_groups(tensors))}
+    of_group = [groups[pair] for pair in tensors.select("phase", "scaling").iter_rows()]
+    named = {name: _coded(tensors[name]) for name in ("module", "kind", "role", "format")}
+    layers = tensors["layer"].fill_null(-1).to_numpy()
+    numbers = {
+        name: pack(totals[name].fill_null(-1).to_numpy(), "f64")
+        for name in ("rows", "numel", *_COUNTS, *(f"{count}_from" for count in _COUNTS))
+    }
+    extremes = {name: pack(totals[name].to_numpy(), "f64") for name in _EXTREMES}
+    return {**named, "group": pack(np.array(of_group), "i32"), "layer": pack(layers, "i32"), **numbers, **extremes}
+
+
+_EXTREMES = ("bias_low", "bias_high", "amax_low", "amax_high")
+
+
+def _coded(names: pl.Series) -> dict[str, Any]:
+    """A column of texts that repeat."""
+    texts = names.unique(maintain_order=True).to_list()
+    places = {text: place for place, text in enumerate(texts)}
+    return {"texts": texts, "places": pack(np.array([places[name] for name in names], dtype=np.int32), "i32")}
+
+
+def _cells(cells: Cells) -> dict[str, Any]:
+    """The columns over tensors x bins."""
+    table, bins = cells.table, np.sort(cells.table["bin"].unique().to_numpy())
+    shape = (cells.tensors.height, len(bins))
+    place = table["tensor"].to_numpy().astype(np.int64) * len(bins) + np.searchsorted(bins, table["bin"].to_numpy())
+
+    def dense(values: NDArray[Any], missing: float) -> NDArray[Any]:
+        whole = np.full(shape[0] * shape[1], missing, dtype=np.float64)
+        whole[place] = values
+        return whole
+
+    row, exact = len(bins), shape[0] * shape[1] <= EXACT_CELLS
+    low, high = (dense(table[name].to_numpy(), 0) for name in ("bias_low", "bias_high"))
+    columns = {"rows": pack(dense(table["rows"].to_numpy(), 0), "i32", row)}
+    columns |= {"bias": pack(low, "i16", row), "bias_spread": pack(high - low, "i16")}
+    amax = [dense(table[name].to_numpy(), np.nan) for name in ("amax_low", "amax_high")]
+    for name, values in zip(("amax_low", "amax"), amax, strict=True):
+        columns[name] = pack(values, "f32") if exact else pack_logarithms(values, row)
+    for name in _COUNTS:
+        numel = np.maximum(table["numel"].to_numpy(), 1)
+        share = dense(table[name].to_numpy() / numel, 0)
+        columns[name] = pack(share, "f32") if exact else pack_shares(share, octave=8)
+    return {"width": cells.width, "bins": (bins * cells.width).tolist(), **columns}
+
+
+def _waterfall(waterfall: Waterfall) -> dict[str, Any]:
+    """Each column: tensor, step, scale_bias, the share of zeros, and of values of each exponent from `first` on."""
+    keys = sorted(waterfall.columns)
+    columns = [waterfall.columns[key] for key in keys]
+    counts = np.array([column.counts for column in columns], dtype=np.float64).reshape(-1, NUM_EXPONENT_BINS)
+    shares = counts / np.maximum(np.array([[column.numel] for column in columns], dtype=np.float64), 1).reshape(-1, 1)
+    used = np.flatnonzero(counts[:, 1:-1].sum(axis=0)) + 1
+    first, last = (int(used[0]), int(used[-1])) if used.size else (EXPONENT_OFFSET, EXPONENT_OFFSET)
+    return {
+        "tensor": pack(np.array([tensor for tensor, _ in keys]), "i32", len(keys)),
+        "step": pack(np.array([column.step for column in columns]), "f64"),
+        "bias": pack(np.array([column.scale_bias for column in columns]), "i16"),
+        "zeros": pack_shares(shares[:, 0], octave=8),
+        "first": first - EXPONENT_OFFSET,
+        "count": last - first + 1,
+        "shares": pack_shares(shares[:, first : last + 1], octave=4),
+    }
+
+
+def _reach(name: str) -> dict[str, Any]:
+    """What a format holds, as exponents of the values after scaling (report/data.py has them before)."""
+    fmt = FORMATS[name]
+    return {
+        "max": fmt.max,
+        "normal": fmt.min_normal_exponent,
+        "subnormal": fmt.min_subnormal_exponent,
+        "mantissa": fmt.mantissa_bits,
+    }

@@ -1,0 +1,357 @@
+"""The page in a real browser. Oracles: the records that it was made of; the errors and requests that it saw."""
+
+import csv
+import io
+import json
+import re
+import shutil
+from contextlib import contextmanager
+
+import pytest
+from stepped_runs import PLAN, rows_of, stepped_run
+from written_runs import SUMMARY, frame, small_run, write_run
+
+from octoscale.report.page.server import serving
+from octoscale.report.page.write import write_report
+from octoscale.runs.parts import write_part
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+OPTIONS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
+OPTIONS += ["--disable-background-networking", "--disable-component-update"]
+VIEWS = ("found", "map", "tensor", "run", "table")
+WAIT = 60_000  # milliseconds: a machine may be busy
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Pages of a training, of a validation, and of two trainings: name -> address."""
+    folder = tmp_path_factory.mktemp("pages")
+    train = stepped_run(folder / "amax")
+    other = stepped_run(folder / "half", plan={**PLAN, "learning_rate": 2e-5, "scaling": "cscale:1"}, loss=3.3)
+    validation = write_run(folder / "validation", small_run(), SUMMARY)
+    precise = stepped_run(folder / "bf16", plan={**PLAN, "scaling": "bf16"}, layers=0)
+    made = {"train": [train], "validation": [validation], "both": [train, other], "bf16": [precise]}
+    runs = {name: [run.path for run in of] for name, of in made.items()}
+    return {name: write_report(of, folder / f"{name}.html").as_uri() for name, of in runs.items()}
+
+
+@pytest.fixture
+def open_page(browser):
+    """Open an address with a fragment in a window of its own; in the end, nothing was wrong and nobody was asked."""
+    contexts, wrong = [], []
+
+    def watch(page):
+        page.set_default_timeout(WAIT)
+        page.on("console", lambda message: wrong.append(message.text))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("dialog", lambda dialog: wrong.append(dialog.message))
+
+        def requested(request):
+            if not request.url.startswith(("blob:", "data:", page.allowed)):
+                wrong.append(request.url)
+
+        page.on("request", requested)
+
+    def open_(address, fragment="", width=1200, **words):
+        context = browser.new_context(viewport={"width": width, "height": 900}, **words)
+        contexts.append(context)
+        page = context.new_page()
+        page.allowed = address
+        watch(page)
+        page.goto(f"{address}#{fragment}")
+        page.wait_for_selector("html[data-ready=yes]", state="attached")
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+def state_of(page):
+    return dict(pair.split("=") for pair in page.evaluate("location.hash").lstrip("#").split("&") if pair)
+
+
+def pixels(page, selector="canvas.map"):
+    return page.eval_on_selector(selector, "canvas => canvas.toDataURL()")
+
+
+def cell(page, layer, line):
+    """Where the cell of a layer is in the map: `line` counts the lines of the first role."""
+    box = page.locator("canvas.map").bounding_box()
+    left = min(210, round(box["width"] * 0.36))
+    size = min(60, (box["width"] - left - 8) / 2)
+    return {"x": left + (layer + 0.5) * size, "y": 24 + 18 * line + 9}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("name", ["train", "validation", "both", "bf16"])
+def test_every_view_opens_without_an_error_and_asks_nobody(files, open_page, name, view):
+    page = open_page(files[name], f"view={view}")
+    assert page.locator("#views [aria-selected=true]").inner_text().lower() == view
+    assert page.locator("main").inner_text().strip()
+    if name == "bf16" and view in ("map", "tensor", "table"):
+        assert "recorded no scales" in page.locator("main").inner_text()
+    else:
+        assert page.locator("main canvas, main table, main li").count() > 0
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_it_fits_into_400_pixels(files, open_page, view):
+    page = open_page(files["both"], f"view={view}", width=400)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+def test_the_slider_and_the_keys_move_through_the_steps(files, open_page):
+    page = open_page(files["train"], "view=map")
+    last = pixels(page)
+    slider = page.get_by_label("Step", exact=True)
+    assert slider.get_attribute("max") == "23"
+    slider.fill("0")
+    assert state_of(page)["step"] == "0"
+    assert "step 0" in page.locator("#of").inner_text()
+    assert pixels(page) != last
+    page.locator("h1").click()
+    page.keyboard.press("ArrowRight")
+    assert state_of(page)["step"] == "1"
+    page.get_by_label("Play").click()
+    playwright.expect(slider).to_have_value("23", timeout=WAIT)
+    assert pixels(page) == last
+
+
+def test_hover_tells_the_numbers_and_a_click_opens_the_tensor(files, open_page):
+    page = open_page(files["train"], "view=map&step=9")
+    canvas = page.locator("canvas.map")
+    canvas.hover(position=cell(page, 1, 1))  # down_proj of layer 1, as weight
+    told = page.locator("#tip").inner_text()
+    assert "model.layers.1.mlp.down_proj" in told
+    assert re.search(r"^scale_bias: 6$", told, re.MULTILINE)  # 8 - 9 // 8 - 1
+    assert re.search(r"^amax: 4$", told, re.MULTILINE)
+    canvas.click(position=cell(page, 1, 1))
+    state = state_of(page)
+    assert (state["view"], state["role"], state["step"]) == ("tensor", "weight", "9")
+    assert page.locator("h2 .name").inner_text() == "model.layers.1.mlp.down_proj"
+    assert page.locator("figure.plot").count() >= 4
+    page.go_back()
+    assert state_of(page)["view"] == "map"
+    assert page.locator("canvas.map").count() == 1
+
+
+def test_the_map_is_walked_with_the_keyboard(files, open_page):
+    page = open_page(files["train"], "view=map")
+    page.locator("canvas.map").focus()
+    for press in ("ArrowRight", "ArrowRight", "ArrowDown", "Enter"):
+        page.keyboard.press(press)
+    assert page.locator("h2 .name").inner_text() == "model.layers.1.mlp.down_proj"
+
+
+def test_another_quantity_is_another_picture(files, open_page):
+    page = open_page(files["train"], "view=map")
+    before = pixels(page)
+    page.get_by_label("Quantity").select_option("flushed")
+    assert state_of(page)["quantity"] == "flushed"
+    assert pixels(page) != before
+    page.locator("canvas.map").hover(position=cell(page, 0, 1) | {"y": 24 + 36 + 24 + 27})  # the same as input
+    assert "flushed, share of values: 10 %" in page.locator("#tip").inner_text()
+
+
+def test_a_module_is_found_by_parts_of_its_name(files, open_page):
+    page = open_page(files["train"])
+    page.keyboard.press("/")
+    page.keyboard.type("1 down")
+    assert page.locator("#suggested li").all_inner_texts() == ["model.layers.1.mlp.down_proj"]
+    page.keyboard.press("Enter")
+    assert state_of(page)["view"] == "tensor"
+    assert page.locator("h2 .name").inner_text() == "model.layers.1.mlp.down_proj"
+    page.locator("#search").fill("nothing of that name")
+    assert "no module" in page.locator("#suggested").inner_text()
+
+
+def test_a_deep_link_shows_what_was_seen(files, open_page):
+    page = open_page(
+        files["train"], "view=tensor&module=model.layers.0.mlp.down_proj&role=grad_output&step=4&theme=dark"
+    )
+    assert page.locator("h2 .name").inner_text() == "model.layers.0.mlp.down_proj"
+    assert page.get_by_role("button", name="gradients").get_attribute("aria-pressed") == "true"
+    assert "e5m2" in page.locator(".head").inner_text()
+    assert "step 4 " in page.locator(".slider").inner_text()
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    page.get_by_role("button", name="weights").click()
+    assert state_of(page)["role"] == "weight"
+
+
+def test_a_sentence_leads_to_the_tensor_that_it_is_about(files, open_page):
+    page = open_page(files["train"])
+    item = page.locator(".findings li").first
+    assert "10 % of the values are flushed to zero." in item.inner_text()
+    item.get_by_role("link").click()
+    assert page.locator("h2 .name").inner_text() == "model.layers.0.mlp.down_proj"
+    assert state_of(page)["role"] == "input"
+
+
+def test_two_runs_are_compared_and_what_differs_is_marked(files, open_page):
+    page = open_page(files["both"], "view=run")
+    marked = page.locator("tr.differs").all_inner_texts()
+    assert any(text.startswith("learning_rate\t4e-05\t2e-05") for text in marked)
+    assert not any(text.startswith("model") for text in marked)
+    assert page.locator("figcaption", has_text="Loss above that of").count() == 1
+    page.get_by_role("tab", name="Map").click()
+    page.get_by_label("Compare with").select_option("half: cscale:1")
+    page.locator("canvas.map").hover(position=cell(page, 0, 0))
+    assert "difference: 0" in page.locator("#tip").inner_text()
+    assert "half: cscale:1" in page.locator("#of").inner_text()
+
+
+def test_scalings_of_a_validation_are_a_choice(files, open_page):
+    page = open_page(files["validation"], "view=map")
+    assert page.get_by_label("Scaling", exact=True).input_value() == "amax"
+    before = pixels(page)
+    page.get_by_label("Scaling", exact=True).select_option("cscale:-2")
+    page.get_by_label("Quantity").select_option("flushed")
+    assert pixels(page) != before
+    canvas = page.locator("canvas.map")
+    canvas.hover(position=cell(page, 0, 0))
+    assert "flushed, share of values: 60 %" in page.locator("#tip").inner_text()  # a weight of step 0, at the last step
+
+
+def test_dark_mode_follows_the_system_and_the_button(files, open_page):
+    page = open_page(files["train"], "view=map", color_scheme="dark")
+
+    def paper():
+        return page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+    dark = paper()
+    page.locator("#theme").click()
+    light = paper()
+    assert (dark, light) == ("rgb(20, 23, 26)", "rgb(255, 255, 255)")
+    assert state_of(page)["theme"] == "light"
+    page.keyboard.press("d")
+    assert paper() == dark
+
+
+def test_the_table_is_sorted_filtered_and_exported(files, open_page):
+    page = open_page(files["train"], "view=table")
+    assert page.locator("tbody tr").count() == 12
+    page.get_by_role("columnheader", name="amax, largest").get_by_role("button").click()
+    assert state_of(page)["sort"] == "-amax"
+    assert "model.layers.1" in page.locator("tbody tr").first.inner_text()
+    page.get_by_label("Role").select_option("grad_output")
+    page.get_by_label("Module", exact=True).fill("DOWN")
+    assert page.locator("tbody tr").count() == 2
+    with page.expect_download() as download:
+        page.locator("#export").click()
+    rows = list(csv.DictReader(io.StringIO(download.value.path().read_text(encoding="utf-8"))))
+    assert download.value.suggested_filename == "scales.csv"
+    numbers = {"layer": "1", "role": "grad_output", "bias_low": "5", "bias_high": "7", "amax": "8", "records": "24"}
+    assert rows[0].items() >= numbers.items()
+    assert [row["module"] for row in rows] == [f"model.layers.{layer}.mlp.down_proj" for layer in (1, 0)]
+
+
+HOSTILE = [
+    '<img src=x onerror="window.owned=1">',
+    "</script><script>window.owned=1</script>",
+    "'\"`${window.owned=1}`",
+    '=HYPERLINK("http://evil.example")\n\u202e\x1b[2J\u2028end',
+    "long." + "x" * 10_000,
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_are_text(name, open_page, tmp_path):
+    run = stepped_run(tmp_path / "run", 4, plan={**PLAN, "model": name, "scaling": name[:200]}, module=name)
+    page = open_page(write_report([run.path], tmp_path / "page.html").as_uri())
+    for view in VIEWS:
+        page.get_by_role("tab", name=view.capitalize()).click()
+        assert page.locator("main img, main script").count() == 0
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1200
+    shown = page.locator("tbody .name").first.text_content()
+    controls = {"\n": "\\u000a", "\u202e": "\\u202e", "\x1b": "\\u001b", "\u2028": "\\u2028"}
+    assert shown == "".join(controls.get(letter, letter) for letter in name)
+    page.locator("#search").fill(name[:20].replace("\n", ""))
+    with page.expect_download() as download:
+        page.locator("#export").click()
+    rows = list(csv.DictReader(io.StringIO(download.value.path().read_text(encoding="utf-8"), newline="")))
+    assert rows[0]["module"] == (f"'{name}" if name.startswith("=") else name)
+    assert page.evaluate("window.owned") is None
+
+
+def test_print_leaves_out_what_cannot_be_pressed_on_paper(files, open_page):
+    page = open_page(files["train"], "view=map")
+    page.emulate_media(media="print")
+    assert [page.locator(each).is_visible() for each in ("#views", ".controls", ".slider")] == [False] * 3
+    assert page.locator("canvas.map").is_visible()
+
+
+def test_paper_is_white(files, open_page):
+    page = open_page(files["train"], "view=map&theme=dark")
+    dark = pixels(page)
+    page.evaluate("() => { window.dispatchEvent(new Event('beforeprint')); }")
+    assert page.evaluate("document.documentElement.dataset.theme") == "light"
+    assert pixels(page) != dark
+    page.evaluate("() => { window.dispatchEvent(new Event('afterprint')); }")
+    assert pixels(page) == dark
+
+
+def test_the_keys_are_told(files, open_page):
+    page = open_page(files["train"])
+    page.keyboard.press("?")
+    assert "find a module" in page.locator("dialog").inner_text()
+    page.get_by_role("button", name="Close").click()
+    page.keyboard.press("5")
+    assert state_of(page)["view"] == "table"
+
+
+def test_all_is_drawn_as_it_was_recorded(files, open_page):
+    """The typed arrays in the browser are those that were packed: the map's own numbers, of every tensor and step."""
+    page = open_page(files["train"], "view=map")
+    for step in (0, 7, 8, 23):
+        page.get_by_label("Step", exact=True).fill(str(step))
+        for layer in (0, 1):
+            page.locator("canvas.map").hover(position=cell(page, layer, 0))
+            told = page.locator("#tip").inner_text()
+            assert f"scale_bias: {8 - step // 8 - layer}\n" in told
+            assert f"amax: {2 ** (step // 8 + layer)}\n" in told
+
+
+@contextmanager
+def watched(run, open_page):
+    with serving(run.path, port=0) as url:
+        yield open_page(url, "view=map")
+
+
+def test_watch_shows_a_new_step_and_says_when_the_run_is_done(open_page, tmp_path):
+    run = stepped_run(tmp_path / "run", 4, finished=False)
+    with watched(run, open_page) as page:
+        page.wait_for_selector("#live.stopped")
+        assert "step 3" in page.locator("#of").inner_text()
+        write_part(run.scales, frame(*rows_of(4)))
+        playwright.expect(page.locator("#of")).to_contain_text("step 4", timeout=WAIT)
+        assert page.get_by_label("Step", exact=True).get_attribute("max") == "4"
+        assert state_of(page) == {"view": "map"}  # it follows the newest step, and nothing else has changed
+        summary = {**PLAN, "validation_loss": {"before": 5.0, "after": 2.0}}
+        run.summary.write_text(json.dumps(summary))
+        page.wait_for_selector("#live.finished")
+
+
+def test_watch_begins_before_the_run_does(open_page, tmp_path):
+    path = tmp_path / "later"
+    with serving(path, port=0) as url:
+        page = open_page(url)
+        assert "holds no run yet" in page.locator("main").inner_text()
+        stepped_run(path, 2)
+        page.wait_for_selector(".findings li")
+        page.wait_for_selector("#live.finished")

@@ -1,0 +1,186 @@
+"""The page as a file. Oracles: what its parts may hold, read with the standard library's parser; sizes."""
+
+import base64
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from stepped_runs import PLAN, rows_of, stepped_run
+from written_runs import SUMMARY, frame, small_run, write_run
+
+from octoscale.report.page.folder import RunReader
+from octoscale.report.page.write import as_block, write_report
+from octoscale.runs.folder import RunFolder
+from octoscale.runs.parts import list_parts, write_part
+
+HOSTILE = [
+    "</script><script>window.owned = 1</script>",
+    "<img src=x onerror='window.owned = 1'>",
+    "<!--<script>",
+    "quote \" and ' and `${window.owned = 1}`",
+    "line\nbreak\u2028and\u2029more",
+    "\x1b[2J\u202eright to left\u200f",
+    "\ufdd0&amp;" + "x" * 10_000,
+]
+
+
+class Parsed(HTMLParser):
+    """Elements by name, with their attributes and texts."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.elements, self.is_open = [], False
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append([tag, dict(attributes), ""])
+        self.is_open = True
+
+    def handle_endtag(self, tag):
+        self.is_open = False
+
+    def handle_data(self, data):
+        if self.is_open:
+            self.elements[-1][2] += data
+
+    def all(self, tag):
+        return [each for each in self.elements if each[0] == tag]
+
+
+def page_of(*runs, out):
+    return Parsed(write_report([run.path for run in runs], out).read_text(encoding="ascii"))
+
+
+def data_in(page):
+    (block,) = [text for _, attributes, text in page.all("script") if attributes.get("id") == "data"]
+    return json.loads(block)
+
+
+def test_the_policy_names_the_one_script_and_the_one_style_and_nothing_else(tmp_path):
+    page = page_of(stepped_run(tmp_path / "run"), out=tmp_path / "page.html")
+    (policy,) = [attributes["content"] for _, attributes, _ in page.all("meta") if "http-equiv" in attributes]
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+
+    def hashed(text):
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+    (script,) = [text for _, attributes, text in page.all("script") if not attributes]
+    ((_, _, style),) = page.all("style")
+    assert rules["script-src"] == hashed(script)
+    assert rules["style-src"] == hashed(style)
+    assert (rules["default-src"], rules["connect-src"]) == ("'none'", "'none'")
+    assert [each[1] for each in page.all("link")] == [{"rel": "icon", "href": "data:,"}]
+    others = [each for each in page.elements if each[0] != "link"]
+    assert not [each for each in others if each[1].keys() & {"src", "href", "onclick", "onload"}]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_name_ends_the_block_of_data_or_becomes_an_element(name, tmp_path):
+    run = stepped_run(tmp_path / "run", 2, plan={**PLAN, "model": name}, module=name)
+    page = page_of(run, out=tmp_path / "page.html")
+    tags = sorted(tag for tag, _, _ in page.elements)
+    plain = page_of(stepped_run(tmp_path / "plain", 2), out=tmp_path / "plain.html")
+    assert tags == sorted(tag for tag, _, _ in plain.elements)
+    (of_run,) = data_in(page)["runs"]
+    assert of_run["scales"]["tensors"]["module"]["texts"] == [name]
+    assert ["model", name] in of_run["facts"]
+
+
+def test_a_block_escapes_what_could_end_it():
+    text = as_block({"a": "</script><!-- & \u2028 \ud800 é"})
+    assert not re.search("[<>&\u2028]", text)
+    assert text.isascii()
+    assert json.loads(text) == {"a": "</script><!-- & \u2028 \ud800 é"}
+
+
+def test_tensors_and_findings_are_those_of_the_records(tmp_path):
+    (run,) = data_in(page_of(stepped_run(tmp_path / "run"), out=tmp_path / "page.html"))["runs"]
+    assert run["label"] == "run"
+    assert run["scales"]["records"] == 24 * 12
+    assert run["state"]["name"] == "finished"
+    (first, *_, last) = run["findings"]
+    assert (first["module"], first["role"]) == ("model.layers.0.mlp.down_proj", "input")
+    assert first["words"] == "10 % of the values are flushed to zero."
+    assert last["words"] == "4 modules in FP8 were recorded, over 24 steps."
+    assert [line["name"] for line in run["series"]] == ["loss"]
+
+
+def test_a_validation_has_its_scores_and_its_scalings(tmp_path):
+    run = write_run(tmp_path / "run", small_run(), SUMMARY)
+    run.append_metrics({"scaling": "amax", "window": 0, "loss": 2.5})
+    (found,) = data_in(page_of(run, out=tmp_path / "page.html"))["runs"]
+    assert [group["scaling"] for group in found["scales"]["groups"]] == ["amax", "cscale:-2", "cscale:2"]
+    rows = {row[0]: row[1:] for row in found["tables"][0]["rows"]}
+    assert rows["bf16"] == ["17.5000", "+0.00 %"]
+    assert rows["cscale:2"] == ["not finite", ""]
+    assert found["series"][0]["unit"] == "window"
+
+
+def test_steps_that_loss_scaling_skipped_are_told(tmp_path):
+    run = stepped_run(tmp_path / "run", 2)
+    for step in range(3, 15):
+        run.append_metrics({"phase": "train", "step": step, "skipped": True})
+    (found,) = data_in(page_of(run, out=tmp_path / "page.html"))["runs"]
+    assert found["words"] == ["The loss scale skipped 12 steps: 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 and others."]
+
+
+def test_numbers_that_no_run_writes_are_left_out_of_the_lines(tmp_path):
+    run = stepped_run(tmp_path / "run", 2)
+    rate = '{"phase": "train", "step": %s, "loss": 1.0, "learning_rate": %s}\n'
+    run.metrics.write_text("".join(rate % each for each in ((1, "1" + "0" * 400), (2, "1e999"), (3, '"x"'), (4, 0.5))))
+    (found,) = data_in(page_of(run, out=tmp_path / "page.html"))["runs"]
+    assert [(line["name"], line["points"]) for line in found["series"]] == [("loss", 4), ("learning rate", 4)]
+
+
+def test_runs_that_share_a_page_keep_their_names_apart(tmp_path):
+    runs = [stepped_run(tmp_path / where / "run", 2) for where in ("a", "b")]
+    page = data_in(page_of(*runs, out=tmp_path / "page.html"))
+    assert [run["label"] for run in page["runs"]] == [str(run.path) for run in runs]
+
+
+@pytest.mark.parametrize("what", ["nothing", "only a header", "a damaged part", "no summary", "a cut line"])
+def test_a_run_that_lacks_something_has_a_page_that_says_so(what, tmp_path):
+    run = stepped_run(tmp_path / "run", 4 if what != "only a header" else 0, finished=what != "no summary")
+    if what == "a damaged part":
+        write_part(run.scales, frame(*rows_of(4)))
+        part = list_parts(run.scales)[0]
+        part.write_bytes(part.read_bytes()[:-100])
+    if what == "a cut line":
+        run.metrics.write_text(run.metrics.read_text() + '{"phase": "tr')
+    (found,) = data_in(page_of(run, out=tmp_path / "page.html"))["runs"]
+    assert len(found["damaged"]) == (what == "a damaged part")
+    assert found["scales"]["records"] == {"only a header": 0, "a damaged part": 12}.get(what, 48)
+    assert found["state"]["name"] == ("stopped" if what == "no summary" else "finished")
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is not a run"):
+        write_report([tmp_path], tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_reader_reads_what_is_new_once_and_all_again_if_a_run_was_rewritten(tmp_path):
+    run = stepped_run(tmp_path / "run", 4)
+    reader = RunReader.open(run.path)
+    assert reader.refresh()
+    assert not reader.refresh()
+    write_part(run.scales, frame(*rows_of(4)))
+    assert reader.refresh()
+    assert (reader.last_step, reader.to_json("run", 1)["scales"]["records"]) == (4, 60)
+    list_parts(run.scales)[0].unlink()  # as a training does that goes on from a checkpoint
+    assert reader.refresh()
+    assert reader.to_json("run", 1)["scales"]["records"] == 12
+
+
+def test_the_page_of_10_000_steps_fits_into_3_mb(tmp_path):
+    """630 tensors would take a minute to write: 42 of them, with as many bins, fill a fifteenth of what is allowed."""
+    run = RunFolder.create(tmp_path / "run", {})
+    for start in range(0, 512, 32):
+        rows = []
+        for step in range(start, start + 32):
+            rows += [each | {"step": 20 * step, "amax": 0.1 + step} for each in rows_of(step % 24, layers=7)]
+        write_part(run.scales, frame(*rows))
+    assert write_report([run.path], tmp_path / "page.html").stat().st_size < 200_000 + 3_000_000 / 15
