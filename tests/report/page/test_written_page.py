@@ -10,6 +10,7 @@ import pytest
 from stepped_runs import PLAN, rows_of, stepped_run
 from written_runs import SUMMARY, frame, small_run, write_run
 
+import octoscale
 from octoscale.report.page.folder import RunReader
 from octoscale.report.page.write import as_block, write_report
 from octoscale.runs.folder import RunFolder
@@ -101,11 +102,23 @@ def test_tensors_and_findings_are_those_of_the_records(tmp_path):
     assert run["label"] == "run"
     assert run["scales"]["records"] == 24 * 12
     assert run["state"]["name"] == "finished"
-    (first, *_, last) = run["findings"]
+    wrong = octoscale.diagnose(tmp_path / "run")
+    told, counted = run["findings"][: len(wrong)], run["findings"][len(wrong) :]
+    assert told
+    assert [(each["module"], each["step"]) for each in told] == [(each.module, each.step) for each in wrong]
+    assert all(each.evidence in said["words"] for each, said in zip(wrong, told, strict=True))
+    (first, *_, last) = counted
     assert (first["module"], first["role"]) == ("model.layers.0.mlp.down_proj", "input")
     assert first["words"] == "10 % of the values are flushed to zero."
     assert last["words"] == "4 modules in FP8 were recorded, over 24 steps."
     assert [line["name"] for line in run["series"]] == ["loss"]
+
+
+def test_a_run_that_is_long_is_not_diagnosed_at_once_and_says_which_command_is(tmp_path, monkeypatch):
+    monkeypatch.setattr("octoscale.report.page.folder.MOST_DIAGNOSED", 10)
+    (run,) = data_in(page_of(stepped_run(tmp_path / "run"), out=tmp_path / "page.html"))["runs"]
+    assert run["findings"][0]["module"] == "model.layers.0.mlp.down_proj"
+    assert "octoscale diagnose RUN" in run["findings"][-1]["words"]
 
 
 def test_a_validation_has_its_scores_and_its_scalings(tmp_path):

@@ -4,15 +4,17 @@
      "words": ..., "remedy": ...}
 
 module and role are None for what is about the whole run, step if it is about no step, remedy where there is none.
-This is the seam to whoever judges the records: `found` returns such dicts, and the page asks for nothing else.
+First stands what the rules of diagnosis/ find, which judge; then what the counts say of the tensors that no rule named.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
 from octoscale.report.data.validation import constants
+from octoscale.report.diagnosis import finding as diagnosis
+from octoscale.report.diagnosis import rules
 from octoscale.report.page.cells import Cells
 
 #: From this share of its values on, a tensor that saturates, or flushes, is worth a sentence.
@@ -35,6 +37,32 @@ def found(cells: Cells) -> list[Finding]:
     over = f"one {unit}" if steps == 1 else f"{steps:,} {unit}s"
     of_all = _finding("note", None, None, f"{recorded} recorded, over {over}.")
     return [*_nonfinite(totals), *_clipped(totals, "saturated"), *_clipped(totals, "flushed"), of_all]
+
+
+def with_diagnosis(counted: Sequence[Finding], diagnosed: Sequence[diagnosis.Finding] | None) -> list[Finding]:
+    """What the rules found, then what the counts say beside it. diagnosed: None where no rule was asked."""
+    if diagnosed is None:
+        return [*counted, _finding("note", None, None, "A long run: octoscale diagnose RUN asks all rules about it.")]
+    told = [_told(each) for each in diagnosed if each.rule != rules.DAMAGED]  # what is damaged, the page says elsewhere
+    named = {_tensor(each) for each in told}
+    return [*told, *(each for each in counted if each["module"] is None or _tensor(each) not in named)]
+
+
+def _told(found: diagnosis.Finding) -> Finding:
+    _, title = rules.RULES[found.rule]
+    return {
+        "severity": "fault" if found.severity == "error" else found.severity,
+        "module": found.module,
+        "role": found.role,
+        "scaling": found.scaling,
+        "step": found.step,
+        "words": f"{title[0].upper()}{title[1:]}: {found.evidence}",
+        "remedy": found.remedy,
+    }
+
+
+def _tensor(finding: Finding) -> tuple[str | None, ...]:
+    return finding["module"], finding["role"], finding["scaling"]
 
 
 def _nonfinite(totals: pl.DataFrame) -> Iterator[Finding]:

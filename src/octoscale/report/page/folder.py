@@ -9,6 +9,7 @@ was read is gone or other, all are read again.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ import numpy as np
 import polars as pl
 
 from octoscale.report.contents import RunContents, possible, read_results
+from octoscale.report.diagnosis.finding import Finding
+from octoscale.report.diagnosis.rules import examine
 from octoscale.report.page.cells import MOST_CELLS
 from octoscale.report.page.columns import pack
-from octoscale.report.page.findings import found
+from octoscale.report.page.findings import found, with_diagnosis
 from octoscale.report.page.results import facts, tables, words
 from octoscale.report.page.scales import Scales
 from octoscale.report.page.series import series
@@ -26,9 +29,13 @@ from octoscale.report.page.state import state_of
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.parts import DamagedPartError, list_parts, read_part
 from octoscale.runs.scales import SCHEMA
+from octoscale.system.errors import UserError
 
 #: Bytes of the static figures of a page, all together: those of a run that fit are shown in it.
 MOST_OF_FIGURES = 400_000
+
+#: Rows of a run that is diagnosed for its page: a second's work. Of a longer one the page says which command does it.
+MOST_DIAGNOSED = 200_000
 
 #: Bytes of a name: a page wraps it, where a picture has no room.
 LONGEST_NAME = 100_000
@@ -45,6 +52,7 @@ class RunReader:
         self._run = RunFolder(self.path)
         self._contents: RunContents | None = None
         self._seen: dict[Path, _Stamp] = {}
+        self._diagnosis: list[Finding] | None = None
         self._forget()
 
     @classmethod
@@ -59,6 +67,8 @@ class RunReader:
         if self._contents is None or stamps != self._seen:
             self._seen, is_new = stamps, True
             self._contents = read_results(self.path)
+        if is_new:
+            self._diagnosis = None
         return is_new
 
     def to_json(self, label: str, num_runs: int) -> dict[str, Any]:
@@ -75,7 +85,7 @@ class RunReader:
             "tables": tables(contents),
             "words": words(contents),
             "damaged": [*contents.damaged, *self._damaged.values(), *self._lost_rows()],
-            "findings": found(narrowed.cells),
+            "findings": with_diagnosis(found(narrowed.cells), self._diagnosed()),
             "series": series(contents),
             "figures": list(_pictures(contents.figures, MOST_OF_FIGURES // num_runs)),
             "scales": narrowed.to_json(),
@@ -91,7 +101,7 @@ class RunReader:
         return self._scales.cells.last_step
 
     def _forget(self) -> None:
-        self._scales, self._impossible = Scales(), 0
+        self._scales, self._impossible, self._num_rows = Scales(), 0, 0
         self._parts: dict[Path, _Stamp] = {}
         self._damaged: dict[Path, str] = {}
 
@@ -102,8 +112,9 @@ class RunReader:
             self._forget()
         new = [path for path in now if path not in self._parts]
         for rows in self._batches(new):
-            kept = rows.filter(possible())
+            kept = rows.filter(possible(LONGEST_NAME))
             self._impossible += rows.height - kept.height
+            self._num_rows += kept.height
             self._scales.add(kept)
         self._parts |= {path: now[path] for path in new}
         return bool(new)
@@ -122,6 +133,15 @@ class RunReader:
         if waiting:
             yield pl.concat(waiting)
 
+    def _diagnosed(self) -> list[Finding] | None:
+        """What is wrong with the run, as `octoscale diagnose` finds it; None for one that is too long."""
+        if self._num_rows > MOST_DIAGNOSED:
+            return None
+        if self._diagnosis is None:
+            with suppress(UserError, FileNotFoundError):  # nothing of it can be read: the page says what is damaged
+                self._diagnosis = examine(self.path).findings
+        return self._diagnosis or []
+
     def _lost_rows(self) -> list[str]:
         rows = self._impossible
         return [f"{self._run.scales}: {rows:,} rows hold what no cast can see"] if rows else []
@@ -129,7 +149,7 @@ class RunReader:
     def _small_files(self) -> list[Path]:
         run = self._run
         figures = sorted(run.figures.glob("*.svg")) if run.figures.is_dir() else []
-        return [run.header, run.metrics, run.summary, run.path / "advice.json", *figures]
+        return [run.header, run.metrics, run.notes, run.summary, run.advice, *figures]
 
 
 def _stamp(path: Path) -> _Stamp | None:
