@@ -11,6 +11,7 @@ from stepped_runs import PLAN, rows_of, stepped_run
 from written_runs import SUMMARY, frame, small_run, write_run
 
 import octoscale
+from octoscale.report.page.findings import MOST_NAMED, with_diagnosis
 from octoscale.report.page.folder import RunReader
 from octoscale.report.page.write import as_block, write_report
 from octoscale.runs.folder import RunFolder
@@ -103,15 +104,25 @@ def test_tensors_and_findings_are_those_of_the_records(tmp_path):
     assert run["scales"]["records"] == 24 * 12
     assert run["state"]["name"] == "finished"
     wrong = octoscale.diagnose(tmp_path / "run")
-    told, counted = run["findings"][: len(wrong)], run["findings"][len(wrong) :]
+    told, (first, *_, last) = run["findings"][: len(wrong)], run["findings"][len(wrong) :]
     assert told
     assert [(each["module"], each["step"]) for each in told] == [(each.module, each.step) for each in wrong]
     assert all(each.evidence in said["words"] for each, said in zip(wrong, told, strict=True))
-    (first, *_, last) = counted
     assert (first["module"], first["role"]) == ("model.layers.0.mlp.down_proj", "input")
     assert first["words"] == "10 % of the values are flushed to zero."
     assert last["words"] == "4 modules in FP8 were recorded, over 24 steps."
     assert [line["name"] for line in run["series"]] == ["loss"]
+
+
+@pytest.mark.parametrize(("scaling", "named"), [("amax", MOST_NAMED), ("cscale:-8", 1)])
+def test_of_many_tensors_that_a_rule_names_the_first_are_shown_and_the_others_counted(scaling, named):
+    tensor = {"rule": "flushes", "severity": "warning", "role": "input", "step": 2, "evidence": "9 %", "remedy": "-"}
+    diagnosed = [octoscale.Finding(module=f"m{i}", scaling=scaling, **tensor) for i in range(9)]
+    counted = [{"module": module, "role": "input", "scaling": scaling, "words": module} for module in ("m8", "other")]
+    *told, more, other = with_diagnosis(counted, diagnosed)
+    assert [each["module"] for each in told] == [f"m{i}" for i in range(named)]
+    assert more["words"] == f"Under {scaling}, in {9 - named} more tensors: small values become zero."
+    assert other["words"] == "other"
 
 
 def test_a_run_that_is_long_is_not_diagnosed_at_once_and_says_which_command_is(tmp_path, monkeypatch):

@@ -43,9 +43,24 @@ def with_diagnosis(counted: Sequence[Finding], diagnosed: Sequence[diagnosis.Fin
     """What the rules found, then what the counts say beside it. diagnosed: None where no rule was asked."""
     if diagnosed is None:
         return [*counted, _finding("note", None, None, "A long run: octoscale diagnose RUN asks all rules about it.")]
-    told = [_told(each) for each in diagnosed if each.rule != rules.DAMAGED]  # what is damaged, the page says elsewhere
-    named = {_tensor(each) for each in told}
-    return [*told, *(each for each in counted if each["module"] is None or _tensor(each) not in named)]
+    judged = [each for each in diagnosed if each.rule != rules.DAMAGED]  # what is damaged, the page says elsewhere
+    named = {(each.module, each.role, each.scaling) for each in judged}
+    beside = [each for each in counted if (each["module"], each["role"], each["scaling"]) not in named]
+    return [*_first_of_each(judged), *beside]
+
+
+def _first_of_each(judged: Sequence[diagnosis.Finding]) -> Iterator[Finding]:
+    """The first tensors that each rule names under each scaling, and how many more there are."""
+    of_rule: dict[tuple[str, str], list[diagnosis.Finding]] = {}
+    for each in judged:
+        of_rule.setdefault((each.rule, each.scaling), []).append(each)
+    for (rule, scaling), those in of_rule.items():
+        most = 1 if constants(scaling) is not None else MOST_NAMED
+        yield from map(_told, those[:most])
+        if len(those) > most:
+            where = f"Under {scaling}, in" if scaling else "In"
+            words = f"{where} {len(those) - most:,} more tensors: {rules.RULES[rule][1]}."
+            yield _finding("note", None, None, words) | {"scaling": scaling}
 
 
 def _told(found: diagnosis.Finding) -> Finding:
@@ -59,10 +74,6 @@ def _told(found: diagnosis.Finding) -> Finding:
         "words": f"{title[0].upper()}{title[1:]}: {found.evidence}",
         "remedy": found.remedy,
     }
-
-
-def _tensor(finding: Finding) -> tuple[str | None, ...]:
-    return finding["module"], finding["role"], finding["scaling"]
 
 
 def _nonfinite(totals: pl.DataFrame) -> Iterator[Finding]:
