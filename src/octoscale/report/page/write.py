@@ -27,8 +27,11 @@ from octoscale.system.whole_file import replacing
 PAGE = "report.html"
 
 #: In the order in which they are joined; what stands below may use what stands above.
-_SCRIPTS = ("decode", "numbers", "model", "state", "paint", "lines", "slider", "found", "map")
-_MORE_SCRIPTS = ("exponents", "tensor", "run", "table", "search", "live", "main")
+_SCRIPTS = (
+    *("decode", "numbers", "model", "state", "paint", "lines", "slider"),
+    *("found", "pointer", "map", "exponents", "tensor", "run", "table"),
+    *("search", "live", "main"),
+)
 
 
 def write_report(folders: Sequence[Path | str], path: Path) -> Path:
@@ -100,7 +103,7 @@ def _labels(paths: Sequence[Path]) -> list[str]:
 
 @cache
 def _script() -> str:
-    own = "\n".join(_asset(f"{name}.js") for name in (*_SCRIPTS, *_MORE_SCRIPTS))
+    own = "\n".join(_asset(f"{name}.js") for name in _SCRIPTS)
     return _ascii(f"{_asset('uplot.min.js')}\n(() => {{\n'use strict';\n{own}\n}})();\n")
 
 

@@ -1,11 +1,19 @@
 // Columns of numbers as report/page/columns.py packs them: base64 of deflated little-endian typed arrays.
 
 const ARRAYS = {
-  i8: Int8Array, u8: Uint8Array, i16: Int16Array, u16: Uint16Array, i32: Int32Array, f32: Float32Array, f64: Float64Array,
+  i8: Int8Array,
+  u8: Uint8Array,
+  i16: Int16Array,
+  u16: Uint16Array,
+  i32: Int32Array,
+  f32: Float32Array,
+  f64: Float64Array,
 };
 
 /** The codes of columns.py's logarithms: no value, 0, infinity. */
-const ABSENT = -32768, ZERO = -32000, INFINITE = 32767;
+const ABSENT = -32768,
+  ZERO = -32000,
+  INFINITE = 32767;
 
 function bytesOf(base64) {
   const text = atob(base64);
@@ -21,7 +29,8 @@ async function inflate(bytes) {
 
 /** Low bytes, then high bytes -> 16-bit numbers. */
 function joinPlanes(bytes) {
-  const half = bytes.length / 2, joined = new Uint8Array(bytes.length);
+  const half = bytes.length / 2,
+    joined = new Uint8Array(bytes.length);
   for (let i = 0; i < half; i++) {
     joined[2 * i] = bytes[i];
     joined[2 * i + 1] = bytes[half + i];
@@ -54,7 +63,8 @@ function fromLogarithms(codes, octave) {
   return numbers;
 }
 
-const isColumn = (value) => value !== null && typeof value === "object" && typeof value.data === "string" && value.type in ARRAYS;
+const isColumn = (value) =>
+  value !== null && typeof value === "object" && typeof value.data === "string" && value.type in ARRAYS;
 
 /** The same object, each packed column in it replaced by its typed array. */
 async function unpackAll(value) {

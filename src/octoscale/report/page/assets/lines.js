@@ -15,7 +15,8 @@ function forgetPlots() {
  */
 function lineFigure(root, { title, lines, unit = "step", log = 0, show = short, height = 190, whole = false }) {
   const box = el("figure", { class: "plot" }, el("figcaption", {}, title));
-  const holder = el("div", { class: "canvas" }), told = el("div", { class: "told" });
+  const holder = el("div", { class: "canvas" }),
+    told = el("div", { class: "told" });
   box.append(holder, told);
   root.append(box);
   const drawn = lines.filter((line) => line.x.length > 0);
@@ -26,7 +27,10 @@ function lineFigure(root, { title, lines, unit = "step", log = 0, show = short, 
   const { data, series, bands, origin } = joined(drawn, log);
   const entries = legendEntries(told, drawn);
   const options = {
-    width: Math.max(200, holder.clientWidth || 600), height, series, bands,
+    width: Math.max(200, holder.clientWidth || 600),
+    height,
+    series,
+    bands,
     legend: { show: false },
     cursor: { sync: { key: POINTER.key, scales: ["x", null] }, drag: { x: true, y: false }, points: { size: 6 } },
     scales: { x: { time: false, range: spanOf(data[0]) }, y: log ? { distr: 3, log } : { range: rangeOf(whole) } },
@@ -41,15 +45,21 @@ function lineFigure(root, { title, lines, unit = "step", log = 0, show = short, 
 function joined(lines, log) {
   const xs = [...new Set(lines.flatMap((line) => Array.from(line.x)))].sort((a, b) => a - b);
   const at = new Map(xs.map((x, i) => [x, i]));
-  const data = [xs], series = [{}], bands = [], origin = [null];
+  const data = [xs],
+    series = [{}],
+    bands = [],
+    origin = [null];
   const usable = (value) => Number.isFinite(value) && (!log || value > 0);
   const column = (line, values) => {
     const whole = new Array(xs.length).fill(undefined);
-    line.x.forEach((x, i) => { whole[at.get(x)] = usable(values[i]) ? values[i] : null; });
+    line.x.forEach((x, i) => {
+      whole[at.get(x)] = usable(values[i]) ? values[i] : null;
+    });
     return whole;
   };
   lines.forEach((line, number) => {
-    const look = line.look ?? number, stroke = line.color ?? lineColor(look);
+    const look = line.look ?? number,
+      stroke = line.color ?? lineColor(look);
     if (line.low) {
       data.push(column(line, line.high), column(line, line.low));
       const hidden = { stroke: "transparent", points: { show: false }, spanGaps: false };
@@ -59,18 +69,44 @@ function joined(lines, log) {
     }
     data.push(column(line, line.y));
     const sparse = line.x.length < 40;
-    series.push({ stroke, width: 1.5, dash: dash(look), points: { show: sparse, size: 5, fill: stroke }, spanGaps: false });
+    series.push({
+      stroke,
+      width: 1.5,
+      dash: dash(look),
+      points: { show: sparse, size: 5, fill: stroke },
+      spanGaps: false,
+    });
     origin.push(number);
   });
   return { data, series, bands, origin };
 }
 
 function axes(unit, log, show, whole) {
-  const shared = { stroke: color("--quiet"), font: `11px ${color("--sans")}`, labelFont: `11px ${color("--sans")}`, grid: { stroke: color("--grid"), width: 1 }, ticks: { stroke: color("--grid"), width: 1 } };
+  const shared = {
+    stroke: color("--quiet"),
+    font: `11px ${color("--sans")}`,
+    labelFont: `11px ${color("--sans")}`,
+    grid: { stroke: color("--grid"), width: 1 },
+    ticks: { stroke: color("--grid"), width: 1 },
+  };
   const values = (_, ticks) => ticks.map((tick) => (tick === null ? "" : show(tick)));
   return [
-    { ...shared, label: unit, labelSize: 18, size: 26, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 1e6, 1e7], values: (_, ticks) => ticks.map(count) },
-    { ...shared, size: 64, values, space: 26, ...(log ? { splits: powers(log), filter: (_, ticks) => ticks } : {}), ...(whole && !log ? { incrs: [1, 2, 5, 10, 20, 50, 100] } : {}) },
+    {
+      ...shared,
+      label: unit,
+      labelSize: 18,
+      size: 26,
+      incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 1e6, 1e7],
+      values: (_, ticks) => ticks.map(count),
+    },
+    {
+      ...shared,
+      size: 64,
+      values,
+      space: 26,
+      ...(log ? { splits: powers(log), filter: (_, ticks) => ticks } : {}),
+      ...(whole && !log ? { incrs: [1, 2, 5, 10, 20, 50, 100] } : {}),
+    },
   ];
 }
 
@@ -97,7 +133,8 @@ function legendEntries(told, lines) {
   return lines.map((line, number) => {
     const look = line.look ?? number;
     const value = el("span", { class: "value" });
-    const mark = el("canvas", { class: "mark", "aria-hidden": "true" }), context = prepare(mark, 26, 10);
+    const mark = el("canvas", { class: "mark", "aria-hidden": "true" }),
+      context = prepare(mark, 26, 10);
     context.strokeStyle = line.color ?? lineColor(look);
     context.lineWidth = 2;
     context.setLineDash(dash(look));
@@ -115,11 +152,15 @@ function tell(plot, entries, lines, origin, show, unit) {
   const at = plot.cursor.idx;
   origin.forEach((number, column) => {
     if (number === null) return;
-    const values = plot.data[column], line = lines[number];
+    const values = plot.data[column],
+      line = lines[number];
     let place = at ?? values.length - 1;
     while (place > 0 && (values[place] === undefined || values[place] === null)) place--;
     const value = values[place];
-    if (value === undefined || value === null) { entries[number].textContent = "–"; return; }
+    if (value === undefined || value === null) {
+      entries[number].textContent = "–";
+      return;
+    }
     const i = line.low ? Array.from(line.x).indexOf(plot.data[0][place]) : -1;
     const band = i >= 0 && line.low[i] !== line.high[i] ? ` (${show(line.low[i])} to ${show(line.high[i])})` : "";
     entries[number].textContent = `${show(value)}${band} at ${unit} ${count(plot.data[0][place])}`;
@@ -128,5 +169,7 @@ function tell(plot, entries, lines, origin, show, unit) {
 
 /** Fit all figures to the width that they have now. */
 function resizePlots() {
-  plots.forEach((plot) => plot.setSize({ width: Math.max(200, plot.root.parentElement.clientWidth), height: plot.height }));
+  plots.forEach((plot) =>
+    plot.setSize({ width: Math.max(200, plot.root.parentElement.clientWidth), height: plot.height }),
+  );
 }

@@ -3,15 +3,23 @@
 const PERIOD = 1000;
 
 async function follow(page, version) {
-  let known = version, isHeld = false;
-  addEventListener("pointerdown", () => { isHeld = true; });
-  for (const name of ["pointerup", "pointercancel", "blur"]) addEventListener(name, () => { isHeld = false; });
+  let known = version,
+    isHeld = false;
+  addEventListener("pointerdown", () => {
+    isHeld = true;
+  });
+  for (const name of ["pointerup", "pointercancel", "blur"])
+    addEventListener(name, () => {
+      isHeld = false;
+    });
   for (;;) {
     await new Promise((done) => setTimeout(done, PERIOD));
     if (isHeld) continue; // a slider, say, that somebody drags
     try {
       const answer = await fetch("state.json", { cache: "no-store" });
-      const news = answer.ok ? await answer.json() : { version: known, state: { name: "unreadable", text: await answer.text() } };
+      const news = answer.ok
+        ? await answer.json()
+        : { version: known, state: { name: "unreadable", text: await answer.text() } };
       if (news.version !== known) {
         const data = await (await fetch("data.json", { cache: "no-store" })).json();
         known = data.version;

@@ -22,7 +22,11 @@ class Page {
 
   /** The source that the state names, else the first one that adapts, else the first. */
   source() {
-    return this.sources.find((source) => source.label === state.source) ?? this.sources.find((source) => !source.scaling.startsWith("cscale")) ?? this.sources[0];
+    return (
+      this.sources.find((source) => source.label === state.source) ??
+      this.sources.find((source) => !source.scaling.startsWith("cscale")) ??
+      this.sources[0]
+    );
   }
 
   against() {
@@ -35,9 +39,24 @@ class Page {
     hideTip();
     if (!keepsHead) this.head();
     const view = VIEWS.find((each) => each.name === state.view) ?? VIEWS[0];
-    document.getElementById("views").replaceChildren(...VIEWS.map((each, at) => el("button", { type: "button", role: "tab", "aria-selected": String(each === view), title: `${each.title} (${at + 1})`, onclick: () => set({ view: each.name }) }, each.label)));
+    document.getElementById("views").replaceChildren(
+      ...VIEWS.map((each, at) =>
+        el(
+          "button",
+          {
+            type: "button",
+            role: "tab",
+            "aria-selected": String(each === view),
+            title: `${each.title} (${at + 1})`,
+            onclick: () => set({ view: each.name }),
+          },
+          each.label,
+        ),
+      ),
+    );
     const root = document.getElementById("view");
-    const top = scrollY, isSame = root.dataset.view === view.name;
+    const top = scrollY,
+      isSame = root.dataset.view === view.name;
     forgetPlots();
     root.dataset.view = view.name;
     root.replaceChildren(el("h1", {}, view.title));
@@ -54,17 +73,41 @@ class Page {
   head() {
     const names = this.runs.map((run) => printable(run.label)).join(", ");
     document.title = `${names}: octoscale`;
-    const theme = el("button", { type: "button", id: "theme", "aria-label": isDark() ? "Light colors" : "Dark colors", title: "Dark or light (d)", onclick: () => set({ theme: isDark() ? "light" : "dark" }, true) }, isDark() ? "☀" : "☾");
+    const theme = el(
+      "button",
+      {
+        type: "button",
+        id: "theme",
+        "aria-label": isDark() ? "Light colors" : "Dark colors",
+        title: "Dark or light (d)",
+        onclick: () => set({ theme: isDark() ? "light" : "dark" }, true),
+      },
+      isDark() ? "☀" : "☾",
+    );
     const help = el("button", { type: "button", "aria-label": "Help", title: "Keys (?)", onclick: showHelp }, "?");
     const status = this.isLive ? el("span", { id: "live", class: "chip", role: "status" }, "…") : null;
-    document.getElementById("top").replaceChildren(
-      el("div", { class: "brand" }, el("strong", {}, "octoscale"), el("span", { class: "names", title: names.slice(0, 2000) }, names), status), searchBox(this), el("div", { class: "buttons" }, theme, help));
+    document
+      .getElementById("top")
+      .replaceChildren(
+        el(
+          "div",
+          { class: "brand" },
+          el("strong", {}, "octoscale"),
+          el("span", { class: "names", title: names.slice(0, 2000) }, names),
+          status,
+        ),
+        searchBox(this),
+        el("div", { class: "buttons" }, theme, help),
+      );
     if (this.isLive) this.heard(this.news ?? { state: this.runs[0].state });
   }
 
   foot() {
     const records = this.runs.reduce((sum, run) => sum + run.scales.records, 0);
-    return [el("span", {}, `octoscale ${this.made.version}, ${this.made.when}. ${count(records)} records. `), el("details", {}, el("summary", {}, "Licences"), el("pre", {}, this.made.licences))];
+    return [
+      el("span", {}, `octoscale ${this.made.version}, ${this.made.when}. ${count(records)} records. `),
+      el("details", {}, el("summary", {}, "Licences"), el("pre", {}, this.made.licences)),
+    ];
   }
 
   /** What the server says of the run; null: it does not answer. */
@@ -74,7 +117,12 @@ class Page {
     if (!status) return;
     const name = news === null ? "gone" : news.state.name;
     status.className = `chip ${name}`;
-    status.textContent = news === null ? "no answer: octoscale watch has ended" : name === "running" ? `live, ${this.runs[0].scales.unit} ${count(Math.max(0, this.runs[0].scales.last_step))}` : name;
+    status.textContent =
+      news === null
+        ? "no answer: octoscale watch has ended"
+        : name === "running"
+          ? `live, ${this.runs[0].scales.unit} ${count(Math.max(0, this.runs[0].scales.last_step))}`
+          : name;
     status.title = news === null ? "" : printable(news.state.text);
   }
 }
@@ -86,19 +134,35 @@ async function begin() {
   applyTheme();
   await page.take(data);
   watchers.push((changes) => page.changed(changes));
-  addEventListener("popstate", () => { readFragment(); page.build(); });
+  addEventListener("popstate", () => {
+    readFragment();
+    page.build();
+  });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => page.build());
-  for (const [name, onPaper] of [["beforeprint", true], ["afterprint", false]]) {
-    addEventListener(name, () => { isOnPaper = onPaper; page.build(); });
+  for (const [name, onPaper] of [
+    ["beforeprint", true],
+    ["afterprint", false],
+  ]) {
+    addEventListener(name, () => {
+      isOnPaper = onPaper;
+      page.build();
+    });
   }
   let width = innerWidth;
-  addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; page.shown?.resize?.(); } });
+  addEventListener("resize", () => {
+    if (innerWidth !== width) {
+      width = innerWidth;
+      page.shown?.resize?.();
+    }
+  });
   listenToKeys(page);
   document.documentElement.dataset.ready = "yes";
   if (data.live) follow(page, data.version);
 }
 
 begin().catch((error) => {
-  document.getElementById("view").replaceChildren(el("p", {}, `The page could not be drawn: ${error.message}. It needs a browser from 2023 on.`));
+  document
+    .getElementById("view")
+    .replaceChildren(el("p", {}, `The page could not be drawn: ${error.message}. It needs a browser from 2023 on.`));
   throw error;
 });

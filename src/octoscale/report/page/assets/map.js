@@ -1,6 +1,8 @@
 // The view "Map": layers by modules and roles at one bin of steps, a slider over the bins, a choice of quantity.
 
-const ROW = 18, HEADING = 24, FOOT = 34;
+const ROW = 18,
+  HEADING = 24,
+  FOOT = 34;
 
 function mapView(root, page) {
   const source = page.source();
@@ -8,9 +10,15 @@ function mapView(root, page) {
   const map = new ModuleMap(source, page.against());
   const controls = el("div", { class: "controls" }, ...sourceChoices(page), quantityChoice(source));
   const canvas = el("canvas", { tabindex: 0, role: "img", class: "map" });
-  const slider = stepSlider(source, () => map.step);
+  const slider = stepSlider(source);
   const legendBox = el("div", {});
-  root.append(controls, slider.box, el("p", { class: "quiet", id: "of" }), el("div", { class: "holder" }, canvas), legendBox);
+  root.append(
+    controls,
+    slider.box,
+    el("p", { class: "quiet", id: "of" }),
+    el("div", { class: "holder" }, canvas),
+    legendBox,
+  );
   const draw = () => {
     map.take(root.clientWidth);
     map.draw(canvas);
@@ -18,13 +26,20 @@ function mapView(root, page) {
     legendBox.replaceChildren(map.legend());
     root.querySelector("#of").textContent = map.words();
   };
-  listen(canvas, map, page, draw);
+  listen(canvas, map, draw);
   draw();
   return { update: draw, resize: draw, step: slider.by, play: slider.play };
 }
 
 function nothingRecorded(root) {
-  root.append(el("p", { class: "lead" }, "These runs recorded no scales."), el("p", { class: "quiet" }, "FP8 layers record theirs while a run goes on; runs in bf16, fp16 and fp32 have none. The views Found and Run show what there is."));
+  root.append(
+    el("p", { class: "lead" }, "These runs recorded no scales."),
+    el(
+      "p",
+      { class: "quiet" },
+      "FP8 layers record theirs while a run goes on; runs in bf16, fp16 and fp32 have none. The views Found and Run show what there is.",
+    ),
+  );
 }
 
 /** Which scaling of which run, and what it is compared with. */
@@ -32,13 +47,25 @@ function sourceChoices(page) {
   if (page.sources.length < 2) return [];
   const labels = page.sources.map((source) => [source.label, printable(source.label)]);
   return [
-    choice(page.runs.length > 1 ? "Run and scaling" : "Scaling", page.source().label, labels, (source) => set({ source })),
-    choice("Compare with", page.against()?.label ?? "", [["", "nothing"], ...labels.filter(([label]) => label !== page.source().label)], (against) => set({ against })),
+    choice(page.runs.length > 1 ? "Run and scaling" : "Scaling", page.source().label, labels, (source) =>
+      set({ source }),
+    ),
+    choice(
+      "Compare with",
+      page.against()?.label ?? "",
+      [["", "nothing"], ...labels.filter(([label]) => label !== page.source().label)],
+      (against) => set({ against }),
+    ),
   ];
 }
 
 function quantityChoice(source) {
-  return choice("Quantity", state.quantity, quantitiesOf(source.scales).map(([name, { label }]) => [name, label]), (quantity) => set({ quantity }));
+  return choice(
+    "Quantity",
+    state.quantity,
+    quantitiesOf(source.scales).map(([name, { label }]) => [name, label]),
+    (quantity) => set({ quantity }),
+  );
 }
 
 /** What is drawn: lines of modules, columns of layers, and the value of each tensor at the step. */
@@ -60,12 +87,18 @@ class ModuleMap {
     this.quantity = QUANTITIES[this.name];
     this.bin = state.step === "" ? scales.bins.length - 1 : scales.binOf(Number(state.step));
     this.step = scales.bins[this.bin];
-    this.colors = new Map(this.#parts().map((part) => [part, colorScale(this.against ? "difference" : this.quantity.look, this.range(part))]));
+    this.colors = new Map(
+      this.#parts().map((part) => [
+        part,
+        colorScale(this.against ? "difference" : this.quantity.look, this.range(part)),
+      ]),
+    );
     this.width = Math.max(280, width);
     this.left = Math.min(210, Math.round(this.width * 0.36));
     const columns = this.layers + (this.hasLoose ? 1 : 0);
     this.cell = Math.min(60, (this.width - this.left - 8) / Math.max(1, columns));
-    let y = 0, role = "";
+    let y = 0,
+      role = "";
     for (const line of this.lines) {
       if (line.role !== role) y += HEADING;
       role = line.role;
@@ -93,13 +126,16 @@ class ModuleMap {
   /** The lowest and highest value of a role over all steps, so that colors stay while the slider moves. */
   range(role) {
     const name = `${this.name} ${role}`;
-    if (!this.ranges.has(name)) this.ranges.set(name, this.#extremes(this.source.tensors.filter((tensor) => !role || tensor.role === role)));
+    if (!this.ranges.has(name))
+      this.ranges.set(name, this.#extremes(this.source.tensors.filter((tensor) => !role || tensor.role === role)));
     return this.ranges.get(name);
   }
 
   #extremes(tensors) {
-    let low = Infinity, high = -Infinity;
-    const { bins } = this.source.scales, stride = Math.max(1, Math.ceil((bins.length * tensors.length) / 200000));
+    let low = Infinity,
+      high = -Infinity;
+    const { bins } = this.source.scales,
+      stride = Math.max(1, Math.ceil((bins.length * tensors.length) / 200000));
     for (const tensor of tensors) {
       for (let bin = bins.length - 1; bin >= 0; bin -= stride) {
         const value = this.value(tensor, bin);
@@ -131,7 +167,10 @@ class ModuleMap {
       for (const tensor of line.tensors) this.#cell(context, tensor, line);
     }
     this.#axis(context);
-    canvas.setAttribute("aria-label", `${this.quantity.label} of ${this.source.tensors.length} tensors, ${this.source.scales.stepsOf(this.bin)}; arrow keys move from cell to cell, Enter opens a tensor`);
+    canvas.setAttribute(
+      "aria-label",
+      `${this.quantity.label} of ${this.source.tensors.length} tensors, ${this.source.scales.stepsOf(this.bin)}; arrow keys move from cell to cell, Enter opens a tensor`,
+    );
   }
 
   #heading(context, line) {
@@ -144,8 +183,14 @@ class ModuleMap {
   }
 
   #cell(context, tensor, line) {
-    const value = this.value(tensor), x = this.x(tensor), size = [Math.max(1, this.cell - 1), ROW - 1];
-    const paint = Number.isNaN(value) ? null : Number.isFinite(value) ? (this.colors.get(tensor.role) ?? this.colors.get("")).of(value) : color("--fault");
+    const value = this.value(tensor),
+      x = this.x(tensor),
+      size = [Math.max(1, this.cell - 1), ROW - 1];
+    const paint = Number.isNaN(value)
+      ? null
+      : Number.isFinite(value)
+        ? (this.colors.get(tensor.role) ?? this.colors.get("")).of(value)
+        : color("--fault");
     if (Number.isNaN(value)) hatch(context, x, line.y, ...size);
     context.fillStyle = paint ?? color("--cell");
     if (!Number.isNaN(value)) context.fillRect(x, line.y, ...size);
@@ -183,26 +228,47 @@ class ModuleMap {
     at = Math.max(0, Math.min(this.lines.length - 1, at + down));
     const { tensors } = this.lines[at];
     const wanted = (this.cursor.layer ?? -1) + right;
-    this.cursor = tensors.reduce((best, each) => (Math.abs((each.layer ?? -1) - wanted) < Math.abs((best.layer ?? -1) - wanted) ? each : best));
+    this.cursor = tensors.reduce((best, each) =>
+      Math.abs((each.layer ?? -1) - wanted) < Math.abs((best.layer ?? -1) - wanted) ? each : best,
+    );
     return this.cursor;
   }
 
   legend() {
     const { look, label, show } = this.quantity;
-    const none = this.against ? "hatched: not in both" : look === "share" ? "blank: none; hatched: no record" : "hatched: no record";
-    const difference = this.against ? `${look === "log" ? "octaves" : "difference"} to ${printable(this.against.label)}` : "";
-    const bars = [...this.colors].map(([role, scale]) => legend(scale, this.against ? this.#signed() : show, ROLE_LABELS[role] ?? role));
-    return el("div", { class: "legends" }, el("span", {}, label, difference ? `, ${difference}` : ""), bars, el("span", { class: "quiet" }, none), this.#kinds());
+    const none = this.against
+      ? "hatched: not in both"
+      : look === "share"
+        ? "blank: none; hatched: no record"
+        : "hatched: no record";
+    const difference = this.against
+      ? `${look === "log" ? "octaves" : "difference"} to ${printable(this.against.label)}`
+      : "";
+    const bars = [...this.colors].map(([role, scale]) =>
+      legend(scale, this.against ? this.#signed() : show, ROLE_LABELS[role] ?? role),
+    );
+    return el(
+      "div",
+      { class: "legends" },
+      el("span", {}, label, difference ? `, ${difference}` : ""),
+      bars,
+      el("span", { class: "quiet" }, none),
+      this.#kinds(),
+    );
   }
 
   /** Which color beside a line means which kind of layer. */
   #kinds() {
     const kinds = KINDS.filter((kind) => this.lines.some((line) => line.kind === kind));
-    return el("span", { class: "kinds" }, kinds.map((kind) => {
-      const swatch = el("span", { class: "swatch" });
-      swatch.style.background = lineColor(1 + KINDS.indexOf(kind));
-      return el("span", {}, swatch, KIND_LABELS[kind]);
-    }));
+    return el(
+      "span",
+      { class: "kinds" },
+      kinds.map((kind) => {
+        const swatch = el("span", { class: "swatch" });
+        swatch.style.background = lineColor(1 + KINDS.indexOf(kind));
+        return el("span", {}, swatch, KIND_LABELS[kind]);
+      }),
+    );
   }
 
   #signed() {
@@ -216,67 +282,17 @@ class ModuleMap {
 
   /** What the small window says of a tensor. */
   told(tensor) {
-    const { scales } = this.source, place = scales.place(tensor, this.bin);
-    const head = [printable(tensor.module).slice(0, 200), `${ROLE_LABELS[tensor.role] ?? tensor.role}, ${tensor.format}, ${KIND_LABELS[tensor.kind] ?? tensor.kind}`];
+    const { scales } = this.source,
+      place = scales.place(tensor, this.bin);
+    const head = [
+      printable(tensor.module).slice(0, 200),
+      `${ROLE_LABELS[tensor.role] ?? tensor.role}, ${tensor.format}, ${KIND_LABELS[tensor.kind] ?? tensor.kind}`,
+    ];
     if (place < 0) return [...head, `no record at ${scales.stepsOf(this.bin)}`];
-    const lines = quantitiesOf(scales).map(([, { label, at, show }]) => `${label}: ${show(at(scales, tensor, place, this.step))}`);
+    const lines = quantitiesOf(scales).map(
+      ([, { label, at, show }]) => `${label}: ${show(at(scales, tensor, place, this.step))}`,
+    );
     const difference = this.against ? [`difference: ${this.#signed()(this.value(tensor))}`] : [];
     return [...head, ...difference, ...lines];
   }
-}
-
-/** The value of a tensor in a source, at the bin of a step. */
-function valueIn(source, tensor, quantity, step) {
-  const { scales } = source, place = scales.place(tensor, scales.binOf(step));
-  return place < 0 ? NaN : quantity.at(scales, tensor, place, step);
-}
-
-/** Modules that differ only in their layer share a line; lines in the order of roles, kinds and first appearance. */
-function linesOf(tensors) {
-  const found = new Map();
-  for (const tensor of tensors) {
-    const name = lineOf(tensor), id = key(name, tensor.role);
-    if (!found.has(id)) found.set(id, { name, role: tensor.role, kind: tensor.kind, tensors: [] });
-    found.get(id).tensors.push(tensor);
-  }
-  const lines = [...found.values()];
-  const start = sharedStart(lines.map((line) => line.name));
-  for (const line of lines) line.label = line.name.slice(start) || line.name;
-  return lines.sort((a, b) => ROLES.indexOf(a.role) - ROLES.indexOf(b.role) || KINDS.indexOf(a.kind) - KINDS.indexOf(b.kind));
-}
-
-/** How long the names' common beginning is, up to a dot. */
-function sharedStart(names) {
-  const [first] = names;
-  let end = first.length;
-  for (const name of names) while (!name.startsWith(first.slice(0, end))) end--;
-  return first.lastIndexOf(".", end - 1) + 1;
-}
-
-function listen(canvas, map, page, draw) {
-  const tensorAt = (event) => {
-    const box = canvas.getBoundingClientRect();
-    return map.at(event.clientX - box.left, event.clientY - box.top);
-  };
-  const open = (tensor) => set({ view: "tensor", module: tensor.module, role: tensor.role, source: map.source.label, step: String(map.step) });
-  canvas.addEventListener("pointermove", (event) => {
-    const tensor = tensorAt(event);
-    canvas.style.cursor = tensor ? "pointer" : "default";
-    if (tensor) showTip(event, map.told(tensor));
-    else hideTip();
-  });
-  canvas.addEventListener("pointerleave", hideTip);
-  canvas.addEventListener("click", (event) => { const tensor = tensorAt(event); if (tensor) open(tensor); });
-  canvas.addEventListener("keydown", (event) => {
-    const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
-    if (event.key === "Enter" && map.cursor) open(map.cursor);
-    if (!way) return;
-    event.preventDefault();
-    event.stopPropagation();
-    const tensor = map.move(...way);
-    draw();
-    const box = canvas.getBoundingClientRect(), line = map.lines.find((each) => each.tensors.includes(tensor));
-    showTip({ clientX: box.left + map.x(tensor), clientY: box.top + line.y }, map.told(tensor));
-  });
-  canvas.addEventListener("blur", hideTip);
 }

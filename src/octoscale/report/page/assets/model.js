@@ -3,17 +3,26 @@
 const ROLES = ["weight", "input", "grad_output"];
 const ROLE_LABELS = { weight: "weights", input: "activations", grad_output: "gradients" };
 const KINDS = ["attn_qkv", "attn_out", "ffn_in", "ffn_out", "other"];
-const KIND_LABELS = { attn_qkv: "attn qkv", attn_out: "attn out", ffn_in: "ff intermediate", ffn_out: "ff output", other: "other" };
+const KIND_LABELS = {
+  attn_qkv: "attn qkv",
+  attn_out: "attn out",
+  ffn_in: "ff intermediate",
+  ffn_out: "ff output",
+  other: "other",
+};
 
 /** A name as the page shows it: what would be invisible, or reorder the line, stands as its escape. */
 function printable(text) {
   const shown = (c) => "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0");
-  return String(text).replace(/[\u0000-\u001f\u007f-\u009f\u200e\u200f\u061c\u2028-\u202e\u2066-\u2069\ud800-\udfff]/g, (c, at, whole) =>
-    /[\ud800-\udfff]/.test(c) && isPaired(whole, at) ? c : shown(c));
+  return String(text).replace(
+    /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u061c\u2028-\u202e\u2066-\u2069\ud800-\udfff]/g,
+    (c, at, whole) => (/[\ud800-\udfff]/.test(c) && isPaired(whole, at) ? c : shown(c)),
+  );
 }
 
 function isPaired(text, at) {
-  const code = text.codePointAt(at), before = at ? text.codePointAt(at - 1) : 0;
+  const code = text.codePointAt(at),
+    before = at ? text.codePointAt(at - 1) : 0;
   return code > 0xffff || before > 0xffff;
 }
 
@@ -31,12 +40,22 @@ class Scales {
   #tensors(of) {
     const named = (name, at) => of[name].texts[of[name].places[at]];
     return Array.from(of.group, (group, at) => ({
-      at, group,
-      module: named("module", at), kind: named("kind", at), role: named("role", at), format: named("format", at),
+      at,
+      group,
+      module: named("module", at),
+      kind: named("kind", at),
+      role: named("role", at),
+      format: named("format", at),
       layer: of.layer[at] < 0 ? null : of.layer[at],
-      rows: of.rows[at], numel: of.numel[at],
-      saturated: of.saturated[at], flushed: of.flushed[at], nonfinite: of.nonfinite[at],
-      biasLow: of.bias_low[at], biasHigh: of.bias_high[at], amaxLow: of.amax_low[at], amaxHigh: of.amax_high[at],
+      rows: of.rows[at],
+      numel: of.numel[at],
+      saturated: of.saturated[at],
+      flushed: of.flushed[at],
+      nonfinite: of.nonfinite[at],
+      biasLow: of.bias_low[at],
+      biasHigh: of.bias_high[at],
+      amaxLow: of.amax_low[at],
+      amaxHigh: of.amax_high[at],
     }));
   }
 
@@ -89,7 +108,8 @@ class Scales {
 
   /** "step 12", or "steps 12 to 15" of a bin that holds several; a validation's steps are windows. */
   stepsOf(bin) {
-    const first = this.bins[bin], last = Math.min(first + this.cells.width - 1, this.last_step);
+    const first = this.bins[bin],
+      last = Math.min(first + this.cells.width - 1, this.last_step);
     return last > first ? `${this.unit}s ${count(first)} to ${count(last)}` : `${this.unit} ${count(first)}`;
   }
 }
@@ -119,4 +139,29 @@ function lineOf(tensor) {
   const parts = tensor.module.split(".");
   const at = parts.indexOf(String(tensor.layer));
   return at < 0 ? tensor.module : [...parts.slice(0, at), "*", ...parts.slice(at + 1)].join(".");
+}
+
+/** Modules that differ only in their layer share a line; lines in the order of roles, kinds and first appearance. */
+function linesOf(tensors) {
+  const found = new Map();
+  for (const tensor of tensors) {
+    const name = lineOf(tensor),
+      id = key(name, tensor.role);
+    if (!found.has(id)) found.set(id, { name, role: tensor.role, kind: tensor.kind, tensors: [] });
+    found.get(id).tensors.push(tensor);
+  }
+  const lines = [...found.values()];
+  const start = sharedStart(lines.map((line) => line.name));
+  for (const line of lines) line.label = line.name.slice(start) || line.name;
+  return lines.sort(
+    (a, b) => ROLES.indexOf(a.role) - ROLES.indexOf(b.role) || KINDS.indexOf(a.kind) - KINDS.indexOf(b.kind),
+  );
+}
+
+/** How long the names' common beginning is, up to a dot. */
+function sharedStart(names) {
+  const [first] = names;
+  let end = first.length;
+  for (const name of names) while (!name.startsWith(first.slice(0, end))) end--;
+  return first.lastIndexOf(".", end - 1) + 1;
 }

@@ -32,9 +32,11 @@ function headroom(scales, tensor, place) {
  * taken as spread evenly in their octave, and rounding errors as spread evenly between two neighbouring codes.
  */
 function sqnr(scales, tensor, place) {
-  const format = scales.formats[tensor.format], shares = scales.sharesAt(place);
+  const format = scales.formats[tensor.format],
+    shares = scales.sharesAt(place);
   const { first, bias } = scales.waterfall;
-  let signal = 0, noise = 0;
+  let signal = 0,
+    noise = 0;
   shares.forEach((share, i) => {
     const exponent = first + i + bias[place];
     const power = share * (7 / 3) * 4 ** exponent;
@@ -75,18 +77,61 @@ const ofCells = (name) => (scales, tensor, place) => scales.cells[name][place];
 
 /** What a map can show. look: `linear`, `log` (with zero apart) or `share` (logarithmic, nothing lost left blank). */
 const QUANTITIES = {
-  scale_bias: { label: "scale_bias", look: "linear", at: ofCells("bias"), show: short, whole: true, of: "the smallest of the bin" },
+  scale_bias: {
+    label: "scale_bias",
+    look: "linear",
+    at: ofCells("bias"),
+    show: short,
+    whole: true,
+    of: "the smallest of the bin",
+  },
   amax: { label: "amax", look: "log", at: ofCells("amax"), show: short, of: "the largest of the bin" },
   saturated: { label: "saturated, share of values", look: "share", at: ofCells("saturated"), show: percent },
   flushed: { label: "flushed, share of values", look: "share", at: ofCells("flushed"), show: percent },
   nonfinite: { label: "not finite, share of values", look: "share", at: ofCells("nonfinite"), show: percent },
-  headroom: { label: "headroom above amax, octaves", look: "linear", at: headroom, show: short, of: "log2(format's largest / scaled amax)" },
-  subnormal: { label: "subnormal, share of values", look: "share", at: ofHistogram(subnormalShare), show: percent, of: "of the last histogram", needsHistograms: true },
-  sqnr: { label: "SQNR estimated from exponents, dB", look: "linear", at: ofHistogram(sqnr), show: (x) => (Number.isFinite(x) ? `${short(x)} dB` : "–"), of: "of the last histogram", needsHistograms: true },
-  spread: { label: "spread of scale_bias in the bin", look: "linear", at: ofCells("bias_spread"), show: short, whole: true, of: "largest less smallest, over steps, micro-batches and ranks" },
+  headroom: {
+    label: "headroom above amax, octaves",
+    look: "linear",
+    at: headroom,
+    show: short,
+    of: "log2(format's largest / scaled amax)",
+  },
+  subnormal: {
+    label: "subnormal, share of values",
+    look: "share",
+    at: ofHistogram(subnormalShare),
+    show: percent,
+    of: "of the last histogram",
+    needsHistograms: true,
+  },
+  sqnr: {
+    label: "SQNR estimated from exponents, dB",
+    look: "linear",
+    at: ofHistogram(sqnr),
+    show: (x) => (Number.isFinite(x) ? `${short(x)} dB` : "–"),
+    of: "of the last histogram",
+    needsHistograms: true,
+  },
+  spread: {
+    label: "spread of scale_bias in the bin",
+    look: "linear",
+    at: ofCells("bias_spread"),
+    show: short,
+    whole: true,
+    of: "largest less smallest, over steps, micro-batches and ranks",
+  },
 };
 
 /** The quantities that these scales have something for. */
 function quantitiesOf(scales) {
-  return Object.entries(QUANTITIES).filter(([, quantity]) => !quantity.needsHistograms || scales.waterfall.step.length > 0);
+  return Object.entries(QUANTITIES).filter(
+    ([, quantity]) => !quantity.needsHistograms || scales.waterfall.step.length > 0,
+  );
+}
+
+/** The value of a tensor in a source, at the bin of a step. */
+function valueIn(source, tensor, quantity, step) {
+  const { scales } = source,
+    place = scales.place(tensor, scales.binOf(step));
+  return place < 0 ? NaN : quantity.at(scales, tensor, place, step);
 }

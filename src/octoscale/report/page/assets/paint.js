@@ -17,18 +17,22 @@ const channels = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 
 /** 256 colors between some stops. */
 function ramp(stops) {
   return Array.from({ length: 256 }, (_, i) => {
-    const at = (i / 255) * (stops.length - 1), low = Math.min(Math.floor(at), stops.length - 2);
+    const at = (i / 255) * (stops.length - 1),
+      low = Math.min(Math.floor(at), stops.length - 2);
     const [a, b] = [channels(stops[low]), channels(stops[low + 1])];
     return `rgb(${a.map((value, c) => Math.round(value + (b[c] - value) * (at - low))).join(" ")})`;
   });
 }
-const RAMP = ramp(VIRIDIS), BACKWARDS = [...RAMP].reverse(), DIFFERENCES = ramp(DIVERGING);
+const RAMP = ramp(VIRIDIS),
+  BACKWARDS = [...RAMP].reverse(),
+  DIFFERENCES = ramp(DIVERGING);
 
 /** From a value to its color, and what a legend needs. range: lowest and highest value that occur. */
 function colorScale(look, [low, high]) {
   if (look === "share" || look === "log") {
     const colors = look === "share" && !isDark() ? BACKWARDS : RAMP;
-    const bottom = Math.floor(Math.log10(low > 0 ? low : 1e-6)), top = Math.max(Math.ceil(Math.log10(high > 0 ? high : 1)), bottom + 1);
+    const bottom = Math.floor(Math.log10(low > 0 ? low : 1e-6)),
+      top = Math.max(Math.ceil(Math.log10(high > 0 ? high : 1)), bottom + 1);
     const place = (value) => (Math.log10(value) - bottom) / (top - bottom);
     const ticks = Array.from({ length: top - bottom + 1 }, (_, i) => 10 ** (bottom + i));
     return { colors, place, ticks, of: (value) => (value > 0 ? pick(colors, place(value)) : null) };
@@ -44,11 +48,13 @@ const pick = (colors, place) => colors[Math.max(0, Math.min(255, Math.round(255 
 /** Round numbers from low to high. */
 function niceTicks(low, high, most, whole = false) {
   if (!(high > low)) return [low];
-  const rough = (high - low) / most, power = 10 ** Math.floor(Math.log10(rough));
+  const rough = (high - low) / most,
+    power = 10 ** Math.floor(Math.log10(rough));
   let step = [1, 2, 5, 10].map((factor) => factor * power).find((each) => each >= rough);
   if (whole) step = Math.max(1, Math.round(step));
   const ticks = [];
-  for (let tick = Math.ceil(low / step - 1e-9) * step; tick <= high + 1e-9 * step; tick += step) ticks.push(Number(tick.toPrecision(12)));
+  for (let tick = Math.ceil(low / step - 1e-9) * step; tick <= high + 1e-9 * step; tick += step)
+    ticks.push(Number(tick.toPrecision(12)));
   return ticks;
 }
 
@@ -86,14 +92,28 @@ function legend(scale, show, label, none) {
     context.fillStyle = pick(scale.colors, x / 179);
     context.fillRect(x, 0, 1, 12);
   }
-  const at = scale.ticks.map((tick) => [scale.place(tick), show(tick)]).filter(([place]) => place >= -0.01 && place <= 1.01);
+  const at = scale.ticks
+    .map((tick) => [scale.place(tick), show(tick)])
+    .filter(([place]) => place >= -0.01 && place <= 1.01);
   const every = Math.ceil(at.length / 4);
-  const ticks = el("div", { class: "ticks" }, at.filter((_, i) => i % every === 0).map(([place, text]) => {
-    const tick = el("span", {}, text);
-    tick.style.left = `${(100 * place).toFixed(1)}%`;
-    return tick;
-  }));
-  return el("div", { class: "legend" }, el("span", {}, label), el("div", { class: "scale" }, canvas, ticks), none ? el("span", { class: "quiet" }, none) : null);
+  const ticks = el(
+    "div",
+    { class: "ticks" },
+    at
+      .filter((_, i) => i % every === 0)
+      .map(([place, text]) => {
+        const tick = el("span", {}, text);
+        tick.style.left = `${(100 * place).toFixed(1)}%`;
+        return tick;
+      }),
+  );
+  return el(
+    "div",
+    { class: "legend" },
+    el("span", {}, label),
+    el("div", { class: "scale" }, canvas, ticks),
+    none ? el("span", { class: "quiet" }, none) : null,
+  );
 }
 
 /** Cells without a number, and such without a record, look apart from all colors. */

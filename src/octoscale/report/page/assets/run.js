@@ -8,8 +8,10 @@ function runView(root, page) {
   const names = [...new Set(page.runs.flatMap((run) => run.series.map((line) => line.name)))];
   for (const name of names) drawSeries(grid, page, name);
   if (page.runs.length > 1) drawExcess(grid, page.runs);
-  for (const source of [page.source(), page.against()].filter(Boolean)) drawMeanScales(grid, source, page.sources.length > 1);
-  if (!names.length && !page.source()) root.append(el("p", { class: "quiet" }, "No losses and no scales were recorded."));
+  for (const source of [page.source(), page.against()].filter(Boolean))
+    drawMeanScales(grid, source, page.sources.length > 1);
+  if (!names.length && !page.source())
+    root.append(el("p", { class: "quiet" }, "No losses and no scales were recorded."));
   for (const run of page.runs) if (run.figures.length) root.append(figuresOf(run, page.runs.length > 1));
   return { update: () => {}, resize: resizePlots };
 }
@@ -18,12 +20,25 @@ const LOGARITHMIC = { "gradient norm": 10, "loss scale": 2 };
 
 /** One quantity of all runs, and all scalings, over each other. */
 function drawSeries(grid, page, name) {
-  const lines = page.runs.flatMap((run) => run.series.filter((line) => line.name === name).map((line) => ({
-    label: [page.runs.length > 1 ? run.label : "", line.scaling].filter((part, at, all) => part && all.indexOf(part) === at).join(": ") || name,
-    x: Array.from(line.x), y: Array.from(line.y), low: line.low, high: line.high, unit: line.unit, binned: line.binned,
-  })));
+  const lines = page.runs.flatMap((run) =>
+    run.series
+      .filter((line) => line.name === name)
+      .map((line) => ({
+        label:
+          [page.runs.length > 1 ? run.label : "", line.scaling]
+            .filter((part, at, all) => part && all.indexOf(part) === at)
+            .join(": ") || name,
+        x: Array.from(line.x),
+        y: Array.from(line.y),
+        low: line.low,
+        high: line.high,
+        unit: line.unit,
+        binned: line.binned,
+      })),
+  );
   const binned = lines.find((line) => line.binned)?.binned;
-  const title = name[0].toUpperCase() + name.slice(1) + (binned ? `: mean of ${binned} steps; band: lowest to highest` : "");
+  const title =
+    name[0].toUpperCase() + name.slice(1) + (binned ? `: mean of ${binned} steps; band: lowest to highest` : "");
   lineFigure(grid, { title, lines: lines.slice(0, 14), log: LOGARITHMIC[name] ?? 0, unit: lines[0].unit });
 }
 
@@ -34,11 +49,19 @@ function drawExcess(grid, runs) {
   const [reference, base] = curves.find(([, line]) => ["bf16", "fp16", "fp32"].includes(line.scaling)) ?? curves[0];
   const smooth = (line) => running(Array.from(line.y), Math.max(1, Math.floor(line.y.length / 25)));
   const of = new Map(smooth(base).map((loss, at) => [base.x[at], loss]));
-  const lines = curves.filter(([run]) => run !== reference).map(([run, line]) => {
-    const points = smooth(line).map((loss, at) => [line.x[at], 100 * (loss / of.get(line.x[at]) - 1)]).filter(([, excess]) => Number.isFinite(excess));
-    return { label: run.label, look: runs.indexOf(run), x: points.map(([x]) => x), y: points.map(([, y]) => y) };
+  const lines = curves
+    .filter(([run]) => run !== reference)
+    .map(([run, line]) => {
+      const points = smooth(line)
+        .map((loss, at) => [line.x[at], 100 * (loss / of.get(line.x[at]) - 1)])
+        .filter(([, excess]) => Number.isFinite(excess));
+      return { label: run.label, look: runs.indexOf(run), x: points.map(([x]) => x), y: points.map(([, y]) => y) };
+    });
+  lineFigure(grid, {
+    title: `Loss above that of ${printable(reference.label)}, in %, running means`,
+    lines,
+    show: (x) => `${signed(x)} %`,
   });
-  lineFigure(grid, { title: `Loss above that of ${printable(reference.label)}, in %, running means`, lines, show: (x) => `${signed(x)} %` });
 }
 
 /** The mean of each value and those before it. */
@@ -57,7 +80,9 @@ function drawMeanScales(grid, source, isOneOfSeveral) {
     const of = source.tensors.filter((tensor) => tensor.role === role);
     const line = { label: ROLE_LABELS[role], look: 1 + ROLES.indexOf(role), x: [], y: [], low: [], high: [] };
     scales.bins.forEach((step, bin) => {
-      const places = of.map((tensor) => tensor.at * scales.bins.length + bin).filter((place) => scales.cells.rows[place] > 0);
+      const places = of
+        .map((tensor) => tensor.at * scales.bins.length + bin)
+        .filter((place) => scales.cells.rows[place] > 0);
       if (!places.length) return;
       const biases = places.map((place) => scales.cells.bias[place]);
       line.x.push(step);
@@ -68,33 +93,90 @@ function drawMeanScales(grid, source, isOneOfSeveral) {
     return line;
   });
   const of = isOneOfSeveral ? `, ${printable(source.label)}` : "";
-  lineFigure(grid, { title: `scale_bias by role: mean over tensors; band: all tensors${of}`, lines, whole: true, unit: scales.unit });
+  lineFigure(grid, {
+    title: `scale_bias by role: mean over tensors; band: all tensors${of}`,
+    lines,
+    whole: true,
+    unit: scales.unit,
+  });
 }
 
 /** What was asked of each run, and what it reached; lines that differ are marked. */
 function differences(runs) {
   const names = [...new Set(runs.flatMap((run) => run.facts.map(([name]) => name)))];
-  const reached = [...new Set(runs.flatMap((run) => run.tables.flatMap((table) => table.rows.map((row) => `${table.title}: ${row[0]}`))))];
+  const reached = [
+    ...new Set(
+      runs.flatMap((run) => run.tables.flatMap((table) => table.rows.map((row) => `${table.title}: ${row[0]}`))),
+    ),
+  ];
   const fact = (run, name) => run.facts.find(([each]) => each === name)?.[1] ?? "–";
-  const result = (run, name) => run.tables.flatMap((table) => table.rows.filter((row) => `${table.title}: ${row[0]}` === name).map((row) => row.slice(1).filter(Boolean).join(" → ")))[0] ?? "–";
+  const result = (run, name) =>
+    run.tables.flatMap((table) =>
+      table.rows
+        .filter((row) => `${table.title}: ${row[0]}` === name)
+        .map((row) => row.slice(1).filter(Boolean).join(" → ")),
+    )[0] ?? "–";
   const line = (name, of) => {
-    const values = runs.map((run) => of(run, name)), differs = new Set(values).size > 1;
+    const values = runs.map((run) => of(run, name)),
+      differs = new Set(values).size > 1;
     return { name, values, differs };
   };
   const lines = [...reached.map((name) => line(name, result)), ...names.map((name) => line(name, fact))];
-  const rows = (wanted) => wanted.map(({ name, values, differs }) => el("tr", { class: differs ? "differs" : "" }, el("th", { scope: "row" }, printable(name)), values.map((value) => el("td", {}, printable(value)))));
-  const head = el("tr", {}, el("th", {}, ""), runs.map((run) => el("th", { scope: "col" }, printable(run.label))));
+  const rows = (wanted) =>
+    wanted.map(({ name, values, differs }) =>
+      el(
+        "tr",
+        { class: differs ? "differs" : "" },
+        el("th", { scope: "row" }, printable(name)),
+        values.map((value) => el("td", {}, printable(value))),
+      ),
+    );
+  const head = el(
+    "tr",
+    {},
+    el("th", {}, ""),
+    runs.map((run) => el("th", { scope: "col" }, printable(run.label))),
+  );
   const [differ, alike] = [lines.filter((each) => each.differs), lines.filter((each) => !each.differs)];
-  const table = (wanted) => el("div", { class: "scrolls" }, el("table", { class: "differences" }, el("thead", {}, head.cloneNode(true)), el("tbody", {}, rows(wanted))));
-  return el("section", {}, el("h2", {}, "What differs"), table(differ), el("details", {}, el("summary", {}, `${alike.length} lines are alike`), table(alike)));
+  const table = (wanted) =>
+    el(
+      "div",
+      { class: "scrolls" },
+      el("table", { class: "differences" }, el("thead", {}, head.cloneNode(true)), el("tbody", {}, rows(wanted))),
+    );
+  return el(
+    "section",
+    {},
+    el("h2", {}, "What differs"),
+    table(differ),
+    el("details", {}, el("summary", {}, `${alike.length} lines are alike`), table(alike)),
+  );
 }
 
 /** The figures that the run's folder holds; a click shows one as wide as the page. */
 function figuresOf(run, isOneOfSeveral) {
   const shown = run.figures.map((figure) => {
-    const image = el("img", { alt: printable(figure.name), loading: "lazy", src: URL.createObjectURL(new Blob([figure.data], { type: figure.type })) });
-    const button = el("button", { type: "button", class: "picture", "aria-label": `Enlarge ${printable(figure.name)}`, onclick: () => button.classList.toggle("large") }, image);
+    const image = el("img", {
+      alt: printable(figure.name),
+      loading: "lazy",
+      src: URL.createObjectURL(new Blob([figure.data], { type: figure.type })),
+    });
+    const button = el(
+      "button",
+      {
+        type: "button",
+        class: "picture",
+        "aria-label": `Enlarge ${printable(figure.name)}`,
+        onclick: () => button.classList.toggle("large"),
+      },
+      image,
+    );
     return el("figure", {}, button, el("figcaption", {}, printable(figure.name)));
   });
-  return el("section", {}, el("h2", {}, `Figures${isOneOfSeveral ? `, ${printable(run.label)}` : ""}`), el("div", { class: "pictures" }, shown));
+  return el(
+    "section",
+    {},
+    el("h2", {}, `Figures${isOneOfSeveral ? `, ${printable(run.label)}` : ""}`),
+    el("div", { class: "pictures" }, shown),
+  );
 }

@@ -1,10 +1,18 @@
 // The slider over bins of steps, with play; Map and Tensor have the same one.
 
 function stepSlider(source) {
-  const { scales } = source, last = scales.bins.length - 1;
+  const { scales } = source,
+    last = scales.bins.length - 1;
   let timer = null;
   const go = (bin) => set({ step: bin >= last ? "" : String(scales.bins[Math.max(0, bin)]) }, true);
-  const range = el("input", { type: "range", min: 0, max: last, step: 1, "aria-label": "Step", oninput: () => go(Number(range.value)) });
+  const range = el("input", {
+    type: "range",
+    min: 0,
+    max: last,
+    step: 1,
+    "aria-label": "Step",
+    oninput: () => go(Number(range.value)),
+  });
   const told = el("output", {});
   const button = el("button", { type: "button", class: "play", "aria-label": "Play", onclick: () => play() }, "▶");
   const stop = () => {
@@ -18,10 +26,13 @@ function stepSlider(source) {
     if (Number(range.value) >= last) go(0);
     button.textContent = "❚❚";
     button.setAttribute("aria-label", "Pause");
-    timer = setInterval(() => {
-      if (!button.isConnected || Number(range.value) >= last) return stop();
-      go(Number(range.value) + 1);
-    }, Math.max(60, Math.min(500, 10000 / (last + 1))));
+    timer = setInterval(
+      () => {
+        if (!button.isConnected || Number(range.value) >= last) return stop();
+        go(Number(range.value) + 1);
+      },
+      Math.max(60, Math.min(500, 10000 / (last + 1))),
+    );
   };
   const show = (bin) => {
     range.value = String(bin);

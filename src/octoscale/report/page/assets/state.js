@@ -1,6 +1,21 @@
 // The state of the page is the fragment of its address: a link shows what was seen. Elements hold texts, never markup.
 
-const DEFAULTS = { view: "found", source: "", against: "", quantity: "scale_bias", step: "", module: "", role: "", theme: "", scaled: "", sort: "", find: "", only: "", of: "", kind: "" };
+const DEFAULTS = {
+  view: "found",
+  source: "",
+  against: "",
+  quantity: "scale_bias",
+  step: "",
+  module: "",
+  role: "",
+  theme: "",
+  scaled: "",
+  sort: "",
+  find: "",
+  only: "",
+  of: "",
+  kind: "",
+};
 
 /** What the page shows, and who wants to know when that changes. */
 const state = { ...DEFAULTS };
@@ -38,21 +53,38 @@ function el(name, attributes = {}, ...children) {
 
 /** A labelled choice. options: [value, label] pairs. */
 function choice(label, value, options, change) {
-  const made = el("select", { onchange: (event) => change(event.target.value), "aria-label": label },
-    options.map(([each, text]) => el("option", { value: each, selected: each === value }, text)));
+  const made = el(
+    "select",
+    { onchange: (event) => change(event.target.value), "aria-label": label },
+    options.map(([each, text]) => el("option", { value: each, selected: each === value }, text)),
+  );
   return el("label", { class: "field" }, el("span", {}, label), made);
 }
 
 /** A link to a state of the page. */
 function linkTo(changes, ...children) {
-  return el("a", { href: fragment(changes), onclick: (event) => { event.preventDefault(); set(changes); } }, ...children);
+  return el(
+    "a",
+    {
+      href: fragment(changes),
+      onclick: (event) => {
+        event.preventDefault();
+        set(changes);
+      },
+    },
+    ...children,
+  );
 }
 
 /** A name, whole on hover; `wbr` after each dot, so that long ones break there. */
 function named(text) {
   const shown = printable(text);
   const parts = shown.length < 300 ? shown.split(/(?<=[._/])/) : [shown];
-  return el("code", { class: "name", title: shown.slice(0, 2000) }, parts.flatMap((part) => [part, el("wbr")]));
+  return el(
+    "code",
+    { class: "name", title: shown.slice(0, 2000) },
+    parts.flatMap((part) => [part, el("wbr")]),
+  );
 }
 
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();

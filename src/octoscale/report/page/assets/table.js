@@ -22,9 +22,22 @@ function tableView(root, page) {
   if (!page.sources.length) return nothingRecorded(root);
   const columns = COLUMNS.filter((column) => !column.isOfSeveral || page.sources.length > 1);
   const all = page.sources.flatMap((source) => source.tensors.map((tensor) => ({ tensor, source })));
-  const told = el("span", { class: "quiet" }), body = el("tbody", {}), head = el("tr", {});
-  let rows = [], limit = SHOWN;
-  const more = el("button", { type: "button", onclick: () => { limit = Infinity; draw(); } }, "Show all");
+  const told = el("span", { class: "quiet" }),
+    body = el("tbody", {}),
+    head = el("tr", {});
+  let rows = [],
+    limit = SHOWN;
+  const more = el(
+    "button",
+    {
+      type: "button",
+      onclick: () => {
+        limit = Infinity;
+        draw();
+      },
+    },
+    "Show all",
+  );
   const draw = () => {
     rows = sorted(all.filter(matches));
     head.replaceChildren(...columns.map(headCell));
@@ -32,51 +45,117 @@ function tableView(root, page) {
     told.textContent = `${count(rows.length)} of ${count(all.length)} tensors${rows.length > limit ? `, the first ${limit} shown` : ""}`;
     more.hidden = rows.length <= limit;
   };
-  const field = el("input", { type: "search", value: state.find, placeholder: "part of its name", "aria-label": "Module", oninput: (event) => set({ find: event.target.value }, true) });
-  const filter = (label, name, options) => choice(label, state[name], [["", "all"], ...options], (value) => set({ [name]: value }, true));
+  const field = el("input", {
+    type: "search",
+    value: state.find,
+    placeholder: "part of its name",
+    "aria-label": "Module",
+    oninput: (event) => set({ find: event.target.value }, true),
+  });
+  const filter = (label, name, options) =>
+    choice(label, state[name], [["", "all"], ...options], (value) => set({ [name]: value }, true));
   root.append(
-    el("div", { class: "controls" },
+    el(
+      "div",
+      { class: "controls" },
       el("label", { class: "field" }, el("span", {}, "Module"), field),
-      page.sources.length > 1 ? filter("Scaling", "of", page.sources.map((source) => [source.label, printable(source.label)])) : null,
-      filter("Role", "only", ROLES.filter((role) => all.some((row) => row.tensor.role === role)).map((role) => [role, ROLE_LABELS[role]])),
-      filter("Kind", "kind", KINDS.filter((kind) => all.some((row) => row.tensor.kind === kind)).map((kind) => [kind, KIND_LABELS[kind]])),
-      el("button", { type: "button", id: "export", onclick: () => download(rows) }, "Export CSV")),
+      page.sources.length > 1
+        ? filter(
+            "Scaling",
+            "of",
+            page.sources.map((source) => [source.label, printable(source.label)]),
+          )
+        : null,
+      filter(
+        "Role",
+        "only",
+        ROLES.filter((role) => all.some((row) => row.tensor.role === role)).map((role) => [role, ROLE_LABELS[role]]),
+      ),
+      filter(
+        "Kind",
+        "kind",
+        KINDS.filter((kind) => all.some((row) => row.tensor.kind === kind)).map((kind) => [kind, KIND_LABELS[kind]]),
+      ),
+      el("button", { type: "button", id: "export", onclick: () => download(rows) }, "Export CSV"),
+    ),
     el("p", {}, told, " ", more),
-    el("div", { class: "scrolls" }, el("table", { class: "tensors" }, el("thead", {}, head), body)));
+    el("div", { class: "scrolls" }, el("table", { class: "tensors" }, el("thead", {}, head), body)),
+  );
   draw();
   return { update: draw, resize: () => {} };
 }
 
 /** Whether the filters of the state let a row pass. */
 function matches({ tensor, source }) {
-  return (!state.of || source.label === state.of) && (!state.only || tensor.role === state.only) &&
-    (!state.kind || tensor.kind === state.kind) && tensor.module.toLowerCase().includes(state.find.toLowerCase());
+  return (
+    (!state.of || source.label === state.of) &&
+    (!state.only || tensor.role === state.only) &&
+    (!state.kind || tensor.kind === state.kind) &&
+    tensor.module.toLowerCase().includes(state.find.toLowerCase())
+  );
 }
 
 /** By the state's column; `-name` for descending. */
 function sorted(rows) {
-  const name = state.sort.replace(/^-/, ""), column = COLUMNS.find((each) => each.name === name);
+  const name = state.sort.replace(/^-/, ""),
+    column = COLUMNS.find((each) => each.name === name);
   if (!column) return rows;
   const way = state.sort.startsWith("-") ? -1 : 1;
   const value = ({ tensor, source }) => column.of(tensor, source) ?? -1;
-  const compare = column.number ? (a, b) => value(a) - value(b) : (a, b) => String(value(a)).localeCompare(String(value(b)), "en", { numeric: true });
+  const compare = column.number
+    ? (a, b) => value(a) - value(b)
+    : (a, b) => String(value(a)).localeCompare(String(value(b)), "en", { numeric: true });
   return [...rows].sort((a, b) => way * compare(a, b));
 }
 
 function headCell(column) {
-  const isOwn = state.sort.replace(/^-/, "") === column.name, isDown = state.sort.startsWith("-");
-  const next = isOwn ? (isDown === Boolean(column.number) ? (column.number ? column.name : `-${column.name}`) : "") : column.number ? `-${column.name}` : column.name;
-  const button = el("button", { type: "button", onclick: () => set({ sort: next }, true) }, column.title ?? column.name, isOwn ? (isDown ? " ↓" : " ↑") : "");
-  return el("th", { scope: "col", class: column.number ? "number" : "", "aria-sort": isOwn ? (isDown ? "descending" : "ascending") : "none" }, button);
+  const isOwn = state.sort.replace(/^-/, "") === column.name,
+    isDown = state.sort.startsWith("-");
+  const next = isOwn
+    ? isDown === Boolean(column.number)
+      ? column.number
+        ? column.name
+        : `-${column.name}`
+      : ""
+    : column.number
+      ? `-${column.name}`
+      : column.name;
+  const button = el(
+    "button",
+    { type: "button", onclick: () => set({ sort: next }, true) },
+    column.title ?? column.name,
+    isOwn ? (isDown ? " ↓" : " ↑") : "",
+  );
+  return el(
+    "th",
+    {
+      scope: "col",
+      class: column.number ? "number" : "",
+      "aria-sort": isOwn ? (isDown ? "descending" : "ascending") : "none",
+    },
+    button,
+  );
 }
 
 function bodyRow({ tensor, source }, columns) {
-  return el("tr", {}, columns.map((column) => {
-    const value = column.of(tensor, source);
-    if (column.name === "module") return el("td", {}, linkTo({ view: "tensor", source: source.label, module: tensor.module, role: tensor.role }, named(tensor.module)));
-    const text = column.show ? column.show(value) : value === null ? "–" : printable(value);
-    return el("td", { class: column.number ? "number" : "" }, text);
-  }));
+  return el(
+    "tr",
+    {},
+    columns.map((column) => {
+      const value = column.of(tensor, source);
+      if (column.name === "module")
+        return el(
+          "td",
+          {},
+          linkTo(
+            { view: "tensor", source: source.label, module: tensor.module, role: tensor.role },
+            named(tensor.module),
+          ),
+        );
+      const text = column.show ? column.show(value) : value === null ? "–" : printable(value);
+      return el("td", { class: column.number ? "number" : "" }, text);
+    }),
+  );
 }
 
 /** All numbers as they are. A text that a spreadsheet would take for a formula begins with an apostrophe. */
@@ -87,8 +166,14 @@ function csvOf(rows) {
     const text = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
     return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
-  return [COLUMNS.map((column) => column.name), ...rows.map(({ tensor, source }) => COLUMNS.map((column) => column.of(tensor, source)))]
-    .map((line) => line.map(cell).join(",")).join("\r\n") + "\r\n";
+  return (
+    [
+      COLUMNS.map((column) => column.name),
+      ...rows.map(({ tensor, source }) => COLUMNS.map((column) => column.of(tensor, source))),
+    ]
+      .map((line) => line.map(cell).join(","))
+      .join("\r\n") + "\r\n"
+  );
 }
 
 function download(rows) {
