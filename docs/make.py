@@ -54,11 +54,10 @@ def take_demo(run: Path) -> None:
 def demo() -> str:
     """The scores of the demo, constant scales side by side where they are close to the others."""
     summary = read("demo/summary.json")
-    scores, seconds = flatten(summary["perplexity"]), flatten(summary["seconds"])
-    base = scores["bf16"]
-    lines = ["| scaling | perplexity | against bf16 | seconds |", "|---|--:|--:|--:|"]
+    scores = flatten(summary["perplexity"])
+    lines = ["| scaling | perplexity | against bf16 |", "|---|--:|--:|"]
     for name, value in scores.items():
-        lines.append(f"| {name} | {perplexity_text(value)} | {against(value, base)} | {seconds[name]:.1f} |")
+        lines.append(f"| {name} | {perplexity_text(value)} | {against(value, scores['bf16'])} |")
     lines += ["", f"{summary['cscale_range']['text']}.", "", _made(read("demo/run.json"))]
     return "\n".join(lines)
 
