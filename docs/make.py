@@ -1,7 +1,8 @@
 """What the documents say of measurements, made again from docs/results: each block between two marks is one function.
 
-    python docs/make.py              README.md and docs/results/README.md, from the files in docs/results
-    python docs/make.py RUN          the same, after docs/results/demo and two figures were taken from a run of the demo
+    python docs/make.py                   README.md and docs/results/README.md, from the files in docs/results
+    python docs/make.py demo RUN          the same, after docs/results/demo was taken from a run of the demo
+    python docs/make.py advise RUN        the same, after docs/results/advise was taken from a run of advise
 
 A test compares the blocks with what this would write.
 """
@@ -24,13 +25,14 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"
 DOCUMENTS = ("README.md", "docs/results/README.md")
 FIGURES = ("perplexity", "scale_bias")
+TAKEN = {"demo": ["summary.json"], "advise": ["advice.json", "recipe.toml", "advice.md", "figures/advice.png"]}
 WIDTH = 1200
 
 
-def main(run: Path | None) -> None:
-    """Write the blocks of all documents; take a run of the demo before, if there is one."""
-    if run is not None:
-        take_demo(run)
+def main(name: str = "", run: str = "") -> None:
+    """Write the blocks of all documents; take a run before, if there is one."""
+    if name:
+        take(name, Path(run))
     for name in DOCUMENTS:
         path = ROOT / name
         path.write_text(with_blocks(path.read_text(encoding="utf-8")), encoding="utf-8")
@@ -42,13 +44,18 @@ def with_blocks(text: str) -> str:
     return mark.sub(lambda found: f"{found[1]}{MAKERS[found[2]]()}\n{found[3]}", text)
 
 
-def take_demo(run: Path) -> None:
-    """Keep the summary of a run of the demo, and two of its figures."""
-    (RESULTS / "demo").mkdir(exist_ok=True)
-    for name in ("run.json", "summary.json"):
-        shutil.copyfile(run / name, RESULTS / "demo" / name)
-    for name in FIGURES:
-        shrink(run / "figures" / f"{name}.png", ROOT / "docs" / f"{name}.png")
+def take(name: str, run: Path) -> None:
+    """Keep some files of a run, of the demo or of advise, without the place of the program that wrote them."""
+    folder = RESULTS / name
+    folder.mkdir(exist_ok=True)
+    for file in TAKEN[name]:
+        (folder / file).parent.mkdir(exist_ok=True)
+        shutil.copyfile(run / file, folder / file)
+    header = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    header["command"][0] = "octoscale"
+    (folder / "run.json").write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
+    for figure in FIGURES if name == "demo" else ():
+        shrink(run / "figures" / f"{figure}.png", ROOT / "docs" / f"{figure}.png")
 
 
 def demo() -> str:
@@ -217,4 +224,4 @@ MAKERS: dict[str, Callable[[], str]] = {
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
+    main(*sys.argv[1:])
