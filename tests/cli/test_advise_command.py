@@ -59,7 +59,9 @@ def test_json_is_what_the_file_holds(run, checkpoint, text, tmp_path):
     printed, written = json.loads(out), json.loads((tmp_path / "a" / "advice.json").read_text())
     assert printed == written | {"run": "a", "figures": ["a/figures/advice.png"]}
     assert written["verify_text"] == "pydoc"
-    assert run("report", "a", "--json") == (0, out, "")
+    code, out, err = run("report", "a", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out) == printed | {"page": "a/report.html"}
 
 
 def test_report_shows_an_advice_again_and_makes_its_figure_again(run, checkpoint, text, tmp_path):
@@ -68,11 +70,13 @@ def test_report_shows_an_advice_again_and_makes_its_figure_again(run, checkpoint
     before = contents(tmp_path / "a")
     for picture in (tmp_path / "a" / "figures").iterdir():
         picture.unlink()
-    assert run("report", "a") == (0, printed, "")
+    to_page = "to explore it, open a/report.html in a browser\n"
+    assert run("report", "a") == (0, printed + to_page, "")
+    (tmp_path / "a" / "report.html").unlink()
     assert contents(tmp_path / "a") == before
     (tmp_path / "a" / "recipe.toml").unlink()
     code, out, _ = run("report", "a")
-    assert (code, out) == (0, printed.replace("the recipe: --recipe a/recipe.toml\n", ""))
+    assert (code, out) == (0, printed.replace("the recipe: --recipe a/recipe.toml\n", "") + to_page)
     code, out, err = run("report", "a", "--module", "model.layers.0.mlp.up_proj")
     assert (code, out) == (2, "")
     assert "is not in this run; it recorded none" in err
@@ -99,6 +103,7 @@ def test_an_advice_that_ctrl_c_stopped_says_how_to_go_on(run, checkpoint, text, 
     assert out.startswith(
         "no results yet; a/cells holds what was measured: the same command with --resume --out a goes"
     )
+    (tmp_path / "a" / "report.html").unlink()
     code, _, err = run(*words, "--out", "a")
     assert code == 2
     assert "a already holds a run: choose another folder, or --overwrite" in err.splitlines()[-1]
