@@ -75,7 +75,7 @@ STRANGERS = (
     *(
         "tensorboard/mine.txt",
         "run.json.bak",
-        "report.html",
+        "page.html",
         ".notes.tmp",
         "scales/.mine.parquet.7.tmp",
         "part-000000.parquet",

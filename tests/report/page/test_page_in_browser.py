@@ -196,8 +196,7 @@ def test_a_deep_link_shows_what_was_seen(files, open_page):
 
 def test_a_sentence_leads_to_the_tensor_that_it_is_about(files, open_page):
     page = open_page(files["train"])
-    item = page.locator(".findings li").first
-    assert "10 % of the values are flushed to zero." in item.inner_text()
+    item = page.locator(".findings li", has_text="10 % of the values are flushed to zero.").first
     item.get_by_role("link").click()
     assert page.locator("h2 .name").inner_text() == "model.layers.0.mlp.down_proj"
     assert state_of(page)["role"] == "input"
