@@ -310,7 +310,9 @@ def test_the_keys_are_told(files, open_page):
     page.keyboard.press("?")
     assert "find a module" in page.locator("dialog").inner_text()
     page.get_by_role("button", name="Close").click()
+    playwright.expect(page.locator("dialog")).to_be_hidden(timeout=WAIT)
     page.keyboard.press("5")
+    playwright.expect(page.get_by_role("tab", name="Table")).to_have_attribute("aria-selected", "true", timeout=WAIT)
     assert state_of(page)["view"] == "table"
 
 
