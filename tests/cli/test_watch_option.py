@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+import time
 import urllib.request
 
 import pytest
@@ -35,10 +36,14 @@ def test_a_run_is_served_as_long_as_it_goes_on(command, run, checkpoint, text, m
                 return url
 
             def __exit__(self, *error):
-                with urllib.request.urlopen(f"{url}data.json", timeout=60) as answer:
-                    data = json.loads(answer.read())
-                seen.append(data["runs"][0]["state"]["name"])
-                seen.append(data["runs"][0]["scales"]["records"])
+                for _ in range(20):  # the folder is read about once a second at most
+                    with urllib.request.urlopen(f"{url}data.json", timeout=60) as answer:
+                        (shown,) = json.loads(answer.read())["runs"]
+                    if shown["scales"]["records"]:
+                        break
+                    time.sleep(0.5)
+                seen.append(shown["state"]["name"])
+                seen.append(shown["scales"]["records"])
                 return site.__exit__(*error)
 
         return Shown()
