@@ -6,6 +6,7 @@ import pytest
 import torch
 from checkpoints import byte_tokenizer, contents, note
 from models import tiny_llama
+from stopping import stopped_after
 
 from octoscale.advise import findings, keeping
 from octoscale.advise.run import run_advise
@@ -51,18 +52,6 @@ def whole(inputs, tmp_path_factory):
     return folder
 
 
-def killed_at(number):
-    """Progress that ends the command at its n-th pass, as Ctrl-C does."""
-    seen = []
-
-    def progress(*_):
-        seen.append(1)
-        if len(seen) == number:
-            raise KeyboardInterrupt
-
-    return progress
-
-
 @pytest.fixture
 def measured(monkeypatch):
     """What is measured, not read from a cell: the names of the functions, one each time."""
@@ -84,7 +73,7 @@ def test_an_advice_that_is_killed_after_each_pass_ends_as_if_it_had_not_been(inp
     while True:
         passes += 1
         try:
-            run_advise(advice(inputs), tmp_path / "run", go_on=True, progress=killed_at(passes))
+            run_advise(advice(inputs), tmp_path / "run", go_on=True, progress=stopped_after(passes))
         except KeyboardInterrupt:
             assert not (tmp_path / "run" / "advice.json").exists()
             assert not (tmp_path / "run" / "recipe.toml").exists()
@@ -102,7 +91,7 @@ def test_an_advice_that_is_killed_after_each_pass_ends_as_if_it_had_not_been(inp
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 10, 20])
 def test_an_advice_that_was_killed_once_goes_on(number, inputs, whole, measured, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        run_advise(advice(inputs), tmp_path / "run", progress=killed_at(number))
+        run_advise(advice(inputs), tmp_path / "run", progress=stopped_after(number))
     before = measured.count("cost_of")
     run_advise(advice(inputs), tmp_path / "run", go_on=True)
     assert results(tmp_path / "run") == results(whole)
@@ -139,7 +128,7 @@ def test_while_it_goes_on_there_is_no_older_advice(inputs, tmp_path):
         (tmp_path / "run" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "run" / name).touch()
     with pytest.raises(KeyboardInterrupt):
-        run_advise(advice(inputs, bound="2%"), tmp_path / "run", go_on=True, progress=killed_at(1))
+        run_advise(advice(inputs, bound="2%"), tmp_path / "run", go_on=True, progress=stopped_after(1))
     left = {name for name in contents(tmp_path / "run") if not name.startswith("cells/")}
     assert left == {"run.json"}
 

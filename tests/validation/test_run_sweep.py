@@ -8,6 +8,7 @@ import pytest
 import torch
 from checkpoints import byte_tokenizer, contents, note
 from models import tiny_llama
+from stopping import stopped_after
 
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import read_scales
@@ -90,25 +91,9 @@ def test_the_summary_has_the_constants_in_order(bisected, complete):
         assert biases == sorted(biases)
 
 
-class Killed(BaseException):
-    pass
-
-
-def stopped_after(windows):
-    """Progress that ends the command at a window, counted over all scalings."""
-    seen = []
-
-    def progress(*_):
-        seen.append(1)
-        if len(seen) == windows:
-            raise Killed
-
-    return progress
-
-
 @pytest.mark.parametrize("windows", [1, 8, 9, 15, 20, 60])
 def test_a_sweep_that_was_stopped_goes_on_to_the_same_summary(windows, inputs, bisected, tmp_path):
-    with pytest.raises(Killed):
+    with pytest.raises(KeyboardInterrupt):
         run_sweep(sweep(inputs), tmp_path / "run", progress=stopped_after(windows))
     done = []
     run_sweep(sweep(inputs), tmp_path / "run", go_on=True, progress=lambda name, *_: done.append(name))

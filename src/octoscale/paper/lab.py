@@ -38,6 +38,7 @@ from octoscale.runs.scales import run_header
 from octoscale.training.run import run_training
 from octoscale.training.settings import Training
 from octoscale.validation.classes import is_classifier_class
+from octoscale.validation.kept import machine_of
 from octoscale.validation.run import check_finite, run_validation
 
 #: Shows a cell's progress: for what is measured, a context whose value is called as run_validation, or run_training do.
@@ -167,8 +168,7 @@ class Lab:
     def identity(self) -> dict[str, Any]:
         """The machine and the versions, which all results depend on."""
         device = torch.accelerator.current_accelerator() or torch.device("cpu")
-        header = run_header(device)
-        return {**header["versions"], **{name: header[name] for name in ("backend", "reason", "threads", "device")}}
+        return machine_of(run_header(device))
 
 
 @lru_cache

@@ -10,6 +10,7 @@ import inspect
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -104,9 +105,7 @@ class Asked(Checked):
     @contextmanager
     def _last_logits(self, count: int) -> Iterator[None]:
         """While the block runs, the model makes logits of so many positions at the end, if it knows how to."""
-        can = "logits_to_keep" in inspect.signature(self.model.forward).parameters
-        is_fp8 = type(self.model.get_output_embeddings()) is not nn.Linear  # its scale would be that of all rows
-        if not can or is_fp8:
+        if not self._can_leave_out:
             yield
             return
         keep = {"logits_to_keep": count}
@@ -115,6 +114,12 @@ class Asked(Checked):
             yield
         finally:
             hook.remove()
+
+    @cached_property
+    def _can_leave_out(self) -> bool:
+        """Whether the model makes logits of some rows alone; not if its head is FP8, and so scaled by all rows."""
+        takes_count = "logits_to_keep" in inspect.signature(self.model.forward).parameters
+        return takes_count and type(self.model.get_output_embeddings()) is nn.Linear
 
     def _model_call(self, inps: torch.Tensor, **options: Any) -> torch.Tensor:
         logits: torch.Tensor = super()._model_call(inps, **options)
