@@ -124,8 +124,8 @@ def test_with_another_bound_it_goes_on_to_the_advice_of_that_bound(bound, keep_a
 
 def test_while_it_goes_on_there_is_no_older_advice(inputs, tmp_path):
     run_advise(advice(inputs), tmp_path / "run")
-    for name in ("advice.md", "figures/advice.png"):
-        (tmp_path / "run" / name).parent.mkdir(exist_ok=True)
+    for name in ("advice.md", "report.html", "figures/advice.png", "figures/paper/advice.pdf"):
+        (tmp_path / "run" / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / "run" / name).touch()
     with pytest.raises(KeyboardInterrupt):
         run_advise(advice(inputs, bound="2%"), tmp_path / "run", go_on=True, progress=stopped_after(1))

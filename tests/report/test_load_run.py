@@ -79,6 +79,8 @@ def test_what_cannot_be_drawn_is_an_error_with_its_reason(whole):
         run.figure("loss", style="poster")
     with pytest.raises(ValueError, match="module 'x' is not in this run"):
         run.figure("exponents", module="x")
+    with pytest.raises(ValueError, match=r"module='.*' is for the figure exponents, not loss: leave it out"):
+        run.figure("loss", module=DOWN.format(1))
 
 
 @pytest.mark.parametrize("value", [math.inf, 10**400, "x", [1], {"a": 1}, True])
@@ -165,6 +167,15 @@ def test_figures_are_written_beside_the_run_and_what_is_missing_is_said(whole, r
     assert set(printed["needs"]) == {"bias_map", "scale_bias_steps", "advice"}
     assert printed["captions"]["loss"].startswith("The loss over the steps of training; lines: training")
     RunFolder.create(whole.path, {}, overwrite=True)  # all of it is ours
+
+
+@pytest.mark.parametrize(
+    ("style", "formats"), [("report", "png svg"), ("paper", "pdf png svg"), ("slides", "pdf png svg")]
+)
+def test_a_style_has_formats_of_its_own(style, formats, whole, run, tmp_path):
+    code, _, err = run("figures", whole.path, "--style", style, "--only", "loss", "--out", tmp_path / "here")
+    assert (code, err) == (0, "")
+    assert sorted(path.name for path in (tmp_path / "here").iterdir()) == [f"loss.{end}" for end in formats.split()]
 
 
 def test_a_folder_of_ones_own_keeps_its_files(whole, run, tmp_path):

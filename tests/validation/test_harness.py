@@ -105,15 +105,17 @@ MANY = [
 ]
 
 
-@pytest.mark.parametrize("scaling", ["bf16", "amax"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float16])
+@pytest.mark.parametrize("scaling", ["high", "amax"])
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
-def test_batches_and_bits_are_lm_evals_own_where_no_logits_of_prompts_are_made(scaling, batch_size, loaded, tmp_path):
+def test_batches_and_bits_are_lm_evals_own(scaling, batch_size, dtype, loaded, tmp_path):
     """Oracle: HFLM, which makes all logits. Short and long choices; some differ in their last token only."""
     from lm_eval.models.huggingface import HFLM
 
     from octoscale.validation.harness_model import Asked
 
-    if scaling != "bf16":
+    loaded.model.to(dtype)
+    if scaling == "amax":
         octoscale.convert(loaded.model, octoscale.Recipe.amax())
     path = tmp_path / "many.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in MANY), encoding="utf-8")
@@ -125,7 +127,8 @@ def test_batches_and_bits_are_lm_evals_own_where_no_logits_of_prompts_are_made(s
     hook = loaded.model.register_forward_hook(lambda _, args, out: made.append((args[0].shape[1], out.logits.shape[1])))
     assert Asked(loaded.model, loaded.tokenizer, batch_size).loglikelihood(requests) == oracle
     hook.remove()
-    assert sum(kept for _, kept in made) < sum(length for length, _ in made)
+    logits, rows = sum(kept for _, kept in made), sum(length for length, _ in made)
+    assert logits < rows if dtype == torch.bfloat16 else logits == rows
     assert not loaded.model._forward_pre_hooks
 
 
@@ -241,6 +244,12 @@ def test_two_tasks_of_one_name_are_refused(questions, tmp_path):
         load_harness(["mine"], files=[questions], include=tmp_path / "include")
 
 
+def test_a_task_that_a_folder_holds_twice_is_refused(questions, tmp_path):
+    (tmp_path / "mine.yaml").write_text(YAML.format(path=questions))
+    with pytest.raises(UserError, match=r"holds the task mine twice, as mine\.jsonl and as mine\.yaml: remove one"):
+        load_harness(["mine"], include=tmp_path)
+
+
 def test_other_questions_have_another_identity(questions, tmp_path):
     same = load_harness([], files=[questions]).identity
     assert load_harness([], files=[questions]).identity == same
@@ -320,25 +329,79 @@ def test_lm_evals_own_evaluation_of_our_model_meets_nan_as_an_error(folder, ques
         model.loglikelihood(requests)
 
 
-def test_a_prompt_that_a_model_is_to_go_on_with_has_to_fit(loaded, questions, tmp_path):
+def of_another_kind(folder, questions, kind, words=""):
+    """A YAML task with the rows of `questions` whose model reads on, or writes."""
+    head, _, _ = YAML.format(path=questions).partition("output_type")
+    target = {"generate_until": "a", "loglikelihood_rolling": "{{query}}"}[kind]
+    metric = {"generate_until": "exact_match", "loglikelihood_rolling": "word_perplexity"}[kind]
+    text = f'output_type: {kind}\ndoc_to_text: "{{{{query}}}}"\ndoc_to_target: "{target}"\n'
+    folder.mkdir()
+    (folder / "mine.yaml").write_text(head + text + words + f"metric_list:\n  - metric: {metric}\n")
+    return folder
+
+
+WRITTEN = "generation_kwargs:\n  until: ['\\n']\n  do_sample: false\n  max_gen_toks: {}\n"
+
+
+def asked_and_plain(loaded, tasks, include):
+    """The score of our question, and lm-eval's own results of the same task."""
     from dataclasses import replace
 
-    include = tmp_path / "include"
-    include.mkdir()
-    words = {
-        "multiple_choice": "generate_until",
-        'doc_to_choice: "{{{{choices}}}}"\n': "",
-        "doc_to_target: gold": 'doc_to_target: "a"',
-    }
-    yaml = YAML.partition("metric_list")[0] + "metric_list:\n  - metric: exact_match\n"
-    for before, after in words.items():
-        yaml = yaml.replace(before, after)
-    (include / "mine.yaml").write_text(yaml.format(path=questions))
-    tasks = replace(load_harness(["mine"], include=include), tokenizer=loaded.tokenizer)
+    from lm_eval.evaluator import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    tasks = replace(tasks, tokenizer=loaded.tokenizer)
     tasks.check(loaded.model)
-    questions.write_text(json.dumps({"query": "x" * 70, "choices": ["a"], "gold": 0}) + "\n")
+    (score,) = tasks.ask(loaded.model)
+    model = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=16, prefix_token_id=0)
+    manager = TaskManager(include_path=str(include), include_defaults=False)
+    plain = simple_evaluate(model=model, tasks=["mine"], task_manager=manager, bootstrap_iters=0)
+    return score, plain["results"]["mine"]
+
+
+def test_texts_that_are_read_on_have_lm_evals_perplexity(loaded, questions, tmp_path):
+    """Oracle: lm-eval's evaluator with HFLM; one text is longer than the model, and read in parts."""
+    loaded.model.float()
+    questions.write_text("".join(json.dumps({"query": "Far and " * n}) + "\n" for n in (1, 3, 12)))
+    include = of_another_kind(tmp_path / "include", questions, "loglikelihood_rolling")
+    score, plain = asked_and_plain(loaded, load_harness(["mine"], include=include), include)
+    assert score.metrics["word_perplexity"] == plain["word_perplexity,none"]
+    with torch.no_grad():
+        loaded.model.lm_head.weight[ord("a")] = math.nan
+    with pytest.raises(NonFiniteError, match="mine, item 0: its logits hold infinity or NaN"):
+        ask(load_harness(["mine"], include=include), loaded)
+
+
+def test_what_a_model_writes_is_judged_as_by_lm_eval(loaded, questions, tmp_path):
+    loaded.tokenizer.eos_token_id = 0
+    include = of_another_kind(tmp_path / "include", questions, "generate_until", WRITTEN.format(4))
+    score, plain = asked_and_plain(loaded, load_harness(["mine"], include=include), include)
+    assert score.metrics["exact_match"] == plain["exact_match,none"]
+    assert len(score.items) == len(QUESTIONS)
+
+
+@pytest.mark.parametrize(("length", "fits"), [(44, True), (45, False)])
+def test_a_prompt_has_to_fit_with_what_is_written(length, fits, loaded, questions, tmp_path):
+    from dataclasses import replace
+
+    loaded.tokenizer.eos_token_id = 0
+    questions.write_text(json.dumps({"query": "x" * length}) + "\n")
+    include = of_another_kind(tmp_path / "include", questions, "generate_until", WRITTEN.format(20))
     tasks = replace(load_harness(["mine"], include=include), tokenizer=loaded.tokenizer)
-    with pytest.raises(UserError, match="mine, item 0 has 70 tokens, and the model 64 positions"):
+    if fits:
+        tasks.check(loaded.model)
+        return
+    with pytest.raises(UserError, match="mine, item 0 has 65 tokens, 20 of them to be written, and the model 64 pos"):
+        tasks.check(loaded.model)
+
+
+def test_a_model_that_writes_has_a_token_to_stop_at(loaded, questions, tmp_path):
+    from dataclasses import replace
+
+    include = of_another_kind(tmp_path / "include", questions, "generate_until", WRITTEN.format(4))
+    tasks = replace(load_harness(["mine"], include=include), tokenizer=loaded.tokenizer)
+    with pytest.raises(UserError, match="mine, item 0 has the model write, and its tokenizer has no end-of-text token"):
         tasks.check(loaded.model)
 
 

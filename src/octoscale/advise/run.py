@@ -105,8 +105,8 @@ def _identity_of(words: Mapping[str, Any], parts: _Parts, header: Mapping[str, A
 
 
 def _take_back(run: RunFolder) -> None:
-    """Delete the advice of an earlier end: the folder holds that of its run.json, or none."""
-    for path in (run.advice, run.recipe, run.page, *run.figures.glob("advice.*")):
+    """Delete the advice of an earlier end, and all that shows it: the folder holds that of its run.json, or none."""
+    for path in (run.advice, run.recipe, run.page, run.report, *run.figures.rglob("advice.*")):
         path.unlink(missing_ok=True)
 
 

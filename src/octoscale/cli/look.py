@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from octoscale.numerics.recipe import Recipe
 
 _ONLY = "Draw this figure alone: perplexity, bias_map, scale_bias, exponents, clipping, ... Repeatable."
+_FORMATS = "pdf, svg, png: those that are wanted, with commas.  [default: the style's own]"
 _FIGURES_OUT = "The folder for them.  [default: RUN/figures/STYLE]"
 
 
@@ -152,7 +153,7 @@ def report(
 def figures(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
     style: Annotated[str, typer.Option(help="paper (for its columns), slides (16:9), or report.")] = "paper",
-    format: Annotated[str, typer.Option(help="pdf, svg, png: those that are wanted, with commas.")] = "pdf,svg,png",
+    format: Annotated[str | None, typer.Option(help=_FORMATS)] = None,
     only: Annotated[list[str] | None, typer.Option(metavar="NAME", help=_ONLY)] = None,
     module: Annotated[str | None, typer.Option(help="The layer whose exponents are drawn.")] = None,
     out: Annotated[Path | None, typer.Option(help=_FIGURES_OUT)] = None,
@@ -166,7 +167,7 @@ def figures(
 
     if overwrite and out is None:
         raise UserError("--overwrite is for --out: in the run's own folder, figures are always drawn anew")
-    formats = [name.strip() for name in format.split(",")]
+    formats = [] if format is None else [name.strip() for name in format.split(",")]
     contents = read_run(run)
     words: dict[str, Any] = {"style": style, "formats": formats, "only": only or (), "module": module}
     published = publish(contents, **words, out=out, overwrite=overwrite)

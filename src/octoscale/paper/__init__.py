@@ -21,5 +21,5 @@
     reproduce       from the words to the files
 
 A table asks the lab for answers and makes rows of them: it can be read without the rest. Nothing here draws, or knows
-how a measurement is made: report/paper_figures.py draws, validation/ and training/ measure.
+how a measurement is made: report/figures/paper.py draws, validation/ and training/ measure.
 """

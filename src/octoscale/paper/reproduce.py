@@ -3,7 +3,7 @@
     reproduce(Reproduction(what="table4", tasks="piqa"), Path("runs/reproduce"))
 
     table4.md, .csv, .json    a table              (write.py)
-    fig5.json                 a figure's numbers   (report/paper_figures.py draws them)
+    fig5.json                 a figure's numbers   (report/figures/paper.py draws them)
     made.json                 of each the words, the machine and the date; and what was left out
     seconds.csv               how long each cell took
     cells/                    the measurements     (lab.py)
@@ -34,7 +34,6 @@ from octoscale.paper.tasks import Task, check_data, tasks_of
 from octoscale.paper.write import Numbers, Table, write
 from octoscale.system.errors import UserError
 from octoscale.system.lock import LOCK, exclusive_run
-from octoscale.system.machine import cpu_name
 from octoscale.system.whole_file import replacing, write_json
 from octoscale.training.settings import paper_preset
 from octoscale.validation.tasks import expand
@@ -132,8 +131,7 @@ def _note(lab: Lab, name: str, missing: Mapping[str, str]) -> None:
     made = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     words = json.loads(json.dumps(asdict(lab.settings), default=str))
     dates = [str(lab.result(cell)["date"]) for cell in lab.used.values()]
-    machine = {"cpu": cpu_name(), **lab.identity}
-    made[name] = {"words": words, "command": lab.command, "date": min(dates), "machine": machine}
+    made[name] = {"words": words, "command": lab.command, "date": min(dates), "machine": lab.identity}
     made = {known: made[known] for known in TITLES if known in made}
     write_json(path, made | {"left_out": dict(missing)})
 

@@ -12,6 +12,7 @@ from octoscale.report.fields import (
     MOST_BITS,
     MOST_LAYERS,
     Check,
+    are_texts,
     checked,
     is_count,
     is_number,
@@ -38,10 +39,6 @@ def _entries(entries: Any, check: Check, where: str, damaged: list[str]) -> Any:
     return {name: entry for name, entry in entries.items() if check(entry)}
 
 
-def _are_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(map(is_text, value))
-
-
 def _is_mean(value: Any) -> bool:
     """A mean in nats with its interval; all None where it was not finite."""
     if not isinstance(value, dict) or not isinstance(value.get("is_clear"), bool):
@@ -64,7 +61,7 @@ def _are_costs(value: Any) -> bool:
 
 
 def _is_list_with_cost(value: Any) -> bool:
-    return _is_cost(value) and _are_texts(value.get("keep"))
+    return _is_cost(value) and are_texts(value.get("keep"))
 
 
 def _is_layer(value: Any) -> bool:
@@ -103,8 +100,8 @@ _FIELDS: dict[str, Check] = {
     **dict.fromkeys(("model", "recipe", "text", "dtype", "backend", "reason"), is_text),
     **dict.fromkeys(("tokens", "window", "num_passes"), is_count),
     "verify_text": lambda value: value is None or is_text(value),
-    "answer": _are_texts,
-    "keep": lambda value: value is None or _are_texts(value),
+    "answer": are_texts,
+    "keep": lambda value: value is None or are_texts(value),
     "cost": _are_costs,
     "cost_left": lambda value: value is None or _are_costs(value),
     "layers": lambda value: isinstance(value, list),

@@ -54,6 +54,8 @@ class Run:
         naming what there is or what would have to be recorded, for another name or module.
         """
         get_style(style)
+        if module is not None and name.partition("-")[0] != "exponents":
+            raise UserError(f"module={module!r} is for the figure exponents, not {name}: leave it out")
         made = makers(self.contents, module)
         stems = {stem: make for found in made.values() for stem, make in found.items()}
         stems |= {kind: next(iter(found.values())) for kind, found in made.items() if kind not in stems}

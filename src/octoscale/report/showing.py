@@ -16,7 +16,7 @@ from octoscale.report.data.training import has_losses, loss_curves
 from octoscale.report.figures import of_run
 from octoscale.report.figures.of_run import Drawing
 from octoscale.report.figures.publish import Published
-from octoscale.report.page.write import PAGE, write_report
+from octoscale.report.page.write import write_report
 from octoscale.report.tasks_table import tasks_table
 from octoscale.runs.folder import RunFolder
 from octoscale.system.errors import UserError
@@ -31,7 +31,7 @@ def show(folder: Path | str, *, as_json: bool, module: str | None = None, with_p
     if not as_json:
         _print_results(contents)
     drawing = of_run.draw_all(contents, module)
-    page = write_report([folder], contents.path / PAGE) if with_page else None
+    page = write_report([folder], RunFolder(contents.path).report) if with_page else None
     if as_json:
         found = {
             **contents.summary,
@@ -65,7 +65,7 @@ def compare(folders: Sequence[Path | str], *, as_json: bool) -> None:
         _print_comparison(trainings, readable)
         _say_damaged(damaged)
     drawn = [of_run.draw_losses(trainings)] if trainings else []
-    page = write_report([run.path for run in runs], runs[0].path / PAGE)
+    page = write_report([run.path for run in runs], RunFolder(runs[0].path).report)
     if as_json:
         of_runs = [{**run.summary, "run": str(run.path)} for run in readable]
         found = {"runs": of_runs, "figures": [str(path) for path in drawn], "page": str(page)}

@@ -41,6 +41,7 @@ class RunFolder:
         self.advice = self.path / "advice.json"
         self.recipe = self.path / "recipe.toml"
         self.page = self.path / "advice.md"
+        self.report = self.path / "report.html"
         self.scales = self.path / "scales"
         self.items = self.path / "items"
         self.cells = self.path / "cells"

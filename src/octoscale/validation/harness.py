@@ -116,6 +116,12 @@ def load_harness(
     with _quietly():
         asked = expand(names, num_fewshot)
         local = {name: path for name in asked if include is not None and (path := include / f"{name}.jsonl").is_file()}
+        for name, path in local.items():
+            if path.with_suffix(".yaml").is_file():
+                raise UserError(
+                    f"{path.parent} holds the task {name} twice, as {path.name} and as {name}.yaml: remove one, or "
+                    "rename the questions, and let the YAML name them"
+                )
         for path in files:
             if path.stem in asked:
                 raise UserError(f"two tasks are called {path.stem}: rename {path}")
@@ -256,8 +262,9 @@ def _first_filter(samples: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str,
 def _item(name: str, row: Mapping[str, Any], task: Any, *, is_part: bool) -> dict[str, Any]:
     """An item as the run keeps it: no text of the task's, which has a licence of its own."""
     item: dict[str, Any] = {"task": name} if is_part else {}
-    item |= {"item": row["doc_id"], "gold": row["target"] if isinstance(row["target"], int | str) else None}
+    item |= {"item": row["doc_id"], "gold": None}
     if task.OUTPUT_TYPE == "multiple_choice":
+        item["gold"] = row["target"] if isinstance(row["target"], int | str) else None
         choices = task.doc_to_choice(row["doc"])
         likelihoods = [float(pair[0]) for pair in row["filtered_resps"][: len(choices)]]  # then those without a prompt
         if math.isinf(max(likelihoods)):

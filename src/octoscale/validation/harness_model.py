@@ -38,17 +38,27 @@ class Checked(HFLM):  # type: ignore[misc]
     def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:
         """As HFLM. NonFiniteError, with the task and the item."""
         answers = super().loglikelihood(requests, disable_tqdm=disable_tqdm)
-        for request, (likelihood, _) in zip(requests, answers, strict=True):
-            if math.isnan(likelihood):
-                raise NonFiniteError(f"{request.task_name}, item {request.doc_id}: its logits hold infinity or NaN")
+        _check_finite(requests, [likelihood for likelihood, _ in answers])
         return answers
+
+    def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> Any:
+        """As HFLM. NonFiniteError, with the task and the item."""
+        answers = super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
+        _check_finite(requests, answers)
+        return answers
+
+
+def _check_finite(requests: Sequence[Any], likelihoods: Sequence[float]) -> None:
+    for request, likelihood in zip(requests, likelihoods, strict=True):
+        if math.isnan(likelihood):
+            raise NonFiniteError(f"{request.task_name}, item {request.doc_id}: its logits hold infinity or NaN")
 
 
 class Asked(Checked):
     """A model as it stands, with its tokenizer (None: bytes). on_batch hears of the requests that are done.
 
-    Batches and answers are HFLM's, to the bit; only the logits of prompts, which nobody reads, are left out where the
-    model can do so.
+    Batches and answers are HFLM's, to the bit. The logits of prompts, which nobody reads, are left out where the
+    product rounds a row alike whatever rows there are beside it: in bfloat16 on a CPU, not in float32.
     """
 
     def __init__(self, model: nn.Module, tokenizer: Any, batch_size: int, on_batch: OnBatch | None = None) -> None:
@@ -57,29 +67,43 @@ class Asked(Checked):
         self._on_batch, self._done, self._all = on_batch, 0, 0
 
     def check(self, task: str, requests: Sequence[Any]) -> None:
-        """UserError, with the item's number, for a request that the model cannot be asked."""
-        limit, size = positions_of(self.model), embeddings_of(self.model)
+        """UserError, with the item's number, for a request that the model cannot be asked as a whole."""
+        size = embeddings_of(self.model)
         for request in requests:
-            context, choice = self._ids_of(request)
-            what, length = f"{task}, item {request.doc_id}", len(context) + len(choice)
-            if limit is not None and length > limit + 1:  # the last token is only predicted
+            what = f"{task}, item {request.doc_id}"
+            ids = self._checked(what, request)
+            if max(ids, default=0) >= size:
                 raise UserError(
-                    f"{what} has {length} tokens, and the model {limit} positions: ask another task, or fewer examples "
-                    "with --num-fewshot"
-                )
-            if not choice and request.request_type == "loglikelihood":
-                raise UserError(f"{what}: the tokenizer has no token for the choice {request.args[1]!r:.40}")
-            if max(*context, *choice, 0) >= size:
-                raise UserError(
-                    f"{what} holds token {max(*context, *choice)}, and the model has {size}: the tokenizer is another "
-                    "model's"
+                    f"{what} holds token {max(ids)}, and the model has {size}: the tokenizer is another model's"
                 )
 
+    def _checked(self, what: str, request: Any) -> list[int]:
+        """The ids of a request, all of which lm-eval reads: what is too long it would cut off in silence."""
+        if request.request_type == "loglikelihood":
+            context, choice = self._ids_of(request)
+            if not choice:
+                raise UserError(f"{what}: the tokenizer has no token for the choice {request.args[1]!r:.40}")
+            self._check_length(what, len(context) + len(choice), last=1)
+            return context + choice
+        ids: list[int] = self.tok_encode(request.args[0])
+        if request.request_type == "generate_until":
+            if self.tokenizer.eos_token_id is None:
+                raise UserError(f"{what} has the model write, and its tokenizer has no end-of-text token to stop at")
+            room = request.args[1].get("max_gen_toks", self.max_gen_toks)
+            self._check_length(what, len(ids) + room, f", {room} of them to be written")
+        return ids  # a text that is only read is read in parts
+
+    def _check_length(self, what: str, length: int, of_them: str = "", *, last: int = 0) -> None:
+        """`last` tokens are only predicted, and take no position."""
+        limit = min(self.max_length, positions_of(self.model) or self.max_length)
+        if length - last > limit:
+            raise UserError(
+                f"{what} has {length} tokens{of_them}, and the model {limit} positions: ask another task, or fewer "
+                "examples with --num-fewshot"
+            )
+
     def _ids_of(self, request: Any) -> tuple[list[int], list[int]]:
-        """The ids of a prompt and of what follows it; nothing follows where the model is to write, or read on."""
-        if request.request_type != "loglikelihood":
-            ids = self.tok_encode(request.args[0]) if request.request_type == "generate_until" else []
-            return ids, []
+        """The ids of a prompt and of what follows it."""
         if request.args[0]:
             context, choice = self._encode_pair(*request.args)
             return context, choice
@@ -117,9 +141,11 @@ class Asked(Checked):
 
     @cached_property
     def _can_leave_out(self) -> bool:
-        """Whether the model makes logits of some rows alone; not if its head is FP8, and so scaled by all rows."""
-        takes_count = "logits_to_keep" in inspect.signature(self.model.forward).parameters
-        return takes_count and type(self.model.get_output_embeddings()) is nn.Linear
+        """Whether the model makes logits of some rows alone, with their bits; an FP8 head is scaled by all rows."""
+        if "logits_to_keep" not in inspect.signature(self.model.forward).parameters:
+            return False
+        head = self.model.get_output_embeddings()
+        return type(head) is nn.Linear and head.weight.dtype is torch.bfloat16 and head.weight.device.type == "cpu"
 
     def _model_call(self, inps: torch.Tensor, **options: Any) -> torch.Tensor:
         logits: torch.Tensor = super()._model_call(inps, **options)

@@ -102,7 +102,7 @@ def text_crc32(windows: Tensor) -> str:
 
 def machine_of(header: Mapping[str, Any]) -> dict[str, Any]:
     """What the last bits of a result depend on: the versions, and what computes."""
-    return {**header["versions"], **{name: header[name] for name in ("backend", "reason", "threads", "device")}}
+    return {**header["versions"], **{name: header[name] for name in ("cpu", "backend", "reason", "threads", "device")}}
 
 
 def begin_or_go_on(

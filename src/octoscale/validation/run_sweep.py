@@ -23,7 +23,7 @@ from octoscale.system.lock import exclusive_run
 from octoscale.validation.bias_range import range_of
 from octoscale.validation.criterion import criterion_of, values_of
 from octoscale.validation.edges import look_around
-from octoscale.validation.kept import KeptScores, begin_or_go_on, identity_of
+from octoscale.validation.kept import KeptScores, begin_or_go_on, check_place, identity_of
 from octoscale.validation.one_scaling import Progress
 from octoscale.validation.role_map import pair_map
 from octoscale.validation.run import Parts, head_of, plain, prepare
@@ -47,10 +47,11 @@ def run_sweep(
     stopped, but for its seconds.
     Raises ValueError or OSError, naming the remedy, for anything in the settings that cannot be had.
     """
+    words = {name: value for name, value in plain(settings).items() if name not in _FREE}
+    check_place(folder, words, overwrite=overwrite, go_on=go_on)
     parts = prepare(settings.validation())
     _check_pairs(parts)
     header = run_header(parts.loaded.model.device, plan=plain(settings), note=parts.loaded.note)
-    words = {name: value for name, value in plain(settings).items() if name not in _FREE}
     with exclusive_run(folder):
         run, cells = begin_or_go_on(folder, header, identity_of(words, parts, header), overwrite=overwrite, go_on=go_on)
         head = head_of(settings, parts.windows, header)

@@ -1,7 +1,7 @@
 """The figure of an advice: what FP8 costs each layer, by depth and kind, and which are kept.
 
-The estimate is a mark for each layer, on a logarithmic axis; bars are the measured costs of the costliest ones, with
-their intervals, as far as they lie above the axis's end; rings are the layers that are kept.
+The estimate is a mark for each layer, on a logarithmic axis; bars are what the costliest ones are expected to cost,
+each alone in FP8, with their intervals, as far as they lie above the axis's end; rings are the layers that are kept.
 """
 
 import math
@@ -41,8 +41,8 @@ def advice_figure(advice: Mapping[str, Any], *, style: str = REPORT, note: str =
     handles, labels = axes.get_legend_handles_labels()
     add_legend(figure, handles, labels, 6)
     scaling, model = advice["recipe"], advice["model"]
-    what = f"marks: estimated from one backward pass; bars: measured alone, 95 % interval; {model}, {scaling}"
-    return with_note(figure, join(join(what, f"{advice['tokens']:,} tokens"), note))
+    what = "marks: estimated from one backward pass; bars: expected, each alone in FP8, 95 % interval"
+    return with_note(figure, join(f"{what}; {model}, {scaling}, {advice['tokens']:,} tokens", note))
 
 
 def _draw_kind(axes: Axes, layers: Sequence[Mapping[str, Any]], kind: str, stroke: float) -> None:

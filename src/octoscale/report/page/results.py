@@ -7,7 +7,6 @@
 Nothing here is HTML: the page sets each text as text.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,7 +48,7 @@ def words(contents: RunContents) -> list[str]:
     said += [summary.get(name, {}).get("text", "") for name in ("cscale_range", "bias_map")]
     said += [f"{scaling}: {failure}" for scaling, failure in summary.get("failures", {}).items()]
     said += [str(summary["failure"])] if "failure" in summary else []
-    return [each for each in [*said, _skipped(contents), *_answer(contents)] if each]
+    return [each for each in [*said, _skipped(contents), *contents.advice.get("answer", ())] if each]
 
 
 def _skipped(contents: RunContents) -> str:
@@ -91,16 +90,6 @@ def _losses(summary: Mapping[str, Any]) -> Table:
             before, after = summary[name]["before"], summary[name]["after"]
             rows.append([name.replace("_", " "), _number(before), _number(after)])
     return {"title": "Before and after the training", "columns": ["what", "before", "after"], "rows": rows}
-
-
-def _answer(contents: RunContents) -> list[str]:
-    """What an advice says first."""
-    path = contents.path / "advice.json"
-    try:
-        answer = json.loads(path.read_bytes()).get("answer", []) if path.is_file() else []
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return [f"{path.name} cannot be read"]
-    return [each for each in answer if isinstance(each, str)] if isinstance(answer, list) else []
 
 
 def _interval(difference: Any) -> str:

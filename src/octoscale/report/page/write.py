@@ -23,9 +23,6 @@ from octoscale.report.page.folder import RunReader
 from octoscale.system.printable import printable
 from octoscale.system.whole_file import replacing
 
-#: The name of the page in a run's folder.
-PAGE = "report.html"
-
 #: In the order in which they are joined; what stands below may use what stands above.
 _SCRIPTS = (
     *("decode", "numbers", "model", "state", "paint", "lines", "slider"),
