@@ -9,7 +9,7 @@ Here, and nowhere else, a rule stands between what a backend observes and what i
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,6 +23,9 @@ from octoscale.numerics.scaling import Amount, Bias, Constant, History, Rule
 from octoscale.system.errors import UserError
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+#: The largest of an amax here and those of the same tensor on other ranks.
+Everywhere = Callable[[Amount], Amount]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,30 +99,57 @@ def quantize(
     history: History | None = None,
     counts: bool = False,
     exponents: bool = False,
+    everywhere: Everywhere | None = None,
 ) -> Quantized:
     """Cast `x` to FP8 with the scale_bias that `rule` chooses.
 
     x: float32, bfloat16 or float16 of any shape and strides, empty included. Round to nearest, ties to even; finite
     values beyond the format's largest saturate; infinity and NaN become NaN (golden table: numerics/reference.py).
-    `counts` and `exponents` fill those parts of `observed`; `history` serves the rule `Delayed`.
+    `counts` and `exponents` fill those parts of `observed`; `history` serves the rule `Delayed`. everywhere: from the
+    amax of this part of a tensor to that of the whole one, other parts of which are on other ranks; that is the amax
+    of `observed` then.
     Raises TypeError for another dtype, ValueError for an unknown format.
     """
+    fmt = get_format(format) if isinstance(format, str) else format
+    if not isinstance(rule, Constant):
+        seen = observe(x, exponents=exponents)
+        if everywhere is not None:
+            seen = seen._replace(amax=everywhere(seen.amax))
+        return encode(x, fmt, rule, seen, history=history, counts=counts)
+    x = _checked(x)
+    backend = table.choose(x.device.type).backend
+    seen, encoded = backend.cast(x, fmt, rule.bias, counts=counts, exponents=exponents)
+    return _quantized(fmt, rule.bias, seen, encoded)
+
+
+def observe(x: Tensor, *, exponents: bool = False) -> Seen:
+    """The first half of `quantize`: what a rule has to know, before a scale. Raises as `quantize`."""
+    x = _checked(x)
+    return table.choose(x.device.type).backend.observe(x, exponents=exponents)
+
+
+def encode(
+    x: Tensor, format: str | Format, rule: Rule, seen: Seen, *, history: History | None = None, counts: bool = False
+) -> Quantized:
+    """The second half: the cast with the scale that `rule` chooses for the amax in `seen`, of `x` or of more."""
+    x = _checked(x)
+    fmt = get_format(format) if isinstance(format, str) else format
+    scale_bias = rule.scale_bias(seen.amax, fmt, history)
+    encoded = table.choose(x.device.type).backend.encode(x, fmt, seen.amax, scale_bias, counts=counts)
+    return _quantized(fmt, scale_bias, seen, encoded)
+
+
+def _checked(x: Tensor) -> Tensor:
     _check_dtype(x.dtype, "quantize")
     if x.layout != torch.strided:
         raise TypeError(f"quantize takes a dense tensor, not one of layout {_name(x.layout)}: x.to_dense()")
-    fmt = get_format(format) if isinstance(format, str) else format
-    backend = table.choose(x.device.type).backend
-    x = x.detach() if x.requires_grad else x
-    if isinstance(rule, Constant):
-        scale_bias: Bias = rule.bias
-        seen, encoded = backend.cast(x, fmt, rule.bias, counts=counts, exponents=exponents)
-    else:
-        seen = backend.observe(x, exponents=exponents)
-        scale_bias = rule.scale_bias(seen.amax, fmt, history)
-        encoded = backend.encode(x, fmt, seen.amax, scale_bias, counts=counts)
+    return x.detach() if x.requires_grad else x
+
+
+def _quantized(fmt: Format, scale_bias: Bias, seen: Seen, encoded: Encoded) -> Quantized:
     return Quantized(
         codes=encoded.codes,
-        scale_bias=_boxed(scale_bias, torch.int32, x.device),
+        scale_bias=_boxed(scale_bias, torch.int32, encoded.codes.device),
         format=fmt,
         granularity=TENSOR,  # said, for a compiler does not follow the default of a class
         observed=_observed(seen, encoded),

@@ -3,6 +3,8 @@
     linear          Fp8Linear: output, grad_input and grad_weight from FP8 codes
     state           how a layer casts its operands, and what it remembers
     reuse           what has not changed need not be computed again
+    ranks           what a layer asks other ranks for
+    gathered        a weight that arrives as codes, of which each rank has cast its part
     origin          what a layer was before: torch's, or GPT-2's Conv1D
     compiled        the same products for torch.compile
     layouts         names, shapes and config words of FP8 checkpoints: a key of a checkpoint is named here

@@ -24,11 +24,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.distributed.tensor import DTensor
 
 from octoscale.kernels import ops
 from octoscale.kernels.ops import Quantized
 from octoscale.layers.compiled import fp8_linear
+from octoscale.layers.gathered import Gathered
 from octoscale.layers.origin import is_conv1d
+from octoscale.layers.ranks import Add
 from octoscale.layers.state import LayerState
 from octoscale.numerics.recipe import Recipe
 from octoscale.runs.scales import LayerName
@@ -56,7 +59,8 @@ class Products(torch.autograd.Function):
         ctx.layer, ctx.step = layer, layer.step
         ctx.x_shape, ctx.x_dtype, ctx.w_dtype = x.shape, x.dtype, weight.dtype
         ctx.bias_dtype = None if bias is None else bias.dtype
-        y_BN = ops.matmul(x8.flatten_rows(), w8 if layer.is_conv1d else w8.t(), dtype=dtype, bias=bias)
+        w_KN = w8 if layer.is_conv1d else w8.t()
+        y_BN = _product(x8.flatten_rows(), w_KN, dtype, layer.ranks.sum_output, bias)
         return ops.reshaped(y_BN, (*x.shape[:-1], y_BN.shape[-1]))
 
     @staticmethod
@@ -70,7 +74,7 @@ class Products(torch.autograd.Function):
             g_BN = layer.cast_grad_output(grad, ctx.step).flatten_rows()
         if w8 is not None:
             w_NK = w8.t() if layer.is_conv1d else w8
-            dx = ops.reshaped(ops.matmul(g_BN, w_NK, dtype=ctx.x_dtype), ctx.x_shape)
+            dx = ops.reshaped(_product(g_BN, w_NK, ctx.x_dtype, layer.ranks.sum_grad_input), ctx.x_shape)
         if x8 is not None:
             x_BK = x8.flatten_rows()
             a, b = (x_BK, g_BN) if layer.is_conv1d else (g_BN, x_BK)
@@ -78,6 +82,14 @@ class Products(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             db = grad.reshape(-1, grad.shape[-1]).sum(0, dtype=torch.float32).to(ctx.bias_dtype)
         return dx, dw, db, None, None, None, None
+
+
+def _product(a: Quantized, b: Quantized, dtype: torch.dtype, add: Add | None, bias: Tensor | None = None) -> Tensor:
+    """`a @ b + bias`, rounded once; if the sum is in parts on several ranks, they `add` them up before."""
+    if add is None:
+        return ops.matmul(a, b, dtype=dtype, bias=bias)
+    whole = add(ops.matmul(a, b, dtype=torch.float32))
+    return (whole if bias is None else whole + bias).to(dtype)
 
 
 class Fp8Linear(nn.Linear):
@@ -93,21 +105,24 @@ class Fp8Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x @ w + bias` with FP8 operands; see the top of this file."""
-        if x.shape[-1:] != (self.in_features,):
-            raise UserError(f"{self.fp8.name.module}: takes inputs [..., {self.in_features}], not {list(x.shape)}")
+        weight = _here(self.weight)
+        in_features = weight.shape[0 if self.fp8.is_conv1d else 1]
+        if x.shape[-1:] != (in_features,):
+            raise UserError(f"{self.fp8.name.module}: takes inputs [..., {in_features}], not {list(x.shape)}")
         dtype = x.dtype
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
         if torch.compiler.is_compiling():
-            if self.fp8.is_stateless:
-                return fp8_linear(x, self.weight, self.bias, self.fp8.terms, self.fp8.is_conv1d, dtype)
+            if self.fp8.is_stateless and not isinstance(weight, Gathered):
+                return fp8_linear(x, weight, self.bias, self.fp8.terms, self.fp8.is_conv1d, dtype)
             return self._forward_eager(x, dtype)  # type: ignore[no-any-return]
         return self._forward(x, dtype)
 
     def _forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        w8 = self.fp8.cast_weight(self.weight, inference=self._is_inference())
+        weight, bias = _here(self.weight), None if self.bias is None else _here(self.bias)
+        w8 = self.fp8.cast_weight(weight, inference=self._is_inference(), owner=self.weight)
         x8 = self.fp8.cast_input(x, inference=self._is_inference())
-        return Products.apply(x, self.weight, self.bias, x8, w8, self.fp8, dtype)  # type: ignore[no-any-return,no-untyped-call]
+        return Products.apply(x, weight, bias, x8, w8, self.fp8, dtype)  # type: ignore[no-any-return,no-untyped-call]
 
     @torch.compiler.disable(reason=_WHY_EAGER)  # type: ignore[untyped-decorator,no-untyped-call]
     def _forward_eager(self, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -143,6 +158,11 @@ def to_fp8(module: nn.Module, name: LayerName, recipe: Recipe) -> Fp8Linear:
         fp8.in_features, fp8.out_features = fp8.weight.shape
     fp8.fp8 = LayerState(name=name, recipe=recipe, original_type=type(module))
     return fp8
+
+
+def _here(parameter: Tensor) -> Tensor:
+    """A parameter, or this rank's part of it under tensor parallel; gradients find their way back."""
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter
 
 
 def _save(ctx: Any, *casts: Quantized | None) -> None:

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from octoscale.kernels import ops
 from octoscale.kernels.ops import Quantized
 from octoscale.layers.compiled import SEPARATOR
+from octoscale.layers.gathered import Gathered
 from octoscale.layers.origin import is_conv1d_class
+from octoscale.layers.ranks import Ranks
 from octoscale.layers.reuse import Seen, last_cast, optimizer_steps
 from octoscale.numerics.formats import ROLES, Role
 from octoscale.numerics.recipe import Recipe
@@ -32,11 +34,12 @@ class NonFiniteError(FloatingPointError):
 
 @dataclass(kw_only=True)
 class LayerState:
-    """What makes a linear layer FP8: its name and kind, its recipe, and the casts it can reuse."""
+    """What makes a linear layer FP8: its name and kind, its recipe, its ranks, and the casts it can reuse."""
 
     name: LayerName
     recipe: Recipe
     original_type: type[nn.Module]
+    ranks: Ranks = field(default_factory=Ranks, repr=False)
     runtime: "Runtime" = field(default_factory=lambda: Runtime(), repr=False)
 
     def __post_init__(self) -> None:
@@ -51,34 +54,46 @@ class LayerState:
 
     @property
     def is_stateless(self) -> bool:
-        """Whether nothing but the product comes out of a call: no row of a record, no history of amax."""
-        return self.runtime.recorder is None and not self.is_delayed
+        """Whether nothing but the product comes out of a call: no row of a record, no history, no word to others."""
+        return self.runtime.recorder is None and not self.is_delayed and self.ranks.is_alone
 
-    def cast_weight(self, weight: Tensor, inference: bool) -> Quantized:
-        """The weight's cast, made anew only if the weight changed, or an optimizer stepped, since the last one."""
+    def cast_weight(self, weight: Tensor, inference: bool, *, owner: Tensor | None = None) -> Quantized:
+        """The weight's cast, made anew only if the weight changed, or an optimizer stepped, since the last one.
+
+        owner: the parameter that is written to, of which `weight` is this rank's part.
+        """
+        if isinstance(weight, Gathered):
+            return weight.cast  # each rank has looked at its part, cast it, and recorded that
         with self.runtime.lock:
-            w8 = self._reused_weight(weight, inference)
+            w8 = self._reused_weight(weight, weight if owner is None else owner, inference)
         if inference:
             self._check_finite("weight", w8)
         return w8
 
-    def _reused_weight(self, weight: Tensor, inference: bool) -> Quantized:
+    def _reused_weight(self, weight: Tensor, owner: Tensor, inference: bool) -> Quantized:
         """The weight's cast, old or new."""
         seen, w8 = self.runtime.weight
-        changed = seen is None or not seen.is_still(weight)
-        if changed or self.runtime.optimizer_step != optimizer_steps.count:
-            self.runtime.advance_histories()
-            self.runtime.optimizer_step = optimizer_steps.count
-        left_out = self._is_left_out(inference)
-        if changed or w8 is None or (self.runtime.weight_left_out and not left_out):
+        changed, left_out = seen is None or not seen.is_still(owner), self.is_left_out(inference)
+        if self.weight_is_due(changed=changed, left_out=left_out) or w8 is None:
             w8 = self._cast(weight, "weight", self.step)
-            self.runtime.weight, self.runtime.weight_left_out = (Seen(weight), w8), left_out
-            if not left_out:
-                self._record("weight", w8, self.step)
-                self._note_fresh(weight)
+            self.keep_weight(weight, Seen(owner), w8, left_out=left_out)
         elif not left_out:
             self._note_reuse(weight)
         return w8
+
+    def weight_is_due(self, *, changed: bool, left_out: bool) -> bool:
+        """Whether the weight has to be cast. Closes the histories' step if it `changed`, or an optimizer stepped."""
+        if changed or self.runtime.optimizer_step != optimizer_steps.count:
+            self.runtime.advance_histories()
+            self.runtime.optimizer_step = optimizer_steps.count
+        return changed or self.runtime.weight[1] is None or (self.runtime.weight_left_out and not left_out)
+
+    def keep_weight(self, weight: Tensor, seen: Seen, w8: Quantized, *, left_out: bool) -> None:
+        """Reuse this cast from now on; it has a row, unless it is `left_out` of the record."""
+        self.runtime.weight, self.runtime.weight_left_out = (seen, w8), left_out
+        if not left_out:
+            self._record("weight", w8, self.step)
+            self._note_fresh(weight)
 
     def cast_input(self, x: Tensor, inference: bool) -> Quantized:
         """The input's cast, shared with a sibling layer that has just cast the same tensor."""
@@ -87,7 +102,7 @@ class LayerState:
             x8 = self._cast(x, "input", self.step)
             last_cast.put(x, self.recipe.input, self.runtime.recorder, x8)
         has_row = _in_backward()  # the forward that a checkpoint recomputes
-        if not (has_row or self._is_left_out(inference)):
+        if not (has_row or self.is_left_out(inference)):
             self._record("input", x8, self.step)
         if inference:
             self.runtime.advance_histories("input")
@@ -109,8 +124,7 @@ class LayerState:
         return recorder.last_step if _in_backward() else recorder.step
 
     def _cast(self, x: Tensor, role: Role, step: int) -> Quantized:
-        operand, recorder = self.recipe.operand(role), self.runtime.recorder
-        history = self.runtime.history(role, operand.rule.history) if isinstance(operand.rule, Delayed) else None
+        operand, recorder, history = self.recipe.operand(role), self.runtime.recorder, self.history_of(role)
         with torch.inference_mode(mode=False):  # training may use what an evaluation cast
             cast = ops.quantize(
                 x,
@@ -119,12 +133,18 @@ class LayerState:
                 history=history,
                 counts=recorder is not None,
                 exponents=recorder is not None and recorder.wants_exponents(step),
+                everywhere=self.ranks.amax.get(role),
             )
         if history is not None and cast.observed is not None:
             history.observe(cast.observed.amax)
         return cast
 
-    def _is_left_out(self, inference: bool) -> bool:
+    def history_of(self, role: Role) -> History | None:
+        """The amax history of a role, if its rule has one."""
+        rule = self.recipe.operand(role).rule
+        return self.runtime.history(role, rule.history) if isinstance(rule, Delayed) else None
+
+    def is_left_out(self, inference: bool) -> bool:
         """Whether a cast belongs to an evaluation amid a training that records only itself."""
         recorder = self.runtime.recorder
         return inference and recorder is not None and recorder.only_training

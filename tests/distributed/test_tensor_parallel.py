@@ -1,0 +1,78 @@
+"""Tensor parallel on two ranks. Oracle: one process; sums that are in parts may differ in their last bits."""
+
+import pytest
+import torch
+from many import MODELS, prepared, train, train_alone
+from ranks import two_ranks  # noqa: F401
+
+from octoscale.distributed.tensor_parallel import COLWISE, GATHER_OUTPUT, ROWWISE, SPLIT_INPUT, styles_of
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # torch's and peft's own
+
+STEPS = 4
+
+LLAMA = {
+    **dict.fromkeys(("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"), COLWISE),
+    **dict.fromkeys(("o_proj", "down_proj"), ROWWISE),
+}
+GATHERED = {**dict.fromkeys(("q_proj", "k_proj", "v_proj"), GATHER_OUTPUT), "o_proj": SPLIT_INPUT}
+
+
+def styles(name, size):
+    """By the last part of a layer's name."""
+    model = prepared(name, "amax")
+    names = [key for key, module in model.named_modules() if hasattr(module, "fp8")]
+    found = styles_of(model, names, size)
+    assert set(found) == set(names)
+    return {key.rpartition(".")[2]: style for key, style in found.items()}
+
+
+def test_the_plan_is_the_models_own():
+    assert styles("llama", 2) == LLAMA
+
+
+@pytest.mark.parametrize(("name", "size"), [("few KV heads", 2), ("uneven", 2), ("llama", 4)])
+def test_attention_is_whole_on_every_rank_where_they_do_not_divide_the_heads(name, size):
+    assert styles(name, size) == LLAMA | GATHERED
+
+
+def test_a_model_without_a_plan_is_put_together_after_each_layer():
+    assert styles("gpt2", 2) == {"c_attn": GATHER_OUTPUT, "c_proj": ROWWISE, "c_fc": COLWISE}
+
+
+def compare(ranks, name, scaling="amax", accumulate=1, **options):
+    """At first, codes and scales are those of one process; the losses stay close."""
+    losses, weights = train_alone(name, scaling, 1, accumulate, STEPS, options)
+    answers = ranks.call(train, name, scaling, 1, 2, accumulate, STEPS, options)
+    for module, (codes, bias) in weights[0].items():
+        parts = [of_rank[0][module] for _, of_rank in answers]
+        assert [part_bias for _, part_bias in parts] == [bias, bias], module
+        assert any(_is_together([part for part, _ in parts], dim, codes) for dim in (0, 1)), module
+    for of_rank, _ in answers:
+        assert of_rank == answers[0][0]
+        assert of_rank == pytest.approx([mean for (mean,) in losses], rel=2e-3)
+        assert of_rank[0] == pytest.approx(losses[0][0], rel=1e-5)
+
+
+def _is_together(parts, dim, codes):
+    return sum(part.shape[dim] for part in parts) == codes.shape[dim] and torch.equal(torch.cat(parts, dim), codes)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_trains_as_in_one_process(name, two_ranks):  # noqa: F811
+    compare(two_ranks, name)
+
+
+@pytest.mark.parametrize("scaling", ["cscale:2", "amax:margin=1", "delayed:history=3"])
+def test_every_rule_chooses_the_scales_of_one_process(scaling, two_ranks):  # noqa: F811
+    compare(two_ranks, "llama", scaling)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+@pytest.mark.parametrize(
+    "options",
+    [{"checkpointing": True}, {"frozen": ("down_proj", "c_fc", "layers.0", "h.0")}, {"lora": True}, {"autocast": True}],
+    ids=str,
+)
+def test_what_trainings_do_beside(options, name, two_ranks):  # noqa: F811
+    compare(two_ranks, name, accumulate=2, **options)

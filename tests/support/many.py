@@ -1,0 +1,126 @@
+"""One training, in one process or on several ranks: what the ranks run, and what the test compares."""
+
+import torch
+from models import tiny_gpt2, tiny_llama
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule
+
+import octoscale
+from octoscale.conversion.record import fp8_layers
+from octoscale.distributed.groups import share_scales
+from octoscale.distributed.shard import shard
+from octoscale.distributed.tensor_parallel import split_layers
+
+#: Models by what is hard about them: sizes that two ranks do not divide, weights in several places, [in, out].
+MODELS = {
+    "llama": lambda: tiny_llama(seed=3),
+    "gpt2": lambda: tiny_gpt2(seed=3, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0),
+    "uneven": lambda: tiny_llama(
+        seed=3, vocab_size=97, hidden_size=30, intermediate_size=63, num_attention_heads=3, num_key_value_heads=3
+    ),
+    "tied": lambda: tiny_llama(seed=3, tie_word_embeddings=True),
+    "few KV heads": lambda: tiny_llama(seed=3, num_key_value_heads=1),
+    "narrow": lambda: tiny_llama(
+        seed=3, hidden_size=4, intermediate_size=3, num_attention_heads=1, num_key_value_heads=1
+    ),
+}
+
+
+def batches(steps, each, seed=1):
+    """Ids [step, each, batch, length]."""
+    return torch.randint(90, (steps, each, 2, 12), generator=torch.Generator().manual_seed(seed))
+
+
+def prepared(name, scaling, *, checkpointing=False, frozen=(), lora=False, autocast=False):
+    """A converted model in training."""
+    model = MODELS[name]()
+    if lora:
+        import peft
+
+        torch.manual_seed(1)
+        target = ["c_attn", "mlp.c_proj"] if name == "gpt2" else ["q_proj", "down_proj"]
+        model = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=target, init_lora_weights=False))
+    for key, parameter in model.named_parameters():
+        if any(part in key for part in frozen):
+            parameter.requires_grad_(False)
+    if checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.enable_input_require_grads()
+    octoscale.convert(model, octoscale.parse_scaling(scaling))
+    if autocast:
+        model.forward = torch.autocast("cpu", torch.bfloat16)(model.forward)
+    return model.train()
+
+
+def parallel(model, fsdp, tp, *, world_amax=False):
+    """The model on a mesh of fsdp x tp ranks; the number of this one's replica of the data."""
+    if fsdp * tp == 1:
+        return 0
+    mesh = init_device_mesh("cpu", (fsdp, tp), mesh_dim_names=("fsdp", "tp"))
+    if tp > 1:
+        split_layers(model, mesh["tp"])
+    if fsdp > 1:
+        shard(model, mesh["fsdp"])
+        if world_amax:
+            share_scales(model, mesh.get_group("fsdp"))
+    return mesh.get_local_rank("fsdp")
+
+
+def casts(model):
+    """The codes and the scale of each weight, as far as they are on this rank."""
+    return {
+        layer.fp8.name.module: (cast.codes.view(torch.uint8).clone(), int(cast.scale_bias))
+        for layer in fp8_layers(model)
+        for cast in [layer.fp8.runtime.weight[1]]
+    }
+
+
+def train(name, scaling, fsdp, tp, accumulate, steps, options, world_amax=False):
+    """Losses of this rank, and the casts of the weights, of each step."""
+    model = prepared(name, scaling, **options)
+    replica = parallel(model, fsdp, tp, world_amax=world_amax)
+    each = accumulate // fsdp
+    optimizer = torch.optim.AdamW(_trained(model), lr=1e-2)
+    losses, weights = [], []
+    for step in batches(steps, accumulate):
+        losses.append(backward(model, step[replica * each : (replica + 1) * each]))
+        weights.append(casts(model))
+        optimizer.step()
+        optimizer.zero_grad()
+    return losses, weights
+
+
+def train_alone(name, scaling, size, accumulate, steps, options):
+    """The same in one process, which plays so many ranks one after the other, and takes the mean of their gradients."""
+    model = prepared(name, scaling, **options)
+    optimizer = torch.optim.AdamW(_trained(model), lr=1e-2)
+    losses, weights = [], []
+    for step in batches(steps, accumulate):
+        of_ranks, gradients = [], []
+        for mine in step.chunk(size):
+            of_ranks.append(backward(model, mine))
+            gradients.append([p.grad for p in _trained(model)])
+            optimizer.zero_grad()
+        for parameter, *parts in zip(_trained(model), *gradients, strict=True):
+            parameter.grad = sum(parts[1:], parts[0]) / size
+        weights.append(casts(model))
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(of_ranks)
+    return losses, weights
+
+
+def backward(model, micro_batches):
+    """Accumulate the gradients of some batches; their mean loss."""
+    parts = []
+    for number, ids in enumerate(micro_batches, 1):
+        if isinstance(model, FSDPModule):
+            model.set_requires_gradient_sync(number == len(micro_batches))
+        loss = model(input_ids=ids, labels=ids).loss / len(micro_batches)
+        loss.backward()
+        parts.append(loss.item())
+    return sum(parts)
+
+
+def _trained(model):
+    return [p for p in model.parameters() if p.requires_grad]
