@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from octoscale.conversion.record import fp8_layers
 from octoscale.conversion.stacks import decoder_stacks
 from octoscale.distributed.groups import Largest
 from octoscale.distributed.part import Part, PartState
@@ -27,18 +27,21 @@ from octoscale.layers.state import nonfinite_error
 
 
 def shard(model: nn.Module, mesh: DeviceMesh, **options: Any) -> None:
-    """Shard a converted model over the ranks of `mesh`, in place; its parameters become other objects.
+    """Shard a model over the ranks of `mesh`, in place; its parameters become other objects.
 
-    mesh: of one dimension, or of two, of which the first holds replicas. options: fully_shard's. UserError if the model
-    has no FP8 layer. Make optimizers afterwards, as with FSDP2 alone.
+    mesh: of one dimension, or of two, of which the first holds replicas. options: fully_shard's. A model without FP8
+    layers is sharded as FSDP2 does it. Make optimizers afterwards, as with FSDP2 alone.
     """
-    layers = fp8_layers(model)
+    layers = [module for module in model.modules() if isinstance(module, Fp8Linear)]
     _to_parts(layers)
     for stack in decoder_stacks(model) or []:
         for layer in model.get_submodule(stack).children():
             fully_shard(layer, mesh=mesh, **options)
     fully_shard(model, mesh=mesh, **options)
-    scales = _Scales(layers, Largest([mesh.get_group(mesh.ndim - 1)]))
+    if not layers:
+        return
+    groups = [mesh.get_group(mesh.ndim - 1), *_tp_groups(layers)]
+    scales = _Scales(layers, Largest(groups))
     model.register_forward_pre_hook(scales.choose, prepend=True)  # before FSDP2's own, which gathers
 
 
@@ -48,9 +51,24 @@ def _to_parts(layers: Sequence[Fp8Linear]) -> None:
     for layer in layers:
         weight = layer.weight
         if id(weight) not in made:
-            part = Part(weight.detach(), PartState(layer.fp8))
+            part = _with_part(weight.detach(), PartState(layer.fp8))
             made[id(weight)] = nn.Parameter(part, requires_grad=weight.requires_grad)
         layer.weight = made[id(weight)]
+
+
+def _with_part(weight: Tensor, state: PartState) -> Tensor:
+    """The weight as a part that FSDP2 will cut up; or what tensor parallel has left of it on this rank."""
+    if not isinstance(weight, DTensor):
+        return Part(weight, state)
+    here = Part(weight.to_local(), state)
+    mesh, placements = weight.device_mesh, weight.placements
+    return DTensor.from_local(here, mesh, placements, run_check=False, shape=weight.shape, stride=weight.stride())
+
+
+def _tp_groups(layers: Sequence[Fp8Linear]) -> list[dist.ProcessGroup]:
+    """The groups over which tensor parallel has cut the weights up before."""
+    amax = layers[0].fp8.ranks.amax.get("weight")
+    return list(amax.groups) if isinstance(amax, Largest) else []
 
 
 class _Scales:

@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from octoscale.system.errors import UserError
@@ -69,7 +70,12 @@ def load_renamed(model: nn.Module, folder: Path) -> None:
 
 
 def _lost(state: dict[str, Any], folder: Path) -> list[str]:
-    """The tensors that a checkpoint has not under their names, nor under that of another with the same memory."""
+    """The tensors that a checkpoint has not under their names, nor under that of another with the same memory.
+
+    None of a model that is on many ranks: many_ranks.py looks for all of its own.
+    """
+    if any(isinstance(tensor, DTensor) for tensor in state.values()):
+        return []
     if (folder / SAFE_WEIGHTS_INDEX_NAME).is_file() or not (folder / SAFE_WEIGHTS_NAME).is_file():
         return []
     with safe_open(folder / SAFE_WEIGHTS_NAME, framework="pt") as file:

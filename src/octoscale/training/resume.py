@@ -19,7 +19,7 @@ from octoscale.training.settings import Training
 from octoscale.training.trainer import FP8_STATE, SECONDS, checkpoint_step, newest_checkpoint
 
 #: What may differ from the run that is resumed: how long it goes on, and what is written about it.
-FREE_FIELDS = ("steps", "save_every", "report_to", "histograms_of")
+FREE_FIELDS = ("steps", "save_every", "report_to", "histograms_of", "parallel")
 
 
 def settings_to_json(settings: Training) -> dict[str, Any]:

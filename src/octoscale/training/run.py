@@ -9,6 +9,7 @@ script of your own, `convert` the model and give Trainer an `octoscale.TrainerCa
 
 import statistics
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,10 +17,12 @@ from typing import Any
 
 import torch
 import transformers
+from torch.distributed.device_mesh import DeviceMesh
 
 from octoscale.conversion.convert import convert, preview
 from octoscale.conversion.patterns import check_patterns
 from octoscale.conversion.state import load_fp8_state
+from octoscale.distributed.mesh import of_first
 from octoscale.layers.linear import Fp8Linear
 from octoscale.models import loading, texts
 from octoscale.models.loading import LoadedModel
@@ -29,13 +32,16 @@ from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import run_header
 from octoscale.system.errors import UserError
 from octoscale.system.lock import exclusive_run
+from octoscale.system.ranks import is_first
 from octoscale.system.whole_file import write_json
 from octoscale.training import resume
 from octoscale.training.callback import Progress, TrainerCallback
 from octoscale.training.data import Data, labeled_data, only_logits, read_labeled_texts, text_data
 from octoscale.training.first_batch import check_first_batch
+from octoscale.training.many_ranks import ManyRanksTrainer
 from octoscale.training.model_state import own_memory
 from octoscale.training.settings import Training
+from octoscale.training.share import meet, num_batches, share
 from octoscale.training.tensorboard import HistogramCallback
 from octoscale.training.trained_files import save_reader
 from octoscale.training.trainer import Trainer, checkpoint_step, save_model_whole
@@ -59,13 +65,19 @@ def run_training(
     """
     run = RunFolder(folder)
     if go_on and run.header.exists() and not run.is_emptied:
-        with exclusive_run(folder):
+        with _exclusive(folder):
             return _go_on(settings, run, progress)
     parts = _prepare(settings)
-    with exclusive_run(folder):
-        run = RunFolder.create(folder, _header(settings, parts), overwrite=overwrite)
+    with _exclusive(folder):
+        if is_first():
+            RunFolder.create(folder, _header(settings, parts), overwrite=overwrite)
         _train(settings, parts, run, None, progress)
     return run
+
+
+def _exclusive(folder: Path) -> AbstractContextManager[None]:
+    """The run's folder is the first rank's; the others only train."""
+    return exclusive_run(folder) if is_first() else nullcontext()
 
 
 def _go_on(settings: Training, run: RunFolder, progress: Progress | None) -> RunFolder:
@@ -73,8 +85,8 @@ def _go_on(settings: Training, run: RunFolder, progress: Progress | None) -> Run
     resume.check_same_settings(run, settings)
     if not resume.is_finished(run, settings):
         parts = _prepare(settings)
-        checkpoint = resume.take_back(run)
-        if checkpoint is None:
+        checkpoint = of_first(resume.take_back(run) if is_first() else None)
+        if checkpoint is None and is_first():
             RunFolder.create(run.path, _header(settings, parts), overwrite=True)
         _train(settings, parts, run, checkpoint, progress)
     return run
@@ -82,10 +94,11 @@ def _go_on(settings: Training, run: RunFolder, progress: Progress | None) -> Run
 
 @dataclass(frozen=True, kw_only=True)
 class _Parts:
-    """The model, in FP8 if the settings say so, and its data."""
+    """The model, in FP8 if the settings say so, its data, and the mesh of ranks that share it, if there are several."""
 
     loaded: LoadedModel
     data: Data
+    mesh: DeviceMesh | None
 
 
 def _header(settings: Training, parts: _Parts) -> dict[str, Any]:
@@ -96,6 +109,7 @@ def _prepare(settings: Training) -> _Parts:
     """Read what the settings name, the cheap things first; nothing is written."""
     scaling = parse_scaling(settings.scaling, settings.formats, settings.skip)
     _check_trackers(settings)
+    mesh = meet(settings)
     if loading.is_stored(settings.model):
         raise UserError(f"{settings.model} holds FP8 weights, which do not train: name the checkpoint it was made from")
     transformers.set_seed(settings.seed)
@@ -116,9 +130,11 @@ def _prepare(settings: Training) -> _Parts:
     if isinstance(scaling, Recipe):
         preview(loaded.model, scaling)
         convert(loaded.model, scaling)
+    if mesh is not None:
+        share(loaded.model, mesh, settings)
     in_fp8 = [name for name, module in loaded.model.named_modules() if isinstance(module, Fp8Linear)]
     check_patterns("--histograms", settings.histograms_of, "FP8 layer", in_fp8)
-    return _Parts(loaded=loaded, data=data)
+    return _Parts(loaded=loaded, data=data, mesh=mesh)
 
 
 def _train(
@@ -126,9 +142,10 @@ def _train(
 ) -> None:
     model = parts.loaded.model
     callback = TrainerCallback(run.path, every=settings.every, scaling=settings.scaling, progress=progress)
-    trainer = Trainer(
+    make = Trainer if parts.mesh is None else partial(ManyRanksTrainer, mesh=parts.mesh)
+    trainer = make(
         model=model,
-        args=_arguments(settings, run),
+        args=_arguments(settings, run, parts.mesh),
         train_dataset=parts.data.train,
         eval_dataset=parts.data.validation,
         data_collator=parts.data.collate,
@@ -156,7 +173,8 @@ def _train(
         trainer.state = transformers.TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
     trainer.evaluate()
     save_model_whole(trainer, run.model)
-    write_json(run.summary, _summary(settings, run, checkpoint, trainer.seconds_before))
+    if is_first():
+        write_json(run.summary, _summary(settings, run, checkpoint, trainer.seconds_before))
 
 
 def _summary(settings: Training, run: RunFolder, checkpoint: Path | None, seconds_before: float) -> dict[str, Any]:
@@ -190,14 +208,14 @@ def _summary(settings: Training, run: RunFolder, checkpoint: Path | None, second
     return summary
 
 
-def _arguments(settings: Training, run: RunFolder) -> Any:
+def _arguments(settings: Training, run: RunFolder, mesh: DeviceMesh | None) -> Any:
     """Trainer's arguments: the paper's AdamW and constant learning rate."""
     return transformers.TrainingArguments(
         output_dir=str(run.checkpoints),
         max_steps=settings.steps,
         per_device_train_batch_size=settings.batch,
         per_device_eval_batch_size=settings.batch,
-        gradient_accumulation_steps=settings.accumulate,
+        gradient_accumulation_steps=settings.accumulate // num_batches(mesh),
         learning_rate=settings.learning_rate,
         lr_scheduler_type="constant_with_warmup",
         warmup_steps=settings.warmup,
@@ -211,6 +229,7 @@ def _arguments(settings: Training, run: RunFolder) -> Any:
         logging_nan_inf_filter=False,
         save_strategy="steps" if settings.save_every else "no",
         save_steps=settings.save_every or 1,
+        save_only_model=mesh is not None,  # as Trainer sees it; the rest is many_ranks.py's
         report_to=list(settings.report_to),
         remove_unused_columns=False,  # what a forward's signature does not name, labels too
         label_names=["labels"],

@@ -10,6 +10,7 @@ from octoscale.conversion.settings import Conversion, FromFile, every_in_vain, s
 from octoscale.models.labels import HUB_TASKS
 from octoscale.numerics.formats import PRECISIONS
 from octoscale.system.errors import UserError
+from octoscale.system.ranks import num_ranks
 from octoscale.system.settings import setting
 
 #: The precisions of a training: products outside the FP8 layers, and activations, under autocast; parameters float32.
@@ -41,6 +42,24 @@ def _histograms_in_vain(settings: "Training") -> str | None:
     if settings.scaling in PRECISIONS:
         return f"--histograms are of FP8 layers, and {settings.scaling} has none: leave it out"
     return "--histograms needs recorded ones, and --every 0 records none" if settings.every == 0 else None
+
+
+#: Who shares the scale of an input or a gradient: the ranks that compute one replica, or all.
+AMAX_GROUPS = ("replica", "world")
+
+
+def _parallel_in_vain(settings: "Training") -> str | None:  # noqa: ARG001
+    if num_ranks() > 1:
+        return None
+    return "--parallel shares a model among ranks, and there is one: start octoscale with torchrun --nproc-per-node N"
+
+
+def _amax_group_in_vain(settings: "Training") -> str | None:
+    if settings.scaling in PRECISIONS:
+        return f"--amax-group is for FP8 layers, and {settings.scaling} has none: leave it out"
+    if num_ranks() > 1:
+        return None
+    return "--amax-group is for many ranks, and there is one: start octoscale with torchrun --nproc-per-node N"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +100,20 @@ class Training(FromFile, Conversion):
     window: int = setting(256, "Tokens in a window of text; examples are cut off there.")
     steps: int = setting(200, "Optimizer steps.")
     batch: int = setting(4, "Windows, or examples, in a micro-batch.")
-    accumulate: int = setting(1, "Micro-batches in a step.")
+    accumulate: int = setting(1, "Micro-batches in a step, of all ranks together.")
     learning_rate: float = setting(4e-5, "Constant; AdamW as in the paper.")
     warmup: int = setting(0, "Steps in which the learning rate rises to that.")
     weight_decay: float = setting(0.01, "Of AdamW.")
+    parallel: str | None = setting(
+        None,
+        "Under torchrun: ranks that share a model, as fsdp=4,tp=2,replicate=2.  [default: fsdp over all]",
+        in_vain=_parallel_in_vain,
+    )
+    amax_group: str = setting(
+        "replica",
+        "Scales of inputs and gradients on many ranks: each replica its own, or one for the world.",
+        in_vain=_amax_group_in_vain,
+    )
     loss_scale: str | None = setting(
         None, "The loss is multiplied by: a number, dynamic, or none.  [default: dynamic for fp16]"
     )
@@ -125,6 +154,8 @@ class Training(FromFile, Conversion):
                 raise UserError(f"{name}={getattr(self, name)}: {what} every N steps, N >= 1, or never, 0")
         if self.eval_task is not None and self.task is None:
             raise UserError(f"{self.eval_task} holds labeled examples for validation: give --task the ones to train on")
+        if self.amax_group not in AMAX_GROUPS:
+            raise UserError(f"unknown amax group {self.amax_group!r}: one of {', '.join(AMAX_GROUPS)}")
         self.constant_loss_scale  # noqa: B018  raises if the text is none
 
     def _check_rates(self) -> None:

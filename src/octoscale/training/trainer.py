@@ -18,11 +18,15 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from transformers.trainer import SCHEDULER_NAME
 
 from octoscale.conversion.state import fp8_state
+from octoscale.distributed import checkpoint as parts
+from octoscale.distributed.norm import total_norm
 from octoscale.runs.files import TRAINED
 from octoscale.system.checksums import write_checksums
 from octoscale.system.manifest import write_manifest
+from octoscale.system.ranks import is_first
 from octoscale.system.whole_file import write_json
 from octoscale.system.whole_folder import put_in_place
 from octoscale.training.callback import TrainerCallback
@@ -30,6 +34,9 @@ from octoscale.training.model_state import load_state, save_state
 
 #: In a checkpoint: the FP8 state of the model (conversion/state.py), and the seconds that the training took until then.
 FP8_STATE, SECONDS = "fp8.json", "seconds.json"
+
+#: In a checkpoint of many ranks: the folder of what each of them wrote (distributed/checkpoint.py).
+PARTS = "parts"
 
 #: Where a dynamic loss scale begins.
 INITIAL_SCALE = 2.0**16
@@ -95,10 +102,13 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.unscale_(self.optimizer.optimizer)
-        norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        norm = total_norm(gradients)
         if bool(norm.isfinite()):
             self._skipped_in_a_row = 0
-            nn.utils.clip_grads_with_norm_(model.parameters(), self.args.max_grad_norm, norm)
+            if norm > self.args.max_grad_norm > 0:
+                for gradient in gradients:
+                    gradient.mul_((self.args.max_grad_norm / (norm + 1e-6)).to(gradient.device))
             return norm
         self._skipped_in_a_row += 1
         if self._loss_scale is not None or self._skipped_in_a_row > MAX_SKIPPED:
@@ -142,21 +152,41 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
             self._beside(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        load_state(self.model if model is None else model, Path(resume_from_checkpoint))
+        model, folder = self.model if model is None else model, Path(resume_from_checkpoint)
+        if (folder / PARTS).is_dir():
+            parts.load_model(model, folder / PARTS)
+        else:
+            load_state(model, folder)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or not (Path(checkpoint) / PARTS).is_dir():
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        parts.load_optimizer(self.model, self.optimizer.optimizer, Path(checkpoint) / PARTS)
+        self._load_scheduler(Path(checkpoint))
+
+    def _load_scheduler(self, checkpoint: Path) -> None:
+        self.lr_scheduler.load_state_dict(torch.load(checkpoint / SCHEDULER_NAME, weights_only=True))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         name = f"checkpoint-{self.state.global_step}"
-        parent = Path(self.args.output_dir)
-        with _aside(parent / name) as temporary, self._explaining(name):
+        with self._new_checkpoint(name) as temporary:
             self._checkpoint_parent = temporary.parent
             try:
                 super()._save_checkpoint(model, trial)
                 seconds = self.seconds_before + time.perf_counter() - self._started
                 (temporary / SECONDS).write_text(json.dumps({"seconds": seconds}), encoding="utf-8")
                 write_json(temporary / FP8_STATE, fp8_state(self.model))
-                write_checksums(temporary)
             finally:
                 self._checkpoint_parent = None
+
+    @contextlib.contextmanager
+    def _new_checkpoint(self, name: str) -> Iterator[Path]:
+        """A folder for a checkpoint, which takes its place when it is whole; then the one before goes."""
+        parent = Path(self.args.output_dir)
+        with _aside(parent / name) as temporary, self._explaining(name):
+            yield temporary
+            write_checksums(temporary)
         for other in checkpoints(parent)[:-1]:
             shutil.rmtree(other, ignore_errors=True)
 
@@ -189,6 +219,9 @@ def checkpoint_step(checkpoint: Path) -> int:
 
 def save_model_whole(trainer: Trainer, folder: Path) -> None:
     """Write the model's checkpoint to `folder`, which is never there half."""
+    if not is_first():
+        trainer.save_model()  # its parts of it
+        return
     with _aside(folder) as temporary, trainer._explaining(folder.name):
         trainer.save_model(str(temporary))
 

@@ -1,0 +1,175 @@
+"""The Trainer of a model that is on several ranks: each of them reads its share of every step's micro-batches.
+
+A step is the same whatever number of ranks there is: `accumulate` micro-batches in all, of which each replica of the
+model takes its share in turn. Trainer leaves a model alone that is in parts already; what it does with its data, its
+norm and its checkpoints is done here with the mesh in mind. The first rank writes, the others bring their parts.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import transformers
+from accelerate.data_loader import prepare_data_loader  # type: ignore[import-untyped]
+from safetensors.torch import load_file
+from torch.distributed.device_mesh import DeviceMesh
+from torch.utils.data import DataLoader
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
+from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
+from transformers.utils import SAFE_WEIGHTS_NAME
+
+from octoscale.conversion.state import fp8_state
+from octoscale.distributed import checkpoint as parts
+from octoscale.distributed.mesh import of_first
+from octoscale.system.errors import UserError
+from octoscale.system.ranks import is_first
+from octoscale.system.whole_file import write_json
+from octoscale.training.trainer import FP8_STATE, PARTS, SECONDS, Trainer
+
+
+class ManyRanksTrainer(Trainer):
+    """Trainer for a model that `distributed` has put on a mesh. UserError for a transformers that cannot take one."""
+
+    def __init__(self, *args: Any, mesh: DeviceMesh, **options: Any) -> None:
+        model = options["model"]
+        if not hasattr(model, "is_distributed_loading_by_transformers"):
+            raise UserError(
+                "training on many ranks needs a transformers whose Trainer leaves sharded models alone, 5.23 or later, "
+                f"not {transformers.__version__}"
+            )
+        model._is_distributed_loading_by_transformers = True
+        self._num_batches = mesh["replicate"].size() * mesh["fsdp"].size()
+        self._batch = mesh.get_local_rank("replicate") * mesh["fsdp"].size() + mesh.get_local_rank("fsdp")
+        super().__init__(*args, **options)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """As Trainer, with data for replicas, not for ranks."""
+        super().create_accelerator_and_postprocess()
+        self.accelerator.prepare_data_loader = self._share_of
+
+    def _share_of(self, loader: Any, **_: Any) -> Any:
+        """This replica's batches of a loader: every n-th of n replicas."""
+        accelerator = self.accelerator
+        share = prepare_data_loader(
+            loader,
+            accelerator.device,
+            num_processes=self._num_batches,
+            process_index=self._batch,
+            put_on_device=True,
+            rng_types=accelerator.rng_types.copy(),
+            use_seedable_sampler=accelerator.use_seedable_sampler,
+            data_seed=accelerator.dataloader_config.data_seed,
+        )
+        accelerator._dataloaders.append(share)
+        return share
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        """All batches of one process; which of them are this replica's is for `evaluation_loop` to say."""
+        data = self.eval_dataset if eval_dataset is None else eval_dataset
+        return DataLoader(data, batch_size=self.args.eval_batch_size, collate_fn=self.data_collator)
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader[Any],
+        description: str,  # noqa: ARG002  Trainer's signature
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Each replica reads its share of the batches, as they are in one process: the results are the same."""
+        self.model.eval()
+        mine, batches = {}, list(enumerate(dataloader))
+        for first in range(0, len(batches), self._num_batches):
+            turn = batches[first : first + self._num_batches]
+            number, batch = turn[min(self._batch, len(turn) - 1)]  # who has none reads another's, for all wait for all
+            with self._alone():
+                found = self.prediction_step(self.model, batch, bool(prediction_loss_only), ignore_keys)
+            mine[number] = (len(batch["labels"]), *(None if part is None else part.cpu().numpy() for part in found))
+        said: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(said, mine)
+        by_number = {number: found for of_rank in said for number, found in of_rank.items()}
+        sizes, losses, logits, labels = zip(*(by_number[number] for number, _ in batches), strict=True)
+        metrics = {}
+        if self.compute_metrics is not None:
+            whole = EvalPrediction(predictions=np.concatenate(logits), label_ids=np.concatenate(labels))
+            metrics = self.compute_metrics(whole)
+        metrics["loss"] = np.repeat(losses, sizes).mean().item()
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=sum(sizes))
+
+    def evaluate(self, *args: Any, **options: Any) -> Any:
+        """As Trainer; an optimizer that is made next finds the parameters in their parts again."""
+        found = super().evaluate(*args, **options)
+        self.model.reshard()
+        return found
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While the block runs, a loss is the mean over this rank's tokens."""
+        self.args.average_tokens_across_devices = False
+        try:
+            yield
+        finally:
+            self.args.average_tokens_across_devices = True
+
+    @contextlib.contextmanager
+    def _defer_fsdp_gradient_reduction(self) -> Iterator[None]:
+        """While the block runs, gradients of micro-batches are added up where they are."""
+        self.model.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            self.model.set_requires_gradient_sync(True)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the whole model; all ranks call it."""
+        state = parts.whole_state(self.model)
+        if is_first():
+            self._save(output_dir, state)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:  # noqa: ARG002  Trainer's signature
+        name = f"checkpoint-{self.state.global_step}"
+        with self._checkpoint(name) as folder:
+            parts.save(self.model, self.optimizer.optimizer, folder / PARTS)
+            state = fp8_state(self.model)
+            self._save_rng_state(str(folder))
+            if is_first():
+                torch.save(self.lr_scheduler.state_dict(), folder / SCHEDULER_NAME)
+                self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
+                seconds = self.seconds_before + time.perf_counter() - self._started
+                (folder / SECONDS).write_text(json.dumps({"seconds": seconds}), encoding="utf-8")
+                write_json(folder / FP8_STATE, state)
+
+    @contextlib.contextmanager
+    def _checkpoint(self, name: str) -> Iterator[Path]:
+        """A folder that all ranks write to, which the first one puts in its place when all have written."""
+        if is_first():
+            with self._new_checkpoint(name) as temporary:
+                of_first(str(temporary))
+                yield temporary
+                dist.barrier()
+        else:
+            yield Path(of_first(None))
+            dist.barrier()
+        dist.barrier()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        folder = Path(resume_from_checkpoint)
+        if (folder / PARTS).is_dir():
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            parts.take_model(self.model, load_file(folder / SAFE_WEIGHTS_NAME))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or (Path(checkpoint) / PARTS).is_dir():
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        state = torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu", weights_only=True)
+        parts.take_optimizer(self.optimizer.optimizer, state)
+        self._load_scheduler(Path(checkpoint))
