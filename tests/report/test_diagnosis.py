@@ -136,18 +136,43 @@ def test_a_training_without_fp8_whose_loss_is_not_finite(tmp_path):
     assert looked.there == ["bf16 (train): 2 measurements, no row of a cast"]
 
 
-@pytest.mark.parametrize("factor", [2.0, 64.0])
-def test_gradients_that_all_grow_at_once_and_nothing_else(factor):
-    """Without notes: a loss that is computed outside of the model."""
+def gradients(factors, notes=()):
+    """What is found of gradients that are larger by a factor in each step; inputs stay as they are."""
     rows = []
-    for step in range(10):
+    for step, factor in enumerate(factors):
         for layer in range(4):
-            amax = (1 + 0.1 * layer + 0.01 * step) * (factor if step >= 6 else 1)
+            amax = (1 + 0.1 * layer + 0.01 * step) * factor
             bias = 15 - math.ceil(math.log2(amax))
             grad = {"role": "grad_output", "format": "e5m2", "scale_bias": bias, "amax": amax}
             rows += [row(step=step, layer=layer), row(step=step, layer=layer, **grad)]
-    expected = [] if factor < 8 else [(DOWN.format(0), "grad_output", 6)]
-    assert of("loss_scale_twice", found(*rows)) == expected
+    return of("loss_scale_twice", found(*rows, notes=notes))
+
+
+def scale_note(step, value):
+    return {"phase": "validate", "scaling": "amax", "note": "loss_scale", "step": step, "value": value}
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(2.0, []), (64.0, [(DOWN.format(0), "grad_output", 6)])])
+def test_gradients_that_all_grow_at_once_and_stay_so(factor, expected):
+    """Without notes: a loss that is computed outside of the model."""
+    assert gradients([1.0] * 6 + [factor] * 10) == expected
+
+
+@pytest.mark.parametrize(
+    "factors",
+    [
+        [1.0] * 6 + [1 / 16] + [1.0] * 10,
+        [1.0] * 6 + [16.0] * 4 + [1.0] * 10,
+        [1.0, 16.0, 16.0, 1.0, 1.0, 1.0] + [16.0] * 10,
+    ],
+    ids=["one step is small", "some steps are large", "as large as some before"],
+)
+def test_gradients_that_go_up_and_down_are_no_loss_scale(factors):
+    assert gradients(factors) == []
+
+
+def test_where_a_loss_scale_is_noted_gradients_are_not_asked():
+    assert gradients([1.0] * 6 + [64.0] * 10, [scale_note(0, 1.0)]) == []
 
 
 def test_ranks_that_disagree():

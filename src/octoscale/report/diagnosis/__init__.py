@@ -8,7 +8,8 @@
     scales          scales at the clamp, of another recipe, wasted, late
     clipping        values clamped, values flushed
     growth          an outlier that grows
-    gradients       zero gradients, a loss scale applied twice
+    gradients       zero gradients
+    loss_scale      a loss scale applied twice
     weights         stale casts, weights that stand still
     layers          layers that are not FP8, or never ran
     twice           tensors that are cast twice

@@ -10,9 +10,10 @@ import polars as pl
 from octoscale.report.contents import RunContents, read_run
 from octoscale.report.diagnosis.clipping import flushes, saturates
 from octoscale.report.diagnosis.finding import SEVERITIES, Finding, count
-from octoscale.report.diagnosis.gradients import loss_scale_twice, zero_gradients
+from octoscale.report.diagnosis.gradients import zero_gradients
 from octoscale.report.diagnosis.growth import outlier_growth
 from octoscale.report.diagnosis.layers import never_ran, not_fp8
+from octoscale.report.diagnosis.loss_scale import loss_scale_twice
 from octoscale.report.diagnosis.nonfinite import nonfinite
 from octoscale.report.diagnosis.ranks import ranks_disagree
 from octoscale.report.diagnosis.scales import delayed_lags, foreign_scale, margin_wasted, scale_at_clamp
