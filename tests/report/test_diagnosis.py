@@ -171,6 +171,26 @@ def test_gradients_that_go_up_and_down_are_no_loss_scale(factors):
     assert gradients(factors) == []
 
 
+@pytest.mark.parametrize(
+    ("noted", "expected"),
+    [
+        ([(0, 1.0), (4, 64.0)], [4]),
+        ([(0, 1.0), (4, 64.0), (7, 1.0)], [4]),
+        ([(0, 1.0), (4, 64.0), (6, 1.0)], []),
+        ([(0, 0.125), (4, 1.0), (5, 0.125), (9, 1.0), (10, 0.125)], []),
+        ([(0, 0.125), (11, 1.0)], []),
+        ([(0, 0.5), (3, 0.05), (3, 0.95), (4, 0.5)], []),
+        ([(0, 512.0), (8, 1.0), (9, 512.0)], []),
+        ([(0, 512.0), (5, 1.0), (8, 512.0)], [8]),
+    ],
+    ids=["stays", "for 3 steps", "for 2", "the last of 8 micro-batches", "at the end", "by tokens", "a gap", "a state"],
+)
+def test_a_loss_scale_that_jumps_and_stays_so(noted, expected):
+    """Twelve steps; a jump by 2^3 and more over all of the three steps before, for three steps."""
+    found = gradients([1.0] * 12, [scale_note(step, value) for step, value in noted])
+    assert found == [(DOWN.format(0), "grad_output", step) for step in expected]
+
+
 def test_where_a_loss_scale_is_noted_gradients_are_not_asked():
     assert gradients([1.0] * 6 + [64.0] * 10, [scale_note(0, 1.0)]) == []
 

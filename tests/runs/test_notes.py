@@ -1,6 +1,7 @@
 """Notes beside the rows: once each, and whole. Oracle: what a model was made to do."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -65,6 +66,24 @@ def test_what_backward_begins_with(make, tmp_path):
         for scale in (1.0, 64.0):
             (model(input_ids=tokens(), labels=tokens()).loss * scale).backward()
     assert [(note["step"], note["value"]) for note in notes_of(tmp_path / "run", "loss_scale")] == [(0, 1.0), (1, 64.0)]
+
+
+@pytest.mark.parametrize(("output", "noted"), [("loss", 1), ("scores", 0), ("sum", 1)])
+def test_what_counts_as_a_loss(output, noted, tmp_path):
+    """Oracle: the shapes. A batch of one has one score, which is no loss."""
+
+    class Scorer(torch.nn.Sequential):
+        def forward(self, x):
+            scores = super().forward(x)
+            of = {"scores": scores, "sum": scores.sum(), "loss": SimpleNamespace(loss=scores.sum(0))}
+            return of[output]
+
+    model = Scorer(torch.nn.Linear(16, 8), torch.nn.Linear(8, 1))
+    octoscale.convert(model, Recipe.amax())
+    with octoscale.record(model, tmp_path / "run"):
+        made = model(torch.ones(1, 16))
+        getattr(made, "loss", made).sum().backward()
+    assert len(notes_of(tmp_path / "run", "loss_scale")) == noted
 
 
 @pytest.mark.parametrize("write", ["all", "one value", "NaN", "announced", "forgotten", "none"])

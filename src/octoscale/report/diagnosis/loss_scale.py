@@ -6,7 +6,9 @@ weights are as before. Noisy examples make gradients larger, too, but not all st
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator
+from itertools import islice, takewhile
 from typing import Any
 
 import polars as pl
@@ -45,7 +47,7 @@ Found = tuple[int, str, dict[str, Any]]
 def _scale_in_notes(group: Group, noted: list[dict[str, Any]]) -> Found | None:
     """What backward began with, against what was asked for, what it began with before, and what is usual."""
     asked = _asked(group)
-    for before, note in zip([None, *noted], noted, strict=False):
+    for place, note in enumerate(noted):
         value, step = note["value"], note["step"]
         log = math.log2(value)
         if asked is not None and asked >= 2**limits.SCALE_JUMP and log >= 1.75 * math.log2(asked):
@@ -55,14 +57,32 @@ def _scale_in_notes(group: Group, noted: list[dict[str, Any]]) -> Found | None:
                 f"backward began with {value:g}, but the loss scale is {asked:g}: {_times(value, asked)}",
                 numbers,
             )
-        if before is not None and log - math.log2(before["value"]) >= limits.SCALE_JUMP:
-            numbers = {"loss_scale": value, "before": before["value"]}
-            grew = f"backward began with {value:g}, and until then with {before['value']:g}"
-            return step, f"{grew}: {_times(value, before['value'])}", numbers
-        if before is None and asked is None and log >= limits.FIRST_SCALE:
+        if place > 0 and (before := _before_jump(group, noted, place)) is not None:
+            numbers = {"loss_scale": value, "before": before}
+            grew = f"backward began with {value:g}, and until then with {before:g}"
+            return step, f"{grew}: {_times(value, before)}", numbers
+        if place == 0 and asked is None and log >= limits.FIRST_SCALE:
             usual = f"a loss scale to begin with is 2^16 at most; {math.sqrt(value):g} applied twice would give this"
             return step, f"backward began with {value:g}: {usual}", {"loss_scale": value}
     return None
+
+
+def _before_jump(group: Group, noted: list[dict[str, Any]], place: int) -> float | None:
+    """What backward began with until this note, if it is a jump that lasts; None if it is none.
+
+    A loss that is divided by the number of micro-batches, or of their tokens, jumps where these are few, and back.
+    """
+    value, step = noted[place]["value"], noted[place]["step"]
+    num_steps = len(group.all_steps) - bisect_left(group.all_steps, step)
+    if value < noted[place - 1]["value"] * 2**limits.SCALE_JUMP or num_steps < limits.LASTING:
+        return None
+    before = 0.0
+    for note in (noted[index] for index in range(place - 1, -1, -1)):
+        before = max(before, note["value"])
+        if note["step"] <= step - limits.LASTING:
+            break
+    since = takewhile(lambda note: note["step"] < step + limits.LASTING, islice(noted, place, None))
+    return before if min(note["value"] for note in since) >= before * 2**limits.SCALE_JUMP else None
 
 
 def _asked(group: Group) -> float | None:
