@@ -124,6 +124,18 @@ def measured(run) -> list[dict]:
     ]
 
 
+def test_what_was_noted_after_the_checkpoint_is_taken_back(folder, tmp_path):
+    """Oracle: notes of the steps until the checkpoint at 3, of those after it, and one that is damaged."""
+    run = run_training(plan(folder, steps=3), tmp_path / "run")
+    of_step = {"note": "stale_weight", "phase": "train", "scaling": "amax", "module": "a"}
+    for step in (2, 3, 7, "x"):
+        run.append_note(of_step | {"step": step})
+    run = run_training(plan(folder, steps=4), run.path, go_on=True)
+    notes = [json.loads(line) for line in run.notes.read_text().splitlines()]
+    assert [note["step"] for note in notes if note["note"] == "stale_weight"] == [2]
+    assert [note["note"] for note in notes].count("modules") == 2
+
+
 def test_resume_without_a_run_begins_one(folder, uninterrupted, tmp_path):
     run = run_training(plan(folder), tmp_path / "run", go_on=True)
     assert measured(run) == measured(uninterrupted["amax"])
