@@ -4,13 +4,12 @@ import json
 import math
 import shutil
 
-import polars as pl
 import pytest
+from asked_rules import found, note, of, steps
 from written_runs import DOWN, frame, histogram, row, small_run, write_run
 
 from octoscale import diagnose
-from octoscale.report.diagnosis.rules import ask, examine
-from octoscale.report.diagnosis.tensors import groups_of
+from octoscale.report.diagnosis.rules import examine
 from octoscale.report.diagnosis.words import told
 from octoscale.runs.parts import replace_part
 from octoscale.system.lock import exclusive_run, is_held
@@ -25,20 +24,6 @@ HOSTILE = {
     "markup": "[red]x[/red]:smile:",
     "long": "x" * 10_000,
 }
-
-
-def found(*rows, notes=(), metrics=(), **columns):
-    """What all rules find in some rows of one group."""
-    table = frame(*rows).with_columns(**columns)
-    return [finding for group in groups_of(table, list(notes), list(metrics), {}) for finding in ask(group)]
-
-
-def of(rule, findings):
-    return [(each.module, each.role, each.step) for each in findings if each.rule == rule]
-
-
-def steps(num, **changes):
-    return [row(step=step, amax=20.0 + step / 97, **changes) for step in range(num)]
 
 
 def test_rows_that_are_as_they_should_be():
@@ -136,73 +121,6 @@ def test_a_training_without_fp8_whose_loss_is_not_finite(tmp_path):
     assert looked.there == ["bf16 (train): 2 measurements, no row of a cast"]
 
 
-def gradients(factors, notes=()):
-    """What is found of gradients that are larger by a factor in each step; inputs stay as they are."""
-    rows = []
-    for step, factor in enumerate(factors):
-        for layer in range(4):
-            amax = (1 + 0.1 * layer + 0.01 * step) * factor
-            bias = 15 - math.ceil(math.log2(amax))
-            grad = {"role": "grad_output", "format": "e5m2", "scale_bias": bias, "amax": amax}
-            rows += [row(step=step, layer=layer), row(step=step, layer=layer, **grad)]
-    return of("loss_scale_twice", found(*rows, notes=notes))
-
-
-def scale_note(step, value):
-    return {"phase": "validate", "scaling": "amax", "note": "loss_scale", "step": step, "value": value}
-
-
-@pytest.mark.parametrize(("factor", "expected"), [(2.0, []), (64.0, [(DOWN.format(0), "grad_output", 6)])])
-def test_gradients_that_all_grow_at_once_and_stay_so(factor, expected):
-    """Without notes: a loss that is computed outside of the model."""
-    assert gradients([1.0] * 6 + [factor] * 10) == expected
-
-
-@pytest.mark.parametrize(
-    "factors",
-    [
-        [1.0] * 6 + [1 / 16] + [1.0] * 10,
-        [1.0] * 6 + [16.0] * 4 + [1.0] * 10,
-        [1.0, 16.0, 16.0, 1.0, 1.0, 1.0] + [16.0] * 10,
-    ],
-    ids=["one step is small", "some steps are large", "as large as some before"],
-)
-def test_gradients_that_go_up_and_down_are_no_loss_scale(factors):
-    assert gradients(factors) == []
-
-
-@pytest.mark.parametrize(
-    ("noted", "expected"),
-    [
-        ([(0, 1.0), (4, 64.0)], [4]),
-        ([(0, 1.0), (4, 64.0), (7, 1.0)], [4]),
-        ([(0, 1.0), (4, 64.0), (6, 1.0)], []),
-        ([(0, 0.125), (4, 1.0), (5, 0.125), (9, 1.0), (10, 0.125)], []),
-        ([(0, 0.125), (11, 1.0)], []),
-        ([(0, 0.5), (3, 0.05), (3, 0.95), (4, 0.5)], []),
-        ([(0, 512.0), (8, 1.0), (9, 512.0)], []),
-        ([(0, 512.0), (5, 1.0), (8, 512.0)], [8]),
-    ],
-    ids=["stays", "for 3 steps", "for 2", "the last of 8 micro-batches", "at the end", "by tokens", "a gap", "a state"],
-)
-def test_a_loss_scale_that_jumps_and_stays_so(noted, expected):
-    """Twelve steps; a jump by 2^3 and more over all of the three steps before, for three steps."""
-    found = gradients([1.0] * 12, [scale_note(step, value) for step, value in noted])
-    assert found == [(DOWN.format(0), "grad_output", step) for step in expected]
-
-
-def test_where_a_loss_scale_is_noted_gradients_are_not_asked():
-    assert gradients([1.0] * 6 + [64.0] * 10, [scale_note(0, 1.0)]) == []
-
-
-def test_ranks_that_disagree():
-    rows = [row(role="weight", layer=layer, scale_bias=4 + (layer and rank)) for rank in (0, 1) for layer in (0, 1)]
-    apart = found(*rows, rank=pl.Series([0, 0, 1, 1]))
-    assert of("ranks_disagree", apart) == [(DOWN.format(1), "weight", 0)]
-    assert next(each for each in apart if each.rule == "ranks_disagree").numbers["by_rank"] == {"0": 4, "1": 5}
-    assert of("ranks_disagree", found(*rows)) == []
-
-
 def test_a_layer_that_is_missing_in_a_run_of_an_older_version():
     up = "model.layers.{}.mlp.up_proj"
     rows = [row(layer=layer) for layer in range(4)]
@@ -214,17 +132,6 @@ def test_a_step_that_was_cut_short_says_nothing():
     rows = [*steps(5), *steps(4, layer=1)]
     assert of("never_ran", found(*rows)) == []
     assert of("never_ran", found(*rows, *(row(step=step, layer=0) for step in (5, 6)))) == [(DOWN.format(1), None, 4)]
-
-
-def note(**content):
-    return {
-        "phase": "validate",
-        "scaling": "amax",
-        "note": "modules",
-        "frozen": [],
-        "kept": {},
-        "operands": {},
-    } | content
 
 
 def test_a_layer_that_was_never_called_is_told_from_a_first_step_that_was_cut_short():

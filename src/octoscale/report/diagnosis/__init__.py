@@ -14,7 +14,6 @@
     layers          layers that are not FP8, or never ran
     twice           tensors that are cast twice
     nonfinite       where infinity and NaN began
-    ranks           ranks that disagree
     rules           the table of rules, and how they are asked
     words           findings on the terminal
 

@@ -15,7 +15,6 @@ from octoscale.report.diagnosis.growth import outlier_growth
 from octoscale.report.diagnosis.layers import never_ran, not_fp8
 from octoscale.report.diagnosis.loss_scale import loss_scale_twice
 from octoscale.report.diagnosis.nonfinite import nonfinite
-from octoscale.report.diagnosis.ranks import ranks_disagree
 from octoscale.report.diagnosis.scales import delayed_lags, foreign_scale, margin_wasted, scale_at_clamp
 from octoscale.report.diagnosis.tensors import Group, groups_of
 from octoscale.report.diagnosis.twice import cast_twice
@@ -33,7 +32,6 @@ RULES: dict[str, tuple[Rule, str]] = {
     "stale_weight": (stale_weight, "FP8 codes of an older weight"),
     "foreign_scale": (foreign_scale, "a scale that is not the recipe's"),
     "loss_scale_twice": (loss_scale_twice, "the loss scale is not what it should be"),
-    "ranks_disagree": (ranks_disagree, "ranks disagree"),
     "never_ran": (never_ran, "an FP8 layer did not run"),
     "cast_twice": (cast_twice, "cast twice"),
     "scale_at_clamp": (scale_at_clamp, "the scale is stuck at its limit"),
