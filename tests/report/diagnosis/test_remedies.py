@@ -4,12 +4,19 @@ Oracle: parse_scaling, TOML and the options that octoscale has.
 """
 
 import math
+import re
 
 import pytest
+import typer
 from asked_rules import found, note, steps
-from written_runs import DOWN, row
+from written_runs import DOWN, row, write_run
 
-from octoscale.report.diagnosis.rules import RULES
+import octoscale
+from octoscale.cli.main import app
+from octoscale.numerics.recipe import Recipe, parse_scaling
+from octoscale.numerics.recipe_file import read_recipe
+from octoscale.report.diagnosis.rules import RULES, examine
+from octoscale.report.diagnosis.words import told
 
 GRADIENT = {"role": "grad_output", "format": "e5m2", "scale_bias": 11}
 SICK = {"amax": math.nan, "nonfinite": 1, "scale_bias": 0}
@@ -128,3 +135,69 @@ def test_a_rule_finds_what_it_is_for(rule, number):
 
 def test_there_is_no_rule_that_no_run_can_meet():
     assert set(CASES) == set(RULES)
+
+
+COMMANDS = typer.main.get_command(app).commands
+OPTIONS = {option for command in COMMANDS.values() for each in command.params for option in each.opts}
+
+
+@pytest.mark.parametrize(("rule", "number"), EACH)
+def test_what_a_remedy_names_is_there(rule, number, tmp_path):
+    for each in findings(rule, number):
+        for text in re.findall(r"--scaling ([^\s;]+)", each.remedy):
+            assert isinstance(parse_scaling(text.rstrip(",")), Recipe)
+        for line in re.findall(r"skip = \[.*\]", each.remedy):
+            (tmp_path / "recipe.toml").write_text(f'scaling = "amax"\n{line}\n')
+            assert read_recipe(tmp_path / "recipe.toml").skip == (each.module,)
+        assert set(re.findall(r"--[a-z-]+", each.remedy)) <= OPTIONS
+        assert set(re.findall(r"octoscale ([a-z]+)", each.remedy)) <= set(COMMANDS)
+        assert all(hasattr(octoscale, name) for name in re.findall(r"octoscale\.([a-z_]+)", each.remedy))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_run_that_goes_on_takes_no_other_settings(rule):
+    """--resume refuses them: a checkpoint is the MODEL of a new run."""
+    for number in range(len(CASES[rule])):
+        for each in findings(rule, number):
+            assert "go on" not in each.remedy
+            assert ("checkpoint-N" in each.remedy) == ("checkpoint" in each.remedy)
+
+
+def test_a_constant_that_wastes_is_told_as_a_whole_scaling():
+    """20 * 2**4 = 320 of 448 in e4m3fn, 20 * 2**11 of 57344 in e5m2; -8 leaves 12 free of the weights, and so on."""
+    told = [
+        [each.remedy for each in findings("margin_wasted", number)] for number in range(len(CASES["margin_wasted"]))
+    ]
+    assert told == [
+        ["--scaling amax"],
+        ["--scaling cscale:4"],
+        ["--scaling cscale:weight=4,input=3"],
+        ["--scaling cscale:weight=4,input=3,grad_output=9"],
+        ["--scaling cscale:weight=4,input=3,grad_output=11"],
+    ]
+
+
+def test_the_formats_of_a_run_are_part_of_its_scaling():
+    """240 is the largest value of e4m3fnuz: 20 asks for 3."""
+    rows = [each | {"format": "e4m3fnuz"} for each in constants("cscale:-8,formats=fnuz", steps(4), input=-8)]
+    (each,) = found(*rows)
+    assert each.remedy == "--scaling cscale:3,formats=fnuz"
+
+
+NAMES = ["model.layers.{}.a", 'quote".{}.\\', "del.\x7f.{}", "\u202e.{}", "line\n.{}"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_several_layers_are_kept_out_by_one_line(name, tmp_path):
+    """Weight and input of three layers: a recipe file has the key skip once."""
+    rows = [
+        row(layer=layer, role=role, scaling="amax", saturated=50) | {"module": name.format(layer)}
+        for role in ("input", "weight")
+        for layer in (range(3) if role == "input" else [0])
+    ]
+    text = told(examine(write_run(tmp_path / "run", rows).path))
+    (line,) = re.findall(r"skip = \[.*\]", text)
+    (tmp_path / "recipe.toml").write_text(f'scaling = "amax"\n{line}\n')
+    if name.isprintable():
+        assert read_recipe(tmp_path / "recipe.toml").skip == tuple(name.format(layer) for layer in range(3))
+    assert line.count(",") == 2

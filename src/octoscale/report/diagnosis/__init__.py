@@ -3,6 +3,7 @@
     octoscale.diagnose("runs/mine")          [Finding(rule="nonfinite", module="...", role="weight", step=12, ...)]
 
     finding         what a rule finds: tensor, step, the numbers that it cites, the remedy
+    remedies        what to do, as texts that octoscale takes
     limits          from which number on a rule speaks, and why
     tensors         the rows of a run as rules look at them, group by group
     scales          scales at the clamp, of another recipe, wasted, late

@@ -13,7 +13,8 @@ import numpy as np
 import polars as pl
 
 from octoscale.report.diagnosis import limits
-from octoscale.report.diagnosis.finding import Finding, keep_out
+from octoscale.report.diagnosis.finding import Finding
+from octoscale.report.diagnosis.remedies import FROM_CHECKPOINT, keep_out
 from octoscale.report.diagnosis.tensors import TENSOR, Group
 
 
@@ -88,5 +89,6 @@ def _finding(row: dict[str, Any], binades: float, tensor: pl.DataFrame) -> Findi
         evidence=f"the largest magnitude went from {first['amax']:.3g} at step {first['step']} to {last['amax']:.3g} "
         f"at step {last['step']}, and outgrew that of its siblings by {binades:.1f} binades",
         numbers={"first_amax": first["amax"], "last_amax": last["amax"], "binades": binades, "last_step": last["step"]},
-        remedy=f"a smaller --learning-rate, or more --weight-decay; to go on, in a recipe: {keep_out(row['module'])}",
+        remedy=f"a new run, from a checkpoint or the beginning, with a smaller --learning-rate, more --weight-decay: "
+        f"{FROM_CHECKPOINT}; or with a recipe that says {keep_out(row['module'])}",
     )

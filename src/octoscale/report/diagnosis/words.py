@@ -6,6 +6,7 @@ Names come from files: each is one line of text, whatever is in it. JSON has all
 from itertools import groupby
 
 from octoscale.report.diagnosis.finding import Finding, count
+from octoscale.report.diagnosis.remedies import with_one_list
 from octoscale.report.diagnosis.rules import DAMAGED, RULES, Diagnosis
 from octoscale.system.printable import one_line
 
@@ -29,17 +30,18 @@ def told(diagnosis: Diagnosis) -> str:
 
 
 def _of_rule(findings: list[Finding]) -> list[str]:
-    """The first tensors, each with its evidence, and with its remedy unless the one before had the same."""
+    """The first tensors of each scaling, each with its evidence; what to do after the last that has one remedy."""
     lines = []
-    remedy = None
-    for found in findings[:_MOST_TENSORS]:
-        lines += [f"  {_where(found)}"] if found.rule != DAMAGED else []
-        lines.append(f"    {one_line(found.evidence, 4 * _LONGEST)}")
-        if found.remedy != remedy:
-            lines.append(f"    what to do: {one_line(found.remedy, 2 * _LONGEST)}")
-        remedy = found.remedy
-    left = len(findings) - _MOST_TENSORS
-    return [*lines, f"  and {left:,} more: --json"] if left > 0 else lines
+    for _, of_scaling in groupby(findings, key=lambda found: (found.scaling, found.phase)):
+        those = list(of_scaling)
+        for remedy, alike in groupby(with_one_list(those[:_MOST_TENSORS]), key=lambda found: found.remedy):
+            for found in alike:
+                lines += [f"  {_where(found)}"] if found.rule != DAMAGED else []
+                lines.append(f"    {one_line(found.evidence, 4 * _LONGEST)}")
+            lines.append(f"    what to do: {one_line(remedy, (2 + _MOST_TENSORS) * _LONGEST)}")
+        left = len(those) - _MOST_TENSORS
+        lines += [f"  and {left:,} more: --json"] if left > 0 else []
+    return lines
 
 
 def _where(found: Finding) -> str:
