@@ -42,12 +42,7 @@ def weights(amax_of, num_steps=12):
 
 def growing():
     """The inputs of four layers, one of which grows by half with each step."""
-    rows = []
-    for layer in range(4):
-        for step in range(12):
-            amax = (20 + step / 97) * (1.5**step if layer == 2 else 1)
-            rows.append(row(layer=layer, step=step, amax=amax, scale_bias=math.floor(math.log2(448 / amax))))
-    return rows
+    return [row(layer=n, step=step, amax=20 * (1.5**step if n == 2 else 1)) for n in range(4) for step in range(12)]
 
 
 def constants(text, rows, **biases):

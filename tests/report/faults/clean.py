@@ -45,4 +45,7 @@ CLEAN: dict[str, Callable[[Path], Path]] = {
     "GPT-2, amax, fine-tuned, the loss outside": lambda folder: train(
         tiny_gpt2(2), Recipe.amax(), folder, seed=2, outside=True, **NOISY
     ),
+    "Llama of four layers, amax, fine-tuned": lambda folder: train(
+        tiny_llama(5, num_hidden_layers=4), Recipe.amax(), folder, seed=5, **NOISY
+    ),
 }

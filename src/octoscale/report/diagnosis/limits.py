@@ -38,6 +38,13 @@ LAG_ALONE = {"weight": 2.5, "input": 2.5, "grad_output": 4.0}
 #: Binades by which a tensor outgrew its siblings over a run. Clean: 1.9.
 GROWTH = 3.0
 
+#: Siblings whose median says what is usual; one sibling may be the one that is not.
+GROWTH_SIBLINGS = 3
+
+#: The same among all inputs, or weights, where there are not so many siblings. Clean: 5.8, of the inputs of down_proj
+#: in fine-tunings of two layers.
+GROWTH_AMONG_ALL = 8.0
+
 #: So many places at which growth may have begun are compared; longer runs are looked at through medians.
 GROWTH_PLACES = 500
 
