@@ -241,6 +241,27 @@ def test_many_tensors_of_a_rule_are_told_in_few_lines(tmp_path):
     assert len(text.splitlines()) < 25
 
 
+def test_a_sweep_is_told_in_few_lines_after_what_was_found_under_other_scalings(tmp_path):
+    """Fifteen constants that clip forty tensors each; one weight under amax; a constant alone is no sweep."""
+    sweep = [
+        row(layer=layer, scaling=f"cscale:{bias}", scale_bias=bias, amax=1e7, saturated=9)
+        for bias in range(-8, 7)
+        for layer in range(40)
+    ]
+    own = [row(layer=layer, role="weight", saturated=9, scaling="amax") for layer in range(40)]
+    made = write_run(tmp_path / "run", [*sweep, *own])
+    findings = diagnose(made.path)
+    assert [each.scaling for each in findings[:40]] == ["amax"] * 40
+    assert len(findings) == 40 * 16
+    lines = told(examine(made.path)).splitlines()
+    assert sum("since step 0" in line for line in lines) == 5 + 15
+    assert sum("and 39 more" in line for line in lines) == 15
+    assert sum("and 35 more" in line for line in lines) == 1
+    assert max(place for place, line in enumerate(lines) if "; amax" in line) < min(
+        place for place, line in enumerate(lines) if "; cscale" in line
+    )
+
+
 def test_the_public_function_takes_a_text(tmp_path, monkeypatch):
     write_run(tmp_path / "run", steps(3))
     monkeypatch.chdir(tmp_path)

@@ -16,6 +16,7 @@
     twice           tensors that are cast twice
     nonfinite       where infinity and NaN began
     rules           the table of rules, and how they are asked
+    abridged        many findings, told in few words
     words           findings on the terminal
 
 A rule is a function from a group of records to findings. A new one is a line of RULES in rules.py.

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from octoscale.report.contents import RunContents, read_run
+from octoscale.report.diagnosis.abridged import swept
 from octoscale.report.diagnosis.clipping import flushes, saturates
 from octoscale.report.diagnosis.finding import SEVERITIES, Finding, count
 from octoscale.report.diagnosis.gradients import zero_gradients
@@ -66,7 +67,7 @@ class Diagnosis:
 
 
 def diagnose(folder: Path | str) -> list[Finding]:
-    """What is wrong with a run, the worst first; empty if nothing is.
+    """What is wrong with a run, the worst first, and last that of a sweep's constants; empty if nothing is.
 
     folder: a run, finished, killed or still being written. What of it cannot be read is a finding, too.
     FileNotFoundError if it is no run; UserError if nothing of it can be read.
@@ -82,7 +83,8 @@ def examine(folder: Path | str) -> Diagnosis:
     for group in groups:
         findings += ask(group)
     order = {name: place for place, name in enumerate((DAMAGED, *RULES))}
-    findings.sort(key=lambda found: (SEVERITIES.index(found.severity), order[found.rule]))
+    of_sweep = swept(findings)
+    findings.sort(key=lambda each: (SEVERITIES.index(each.severity), each.scaling in of_sweep, order[each.rule]))
     missing = _missing(contents)
     return Diagnosis(path=contents.path, findings=findings, there=_there(groups), missing=missing)
 
