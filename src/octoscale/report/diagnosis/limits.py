@@ -43,7 +43,7 @@ GROWTH_SIBLINGS = 3
 
 #: The same among all inputs, or weights, where there are not so many siblings. Clean: 5.8, of the inputs of down_proj
 #: in fine-tunings of two layers.
-GROWTH_AMONG_ALL = 8.0
+GROWTH_AMONG_ALL = 7.0
 
 #: So many places at which growth may have begun are compared; longer runs are looked at through medians.
 GROWTH_PLACES = 500
