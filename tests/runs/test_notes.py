@@ -115,3 +115,18 @@ def test_a_write_to_all_of_a_large_weight_is_seen_from_some_of_its_values(tmp_pa
         model[0].weight.data.add_(1e-6)
         model(torch.randn(4, 300))
     assert [note["step"] for note in notes_of(tmp_path / "run", "stale_weight")] == [1]
+
+
+def test_a_weight_that_is_frozen_is_noted_once(tmp_path):
+    """Where gradients are taken; one that was frozen before the record began is known."""
+    model = tiny_llama()
+    octoscale.convert(model, Recipe.amax())
+    up, gate = model.model.layers[0].mlp.up_proj.weight, model.model.layers[0].mlp.gate_proj.weight
+    gate.requires_grad_(False)
+    with octoscale.record(model, tmp_path / "run"):
+        for step in range(5):
+            up.requires_grad_(step < 2)
+            with torch.set_grad_enabled(step != 2):
+                model(input_ids=tokens())
+    found = [(note["module"], note["step"]) for note in notes_of(tmp_path / "run", "frozen_weight")]
+    assert found == [("model.layers.0.mlp.up_proj", 3)]

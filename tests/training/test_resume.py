@@ -190,6 +190,17 @@ def test_another_plan_cannot_resume_a_run(folder, uninterrupted, changes, messag
     assert run.summary.read_bytes() == before
 
 
+def test_a_checkpoint_is_the_model_of_a_new_run_with_other_settings(folder, tmp_path):
+    """What diagnose tells to do where a learning rate was too large, which --resume refuses to change."""
+    run = run_training(plan(folder, steps=3), tmp_path / "run")
+    with pytest.raises(ValueError, match=r"was trained with learning_rate 0\.01, not 0\.001"):
+        run_training(plan(folder, learning_rate=1e-3), run.path, go_on=True)
+    words = vars(plan(folder, steps=1, learning_rate=1e-3)) | {"model": str(run.checkpoints / "checkpoint-3")}
+    new = run_training(Training(**words), tmp_path / "new")
+    losses = [[row["loss"] for row in each.read_metrics() if "loss" in row] for each in (run, new)]
+    assert losses[1][0] < losses[0][0]
+
+
 def test_what_is_no_training_cannot_be_resumed(folder, tmp_path):
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(ValueError, match="is no training that octoscale train began"):

@@ -78,6 +78,8 @@ class LayerState:
                 self._note_fresh(weight)
         elif not left_out:
             self._note_reuse(weight)
+        if not (left_out or weight.requires_grad):
+            self._note_frozen()
         return w8
 
     def cast_input(self, x: Tensor, inference: bool) -> Quantized:
@@ -148,6 +150,11 @@ class LayerState:
         if weight.device.type != "cpu" or not torch.equal(now, before):  # which a device would wait for
             changed = (now != before) & ~(now.isnan() & before.isnan())
             recorder.notes.reused_weight(self.name.module, self.step, changed.any())
+
+    def _note_frozen(self) -> None:
+        """Note that a weight takes no gradient, where gradients are taken, if it is being recorded."""
+        if self.runtime.recorder is not None and torch.is_grad_enabled():
+            self.runtime.recorder.notes.frozen_weight(self.name.module, self.step)
 
     def _check_finite(self, role: Role, cast: Quantized) -> None:
         assert cast.observed is not None

@@ -195,9 +195,11 @@ def zero_gradients(folder: Path, module: str = DOWN.format(0), step: int = 0, ho
         train(model, Recipe.amax(), folder, plant=lambda _, now: steps.__setitem__(0, now))
         return Expected(rule="zero_gradients", module=module, role="grad_output", step=step)
     if how == "frozen":
-        layer.weight.requires_grad_(False)
-        train(model, Recipe.amax(), folder)
-        return Expected(rule="frozen_weight", module=module, role="weight", step=0)
+        layer.weight.requires_grad_(step > 0)
+        train(
+            model, Recipe.amax(), folder, plant=at(step, lambda _: layer.weight.requires_grad_(False)), micro_batches=2
+        )
+        return Expected(rule="frozen_weight", module=module, role="weight", step=step)
     layer.weight.register_hook(lambda grad: grad * 0 if steps[0] >= step else grad)
     train(model, Recipe.amax(), folder, decay=0.0, plant=lambda _, now: steps.__setitem__(0, now))
     return Expected(rule="idle_weight", module=module, role="weight", step=step)
@@ -283,6 +285,7 @@ VARIANTS: list[tuple[Callable[..., Expected], dict[str, object]]] = [
     (jump_under_delayed, {"module": DOWN.format(0), "step": 3, "factor": 1024.0}),
     (zero_gradients, {"module": GPT_OUT.format(1), "step": 13}),
     (zero_gradients, {"module": UP.format(1), "how": "frozen"}),
+    (zero_gradients, {"module": UP.format(1), "how": "frozen", "step": 15}),
     (zero_gradients, {"module": UP.format(1), "how": "still"}),
     (cast_twice, {"module": GPT_OUT.format(0), "step": 8}),
     (cast_twice, {"module": OUT.format(1), "autocast": True, "steps": 40}),

@@ -2,7 +2,7 @@
 
 import pytest
 from clean import CLEAN
-from seeded import DOWN, FAULTS, GPT_IN, GPT_OUT, QUERY, VARIANTS, Expected, wrong_scale
+from seeded import DOWN, FAULTS, GPT_IN, GPT_OUT, QUERY, VARIANTS, Expected, wrong_scale, zero_gradients
 
 from octoscale import diagnose
 from octoscale.report.diagnosis.finding import Finding
@@ -50,6 +50,15 @@ def test_a_wrong_scale_is_the_one_of_the_other_layer(module, role, of, tmp_path)
     (found,) = [each for each in diagnose(tmp_path / "run") if each.rule == "foreign_scale"]
     first = read_scales(tmp_path / "run").filter(module=of, role=role, step=0)
     assert found.numbers["scale_bias"] == first["scale_bias"][0]
+
+
+@pytest.mark.parametrize("step", [0, 15])
+def test_a_weight_that_is_frozen_is_not_stale(step, tmp_path):
+    """From the beginning, or amid a training: its cast is used again, and nothing is wrong with it."""
+    expected = zero_gradients(tmp_path / "run", how="frozen", step=step)
+    (found,) = diagnose(tmp_path / "run")
+    assert names(found, expected)
+    assert found.severity == "note"
 
 
 @pytest.mark.parametrize("kind", CLEAN)
