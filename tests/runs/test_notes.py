@@ -9,6 +9,7 @@ from models import tiny_gpt2, tiny_llama, tokens
 
 import octoscale
 from octoscale import Recipe
+from octoscale.layers import state
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.notes import Notes
 
@@ -115,6 +116,40 @@ def test_a_write_to_all_of_a_large_weight_is_seen_from_some_of_its_values(tmp_pa
         model[0].weight.data.add_(1e-6)
         model(torch.randn(4, 300))
     assert [note["step"] for note in notes_of(tmp_path / "run", "stale_weight")] == [1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_bits_are_compared(dtype, tmp_path):
+    """A NaN that stays is no write; a zero that becomes -0, and a NaN of other bits, are some."""
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)).to(dtype)
+    weight = model[0].weight
+    with torch.no_grad():
+        weight[0, 0], weight[1, 1] = float("nan"), 0.0
+    octoscale.convert(model, Recipe.amax())
+    with octoscale.record(model, tmp_path / "run"):
+        for step in range(5):
+            if step == 3:
+                weight.data[1, 1] = -0.0
+            model(torch.ones(2, 8, dtype=dtype))
+    assert [note["step"] for note in notes_of(tmp_path / "run", "stale_weight")] == [3]
+
+
+def test_a_weight_is_compared_once_a_step(tmp_path, monkeypatch):
+    """Oracle: how often its values are read: at the cast, and once in each of three steps of four micro-batches."""
+    read = []
+    some = state._some_bits_of
+    monkeypatch.setattr(state, "_some_bits_of", lambda weight: read.append(1) or some(weight))
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8))
+    octoscale.convert(model, Recipe.amax())
+    with octoscale.record(model, tmp_path / "run") as recorder:
+        for step in range(3):
+            for part in range(4):
+                recorder.step = step
+                if (step, part) == (1, 2):
+                    model[0].weight.data.mul_(2)
+                model(torch.ones(2, 8))
+    assert len(read) == 1 * (1 + 3)
+    assert [note["step"] for note in notes_of(tmp_path / "run", "stale_weight")] == [2]
 
 
 def test_a_weight_that_is_frozen_is_noted_once(tmp_path):
