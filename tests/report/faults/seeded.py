@@ -196,9 +196,7 @@ def zero_gradients(folder: Path, module: str = DOWN.format(0), step: int = 0, ho
         return Expected(rule="zero_gradients", module=module, role="grad_output", step=step)
     if how == "frozen":
         layer.weight.requires_grad_(step > 0)
-        train(
-            model, Recipe.amax(), folder, plant=at(step, lambda _: layer.weight.requires_grad_(False)), micro_batches=2
-        )
+        train(model, Recipe.amax(), folder, plant=at(step, lambda _: layer.weight.requires_grad_(False)))
         return Expected(rule="frozen_weight", module=module, role="weight", step=step)
     layer.weight.register_hook(lambda grad: grad * 0 if steps[0] >= step else grad)
     train(model, Recipe.amax(), folder, decay=0.0, plant=lambda _, now: steps.__setitem__(0, now))

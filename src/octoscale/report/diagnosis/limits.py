@@ -1,8 +1,8 @@
 """The numbers from which a rule speaks, each once, and why it is this one.
 
 "Clean" are the runs that they were set on: tiny Llamas and GPT-2s, trained for 30 to 60 steps with learning rates of
-0.002 to 0.03, and validated, under amax with and without margin, constants, delayed scaling and fnuz formats; and
-SmolLM2-135M, validated. Binades are powers of two.
+0.002 to 0.03, and validated, under amax with and without margin, constants, delayed scaling and fnuz formats; the same
+fine-tuned for 150 steps on noisy examples; and SmolLM2-135M, validated. Binades are powers of two.
 """
 
 #: Steps that something must last to be a state, no accident; all steps of a shorter run.
