@@ -4,13 +4,12 @@ import json
 import math
 import shutil
 
-import polars as pl
 import pytest
+from asked_rules import found, note, of, steps
 from written_runs import DOWN, frame, histogram, row, small_run, write_run
 
 from octoscale import diagnose
-from octoscale.report.diagnosis.rules import ask, examine
-from octoscale.report.diagnosis.tensors import groups_of
+from octoscale.report.diagnosis.rules import examine
 from octoscale.report.diagnosis.words import told
 from octoscale.runs.parts import replace_part
 from octoscale.system.lock import exclusive_run, is_held
@@ -25,20 +24,6 @@ HOSTILE = {
     "markup": "[red]x[/red]:smile:",
     "long": "x" * 10_000,
 }
-
-
-def found(*rows, notes=(), metrics=(), **columns):
-    """What all rules find in some rows of one group."""
-    table = frame(*rows).with_columns(**columns)
-    return [finding for group in groups_of(table, list(notes), list(metrics), {}) for finding in ask(group)]
-
-
-def of(rule, findings):
-    return [(each.module, each.role, each.step) for each in findings if each.rule == rule]
-
-
-def steps(num, **changes):
-    return [row(step=step, amax=20.0 + step / 97, **changes) for step in range(num)]
 
 
 def test_rows_that_are_as_they_should_be():
@@ -136,28 +121,6 @@ def test_a_training_without_fp8_whose_loss_is_not_finite(tmp_path):
     assert looked.there == ["bf16 (train): 2 measurements, no row of a cast"]
 
 
-@pytest.mark.parametrize("factor", [2.0, 64.0])
-def test_gradients_that_all_grow_at_once_and_nothing_else(factor):
-    """Without notes: a loss that is computed outside of the model."""
-    rows = []
-    for step in range(10):
-        for layer in range(4):
-            amax = (1 + 0.1 * layer + 0.01 * step) * (factor if step >= 6 else 1)
-            bias = 15 - math.ceil(math.log2(amax))
-            grad = {"role": "grad_output", "format": "e5m2", "scale_bias": bias, "amax": amax}
-            rows += [row(step=step, layer=layer), row(step=step, layer=layer, **grad)]
-    expected = [] if factor < 8 else [(DOWN.format(0), "grad_output", 6)]
-    assert of("loss_scale_twice", found(*rows)) == expected
-
-
-def test_ranks_that_disagree():
-    rows = [row(role="weight", layer=layer, scale_bias=4 + (layer and rank)) for rank in (0, 1) for layer in (0, 1)]
-    apart = found(*rows, rank=pl.Series([0, 0, 1, 1]))
-    assert of("ranks_disagree", apart) == [(DOWN.format(1), "weight", 0)]
-    assert next(each for each in apart if each.rule == "ranks_disagree").numbers["by_rank"] == {"0": 4, "1": 5}
-    assert of("ranks_disagree", found(*rows)) == []
-
-
 def test_a_layer_that_is_missing_in_a_run_of_an_older_version():
     up = "model.layers.{}.mlp.up_proj"
     rows = [row(layer=layer) for layer in range(4)]
@@ -169,17 +132,6 @@ def test_a_step_that_was_cut_short_says_nothing():
     rows = [*steps(5), *steps(4, layer=1)]
     assert of("never_ran", found(*rows)) == []
     assert of("never_ran", found(*rows, *(row(step=step, layer=0) for step in (5, 6)))) == [(DOWN.format(1), None, 4)]
-
-
-def note(**content):
-    return {
-        "phase": "validate",
-        "scaling": "amax",
-        "note": "modules",
-        "frozen": [],
-        "kept": {},
-        "operands": {},
-    } | content
 
 
 def test_a_layer_that_was_never_called_is_told_from_a_first_step_that_was_cut_short():
@@ -287,6 +239,27 @@ def test_many_tensors_of_a_rule_are_told_in_few_lines(tmp_path):
     assert len(of("saturates", diagnose(made.path))) == 40
     assert "and 35 more" in text
     assert len(text.splitlines()) < 25
+
+
+def test_a_sweep_is_told_in_few_lines_after_what_was_found_under_other_scalings(tmp_path):
+    """Fifteen constants that clip forty tensors each; one weight under amax; a constant alone is no sweep."""
+    sweep = [
+        row(layer=layer, scaling=f"cscale:{bias}", scale_bias=bias, amax=1e7, saturated=9)
+        for bias in range(-8, 7)
+        for layer in range(40)
+    ]
+    own = [row(layer=layer, role="weight", saturated=9, scaling="amax") for layer in range(40)]
+    made = write_run(tmp_path / "run", [*sweep, *own])
+    findings = diagnose(made.path)
+    assert [each.scaling for each in findings[:40]] == ["amax"] * 40
+    assert len(findings) == 40 * 16
+    lines = told(examine(made.path)).splitlines()
+    assert sum("since step 0" in line for line in lines) == 5 + 15
+    assert sum("and 39 more" in line for line in lines) == 15
+    assert sum("and 35 more" in line for line in lines) == 1
+    assert max(place for place, line in enumerate(lines) if "; amax" in line) < min(
+        place for place, line in enumerate(lines) if "; cscale" in line
+    )
 
 
 def test_the_public_function_takes_a_text(tmp_path, monkeypatch):

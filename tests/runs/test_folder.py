@@ -100,3 +100,15 @@ def test_a_line_cut_short_does_not_spoil_the_next(tmp_path):
     run.metrics.write_text('{"step": 0}\n{"step": 1, "lo')
     run.append_metrics({"step": 2})
     assert '{"step": 2}' in run.metrics.read_text().splitlines()
+
+
+@pytest.mark.parametrize("name", ["metrics", "notes"])
+def test_only_the_wanted_lines_are_kept(name, tmp_path):
+    """A line that a crash cut short is none; a file that is not there is not made."""
+    run = RunFolder.create(tmp_path / "run", {})
+    path = getattr(run, name)
+    run.keep_lines(path, lambda _: True)
+    assert not path.exists()
+    path.write_text('{"step": 0}\n{"step": 1}\n{"ste')
+    run.keep_lines(path, lambda row: row["step"] > 0)
+    assert path.read_text() == '{"step": 1}\n'

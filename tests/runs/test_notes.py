@@ -1,6 +1,7 @@
 """Notes beside the rows: once each, and whole. Oracle: what a model was made to do."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from models import tiny_gpt2, tiny_llama, tokens
 
 import octoscale
 from octoscale import Recipe
+from octoscale.layers import state
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.notes import Notes
 
@@ -67,6 +69,24 @@ def test_what_backward_begins_with(make, tmp_path):
     assert [(note["step"], note["value"]) for note in notes_of(tmp_path / "run", "loss_scale")] == [(0, 1.0), (1, 64.0)]
 
 
+@pytest.mark.parametrize(("output", "noted"), [("loss", 1), ("scores", 0), ("sum", 1)])
+def test_what_counts_as_a_loss(output, noted, tmp_path):
+    """Oracle: the shapes. A batch of one has one score, which is no loss."""
+
+    class Scorer(torch.nn.Sequential):
+        def forward(self, x):
+            scores = super().forward(x)
+            of = {"scores": scores, "sum": scores.sum(), "loss": SimpleNamespace(loss=scores.sum(0))}
+            return of[output]
+
+    model = Scorer(torch.nn.Linear(16, 8), torch.nn.Linear(8, 1))
+    octoscale.convert(model, Recipe.amax())
+    with octoscale.record(model, tmp_path / "run"):
+        made = model(torch.ones(1, 16))
+        getattr(made, "loss", made).sum().backward()
+    assert len(notes_of(tmp_path / "run", "loss_scale")) == noted
+
+
 @pytest.mark.parametrize("write", ["all", "one value", "NaN", "announced", "forgotten", "none"])
 def test_a_write_that_torch_does_not_count_is_seen_where_the_cast_is_used_again(write, tmp_path):
     model = tiny_llama()
@@ -96,3 +116,52 @@ def test_a_write_to_all_of_a_large_weight_is_seen_from_some_of_its_values(tmp_pa
         model[0].weight.data.add_(1e-6)
         model(torch.randn(4, 300))
     assert [note["step"] for note in notes_of(tmp_path / "run", "stale_weight")] == [1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_bits_are_compared(dtype, tmp_path):
+    """A NaN that stays is no write; a zero that becomes -0, and a NaN of other bits, are some."""
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)).to(dtype)
+    weight = model[0].weight
+    with torch.no_grad():
+        weight[0, 0], weight[1, 1] = float("nan"), 0.0
+    octoscale.convert(model, Recipe.amax())
+    with octoscale.record(model, tmp_path / "run"):
+        for step in range(5):
+            if step == 3:
+                weight.data[1, 1] = -0.0
+            model(torch.ones(2, 8, dtype=dtype))
+    assert [note["step"] for note in notes_of(tmp_path / "run", "stale_weight")] == [3]
+
+
+def test_a_weight_is_compared_once_a_step(tmp_path, monkeypatch):
+    """Oracle: how often its values are read: at the cast, and once in each of three steps of four micro-batches."""
+    read = []
+    some = state._some_bits_of
+    monkeypatch.setattr(state, "_some_bits_of", lambda weight: read.append(1) or some(weight))
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8))
+    octoscale.convert(model, Recipe.amax())
+    with octoscale.record(model, tmp_path / "run") as recorder:
+        for step in range(3):
+            for part in range(4):
+                recorder.step = step
+                if (step, part) == (1, 2):
+                    model[0].weight.data.mul_(2)
+                model(torch.ones(2, 8))
+    assert len(read) == 1 * (1 + 3)
+    assert [note["step"] for note in notes_of(tmp_path / "run", "stale_weight")] == [2]
+
+
+def test_a_weight_that_is_frozen_is_noted_once(tmp_path):
+    """Where gradients are taken; one that was frozen before the record began is known."""
+    model = tiny_llama()
+    octoscale.convert(model, Recipe.amax())
+    up, gate = model.model.layers[0].mlp.up_proj.weight, model.model.layers[0].mlp.gate_proj.weight
+    gate.requires_grad_(False)
+    with octoscale.record(model, tmp_path / "run"):
+        for step in range(5):
+            up.requires_grad_(step < 2)
+            with torch.set_grad_enabled(step != 2):
+                model(input_ids=tokens())
+    found = [(note["module"], note["step"]) for note in notes_of(tmp_path / "run", "frozen_weight")]
+    assert found == [("model.layers.0.mlp.up_proj", 3)]

@@ -124,6 +124,18 @@ def measured(run) -> list[dict]:
     ]
 
 
+def test_what_was_noted_after_the_checkpoint_is_taken_back(folder, tmp_path):
+    """Oracle: notes of the steps until the checkpoint at 3, of those after it, and one that is damaged."""
+    run = run_training(plan(folder, steps=3), tmp_path / "run")
+    of_step = {"note": "stale_weight", "phase": "train", "scaling": "amax", "module": "a"}
+    for step in (2, 3, 7, "x"):
+        run.append_note(of_step | {"step": step})
+    run = run_training(plan(folder, steps=4), run.path, go_on=True)
+    notes = [json.loads(line) for line in run.notes.read_text().splitlines()]
+    assert [note["step"] for note in notes if note["note"] == "stale_weight"] == [2]
+    assert [note["note"] for note in notes].count("modules") == 2
+
+
 def test_resume_without_a_run_begins_one(folder, uninterrupted, tmp_path):
     run = run_training(plan(folder), tmp_path / "run", go_on=True)
     assert measured(run) == measured(uninterrupted["amax"])
@@ -176,6 +188,17 @@ def test_another_plan_cannot_resume_a_run(folder, uninterrupted, changes, messag
     with pytest.raises(ValueError, match=message):
         run_training(plan(folder, **changes), run.path, go_on=True)
     assert run.summary.read_bytes() == before
+
+
+def test_a_checkpoint_is_the_model_of_a_new_run_with_other_settings(folder, tmp_path):
+    """What diagnose tells to do where a learning rate was too large, which --resume refuses to change."""
+    run = run_training(plan(folder, steps=3), tmp_path / "run")
+    with pytest.raises(ValueError, match=r"was trained with learning_rate 0\.01, not 0\.001"):
+        run_training(plan(folder, learning_rate=1e-3), run.path, go_on=True)
+    words = vars(plan(folder, steps=1, learning_rate=1e-3)) | {"model": str(run.checkpoints / "checkpoint-3")}
+    new = run_training(Training(**words), tmp_path / "new")
+    losses = [[row["loss"] for row in each.read_metrics() if "loss" in row] for each in (run, new)]
+    assert losses[1][0] < losses[0][0]
 
 
 def test_what_is_no_training_cannot_be_resumed(folder, tmp_path):

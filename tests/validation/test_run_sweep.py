@@ -99,7 +99,12 @@ def test_a_sweep_that_was_stopped_goes_on_to_the_same_summary(windows, inputs, b
     run_sweep(sweep(inputs), tmp_path / "run", go_on=True, progress=lambda name, *_: done.append(name))
     assert json.dumps(summary_of(tmp_path / "run")) == json.dumps(summary_of(bisected))
     assert len(done) == len(RunFolder(bisected).read_metrics()) - (windows - 1) // 8 * 8
-    for read in (lambda run: read_scales(run).rows(), lambda run: RunFolder(run).read_metrics()):
+    readers = (
+        lambda run: read_scales(run).rows(),
+        lambda run: RunFolder(run).read_metrics(),
+        lambda run: RunFolder(run).notes.read_text(),
+    )
+    for read in readers:
         assert read(tmp_path / "run") == read(bisected)
 
 

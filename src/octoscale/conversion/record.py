@@ -92,8 +92,11 @@ def note_modules(model: nn.Module, recorder: Recorder) -> None:
 
 
 def watch_loss_scale(recorder: Recorder, output: object) -> None:
-    """Have the gradient of a forward's loss noted, if it has one: the loss scale, as backward meets it."""
-    loss = getattr(output, "loss", output)
+    """Have the gradient of a forward's loss noted, if it has one: the loss scale, as backward meets it.
+
+    A tensor that is the whole output is a loss if it has no dimension: one number a sequence may be a score.
+    """
+    loss = output if isinstance(output, Tensor) and output.ndim == 0 else getattr(output, "loss", None)
     if isinstance(loss, Tensor) and loss.numel() == 1 and loss.requires_grad:
         step = recorder.step
         loss.register_hook(lambda grad: recorder.notes.loss_scale(step, grad))  # type: ignore[no-untyped-call]

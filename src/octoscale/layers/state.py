@@ -27,6 +27,8 @@ from octoscale.runs.scales import LayerName, Recorder
 #: small weight is looked at as a whole.
 _SAMPLE, _SMALL = 16, 4096
 
+_INTS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
 
 class NonFiniteError(FloatingPointError):
     """An operand of an FP8 layer holds infinity or NaN during inference."""
@@ -79,6 +81,8 @@ class LayerState:
             self.keep_weight(weight, Seen(owner), w8, left_out=left_out)
         elif not left_out:
             self._note_reuse(weight)
+        if not (left_out or weight.requires_grad):
+            self._note_frozen()
         return w8
 
     def weight_is_due(self, *, changed: bool, left_out: bool) -> bool:
@@ -156,18 +160,23 @@ class LayerState:
     def _note_fresh(self, weight: Tensor) -> None:
         """Keep some values of a weight that was cast just now, if it is being recorded."""
         if self.runtime.recorder is not None:
-            self.runtime.sample = _some_of(weight).clone()
+            self.runtime.sample = _some_bits_of(weight).clone()
             self.runtime.recorder.notes.fresh_weight(self.name.module)
 
     def _note_reuse(self, weight: Tensor) -> None:
-        """Note whether a weight whose cast is used again still has the values that were cast."""
-        recorder, before = self.runtime.recorder, self.runtime.sample
-        if recorder is None or before is None or before.device != weight.device:
+        """Note whether a weight whose cast is used again still has the values that were cast: once a step."""
+        recorder, before, step = self.runtime.recorder, self.runtime.sample, self.step
+        if recorder is None or before is None or before.device != weight.device or self.runtime.compared_at == step:
             return
-        now = _some_of(weight)
+        self.runtime.compared_at = step
+        now = _some_bits_of(weight)
         if weight.device.type != "cpu" or not torch.equal(now, before):  # which a device would wait for
-            changed = (now != before) & ~(now.isnan() & before.isnan())
-            recorder.notes.reused_weight(self.name.module, self.step, changed.any())
+            recorder.notes.reused_weight(self.name.module, step, (now != before).any())
+
+    def _note_frozen(self) -> None:
+        """Note that a weight takes no gradient, where gradients are taken, if it is being recorded."""
+        if self.runtime.recorder is not None and torch.is_grad_enabled():
+            self.runtime.recorder.notes.frozen_weight(self.name.module, self.step)
 
     def _check_finite(self, role: Role, cast: Quantized) -> None:
         assert cast.observed is not None
@@ -189,7 +198,8 @@ class Runtime:
     def __init__(self) -> None:
         self.recorder: Recorder | None = None
         self.weight: tuple[Seen | None, Quantized | None] = (None, None)
-        self.sample: Tensor | None = None  # some values of the weight, as they were when it was cast
+        self.sample: Tensor | None = None  # the bits of some values of the weight, as they were when it was cast
+        self.compared_at: int | None = None  # the last step in which they were compared
         self.weight_left_out = False  # that cast has no row: the next one that is to be recorded is made anew
         self.optimizer_step = 0
         self._histories: dict[Role, History] = {}
@@ -200,7 +210,7 @@ class Runtime:
 
     def attach(self, recorder: Recorder | None) -> None:
         """Record from now on to `recorder`, or to none; the weight is cast again, so that it is recorded too."""
-        self.recorder, self.weight = recorder, (self.weight[0], None)
+        self.recorder, self.weight, self.compared_at = recorder, (self.weight[0], None), None
 
     def history(self, role: Role, length: int) -> History:
         """The amax history of a role, made at its first use."""
@@ -222,11 +232,12 @@ class Runtime:
         self._histories = {role: History(lengths[role], past, device) for role, past in saved.items()}
 
 
-def _some_of(weight: Tensor) -> Tensor:
-    """Some values of a weight, evenly spread, as a view."""
+def _some_bits_of(weight: Tensor) -> Tensor:
+    """Some values of a weight, evenly spread, as a view of ints: a NaN is then equal to itself."""
+    bits = weight.detach().view(_INTS[weight.dtype.itemsize])
     if weight.numel() <= _SMALL:
-        return weight.detach()
-    return weight.detach()[tuple(slice(None, None, -(-size // _SAMPLE)) for size in weight.shape)]
+        return bits
+    return bits[tuple(slice(None, None, -(-size // _SAMPLE)) for size in weight.shape)]
 
 
 def _in_backward() -> bool:

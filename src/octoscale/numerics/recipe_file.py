@@ -70,12 +70,17 @@ def write_recipe(
     if not _has_text(recipe):
         raise UserError(f"the recipe {recipe.name} cannot be written: a file says one scaling for all roles")
     lines = [_comment(line) for line in heading]
-    lines.append(f"scaling = {_quoted(recipe.name)}")
+    lines.append(f"scaling = {quoted(recipe.name)}")
     notes = notes or {}
     entries = [_line(entry, notes) for entry in recipe.skip]
     lines += ["skip = [", *entries, "]"] if entries else ["skip = []"]
     with replacing(Path(path)) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def quoted(text: str) -> str:
+    """A basic string of TOML: escaped as in JSON, and DEL as well."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _has_text(recipe: Recipe) -> bool:
@@ -128,12 +133,7 @@ def _shown(value: object) -> str:
 
 def _line(entry: str, notes: Mapping[str, str]) -> str:
     note = f"  {_comment(notes[entry])}" if entry in notes else ""
-    return f"    {_quoted(entry)},{note}"
-
-
-def _quoted(text: str) -> str:
-    """A basic string of TOML: escaped as in JSON, and DEL as well."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return f"    {quoted(entry)},{note}"
 
 
 def _comment(text: str) -> str:

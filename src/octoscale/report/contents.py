@@ -147,7 +147,7 @@ _METRICS: dict[str, Check] = {
 _OF_GROUP: dict[str, Check] = {"phase": is_text, "scaling": is_text}
 _NOTES: dict[str, dict[str, Check]] = {
     "modules": {**_OF_GROUP, "fp8": are_texts, "frozen": are_texts, "kept": are_failures, "operands": are_failures},
-    "stale_weight": {**_OF_GROUP, "step": is_count, "module": is_text},
+    **{what: {**_OF_GROUP, "step": is_count, "module": is_text} for what in ("stale_weight", "frozen_weight")},
     "loss_scale": {**_OF_GROUP, "step": is_count, "value": is_number},
 }
 

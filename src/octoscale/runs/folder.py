@@ -115,18 +115,14 @@ class RunFolder:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The measurements in their order; a line that a crash cut short is left out. ValueError if it is no file."""
-        rows = []
-        for line in _bytes_of(self.metrics).split(b"\n") if self.metrics.exists() else ():
-            with suppress(ValueError, RecursionError):
-                row = json.loads(line)
-                if isinstance(row, dict):
-                    rows.append(row)
-        return rows
+        return _read_lines(self.metrics)
 
-    def keep_metrics(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
-        """Rewrite metrics.jsonl with only the wanted measurements."""
-        with replacing(self.metrics) as temporary:
-            lines = [json.dumps(row, allow_nan=False) + "\n" for row in self.read_metrics() if wanted(row)]
+    def keep_lines(self, path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
+        """Rewrite metrics.jsonl or notes.jsonl with only the wanted lines; nothing is done where it is not there."""
+        if not path.exists():
+            return
+        with replacing(path) as temporary:
+            lines = [json.dumps(row, allow_nan=False) + "\n" for row in _read_lines(path) if wanted(row)]
             temporary.write_text("".join(lines), encoding="utf-8")
 
     def read_json(self, path: Path) -> dict[str, Any]:
@@ -140,6 +136,17 @@ class RunFolder:
         if not isinstance(content, dict):
             raise UserError(f"{path} is damaged: it holds no object")
         return content
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects in a file of one a line; none if there is no file."""
+    rows = []
+    for line in _bytes_of(path).split(b"\n") if path.exists() else ():
+        with suppress(ValueError, RecursionError):
+            row = json.loads(line)
+            if isinstance(row, dict):
+                rows.append(row)
+    return rows
 
 
 def _append(path: Path, row: Mapping[str, Any]) -> None:

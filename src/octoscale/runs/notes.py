@@ -2,10 +2,12 @@
 
     {"note": "modules", "fp8": [...], "frozen": [...], "kept": {name: reason}, "operands": {role: text}}
     {"note": "stale_weight", "step": 7, "module": "..."}                           its codes are of an older weight
+    {"note": "frozen_weight", "step": 15, "module": "..."}                         it takes no gradient any more
     {"note": "loss_scale", "step": 0, "value": 512.0}                              what backward began with
 
-Each line also says `phase` and `scaling`, as rows do. A weight's note is written once a cast, a loss scale's when it
-changes. As with rows, an accelerator's numbers are read only when they are written, so that nothing waits for them.
+Each line also says `phase` and `scaling`, as rows do. A stale weight's note is written once a cast, a frozen one's
+once, a loss scale's when it changes. As with rows, an accelerator's numbers are read only when they are written, so
+that nothing waits for them.
 """
 
 import math
@@ -24,6 +26,7 @@ class Notes:
         self._run, self._of = run, {"phase": phase, "scaling": scaling}
         self._waiting: list[tuple[dict[str, Any], Tensor | None]] = []
         self._stale: set[str] = set()
+        self._frozen: set[str] = set()
         self._last_scale: float | None = None
 
     def modules(
@@ -33,6 +36,7 @@ class Notes:
 
         operands: role -> format and rule, as `e4m3fn amax:margin=3`.
         """
+        self._frozen = set(frozen)
         content = {"fp8": list(fp8), "frozen": list(frozen), "kept": dict(kept), "operands": dict(operands)}
         self._waiting.append(({"note": "modules", **self._of, **content}, None))
 
@@ -43,6 +47,12 @@ class Notes:
     def reused_weight(self, module: str, step: int, changed: Tensor) -> None:
         """A cast was used again. changed: bool, without dimensions; whether the weight is another one by now."""
         self._add({"note": "stale_weight", **self._of, "step": step, "module": module}, changed)
+
+    def frozen_weight(self, module: str, step: int) -> None:
+        """A weight takes no gradient; nothing is noted if that is known."""
+        if module not in self._frozen:
+            self._frozen.add(module)
+            self._waiting.append(({"note": "frozen_weight", **self._of, "step": step, "module": module}, None))
 
     def loss_scale(self, step: int, value: Tensor) -> None:
         """Backward begins: `value`, one number, is the gradient of the loss itself, 1 without a loss scale."""

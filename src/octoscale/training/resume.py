@@ -58,7 +58,8 @@ def take_back(run: RunFolder) -> Path | None:
     if checkpoint is not None:
         check_checksums(checkpoint)
         step = checkpoint_step(checkpoint)
-        run.keep_metrics(lambda row: _is_before(row, step))
+        run.keep_lines(run.metrics, lambda row: _is_before(row, step))
+        run.keep_lines(run.notes, lambda note: _is_of_before(note, step))
         drop_scales(run.path, step)
     return checkpoint
 
@@ -70,6 +71,12 @@ def _is_before(row: dict[str, Any], step: int) -> bool:
         return False
     is_of_an_end = "train_runtime" in row or ("eval_loss" in row and done > 0)
     return done <= step and not is_of_an_end
+
+
+def _is_of_before(note: dict[str, Any], step: int) -> bool:
+    """Whether a note is of a step before a checkpoint, or of none. Notes count steps from 0, measurements from 1."""
+    noted = note.get("step", -1)
+    return type(noted) is int and noted < step
 
 
 def read_seconds(checkpoint: Path) -> float:

@@ -149,5 +149,5 @@ def _take_back(run: RunFolder, cells: Cells) -> None:
         recorded |= set(read_scales(run.path)["scaling"].unique())
     kept = sorted(scaling for scaling in recorded if cells.get(scaling) is not None)
     keep_scales(run.path, pl.col("scaling").is_in(kept))
-    if run.metrics.exists():
-        run.keep_metrics(lambda row: row.get("scaling") in kept)
+    for lines in (run.metrics, run.notes):
+        run.keep_lines(lines, lambda row: row.get("scaling") in kept)

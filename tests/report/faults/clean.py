@@ -1,12 +1,17 @@
-"""Twelve runs without a fault: recipes, formats, precisions, models and seeds as people use them."""
+"""Runs without a fault: recipes, formats, precisions, models and seeds as people use them.
+
+The first twelve are those of the issue; the others are fine-tunings on noisy examples, whose gradients go up and down.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
 
 from models import tiny_gpt2, tiny_llama
-from small_runs import infer, train
+from small_runs import infer, noisy_examples, train
 
 from octoscale import Recipe
+
+NOISY = {"data": noisy_examples, "steps": 150, "every": 10}
 
 CLEAN: dict[str, Callable[[Path], Path]] = {
     "Llama, amax": lambda folder: train(tiny_llama(0), Recipe.amax(), folder),
@@ -33,4 +38,14 @@ CLEAN: dict[str, Callable[[Path], Path]] = {
     "Llama, amax, validated": lambda folder: infer(tiny_llama(5), Recipe.amax(), folder),
     "GPT-2, amax with a margin, validated": lambda folder: infer(tiny_gpt2(5), Recipe.amax(margin=2), folder),
     "Llama, a constant, validated": lambda folder: infer(tiny_llama(6), Recipe.cscale(0), folder),
+    "Llama, amax, fine-tuned": lambda folder: train(tiny_llama(0), Recipe.amax(), folder, **NOISY),
+    "Llama, amax, fine-tuned, another seed, the loss outside": lambda folder: train(
+        tiny_llama(1), Recipe.amax(), folder, seed=1, outside=True, **NOISY
+    ),
+    "GPT-2, amax, fine-tuned, the loss outside": lambda folder: train(
+        tiny_gpt2(2), Recipe.amax(), folder, seed=2, outside=True, **NOISY
+    ),
+    "Llama of four layers, amax, fine-tuned": lambda folder: train(
+        tiny_llama(5, num_hidden_layers=4), Recipe.amax(), folder, seed=5, **NOISY
+    ),
 }

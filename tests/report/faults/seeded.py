@@ -6,8 +6,10 @@ Each takes words for a variant: another layer, another step, another model, anot
 """
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from models import tiny_gpt2, tiny_llama
@@ -15,6 +17,7 @@ from small_runs import at, infer, train
 from torch import Tensor, nn
 
 from octoscale import Constant, Operand, Recipe, quantize
+from octoscale.runs.scales import read_scales
 
 UP, DOWN = "model.layers.{}.mlp.up_proj", "model.layers.{}.mlp.down_proj"
 OUT, QUERY = "model.layers.{}.self_attn.o_proj", "model.layers.{}.self_attn.q_proj"
@@ -58,18 +61,25 @@ def pinned_cast(folder: Path, module: str = UP.format(1), step: int = 7) -> Expe
 def wrong_scale(
     folder: Path, module: str = OUT.format(1), role: str = "input", of: str = DOWN.format(0), step: int = 0
 ) -> Expected:
-    """A layer that takes the scale of another one's tensor: that layer's, as it was in the first step."""
-    recipe = Recipe.amax()
+    """A layer that takes the scale of another one's tensor: that layer's, as it is in the first step."""
+    recipe, model = Recipe.amax(), model_of(module)
+    bias = first_scale(model, recipe, of, role)
 
     def take(model: nn.Module) -> None:
-        bias = {"weight": 9, "input": 3, "grad_output": 20}[role]
         operand = Operand(format=recipe.operand(role).format, rule=Constant(bias))
         state = model.get_submodule(module).fp8
         state.recipe = replace(recipe, **{role: operand})
         state.runtime.weight = (None, None)
 
-    train(model_of(module), recipe, folder, plant=at(step, take))
+    train(model, recipe, folder, plant=at(step, take))
     return Expected(rule="foreign_scale", module=module, role=role, step=step)
+
+
+def first_scale(model: nn.Module, recipe: Recipe, module: str, role: str) -> int:
+    """The scale of a tensor in the first step of a training, which a copy of the model takes."""
+    with TemporaryDirectory() as folder:
+        rows = read_scales(train(deepcopy(model), recipe, Path(folder) / "run", steps=1))
+    return rows.filter(module=module, role=role)["scale_bias"][0]
 
 
 def growing_outlier(folder: Path, module: str = DOWN.format(1), step: int = 10, factor: float = 1.5) -> Expected:
@@ -185,9 +195,9 @@ def zero_gradients(folder: Path, module: str = DOWN.format(0), step: int = 0, ho
         train(model, Recipe.amax(), folder, plant=lambda _, now: steps.__setitem__(0, now))
         return Expected(rule="zero_gradients", module=module, role="grad_output", step=step)
     if how == "frozen":
-        layer.weight.requires_grad_(False)
-        train(model, Recipe.amax(), folder)
-        return Expected(rule="frozen_weight", module=module, role="weight", step=0)
+        layer.weight.requires_grad_(step > 0)
+        train(model, Recipe.amax(), folder, plant=at(step, lambda _: layer.weight.requires_grad_(False)))
+        return Expected(rule="frozen_weight", module=module, role="weight", step=step)
     layer.weight.register_hook(lambda grad: grad * 0 if steps[0] >= step else grad)
     train(model, Recipe.amax(), folder, decay=0.0, plant=lambda _, now: steps.__setitem__(0, now))
     return Expected(rule="idle_weight", module=module, role="weight", step=step)
@@ -253,7 +263,7 @@ VARIANTS: list[tuple[Callable[..., Expected], dict[str, object]]] = [
     (stale_cast, {"module": GPT_OUT.format(0), "step": 2, "factor": 1.001}),
     (pinned_cast, {}),
     (pinned_cast, {"module": GPT_QKV.format(1), "step": 20}),
-    (wrong_scale, {"module": GPT_IN.format(1), "role": "weight", "step": 11}),
+    (wrong_scale, {"module": GPT_IN.format(1), "role": "weight", "of": GPT_OUT.format(0), "step": 11}),
     (wrong_scale, {"module": QUERY.format(0), "role": "grad_output", "step": 5}),
     (growing_outlier, {"module": GPT_OUT.format(0), "step": 3, "factor": 1.3}),
     (growing_outlier, {"module": OUT.format(0), "step": 15, "factor": 2.0}),
@@ -273,6 +283,7 @@ VARIANTS: list[tuple[Callable[..., Expected], dict[str, object]]] = [
     (jump_under_delayed, {"module": DOWN.format(0), "step": 3, "factor": 1024.0}),
     (zero_gradients, {"module": GPT_OUT.format(1), "step": 13}),
     (zero_gradients, {"module": UP.format(1), "how": "frozen"}),
+    (zero_gradients, {"module": UP.format(1), "how": "frozen", "step": 15}),
     (zero_gradients, {"module": UP.format(1), "how": "still"}),
     (cast_twice, {"module": GPT_OUT.format(0), "step": 8}),
     (cast_twice, {"module": OUT.format(1), "autocast": True, "steps": 40}),

@@ -114,15 +114,27 @@ def test_tensors_and_findings_are_those_of_the_records(tmp_path):
     assert [line["name"] for line in run["series"]] == ["loss"]
 
 
-@pytest.mark.parametrize(("scaling", "named"), [("amax", MOST_NAMED), ("cscale:-8", 1)])
-def test_of_many_tensors_that_a_rule_names_the_first_are_shown_and_the_others_counted(scaling, named):
-    tensor = {"rule": "flushes", "severity": "warning", "role": "input", "step": 2, "evidence": "9 %", "remedy": "-"}
-    diagnosed = [octoscale.Finding(module=f"m{i}", scaling=scaling, **tensor) for i in range(9)]
+TENSOR = {"rule": "flushes", "severity": "warning", "role": "input", "step": 2, "evidence": "9 %", "remedy": "-"}
+
+
+@pytest.mark.parametrize("scaling", ["amax", "cscale:-8"])
+def test_of_many_tensors_that_a_rule_names_the_first_are_shown_and_the_others_counted(scaling):
+    diagnosed = [octoscale.Finding(module=f"m{i}", scaling=scaling, **TENSOR) for i in range(9)]
     counted = [{"module": module, "role": "input", "scaling": scaling, "words": module} for module in ("m8", "other")]
     *told, more, other = with_diagnosis(counted, diagnosed)
-    assert [each["module"] for each in told] == [f"m{i}" for i in range(named)]
-    assert more["words"] == f"Under {scaling}, in {9 - named} more tensors: small values become zero."
+    assert [each["module"] for each in told] == [f"m{i}" for i in range(MOST_NAMED)]
+    assert more["words"] == f"Under {scaling}, in {9 - MOST_NAMED} more tensors: small values become zero."
     assert other["words"] == "other"
+
+
+def test_of_each_constant_of_a_sweep_one_tensor_is_shown():
+    biases = ["cscale:-8", "cscale:weight=-7,input=3"]
+    diagnosed = [octoscale.Finding(module=f"m{i}", scaling=scaling, **TENSOR) for scaling in biases for i in range(9)]
+    shown = with_diagnosis([], diagnosed)
+    assert [each["module"] for each in shown] == ["m0", None] * 2
+    assert [each["words"] for each in shown[1::2]] == [
+        f"Under {scaling}, in 8 more tensors: small values become zero." for scaling in biases
+    ]
 
 
 def test_a_run_that_is_long_is_not_diagnosed_at_once_and_says_which_command_is(tmp_path, monkeypatch):

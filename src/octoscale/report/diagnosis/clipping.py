@@ -12,7 +12,8 @@ import polars as pl
 from octoscale.numerics.formats import FORMATS
 from octoscale.numerics.scaling import Amax, Constant, Delayed
 from octoscale.report.diagnosis import limits
-from octoscale.report.diagnosis.finding import Finding, count, keep_out
+from octoscale.report.diagnosis.finding import Finding, count
+from octoscale.report.diagnosis.remedies import keep_out, scaling_text
 from octoscale.report.diagnosis.tensors import Group, hits
 
 
@@ -81,11 +82,9 @@ def _numbers(hit: dict[str, Any], what: str) -> dict[str, Any]:
 
 def _remedy(group: Group, hit: dict[str, Any]) -> str:
     """Scales of the tensors' own in place of a constant; else the layer stays out."""
-    rule = group.rule(hit["role"])
-    if hit["role"] == "grad_output" and isinstance(rule, Constant):
-        weight, input = group.rule("weight"), group.rule("input")
-        if isinstance(weight, Constant) and isinstance(input, Constant):
-            return f"gradients with scales of their own: --scaling cscale:weight={weight.bias},input={input.bias}"
-    if isinstance(rule, Constant):
-        return f"--scaling amax; or keep the layer out of FP8, in a recipe: {keep_out(hit['module'])}"
-    return f"keep the layer out of FP8, in a recipe: {keep_out(hit['module'])}"
+    if not isinstance(group.rule(hit["role"]), Constant):
+        return f"keep the layer out of FP8, in a recipe: {keep_out(hit['module'])}"
+    own = scaling_text(group, {"grad_output": Amax()}) if hit["role"] == "grad_output" else None
+    if own is not None:
+        return f"gradients with scales of their own: --scaling {own}"
+    return f"--scaling amax; or keep the layer out of FP8, in a recipe: {keep_out(hit['module'])}"

@@ -1,6 +1,5 @@
 """A finding: one thing that is wrong with one tensor of a run, since which step, and what to do."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -43,11 +42,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def keep_out(module: str) -> str:
-    """The line of a recipe file that keeps a module in high precision."""
-    return f"skip = [{json.dumps(module, ensure_ascii=False)}]"
 
 
 def count(number: int, what: str, whats: str | None = None) -> str:

@@ -1,7 +1,7 @@
 """Layers that are missing: kept out of FP8 though their siblings are in it, or not called.
 
 A recorder notes which linear layers it found. A run of an older version has no such note: there a layer is missing if
-its block has rows, and other blocks have rows of a layer of this name.
+its block has rows, and other blocks have rows of a layer of this name. A router may give an expert no token at all.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import polars as pl
 
 from octoscale.report.diagnosis.finding import Finding, count
-from octoscale.report.diagnosis.tensors import Group, template_of
+from octoscale.report.diagnosis.tensors import Group, is_routed, template_of
 
 
 def not_fp8(group: Group) -> Iterator[Finding]:
@@ -44,7 +44,8 @@ def never_ran(group: Group) -> Iterator[Finding]:
     called, templates = set(ran["module"]), set(ran["template"])
     if noted and len(steps) == 1:  # it may be cut short: then the last layers are missing
         fp8 = fp8[: max((index + 1 for index, name in enumerate(fp8) if name in called), default=0)]
-    for module in (name for name in fp8 if name not in called and template_of(name) in templates):
+    missing = [name for name in fp8 if name not in called and template_of(name) in templates]
+    for module in (name for name in missing if not is_routed(name)):
         yield _missing(module, steps[0], steps, "was never called")
     if len(steps) > 1:
         yield from _left_out(ran.filter(pl.col("step") < steps[-1]), steps[:-1])  # the last one may be cut short
@@ -54,13 +55,13 @@ def _left_out(ran: pl.DataFrame, steps: list[int]) -> Iterator[Finding]:
     """A layer that was called in some steps only, while all its siblings were in each."""
     counts = ran.group_by("module", "template", maintain_order=True).agg(pl.len(), pl.col("step"))
     for row in counts.filter(pl.col("len") < len(steps)).iter_rows(named=True):
+        if is_routed(row["module"]):
+            continue
         siblings = counts.filter((pl.col("template") == row["template"]) & (pl.col("module") != row["module"]))
         if min(siblings["len"].to_list(), default=0) < len(steps):
             continue
         missed = sorted(set(steps) - set(row["step"]))
-        lasts = missed == steps[-len(missed) :]
-        if "expert" not in row["module"] or (lasts and len(missed) > 1):  # a router may give one nothing for a while
-            yield _missing(row["module"], missed[0], missed, "was not called")
+        yield _missing(row["module"], missed[0], missed, "was not called")
 
 
 def _missing(module: str, step: int, steps: list[int], what: str) -> Finding:

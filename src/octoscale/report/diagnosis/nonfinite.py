@@ -8,7 +8,8 @@ from itertools import pairwise
 
 import polars as pl
 
-from octoscale.report.diagnosis.finding import Finding, count, keep_out
+from octoscale.report.diagnosis.finding import Finding, count
+from octoscale.report.diagnosis.remedies import FROM_CHECKPOINT, keep_out
 from octoscale.report.diagnosis.tensors import Group
 
 _WHERE = {"weight": "the weight itself", "input": "the input", "grad_output": "the gradient that reaches the layer"}
@@ -36,8 +37,9 @@ def nonfinite(group: Group) -> Iterator[Finding]:
         f"any other tensor{was}; then {count(tensors - 1, 'other tensor')} did, too",
         numbers={"nonfinite": first["nonfinite"], "numel": first["numel"], "tensors": tensors},
         remedy={
-            "weight": "go on from the last good checkpoint, with a smaller --learning-rate",
-            "input": f"look at what comes before this layer; to see whether FP8 is at fault: {keep_out(module)}",
+            "weight": f"a new run from the last good checkpoint, with a smaller --learning-rate: {FROM_CHECKPOINT}",
+            "input": "look at what comes before this layer; to see whether FP8 is at fault, in a recipe: "
+            + keep_out(module),
             "grad_output": "--loss-scale dynamic, or a smaller one",
         }[role],
     )

@@ -8,13 +8,14 @@ from typing import Any
 import polars as pl
 
 from octoscale.report.contents import RunContents, read_run
+from octoscale.report.diagnosis.abridged import swept
 from octoscale.report.diagnosis.clipping import flushes, saturates
 from octoscale.report.diagnosis.finding import SEVERITIES, Finding, count
-from octoscale.report.diagnosis.gradients import loss_scale_twice, zero_gradients
+from octoscale.report.diagnosis.gradients import zero_gradients
 from octoscale.report.diagnosis.growth import outlier_growth
 from octoscale.report.diagnosis.layers import never_ran, not_fp8
+from octoscale.report.diagnosis.loss_scale import loss_scale_twice
 from octoscale.report.diagnosis.nonfinite import nonfinite
-from octoscale.report.diagnosis.ranks import ranks_disagree
 from octoscale.report.diagnosis.scales import delayed_lags, foreign_scale, margin_wasted, scale_at_clamp
 from octoscale.report.diagnosis.tensors import Group, groups_of
 from octoscale.report.diagnosis.twice import cast_twice
@@ -32,7 +33,6 @@ RULES: dict[str, tuple[Rule, str]] = {
     "stale_weight": (stale_weight, "FP8 codes of an older weight"),
     "foreign_scale": (foreign_scale, "a scale that is not the recipe's"),
     "loss_scale_twice": (loss_scale_twice, "the loss scale is not what it should be"),
-    "ranks_disagree": (ranks_disagree, "ranks disagree"),
     "never_ran": (never_ran, "an FP8 layer did not run"),
     "cast_twice": (cast_twice, "cast twice"),
     "scale_at_clamp": (scale_at_clamp, "the scale is stuck at its limit"),
@@ -67,7 +67,7 @@ class Diagnosis:
 
 
 def diagnose(folder: Path | str) -> list[Finding]:
-    """What is wrong with a run, the worst first; empty if nothing is.
+    """What is wrong with a run, the worst first, and last that of a sweep's constants; empty if nothing is.
 
     folder: a run, finished, killed or still being written. What of it cannot be read is a finding, too.
     FileNotFoundError if it is no run; UserError if nothing of it can be read.
@@ -83,7 +83,8 @@ def examine(folder: Path | str) -> Diagnosis:
     for group in groups:
         findings += ask(group)
     order = {name: place for place, name in enumerate((DAMAGED, *RULES))}
-    findings.sort(key=lambda found: (SEVERITIES.index(found.severity), order[found.rule]))
+    of_sweep = swept(findings)
+    findings.sort(key=lambda each: (SEVERITIES.index(each.severity), each.scaling in of_sweep, order[each.rule]))
     missing = _missing(contents)
     return Diagnosis(path=contents.path, findings=findings, there=_there(groups), missing=missing)
 

@@ -6,14 +6,16 @@ again, and compared. Under delayed scaling it lies between what the smallest and
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
-from octoscale.numerics.formats import Role, get_format
+from octoscale.numerics.formats import ROLES, Role, get_format
 from octoscale.numerics.scaling import MAX_SCALE_BIAS, Amax, Constant, Delayed, Rule
 from octoscale.report.diagnosis import limits
-from octoscale.report.diagnosis.finding import Finding, count, keep_out
+from octoscale.report.diagnosis.finding import Finding, count
+from octoscale.report.diagnosis.remedies import keep_out, scaling_text
 from octoscale.report.diagnosis.tensors import TENSOR, Group, hits
 
 _IS_AT_CLAMP = pl.col("overshoot").is_not_null() & (
@@ -26,7 +28,8 @@ def scale_at_clamp(group: Group) -> Iterator[Finding]:
     for hit in hits(group, _IS_AT_CLAMP, lasting=limits.LASTING):
         bias = hit["bias_high"] if hit["bias_high"] >= MAX_SCALE_BIAS else hit["bias"]
         tiny = bias > 0
-        remedy = "--loss-scale 512" if tiny and hit["role"] == "grad_output" else keep_out(hit["module"])
+        out = f"in a recipe: {keep_out(hit['module'])}"
+        remedy = "--loss-scale 512" if tiny and hit["role"] == "grad_output" else out
         yield Finding(
             rule="scale_at_clamp",
             severity="warning",
@@ -93,21 +96,23 @@ def margin_wasted(group: Group) -> Iterator[Finding]:
     rules = {role: group.rule(role) for role in group.roles}
     for role, rule in rules.items():
         if isinstance(rule, Amax | Delayed):
-            yield from _wasted(group, [role], "its own scale", "amax:margin=0")
-    for bias in sorted({rule.bias for rule in rules.values() if isinstance(rule, Constant)}):
-        roles = [role for role in rules if rules[role] == Constant(bias)]
-        yield from _wasted(group, roles, f"the constant {bias}", "", bias)
+            yield from _wasted(group, [role], rule)
+    for constant in sorted({rule.bias for rule in rules.values() if isinstance(rule, Constant)}):
+        roles = [role for role in rules if rules[role] == Constant(constant)]
+        yield from _wasted(group, roles, Constant(constant))
 
 
-def _wasted(group: Group, roles: Sequence[Role], what: str, remedy: str, bias: int = 0) -> Iterator[Finding]:
+def _wasted(group: Group, roles: Sequence[Role], rule: Rule) -> Iterator[Finding]:
     """A finding if even the tensor with the least room has too much of it; that tensor is named."""
     steps = group.steps.filter(pl.col("role").is_in(roles) & pl.col("slack_low").is_not_null()).sort("slack_low", "at")
     if steps.is_empty():
         return
     least = steps.row(0, named=True)
     free, binades = least["slack_low"], binades_of(least["format"])
-    if free < (limits.WASTED_SHARE * binades if not remedy else limits.WASTED_BINADES):
+    is_constant = isinstance(rule, Constant)
+    if free < (limits.WASTED_SHARE * binades if is_constant else limits.WASTED_BINADES):
         return
+    what = f"the constant {rule.bias}" if isinstance(rule, Constant) else "its own scale"
     yield Finding(
         rule="margin_wasted",
         severity="note",
@@ -117,8 +122,19 @@ def _wasted(group: Group, roles: Sequence[Role], what: str, remedy: str, bias: i
         evidence=f"{what} leaves {free} of the {binades} binades of {least['format']} free above the largest value of "
         f"{' and '.join(roles)} in all {count(len(group.all_steps), 'step')}; this tensor has the least room",
         numbers={"free_binades": free, "binades": binades, "steps": len(group.all_steps), "roles": list(roles)},
-        remedy=remedy
-        or f"cscale:{bias + free}, or for these roles only: " + ",".join(f"{role}={bias + free}" for role in roles),
+        remedy=_less_wasteful(group, rule, free),
+    )
+
+
+def _less_wasteful(group: Group, rule: Rule, free: int) -> str:
+    """The scaling in which this rule, wherever it stands, leaves nothing free."""
+    better = Constant(min(rule.bias + free, MAX_SCALE_BIAS)) if isinstance(rule, Constant) else replace(rule, margin=0)
+    roles = [role for role in ROLES if group.rule(role) == rule]
+    text = scaling_text(group, dict.fromkeys(roles, better))
+    return (
+        f"--scaling {text}"
+        if text is not None
+        else f"in Python: recipe.override, with {better} for {' and '.join(roles)}"
     )
 
 
@@ -153,6 +169,6 @@ def delayed_lags(group: Group) -> Iterator[Finding]:
             evidence=f"the largest magnitude became {hit['amax']:.3g}, {hit['overshoot']:.1f} binades above what "
             f"scale_bias {hit['bias']} of {rule} holds: {hit['saturated_share']:.2%} of the values were clamped",
             numbers={name: hit[name] for name in ("amax", "overshoot", "bias", "ideal", "saturated", "numel")},
-            remedy=f"--scaling amax, or delayed:history={getattr(rule, 'history', 16)},margin="
+            remedy=f"--scaling amax, or --scaling delayed:history={getattr(rule, 'history', 16)},margin="
             f"{getattr(rule, 'margin', 0) + math.ceil(hit['overshoot'])}",
         )

@@ -156,6 +156,11 @@ def template_of(module: str) -> str:
     return re.sub(_NUMBER, r"\1*\2", module, count=1)
 
 
+def is_routed(module: str) -> bool:
+    """Whether a router decides when the module is called: it belongs to an expert that is not shared by all tokens."""
+    return any("expert" in part and "shared" not in part for part in module.split(".")[:-1])
+
+
 def _with_slack(rows: pl.DataFrame) -> pl.DataFrame:
     """Add ideal, slack and overshoot; null where amax is 0 or not finite."""
     largest = {name: math.frexp(fmt.max) for name, fmt in FORMATS.items()}

@@ -12,7 +12,7 @@ import polars as pl
 
 from octoscale.report.diagnosis import limits
 from octoscale.report.diagnosis.finding import Finding, count
-from octoscale.report.diagnosis.tensors import TENSOR, Group, hits
+from octoscale.report.diagnosis.tensors import TENSOR, Group, hits, is_routed
 
 #: Significant bits of e4m3's values; e5m2's have 3.
 GRID_BITS = 4
@@ -27,13 +27,17 @@ def cast_twice(group: Group) -> Iterator[Finding]:
 
 
 def _more_often(group: Group) -> Iterator[Finding]:
-    """Twice and more the casts of a step that siblings have, or other layers of its kind if it has none."""
-    others = []
+    """Twice and more the casts of a step that siblings have, or other layers of its kind if it has none.
+
+    Experts are no measure, and have none: a router calls them in as many micro-batches as it likes.
+    """
+    routed = [name for name in group.tensors["module"].unique() if is_routed(name)]
+    casts, others = pl.when(~pl.col("module").is_in(routed)).then(pl.col("casts")), []
     for key in ("template", "kind"):
         of = (key, "role", "step")
-        others.append((pl.col("casts").sum().over(of) - pl.col("casts")) / (pl.len().over(of) - 1))
+        others.append((casts.sum().over(of) - casts) / (casts.count().over(of) - 1))
     usual = pl.coalesce(*(pl.when(other.is_finite()).then(other) for other in others))
-    for hit in hits(group, pl.col("casts") >= 2 * usual, lasting=limits.LASTING):
+    for hit in hits(group, casts >= 2 * usual, lasting=limits.LASTING):
         yield Finding(
             rule="cast_twice",
             severity="warning",

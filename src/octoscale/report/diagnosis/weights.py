@@ -48,6 +48,7 @@ def _cast_no_more(group: Group, weights: pl.DataFrame, known: set[str]) -> Itera
     casts = weights.group_by("step").agg(modules=pl.col("module").n_unique())
     common = sorted(casts.filter(2 * pl.col("modules") > weights["module"].n_unique())["step"].to_list())
     frozen = {name for note in group.noted("modules") for name in note["frozen"]}
+    frozen |= {note["module"] for note in group.noted("frozen_weight")}
     running = dict(group.steps.filter(role="input").group_by("module").agg(pl.col("step").max()).iter_rows())
     for module, last in weights.group_by("module", maintain_order=True).agg(pl.col("step").max()).iter_rows():
         missed = [step for step in common if last < step <= running.get(module, -1)]
@@ -61,7 +62,7 @@ def _cast_no_more(group: Group, weights: pl.DataFrame, known: set[str]) -> Itera
             role="weight",
             step=missed[0],
             evidence=f"the weight was cast last at step {last}; since then most others were in "
-            f"{count(len(missed), 'step')}, and the layer ran on, with a cast that is kept, or a weight frozen since",
+            f"{count(len(missed), 'step')}, and the layer ran on, with a cast that is kept",
             numbers={"cast_at": last, "missed": len(missed)},
             remedy=_FORGET,
         )
@@ -112,21 +113,24 @@ def _same_histogram(group: Group, module: str, since: int) -> bool:
 
 
 def frozen_weight(group: Group) -> Iterator[Finding]:
-    """A weight without training, though that of its siblings is trained."""
+    """A weight without training, from the beginning or since some step, though that of its siblings is trained."""
+    late = {note["module"]: note["step"] for note in reversed(group.noted("frozen_weight"))}
     for note in group.noted("modules")[-1:]:
-        trained = {template_of(name) for name in note["fp8"] if name not in set(note["frozen"])}
-        frozen = [name for name in note["frozen"] if template_of(name) in trained]
+        known = dict.fromkeys([*note["frozen"], *late])
+        trained = {template_of(name) for name in note["fp8"] if name not in known}
+        frozen = [name for name in known if template_of(name) in trained]
         if len(frozen) * 2 > len(note["fp8"]):
             continue
         for module in frozen:
+            since = f" since step {late[module]}" if module in late else ""
             yield Finding(
                 rule="frozen_weight",
                 severity="note",
                 module=module,
                 role="weight",
-                step=group.all_steps[0],
-                evidence=f"the weight takes no gradient, that of its siblings does; {count(len(frozen), 'layer')} of "
-                f"{len(note['fp8'])} are so",
+                step=late.get(module, group.all_steps[0]),
+                evidence=f"the weight takes no gradient{since}, that of its siblings does; "
+                f"{count(len(frozen), 'layer')} of {len(note['fp8'])} are so",
                 numbers={"frozen": len(frozen), "layers": len(note["fp8"])},
                 remedy="if it should be trained: weight.requires_grad_(True) before the optimizer is made",
             )

@@ -5,11 +5,12 @@ Names come from files: each is one line of text, whatever is in it. JSON has all
 
 from itertools import groupby
 
+from octoscale.report.diagnosis.abridged import Told, abridged
 from octoscale.report.diagnosis.finding import Finding, count
 from octoscale.report.diagnosis.rules import DAMAGED, RULES, Diagnosis
 from octoscale.system.printable import one_line
 
-#: Tensors that are told of one rule, and characters of a name, before the rest is left to --json.
+#: Tensors that are told of one rule and scaling, and characters of a name, before the rest is left to --json.
 _MOST_TENSORS, _LONGEST = 5, 200
 
 _ROLES = {"weight": "weight", "input": "input", "grad_output": "gradient", None: "the layer"}
@@ -20,7 +21,8 @@ def told(diagnosis: Diagnosis) -> str:
     lines = [f"{one_line(str(diagnosis.path), _LONGEST)}:"]
     lines += [f"  {one_line(line, 2 * _LONGEST)}" for line in diagnosis.there]
     lines += [f"  missing: {one_line(line, 2 * _LONGEST)}" for line in diagnosis.missing]
-    for (severity, rule), of_rule in groupby(diagnosis.findings, key=lambda found: (found.severity, found.rule)):
+    groups = abridged(diagnosis.findings, _MOST_TENSORS)
+    for (severity, rule), of_rule in groupby(groups, key=lambda each: (each.first.severity, each.first.rule)):
         what = "cannot be read" if rule == DAMAGED else RULES[rule][1]
         lines += ["", f"{severity}: {what} ({rule})", *_of_rule(list(of_rule))]
     if not diagnosis.findings:
@@ -28,18 +30,17 @@ def told(diagnosis: Diagnosis) -> str:
     return "\n".join(lines)
 
 
-def _of_rule(findings: list[Finding]) -> list[str]:
-    """The first tensors, each with its evidence, and with its remedy unless the one before had the same."""
+def _of_rule(told: list[Told]) -> list[str]:
+    """The tensors that are told, each with its evidence; what to do after the last that has one remedy."""
     lines = []
-    remedy = None
-    for found in findings[:_MOST_TENSORS]:
-        lines += [f"  {_where(found)}"] if found.rule != DAMAGED else []
-        lines.append(f"    {one_line(found.evidence, 4 * _LONGEST)}")
-        if found.remedy != remedy:
-            lines.append(f"    what to do: {one_line(found.remedy, 2 * _LONGEST)}")
-        remedy = found.remedy
-    left = len(findings) - _MOST_TENSORS
-    return [*lines, f"  and {left:,} more: --json"] if left > 0 else lines
+    findings = [(found, each.num_left if found is each.findings[-1] else 0) for each in told for found in each.findings]
+    for remedy, alike in groupby(findings, key=lambda pair: pair[0].remedy):
+        for found, num_left in alike:
+            lines += [f"  {_where(found)}"] if found.rule != DAMAGED else []
+            lines.append(f"    {one_line(found.evidence, 4 * _LONGEST)}")
+            lines += [f"    and {num_left:,} more: --json"] if num_left > 0 else []
+        lines.append(f"    what to do: {one_line(remedy, (2 + _MOST_TENSORS) * _LONGEST)}")
+    return lines
 
 
 def _where(found: Finding) -> str:

@@ -15,12 +15,13 @@ import polars as pl
 from octoscale.report.data.validation import constants
 from octoscale.report.diagnosis import finding as diagnosis
 from octoscale.report.diagnosis import rules
+from octoscale.report.diagnosis.abridged import abridged
 from octoscale.report.page.cells import Cells
 
 #: From this share of its values on, a tensor that saturates, or flushes, is worth a sentence.
 SATURATES, FLUSHES = 1e-4, 0.02
 
-#: How many tensors are named of a scaling that adapts; of a constant one, whose edges a sweep looks for, the first.
+#: How many tensors are named of one scaling; of a sweep's constants, the first.
 MOST_NAMED = 3
 
 Finding = dict[str, Any]
@@ -51,15 +52,12 @@ def with_diagnosis(counted: Sequence[Finding], diagnosed: Sequence[diagnosis.Fin
 
 def _first_of_each(judged: Sequence[diagnosis.Finding]) -> Iterator[Finding]:
     """The first tensors that each rule names under each scaling, and how many more there are."""
-    of_rule: dict[tuple[str, str], list[diagnosis.Finding]] = {}
-    for each in judged:
-        of_rule.setdefault((each.rule, each.scaling), []).append(each)
-    for (rule, scaling), those in of_rule.items():
-        most = 1 if constants(scaling) is not None else MOST_NAMED
-        yield from map(_told, those[:most])
-        if len(those) > most:
+    for told in abridged(judged, MOST_NAMED):
+        yield from map(_told, told.findings)
+        if told.num_left:
+            rule, scaling = told.first.rule, told.first.scaling
             where = f"Under {scaling}, in" if scaling else "In"
-            words = f"{where} {len(those) - most:,} more tensors: {rules.RULES[rule][1]}."
+            words = f"{where} {told.num_left:,} more tensors: {rules.RULES[rule][1]}."
             yield _finding("note", None, None, words) | {"scaling": scaling}
 
 
