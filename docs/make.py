@@ -112,12 +112,14 @@ def advice() -> str:
 
 
 def speed() -> str:
-    """The ratios of `octoscale bench`."""
+    """The ratios of `octoscale bench`; of an estimated one, from what."""
     lines = ["| what | ours against | ratio |", "|---|---|--:|"]
     measured = [row for row in SPEEDS if (RESULTS / "bench" / f"{row[2]}.json").is_file()]
     for what, other, name, key, words in measured:
-        ratio = read(f"bench/{name}.json")["ratios"][key]
-        lines.append(f"| {what} | {other} | {words.format(ratio)} |")
+        report = read(f"bench/{name}.json")
+        estimated = report.get("estimated", {})
+        how = f", estimated {estimated[key]}" if key in estimated else ""
+        lines.append(f"| {what} | {other} | {words.format(report['ratios'][key])}{how} |")
     machines = dict.fromkeys(_facts(read(f"bench/{row[2]}.json")["machine"]) for row in measured)
     return "\n".join([*lines, "", f"{'; '.join(machines)}."])
 
