@@ -1,5 +1,6 @@
 """The page of experiments keeps its promises. Oracles: the script that computes its tables, the command line itself."""
 
+import json
 import re
 import shlex
 import sys
@@ -7,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+ROOT = Path(__file__).resolve().parents[2]
+EXPERIMENTS = ROOT / "experiments"
 PAGE = (EXPERIMENTS / "README.md").read_text(encoding="utf-8")
 COMMANDS = sorted(
     {*re.findall(r"^    (octoscale .*)$", PAGE, re.MULTILINE), *re.findall(r"`(octoscale r.* .*?)`", PAGE)}
@@ -54,3 +56,26 @@ def test_each_command_is_one_that_is_taken(run, tmp_path, monkeypatch, command):
     assert "the same command goes on" in err
     assert settings.wanted
     assert str(folder).startswith("runs/")
+
+
+def test_what_the_tasks_read_is_named_and_no_file_of_questions_has_the_name_of_a_task():
+    """A folder with NAME.yaml and NAME.jsonl is refused. Oracle: the YAML files."""
+    tasks = sorted((EXPERIMENTS / "tasks").glob("*.yaml"))
+    read = [name for path in tasks for name in re.findall(r"data/([\w.-]+)", path.read_text(encoding="utf-8"))]
+    assert len(read) == len(tasks) > 0
+    for page in (PAGE, (ROOT / "docs" / "results" / "README.md").read_text(encoding="utf-8")):
+        assert [name for name in read if f"`{name}`" not in page] == []
+        assert [path.stem for path in tasks if f"`{path.stem}.jsonl`" in page] == []
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("docs/results/*/made.json")), ids=lambda path: path.parent.name)
+def test_what_was_measured_has_the_command_of_the_page(path):
+    """The same tables and figures are made by the same words, but for the folder. Oracle: what the results note."""
+    (command,) = {made["command"] for name, made in json.loads(path.read_text("utf-8")).items() if name != "left_out"}
+    what = shlex.split(command)[2]
+    on_page = [words for words in COMMANDS if shlex.split(words)[2] == what and "--pretrained" not in words]
+    assert [_without_folder(words) for words in on_page] == [_without_folder(command)] * len(on_page)
+
+
+def _without_folder(command):
+    return re.sub(r" --out \S+", "", command)
