@@ -21,6 +21,16 @@ def test_linked_files_exist_and_nothing_is_left_to_fill_in(document):
     assert re.findall(r"<!-- made: .*-->\n<!-- end", text) == []
 
 
+def test_each_picture_is_shown_or_linked():
+    """Oracle: the files."""
+    linked = {
+        (document.parent / link).resolve()
+        for document in DOCUMENTS
+        for link in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8"))
+    }
+    assert [path for path in sorted((ROOT / "docs").rglob("*.png")) if path.resolve() not in linked] == []
+
+
 def test_the_readmes_python_runs(tmp_path, monkeypatch):
     (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     monkeypatch.chdir(tmp_path)
