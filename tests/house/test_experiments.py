@@ -40,6 +40,20 @@ def test_an_estimate_by_hand(plan):
     assert plan.times(plan.GPU * 7200).endswith("| 2 hours")
 
 
+def test_the_rate_that_was_measured_is_the_logs(plan):
+    """Oracle: the entry that the script and the page cite."""
+    log = (ROOT / "docs" / "LOG.md").read_text(encoding="utf-8")
+    entry = log.partition("## 2026-11-24 The demo in 3 min 15 s\n")[2].partition("\n## ")[0]
+    seconds = re.search(r"over 8,192 tokens.* bf16 ([\d.]+) s", " ".join(entry.split()))
+    assert seconds is not None
+    assert pytest.approx(2 * 134.5e6 * 8192 / float(seconds[1])) == plan.CORES
+    source = (EXPERIMENTS / "plan.py").read_text(encoding="utf-8")
+    for text in (PAGE, source.replace("\n#: ", " ")):
+        text = " ".join(text.split())
+        assert f"{seconds[1]} s" in text
+        assert "2026-11-24, the demo in 3 min 15 s)" in text
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_is_one_that_is_taken(run, tmp_path, monkeypatch, command):
     taken = []
