@@ -178,10 +178,7 @@ def _decode(shape: tuple[int, int, int], rounds: int) -> tuple[dict[str, float],
 
 
 def _prefill(shape: tuple[int, int, int], rounds: int) -> tuple[dict[str, float], float, str]:
-    """Seconds of one product of many rows; the rate of torch's bfloat16 GEMM in operations a second.
-
-    At last how `torch._scaled_mm` was estimated, in words; empty where it was measured.
-    """
+    """Seconds of one product of many rows; torch's bfloat16 operations a second; from what one was estimated, or ""."""
     x, (weight,) = _operands(shape, copies=1)
     w8 = ops.quantize(weight, "e4m3fn", Amax())
     x8, one = ops.quantize(x, "e4m3fn", Amax()), torch.ones(())
