@@ -3,6 +3,7 @@
     python docs/make.py                   README.md and docs/results/README.md, from the files in docs/results
     python docs/make.py demo RUN          the same, after docs/results/demo was taken from a run of the demo
     python docs/make.py advise RUN        the same, after docs/results/advise was taken from a run of advise
+    python docs/make.py NAME FOLDER       the same, after docs/results/NAME was taken from a folder of reproduce
 
 A test compares the blocks with what this would write.
 """
@@ -12,7 +13,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ from octoscale.report.terminal import against, flatten, perplexity_text
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"
-DOCUMENTS = ("README.md", "docs/results/README.md")
+DOCUMENTS = {
+    "README.md": ("demo", "accuracy", "advice", "speed"),
+    "docs/results/README.md": ("index", "accuracy", "ranges", "advice"),
+}
 FIGURES = ("perplexity", "scale_bias")
 TAKEN = {"demo": ["summary.json"], "advise": ["advice.json", "recipe.toml", "advice.md", "figures/advice.png"]}
 WIDTH = 1200
@@ -45,17 +49,27 @@ def with_blocks(text: str) -> str:
 
 
 def take(name: str, run: Path) -> None:
-    """Keep some files of a run, of the demo or of advise, without the place of the program that wrote them."""
-    folder = RESULTS / name
+    """Keep some files of a run, of the demo or of advise, without the place of the program that wrote them.
+
+    Of a reproduction: all but its measurements.
+    """
+    folder, reproduced = RESULTS / name, (run / "made.json").is_file()
     folder.mkdir(exist_ok=True)
-    for file in TAKEN[name]:
+    for file in files_of_reproduction(run) if reproduced else TAKEN[name]:
         (folder / file).parent.mkdir(exist_ok=True)
         shutil.copyfile(run / file, folder / file)
+    if reproduced:
+        return
     header = json.loads((run / "run.json").read_text(encoding="utf-8"))
     header["command"][0] = "octoscale"
     (folder / "run.json").write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
     for figure in FIGURES if name == "demo" else ():
         shrink(run / "figures" / f"{figure}.png", ROOT / "docs" / f"{figure}.png")
+
+
+def files_of_reproduction(run: Path) -> list[str]:
+    """The names of its tables, figures and pages; its measurements are a folder, its lock begins with a dot."""
+    return sorted(path.name for path in run.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
 def demo() -> str:
@@ -73,7 +87,7 @@ def accuracy() -> str:
     """What FP8-AMAX costs, task by task: Tables 4 and 5."""
     head = "| | model | task | items | bf16 | AMAX | AMAX - bf16 | 95 % interval | 99.5 % of bf16 |"
     lines = [head, "|---|---|---|--:|--:|--:|--:|--:|---|"]
-    for what, row in _rows(TABLES):
+    for what, row in _rows({"table4": "as it is", "table5": "fine-tuned"}):
         scores = f"{row['high']:.2f} | {row['amax']:.2f} | {row['difference']:+.2f}"
         ends = f"{row['low']:+.2f} to {row['high_end']:+.2f}"
         items = f"{row['items']:,}" + (f" x {len(row['seeds'].split(','))} seeds" if row.get("seeds") else "")
@@ -86,18 +100,18 @@ def ranges() -> str:
     """The constant biases that pass: Tables 3 and 6."""
     head = "| | model | task | items | seed | pass by the estimate | beyond noise | undecided | of |"
     lines = [head, "|---|---|---|--:|--:|---|---|---|---|"]
-    for what, row in _rows(RANGES):
-        seed = "-" if row["seed"] is None else row["seed"]
+    for what, row in _rows({"table3": "inference", "table6": "fine-tuning"}):
+        seed, tuned = ("-", "") if row["seed"] is None else (row["seed"], ", fine-tuned" * (what == "inference"))
         biases = " | ".join(row[key] for key in ("by_estimate", "beyond_noise", "undecided", "measured"))
-        lines.append(f"| {what} | {row['model']} | {row['task']} | {row['items']:,} | {seed} | {biases} |")
+        lines.append(f"| {what}{tuned} | {row['model']} | {row['task']} | {row['items']:,} | {seed} | {biases} |")
     return "\n".join(lines)
 
 
-def _rows(tables: Sequence[tuple[str, str]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of those tables that there are."""
-    for what, path in tables:
-        if (RESULTS / path).is_file():
-            yield from ((what, row) for row in read(path)["rows"])
+def _rows(tables: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of these tables in all folders; of each what its table shows, in words."""
+    for name, what in tables.items():
+        for path in sorted(RESULTS.glob(f"*/{name}.json")):
+            yield from ((what, row) for row in json.loads(path.read_text(encoding="utf-8"))["rows"])
 
 
 def advice() -> str:
@@ -112,12 +126,14 @@ def advice() -> str:
 
 
 def speed() -> str:
-    """The ratios of `octoscale bench`."""
+    """The ratios of `octoscale bench`; of an estimated one, from what."""
     lines = ["| what | ours against | ratio |", "|---|---|--:|"]
     measured = [row for row in SPEEDS if (RESULTS / "bench" / f"{row[2]}.json").is_file()]
     for what, other, name, key, words in measured:
-        ratio = read(f"bench/{name}.json")["ratios"][key]
-        lines.append(f"| {what} | {other} | {words.format(ratio)} |")
+        report = read(f"bench/{name}.json")
+        estimated = report.get("estimated", {})
+        how = f", estimated {estimated[key]}" if key in estimated else ""
+        lines.append(f"| {what} | {other} | {words.format(report['ratios'][key])}{how} |")
     machines = dict.fromkeys(_facts(read(f"bench/{row[2]}.json")["machine"]) for row in measured)
     return "\n".join([*lines, "", f"{'; '.join(machines)}."])
 
@@ -202,15 +218,6 @@ SPEEDS = [
     ("reading 512 tokens, the same", "transformers, bf16", "generate", "prefill_speedup_over_bf16", FASTER),
     ("its memory", "transformers, bf16", "generate", "memory_over_bf16", SHARE),
     ("a checkpoint of 2.3 GB to FP8", "`cp` of the same file", "checkpoint", "rate_over_cp", FASTER),
-]
-
-#: The tables of accuracies and of ranges, and what a model is asked for there.
-FINE_TUNED = ("sst2", "sst2-gpt", "mnli")
-TABLES = [("as it is", "llama/table4.json"), *(("fine-tuned", f"{name}/table5.json") for name in FINE_TUNED)]
-RANGES = [
-    ("inference", "ranges/table3.json"),
-    *(("inference, fine-tuned", f"{name}/table3.json") for name in FINE_TUNED),
-    *(("fine-tuning", f"{name}/table6.json") for name in FINE_TUNED),
 ]
 
 MAKERS: dict[str, Callable[[], str]] = {

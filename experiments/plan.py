@@ -17,8 +17,9 @@ from octoscale.models.sizes import PAPER_SIZES, sizes_with_weights
 from octoscale.paper.numbers import EPOCHS, GPT_SIZES, LLAMA_SIZES, TRAINING_EXAMPLES
 from octoscale.training.settings import PAPER_ROWS
 
-#: Operations a second. Measured: README.md's demo reads 8,192 tokens of SmolLM2-135M (134.5 M parameters) in bf16 in
-#: 10.1 s on two cores with AVX-512. Assumed: 40 % of the 989 TFLOP/s that NVIDIA states for bf16 on an H100.
+#: Operations a second. Measured: the demo's 8,192 tokens of SmolLM2-135M (134.5 M parameters) take 10.1 s in bf16 on
+#: two cores with AVX-512 (docs/LOG.md, 2026-11-24, the demo in 3 min 15 s). Assumed: 40 % of the 989 TFLOP/s that
+#: NVIDIA states for bf16 on an H100.
 CORES = 2 * 134.5e6 * 8192 / 10.1
 GPU = 0.4 * 989e12
 

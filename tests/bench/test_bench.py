@@ -125,16 +125,62 @@ def test_the_benchmark_of_checkpoints_measures_copies_of_the_same_bytes(tmp_path
     terminal.bench_table(report)
 
 
-def test_a_product_that_takes_minutes_is_timed_for_a_few_rows(monkeypatch):
-    rows = []
+@pytest.fixture
+def slow_product(monkeypatch):
+    """`torch._scaled_mm` on a clock of its own: 70 s for the first call of a shape, and 2 + 0.25 s a row."""
+    now, rows = [0.0], []
 
     def slow(a, b, *_, **__):
+        now[0] += 2 + 0.25 * a.shape[0] + (0 if a.shape[0] in rows else 70)
         rows.append(a.shape[0])
         return torch.zeros(a.shape[0], b.shape[1], dtype=torch.bfloat16)
 
     monkeypatch.setattr(torch, "_scaled_mm", slow)
-    monkeypatch.setattr(kernels, "TOO_SLOW", 0.0)
-    report = kernels.linear(decode_shape=(1, 64, 48), prefill_shape=(32, 64, 48), rounds=1)
-    assert rows == [8]
-    assert report["what"].endswith("; torch._scaled_mm from 8 of its rows")
-    assert report["ratios"]["prefill_speedup_over_scaled_mm"] > 0
+    monkeypatch.setattr(kernels.time, "perf_counter", lambda: now[0])
+    return rows, lambda seconds: now.__setitem__(0, now[0] + seconds)
+
+
+def _products(monkeypatch, pass_time, rows):
+    """The report of a small product, in which everything else takes a second."""
+    seconds = dict.fromkeys(("F.linear bf16", "W8A8", "W8A16"), 1.0)
+    monkeypatch.setattr(kernels, "_decode", lambda *_: (seconds, 1.0))
+    for owner, name in ((kernels.functional, "linear"), (torch, "mm"), (kernels.ops, "linear")):
+        monkeypatch.setattr(owner, name, lambda *_: pass_time(1.0))
+    return kernels.linear(prefill_shape=(rows, 64, 48), rounds=1)
+
+
+def test_a_product_that_takes_minutes_is_estimated_from_a_few_rows_and_says_so(slow_product, monkeypatch):
+    """Oracle: the line by which the clock goes; what the first call of a shape takes is not on it."""
+    rows, pass_time = slow_product
+    report = _products(monkeypatch, pass_time, 512)
+    assert rows == [8, 64] * 2
+    assert report["seconds"]["prefill"]["torch._scaled_mm"] == pytest.approx(2 + 0.25 * 512)
+    assert report["ratios"]["prefill_speedup_over_scaled_mm"] == pytest.approx(2 + 0.25 * 512)
+    told = {name: value for name, value in _shown(report) if "estimated" in value}
+    assert told == {
+        "prefill: torch. scaled mm": "130000.000 ms, estimated from 8 and 64 of its rows",
+        "prefill speedup over scaled mm": "130, estimated from 8 and 64 of its rows",
+    }
+
+
+def test_a_product_that_is_fast_takes_turns_with_the_others(slow_product, monkeypatch):
+    rows, pass_time = slow_product
+    monkeypatch.setattr(kernels, "TOO_SLOW", 200.0)
+    report = _products(monkeypatch, pass_time, 128)
+    assert rows == [8, 64, 8, 64, 128, 128]
+    assert report["seconds"]["prefill"]["torch._scaled_mm"] == pytest.approx(2 + 0.25 * 128)
+    assert report["estimated"] == {}
+    assert not any("estimated" in value for _, value in _shown(report))
+
+
+def test_no_more_rows_are_tried_than_there_are(slow_product):
+    """Oracle: the clock, whose rows are then all measured."""
+    rows, _ = slow_product
+    assert kernels.seconds_by_slope(lambda n: torch._scaled_mm(torch.ones(n, 1), torch.ones(1, 1)), 4) == 3.0
+    assert set(rows) == {4}
+
+
+def _shown(report):
+    """The rows of a report's table: name and value."""
+    columns = [[str(cell) for cell in column.cells] for column in terminal.bench_table(report).columns]
+    return list(zip(*columns, strict=True))

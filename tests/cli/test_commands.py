@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 import torch
 
+from octoscale import cli
+from octoscale.cli.main import app
 from octoscale.kernels.table import choose
 
 COMMANDS = [
@@ -21,6 +24,16 @@ def test_every_command_has_help_and_json(run, command):
     code, out, _ = run(*command.split(), "--help")
     assert code == 0
     assert "--json" in out
+
+
+def test_the_room_says_which_file_has_which_commands():
+    """Oracle: the commands that the files put into the app; a file with one command has its name."""
+    rows = dict(re.findall(r"^    (\w+) +(.*)$", cli.__doc__, re.MULTILINE))
+    found: dict[str, list[str]] = {}
+    for command in app.registered_commands:
+        found.setdefault(command.callback.__module__.rpartition(".")[2], []).append(command.callback.__name__)
+    for file, names in found.items():
+        assert (rows[file].split(", ") if len(names) > 1 else [file]) == names
 
 
 def test_help_does_not_import_torch():

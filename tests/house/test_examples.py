@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from checkpoints import save_tiny_llama
 from matplotlib.figure import Figure
@@ -60,10 +61,15 @@ def run_cell(source, names):
     return None if last is None else eval(compile(ast.Expression(last.value), "cell", "eval"), names)
 
 
-def test_a_notebook_loads_a_run_shows_a_frame_and_draws_two_figures(tmp_path, monkeypatch):
-    """Oracle: a run written by hand, in which all down_proj under amax flush 2 of 100 values, of three roles each."""
+@pytest.mark.parametrize("started", [".", "examples"])
+def test_a_notebook_loads_a_run_shows_a_frame_and_draws_two_figures(started, tmp_path, monkeypatch):
+    """Started beside the runs, or opened where it is; Jupyter makes that the working folder.
+
+    Oracle: a run written by hand, in which all down_proj under amax flush 2 of 100 values, of three roles each.
+    """
     write_run(tmp_path / "runs" / "demo", small_run(), SUMMARY)
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / started).mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path / started)
     names: dict = {}
     notebook = ROOT / "examples" / "look_at_a_run.ipynb"
     run, frame, *figures = [run_cell("".join(cell["source"]), names) for cell in cells_of(notebook)]
@@ -72,7 +78,7 @@ def test_a_notebook_loads_a_run_shows_a_frame_and_draws_two_figures(tmp_path, mo
     assert frame["flushed, %"][0] == 2.0
     assert [type(figure).__mro__[1] for figure in figures] == [Figure, Figure]
     assert all(figure._repr_png_().startswith(b"\x89PNG") for figure in figures)
-    assert (tmp_path / "exponents.pdf").read_bytes().startswith(b"%PDF")
+    assert (tmp_path / started / "exponents.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_notebooks_are_committed_without_outputs():

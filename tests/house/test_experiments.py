@@ -1,5 +1,6 @@
 """The page of experiments keeps its promises. Oracles: the script that computes its tables, the command line itself."""
 
+import json
 import re
 import shlex
 import sys
@@ -7,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+ROOT = Path(__file__).resolve().parents[2]
+EXPERIMENTS = ROOT / "experiments"
 PAGE = (EXPERIMENTS / "README.md").read_text(encoding="utf-8")
 COMMANDS = sorted(
     {*re.findall(r"^    (octoscale .*)$", PAGE, re.MULTILINE), *re.findall(r"`(octoscale r.* .*?)`", PAGE)}
@@ -38,6 +40,20 @@ def test_an_estimate_by_hand(plan):
     assert plan.times(plan.GPU * 7200).endswith("| 2 hours")
 
 
+def test_the_rate_that_was_measured_is_the_logs(plan):
+    """Oracle: the entry that the script and the page cite."""
+    log = (ROOT / "docs" / "LOG.md").read_text(encoding="utf-8")
+    entry = log.partition("## 2026-11-24 The demo in 3 min 15 s\n")[2].partition("\n## ")[0]
+    seconds = re.search(r"over 8,192 tokens.* bf16 ([\d.]+) s", " ".join(entry.split()))
+    assert seconds is not None
+    assert pytest.approx(2 * 134.5e6 * 8192 / float(seconds[1])) == plan.CORES
+    source = (EXPERIMENTS / "plan.py").read_text(encoding="utf-8")
+    for text in (PAGE, source.replace("\n#: ", " ")):
+        text = " ".join(text.split())
+        assert f"{seconds[1]} s" in text
+        assert "2026-11-24, the demo in 3 min 15 s)" in text
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_is_one_that_is_taken(run, tmp_path, monkeypatch, command):
     taken = []
@@ -54,3 +70,26 @@ def test_each_command_is_one_that_is_taken(run, tmp_path, monkeypatch, command):
     assert "the same command goes on" in err
     assert settings.wanted
     assert str(folder).startswith("runs/")
+
+
+def test_what_the_tasks_read_is_named_and_no_file_of_questions_has_the_name_of_a_task():
+    """A folder with NAME.yaml and NAME.jsonl is refused. Oracle: the YAML files."""
+    tasks = sorted((EXPERIMENTS / "tasks").glob("*.yaml"))
+    read = [name for path in tasks for name in re.findall(r"data/([\w.-]+)", path.read_text(encoding="utf-8"))]
+    assert len(read) == len(tasks) > 0
+    for page in (PAGE, (ROOT / "docs" / "results" / "README.md").read_text(encoding="utf-8")):
+        assert [name for name in read if f"`{name}`" not in page] == []
+        assert [path.stem for path in tasks if f"`{path.stem}.jsonl`" in page] == []
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("docs/results/*/made.json")), ids=lambda path: path.parent.name)
+def test_what_was_measured_has_the_command_of_the_page(path):
+    """The same tables and figures are made by the same words, but for the folder. Oracle: what the results note."""
+    (command,) = {made["command"] for name, made in json.loads(path.read_text("utf-8")).items() if name != "left_out"}
+    what = shlex.split(command)[2]
+    on_page = [words for words in COMMANDS if shlex.split(words)[2] == what and "--pretrained" not in words]
+    assert [_without_folder(words) for words in on_page] == [_without_folder(command)] * len(on_page)
+
+
+def _without_folder(command):
+    return re.sub(r" --out \S+", "", command)

@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,6 @@ from octoscale.paper.write import markdown
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "results"
 FOLDERS = sorted(path for path in RESULTS.iterdir() if path.is_dir())
-TABLES = sorted(RESULTS.rglob("table*.json"))
 FILES = sorted(path for path in RESULTS.rglob("*") if path.suffix in {".json", ".md", ".csv", ".html", ".toml"})
 
 
@@ -31,6 +32,40 @@ def test_the_blocks_of_a_document_are_what_the_files_say(make, name):
     text = (ROOT / name).read_text(encoding="utf-8")
     assert "<!-- made:" in text
     assert make.with_blocks(text) == text
+
+
+def test_the_marks_of_the_documents_are_those_that_the_script_knows(make):
+    """In each document, each of its marks once, with its end; no block is made that none shows."""
+    for name, blocks in make.DOCUMENTS.items():
+        text = (ROOT / name).read_text(encoding="utf-8")
+        marks = re.findall(r"^<!-- (made: (\w+), by .*|end) -->$", text, re.MULTILINE)
+        assert [block or mark for mark, block in marks] == [word for block in blocks for word in (block, "end")]
+        assert text.count("<!--") == len(marks)
+    assert {block for blocks in make.DOCUMENTS.values() for block in blocks} == make.MAKERS.keys()
+
+
+def test_each_bench_that_was_measured_is_shown_and_each_ratio_is_there(make):
+    measured = {path.stem: json.loads(path.read_text("utf-8"))["ratios"] for path in (RESULTS / "bench").glob("*.json")}
+    assert measured.keys() <= {name for *_, name, _, _ in make.SPEEDS}
+    for _, _, name, key, _ in make.SPEEDS:
+        assert name not in measured or measured[name][key] is not None
+
+
+def test_a_folder_is_taken_without_its_measurements(make, tmp_path, monkeypatch):
+    """Oracle: the folder that it was made of, here put back beside what was left out of it."""
+    run = tmp_path / "run"
+    shutil.copytree(RESULTS / "llama", run)
+    (run / "cells").mkdir()
+    (run / "cells" / "one.json").write_text("{}")
+    (run / ".octoscale.lock").touch()
+    (tmp_path / "results").mkdir()
+    monkeypatch.setattr(make, "RESULTS", tmp_path / "results")
+    make.take("llama", run)
+    taken, kept = (
+        {path.name: path.read_bytes() for path in folder.iterdir()}
+        for folder in (tmp_path / "results" / "llama", RESULTS / "llama")
+    )
+    assert taken == kept
 
 
 def test_a_number_that_was_changed_by_hand_is_seen(make):
@@ -75,3 +110,67 @@ def test_a_table_in_markdown_is_that_of_its_json(path):
 def test_no_result_names_a_place_of_the_machine_that_measured_it(path):
     text = path.read_text(encoding="utf-8")
     assert re.findall(r"(?<![\w.:/])/(?:home|root|tmp|work|Users|mnt|opt)\b", text) == []
+
+
+def failed():
+    """The words on what failed, or contradicts the paper, on one line."""
+    text = (RESULTS / "README.md").read_text(encoding="utf-8")
+    return " ".join(text.partition("## What failed")[2].partition("\n## ")[0].split())
+
+
+def test_what_is_said_of_figure_6_follows_from_its_numbers():
+    (panel,) = json.loads((RESULTS / "llama" / "fig6.json").read_text(encoding="utf-8"))["panels"]
+    modes = {role: {s["kind"]: s["mode"] for s in panel["series"] if s["role"] == role} for role in ("input", "weight")}
+    layers = [dict(zip(modes["input"], values, strict=True)) for values in zip(*modes["input"].values(), strict=True)]
+    text = failed()
+    for kind, least_or_most, words in (
+        ("ffn_out", min, "`ffn_out` is lowest in all {} layers (in {} of them with another kind)"),
+        ("ffn_in", max, "`ffn_in` is highest in {} (in {} with another)"),
+    ):
+        there = [layer for layer in layers if layer[kind] == least_or_most(layer.values())]
+        shared = [layer for layer in there if Counter(layer.values())[layer[kind]] > 1]
+        assert words.format(len(there), len(shared)) in text
+    spans = {kind: (min(values), max(values)) for kind, values in modes["input"].items()}
+    assert "the activations' modes go from {} to {}".format(*_span(modes["input"])) in text
+    assert "varies most, from {} to {}".format(*spans["ffn_out"]) in text
+    assert max(spans, key=lambda kind: spans[kind][1] - spans[kind][0]) == "ffn_out"
+    assert (
+        "`attn_out` goes from {} to {}, `attn_qkv` from {} to {}".format(*spans["attn_out"], *spans["attn_qkv"]) in text
+    )
+    assert "weights are higher and narrower: {} to {},".format(*_span(modes["weight"])) in text
+    means = {kind: sum(values) / len(values) for kind, values in modes["weight"].items()}
+    assert min(means, key=lambda kind: means[kind]) != "attn_qkv"
+    assert sum(means.values()) / len(means) > sum(map(sum, modes["input"].values())) / sum(map(len, layers))
+
+
+def _span(modes):
+    values = [value for of_kind in modes.values() for value in of_kind]
+    return min(values), max(values)
+
+
+def test_what_is_said_of_tables_and_figure_5_follows_from_their_numbers():
+    text = failed()
+    for row in json.loads((RESULTS / "llama" / "table4.json").read_text(encoding="utf-8"))["rows"]:
+        assert f"{row['ratio']:.2f} %" in text
+        assert row["low"] < -0.005 * row["high"] < row["high_end"]
+    for panel in json.loads((RESULTS / "ranges" / "fig5.json").read_text(encoding="utf-8"))["panels"]:
+        high, amax = panel["lines"]
+        mark, points = 0.995 * high["score"], {point["bias"]: point for point in panel["points"]}
+        task = {"piqa": "PIQA", "arc_easy": "ARC-Easy"}[panel["task"]]
+        above = {bias: point for bias, point in points.items() if point["score"] > amax["score"]}
+        scores = ", ".join(f"{point['score']:.2f}" for point in above.values())
+        assert f"({amax['score']:.2f})" in text
+        assert f"{_listed(above)} ({scores})" in text
+        assert all(point["low"] <= amax["high"] and amax["low"] <= point["high"] for point in above.values())
+        assert (
+            f"{task} {'passes ' if task == 'PIQA' else ''}at "
+            + _listed(bias for bias, point in points.items() if point["score"] >= mark)
+            in text
+        )
+        assert _listed(bias for bias, point in points.items() if point["high"] < mark) in text
+        assert not any(point["low"] >= mark for point in points.values())
+
+
+def _listed(biases):
+    *first, last = map(str, biases)
+    return f"{', '.join(first)} and {last}"

@@ -34,9 +34,9 @@ Report = dict[str, Any]
 QUANTIZE_SIZE = 1 << 26
 DECODE_SHAPE, PREFILL_SHAPE = (1, 4096, 11008), (512, 2048, 5632)  # rows, input features, output features
 ROUNDS = 15
-#: Seconds of one product of a candidate that takes no turns: it is timed once, for a few rows.
+#: Seconds of a product from which on a candidate is estimated, from those of so many of its rows.
 TOO_SLOW = 1.0
-_FEW = 8
+ROWS_OF_ESTIMATE = (8, 64)
 
 
 def quantize(size: int = QUANTIZE_SIZE, rounds: int = ROUNDS) -> Report:
@@ -83,14 +83,14 @@ def linear(
     takes several weights in turn, so that none stays in a cache.
     """
     decode, bandwidth = _decode(decode_shape, rounds)
-    prefill, rate = _prefill(prefill_shape, rounds)
-    guess = f"; torch._scaled_mm from {_FEW} of its rows" if prefill["torch._scaled_mm"] > TOO_SLOW else ""
+    prefill, rate, how = _prefill(prefill_shape, rounds)
     _, in_features, out_features = decode_shape
     codes = in_features * out_features / bandwidth
     return {
-        "what": f"decode: {_words(decode_shape)}; prefill: {_words(prefill_shape)}; bfloat16 in and out{guess}",
+        "what": f"decode: {_words(decode_shape)}; prefill: {_words(prefill_shape)}; bfloat16 in and out",
         "machine": machine(),
         "seconds": {"decode": decode, "prefill": prefill},
+        "estimated": {row: how for row in ("prefill: torch._scaled_mm", "prefill_speedup_over_scaled_mm") if how},
         "limits": {"read_GB_per_s": bandwidth / 1e9, "bf16_GFLOP_per_s": rate / 1e9},
         "ratios": {
             "decode_fraction_of_bandwidth": codes / decode["W8A16"],
@@ -177,8 +177,8 @@ def _decode(shape: tuple[int, int, int], rounds: int) -> tuple[dict[str, float],
     return {name: value / len(weights) for name, value in seconds.items()}, bandwidth
 
 
-def _prefill(shape: tuple[int, int, int], rounds: int) -> tuple[dict[str, float], float]:
-    """Seconds of one product of many rows, and the rate of torch's bfloat16 GEMM in operations a second."""
+def _prefill(shape: tuple[int, int, int], rounds: int) -> tuple[dict[str, float], float, str]:
+    """Seconds of one product of many rows; torch's bfloat16 operations a second; from what one was estimated, or ""."""
     x, (weight,) = _operands(shape, copies=1)
     w8 = ops.quantize(weight, "e4m3fn", Amax())
     x8, one = ops.quantize(x, "e4m3fn", Amax()), torch.ones(())
@@ -196,14 +196,26 @@ def _prefill(shape: tuple[int, int, int], rounds: int) -> tuple[dict[str, float]
         "torch._scaled_mm": partial(scaled_mm, len(x)),
     }
     # Where oneDNN has no kernel for it (torch 2.13 on CPUs with AMX), a loop takes minutes: then a few rows must do.
-    few = min(_FEW, len(x))
-    estimate = len(x) / few * _seconds_of(partial(scaled_mm, few))[0]
+    estimate = seconds_by_slope(scaled_mm, len(x))
     if estimate > TOO_SLOW:
         del candidates["torch._scaled_mm"]
     seconds = alternate(candidates, rounds)
+    how = "" if "torch._scaled_mm" in seconds else "from {} and {} of its rows".format(*ROWS_OF_ESTIMATE)
     seconds.setdefault("torch._scaled_mm", estimate)
     rates = (_flops((2048, 2048, 2048)) / seconds["bf16 GEMM"], _flops(shape) / seconds["F.linear bf16"])
-    return seconds, max(rates)
+    return seconds, max(rates), how
+
+
+def seconds_by_slope(multiply: Callable[[int], object], num_rows: int) -> float:
+    """What `multiply(num_rows)` takes, on the line through two counts of fewer rows; each is called once before.
+
+    The first call of a shape prepares a kernel, which takes longer than some rows: a time by the row would count that
+    for each of them.
+    """
+    few, more = (min(count, num_rows) for count in ROWS_OF_ESTIMATE)
+    seconds = alternate({"few": partial(multiply, few), "more": partial(multiply, more)}, rounds=1)
+    a_row = (seconds["more"] - seconds["few"]) / max(more - few, 1)
+    return seconds["few"] + a_row * (num_rows - few)
 
 
 def _operands(shape: tuple[int, int, int], copies: int) -> tuple[Tensor, list[Tensor]]:

@@ -2,7 +2,7 @@
 
     options         a command's options are the fields of its settings
     app             the application and its help: the commands by what they are for
-    look            info, formats, models, inspect, report
+    look            info, formats, models, inspect, diagnose, report, figures, watch
     measure         demo, validate, sweep
     advise          advise
     reproduce       the tables and figures of the paper

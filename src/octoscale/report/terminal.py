@@ -137,12 +137,16 @@ def facts_table(facts: Mapping[str, Any]) -> Table:
 
 
 def bench_table(report: Mapping[str, Any]) -> Table:
-    """Seconds of each candidate, then limits, and the ratios that carry over to other machines: a section each."""
-    table = facts_table({"measured": report["what"]} | report["machine"])
-    for title in (key for key in report if key not in ("what", "machine")):
+    """Seconds of each candidate, then limits, and the ratios that carry over to other machines: a section each.
+
+    A row that the report calls estimated says so, and from what.
+    """
+    table, estimated = facts_table({"measured": report["what"]} | report["machine"]), report.get("estimated", {})
+    for title in (key for key in report if key not in ("what", "machine", "estimated")):
         table.add_section()
         for name, value in flatten_names(report[title]).items():
-            table.add_row(name.replace("_", " "), _figure(value, title))
+            how = f", estimated {estimated[name]}" if name in estimated else ""
+            table.add_row(name.replace("_", " "), _figure(value, title) + how)
     return table
 
 

@@ -3,12 +3,14 @@
 import re
 import struct
 import zlib
+from pathlib import Path
 
 import matplotlib
 import pytest
 from written_runs import SUMMARY, small_run, write_run
 
 from octoscale.report.contents import read_run
+from octoscale.report.figures import style
 from octoscale.report.figures.of_run import FIGURES, makers
 from octoscale.report.figures.publish import publish
 from octoscale.report.figures.style import FORMATS, KIND_STYLES, LOOKS, STYLES, get_style
@@ -87,6 +89,14 @@ def test_lines_differ_in_grey_print():
     """By dashes or marks; oracle: the pairs."""
     for looks in ([*KIND_STYLES.values()], LOOKS):
         assert len({(look.line, look.marker) for look in looks}) == len(looks)
+
+
+def test_a_color_and_a_hatched_cell_are_stated_once():
+    """Oracle: the text of our figures."""
+    text = "".join(path.read_text(encoding="utf-8") for path in sorted(Path(style.__file__).parent.glob("*.py")))
+    colors = re.findall(r"#[0-9A-F]{6}", text)
+    assert len(colors) == len(set(colors)) > 6
+    assert text.count('"hatch": ') == 1
 
 
 def test_captions_say_what_is_not_in_the_picture(published):

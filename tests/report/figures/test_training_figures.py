@@ -73,6 +73,37 @@ def test_a_running_mean_begins_with_what_there_is():
     assert (mean_width(10), mean_width(1000)) == (1, 40)
 
 
+@pytest.mark.parametrize("length", [0, 1, 5, 12, 50])
+@pytest.mark.parametrize("width", [1, 2, 3, 5, 7, 12, 60])
+@pytest.mark.parametrize("odd", [None, math.nan, math.inf, -math.inf])
+def test_a_running_mean_is_that_of_each_window(length, width, odd):
+    """Oracle: the definition; whole numbers have no rounding. A value that is not finite is in its windows alone."""
+    values = [float(7 * i % 13) for i in range(length)]
+    if odd is not None and length > 4:
+        values[4] = odd
+    windows = [values[max(0, end - width) : end] for end in range(1, length + 1)]
+    expected = [math.fsum(window) / len(window) for window in windows]
+    assert running_mean(values, width) == pytest.approx(expected, rel=0, abs=0, nan_ok=True)
+    losses = [math.sin(i) + 3 for i in range(length)]
+    expected = [math.fsum(losses[max(0, end - width) : end]) / min(end, width) for end in range(1, length + 1)]
+    assert running_mean(losses, width) == pytest.approx(expected, rel=1e-14)
+
+
+def test_a_running_mean_adds_a_few_times_a_value_however_wide_it_is():
+    """Oracle: the additions themselves, of numbers that count them."""
+    additions = []
+
+    class Counted(float):
+        def __add__(self, other):
+            additions.append(other)
+            return Counted(float(self) + float(other))
+
+        __radd__ = __add__
+
+    running_mean([Counted(i) for i in range(600)], 100)
+    assert len(additions) <= 3 * 600
+
+
 @pytest.mark.parametrize(
     ("plans", "labels"),
     [

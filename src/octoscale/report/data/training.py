@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import polars as pl
@@ -79,9 +80,24 @@ def distinct_labels(plans: Sequence[dict[str, Any]], names: Sequence[str]) -> li
 
 
 def running_mean(values: Sequence[float], width: int) -> list[float]:
-    """The mean of each value and the `width - 1` before it, or as many as there are."""
-    parts = [values[max(0, end - width) : end] for end in range(1, len(values) + 1)]
-    return [sum(part) / len(part) for part in parts]
+    """The mean of each value and the `width - 1` before it, or as many as there are.
+
+    Blocks of `width` values are summed from their beginning and from their end, and a window is an end of one and the
+    beginning of the next: some additions a value, whatever the width. Nothing is subtracted, so that NaN and infinity
+    are in the windows that hold them and in no other.
+    """
+    beginnings: list[float] = []
+    ends: list[float] = []
+    for start in range(0, len(values), width):
+        block = values[start : start + width]
+        beginnings += accumulate(block)
+        ends += [*accumulate(block[::-1])][::-1]
+    means = [total / count for count, total in enumerate(beginnings[:width], start=1)]
+    for last in range(width, len(values)):
+        first = last - width + 1
+        total = beginnings[last] if first % width == 0 else ends[first] + beginnings[last]
+        means.append(total / width)
+    return means
 
 
 def mean_width(length: int) -> int:

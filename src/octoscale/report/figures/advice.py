@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 
 from octoscale.conversion.kinds import KINDS
 from octoscale.report.figures.parts import add_legend, integers, join, with_note
-from octoscale.report.figures.style import KIND_STYLES, REPORT, StyledFigure, get_style, styled
+from octoscale.report.figures.style import BLACK, KIND_STYLES, REPORT, StyledFigure, get_style, styled
 
 #: What the figure needs of advice.json.
 FIELDS = {"layers", "keep", "recipe", "model", "tokens"}
@@ -31,7 +31,7 @@ def advice_figure(advice: Mapping[str, Any], *, style: str = REPORT, note: str =
     for kind in KINDS:
         _draw_kind(axes, [layer for layer in layers if layer["kind"] == kind], kind, figure.style.stroke)
     kept = [layer for layer in layers if layer["module"] in (advice["keep"] or ())]
-    look: dict[str, Any] = {"facecolors": "none", "edgecolors": "#000000", "zorder": 4}
+    look: dict[str, Any] = {"facecolors": "none", "edgecolors": BLACK, "zorder": 4}
     size = {"s": 70 * (rcParams["lines.markersize"] / 4) ** 2, "linewidths": figure.style.stroke}
     x, y = [_x(layer) for layer in kept], [_y(layer) for layer in kept]
     axes.scatter(x, y, label="kept" if kept else None, **look, **size)

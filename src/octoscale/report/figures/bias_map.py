@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from octoscale.report.figures.parts import add_legend, decimal, with_note
-from octoscale.report.figures.style import REPORT, ROLE_LABELS, StyledFigure, get_style, styled
+from octoscale.report.figures.style import HATCHED, REPORT, ROLE_LABELS, StyledFigure, get_style, styled
 from octoscale.report.figures.words import shown
 from octoscale.system.errors import UserError
 
@@ -34,7 +34,6 @@ _MARKS: dict[str, tuple[dict[str, Any], str]] = {
     "undecided": ({"markerfacecolor": "white"}, "undecided"),
 }
 _POINT: dict[str, Any] = {"marker": "o", "linestyle": "none", "markeredgecolor": "black", "markeredgewidth": 0.7}
-_NOT_FINITE: dict[str, Any] = {"hatch": "////", "facecolor": "none", "edgecolor": "0.6", "linewidth": 0}
 
 #: Of a cell: its column, its row, and itself.
 _Place = tuple[int, int, Mapping[str, Any]]
@@ -56,7 +55,7 @@ def bias_map_figure(found: Mapping[str, Any], *, style: str = REPORT, note: str 
     norm = LogNorm(_LEAST, _MOST[found["what"]])
     _draw_cells(axes, places, norm)
     handles: list[Artist] = [_draw_marks(axes, places, verdict) for verdict in _MARKS]
-    handles += [Patch(label="not finite", **_NOT_FINITE)] * any(cell["worse"] is None for *_, cell in places)
+    handles += [Patch(label="not finite", **HATCHED)] * any(cell["worse"] is None for *_, cell in places)
     axes.set(xlim=(0, len(columns)), ylim=(0, len(rows)))
     axes.set_xticks([x + 0.5 for x in range(len(columns))], columns)
     axes.set_yticks([y + 0.5 for y in range(len(rows))], rows)
@@ -71,7 +70,7 @@ def _draw_cells(axes: Axes, places: Sequence[_Place], norm: LogNorm) -> None:
     table = [[math.nan] * (1 + max(x for x, *_ in places)) for _ in range(1 + max(y for _, y, _ in places))]
     for x, y, cell in places:
         if cell["worse"] is None:
-            axes.add_patch(Rectangle((x, y), width=1, height=1, **_NOT_FINITE))
+            axes.add_patch(Rectangle((x, y), width=1, height=1, **HATCHED))
         else:
             table[y][x] = max(cell["worse"], _LEAST)
     axes.pcolormesh(table, norm=norm, cmap=_COLORS, edgecolors="face", linewidth=0.2)

@@ -7,7 +7,6 @@ White is a layer that loses nothing, hatched one that the run did not record.
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import polars as pl
 from matplotlib import colormaps
@@ -20,7 +19,7 @@ from octoscale.conversion.kinds import KINDS
 from octoscale.numerics.formats import ROLES
 from octoscale.report.data.validation import clipped_shares, clipping_scalings, decades, layers_of, scalings_of
 from octoscale.report.figures.parts import decimal, integers, join, with_note
-from octoscale.report.figures.style import KIND_STYLES, REPORT, ROLE_LABELS, StyledFigure, get_style, styled
+from octoscale.report.figures.style import HATCHED, KIND_STYLES, REPORT, ROLE_LABELS, StyledFigure, get_style, styled
 from octoscale.report.figures.words import POINTS, shown
 from octoscale.system.errors import UserError
 
@@ -84,7 +83,6 @@ def _draw_cells(
     for y, row in enumerate(table):
         for x, share in zip(layers, row, strict=True):
             if math.isnan(share):
-                hatched: dict[str, Any] = {"hatch": "////", "facecolor": "none", "edgecolor": "0.6", "linewidth": 0}
-                axes.add_patch(Rectangle((x - 0.5, y - 0.5), width=1, height=1, **hatched))
+                axes.add_patch(Rectangle((x - 0.5, y - 0.5), width=1, height=1, **HATCHED))
     if cells.filter(pl.col("share") > 0).is_empty():
         axes.text(0.5, 0.5, "none", transform=axes.transAxes, ha="center", va="center", color="0.35")

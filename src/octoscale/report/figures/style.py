@@ -44,31 +44,36 @@ class KindStyle:
 
 
 #: Colors of Okabe and Ito, which all readers can tell apart.
+BLACK, BLUE, VERMILION, GREEN = "#000000", "#0072B2", "#D55E00", "#009E73"
+PURPLE, ORANGE, SKY = "#CC79A7", "#E69F00", "#56B4E9"
+
 KIND_STYLES: dict[str, KindStyle] = dict(
     zip(
         KINDS,
         (
-            KindStyle(label="attn qkv", color="#0072B2", marker="o", line="-"),
-            KindStyle(label="attn out", color="#D55E00", marker="s", line="--"),
-            KindStyle(label="ff intermediate", color="#009E73", marker="^", line="-."),
-            KindStyle(label="ff output", color="#CC79A7", marker="D", line=":"),
-            KindStyle(label="other", color="#000000", marker="v", line="-"),
+            KindStyle(label="attn qkv", color=BLUE, marker="o", line="-"),
+            KindStyle(label="attn out", color=VERMILION, marker="s", line="--"),
+            KindStyle(label="ff intermediate", color=GREEN, marker="^", line="-."),
+            KindStyle(label="ff output", color=PURPLE, marker="D", line=":"),
+            KindStyle(label="other", color=BLACK, marker="v", line="-"),
         ),
         strict=True,
     )
 )
 #: Lines that are told apart without a kind: layers over steps, runs over each other.
 LOOKS: tuple[KindStyle, ...] = (
-    KindStyle(label="", color="#000000", marker="o", line="-"),
-    KindStyle(label="", color="#0072B2", marker="s", line="--"),
-    KindStyle(label="", color="#D55E00", marker="^", line="-."),
-    KindStyle(label="", color="#009E73", marker="D", line=":"),
-    KindStyle(label="", color="#CC79A7", marker="v", line="-"),
-    KindStyle(label="", color="#E69F00", marker="x", line="--"),
-    KindStyle(label="", color="#56B4E9", marker="+", line="-."),
+    KindStyle(label="", color=BLACK, marker="o", line="-"),
+    KindStyle(label="", color=BLUE, marker="s", line="--"),
+    KindStyle(label="", color=VERMILION, marker="^", line="-."),
+    KindStyle(label="", color=GREEN, marker="D", line=":"),
+    KindStyle(label="", color=PURPLE, marker="v", line="-"),
+    KindStyle(label="", color=ORANGE, marker="x", line="--"),
+    KindStyle(label="", color=SKY, marker="+", line="-."),
 )
-CURVE, SHADE = "#0072B2", "0.91"
-LINE_STYLES = (("#000000", "--"), ("#D55E00", "-"), ("#009E73", "-."), ("#CC79A7", ":"), ("#E69F00", (0, (5, 1, 1, 1))))
+CURVE, SHADE = BLUE, "0.91"
+LINE_STYLES = ((BLACK, "--"), (VERMILION, "-"), (GREEN, "-."), (PURPLE, ":"), (ORANGE, (0, (5, 1, 1, 1))))
+#: A cell without a number.
+HATCHED: dict[str, Any] = {"hatch": "////", "facecolor": "none", "edgecolor": "0.6", "linewidth": 0}
 
 
 @dataclass(frozen=True, kw_only=True)
