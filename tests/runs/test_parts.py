@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 import torch
 from torch import nn
+from written_runs import frame, row
 
 from octoscale import Recipe, convert, read_scales, record
 from octoscale.runs.parts import DamagedPartError, list_parts, read_part, readable_parts, replace_part, write_part
@@ -179,3 +180,25 @@ def test_a_run_of_damaged_parts_only_gives_an_empty_table(tmp_path):
     (tmp_path / "run" / "scales" / "part-000000.parquet").write_bytes(b"")
     rows, damaged = read_readable_scales(tmp_path / "run")
     assert (rows.height, rows.schema, len(damaged)) == (0, pl.Schema(SCHEMA), 1)
+
+
+def test_each_rank_numbers_its_own_parts_and_all_are_read(tmp_path):
+    for rank, step in ((0, 0), (1, 1), (1, 2), (0, 3)):
+        write_part(tmp_path, frame(row(step=step, rank=rank)), rank)
+    names = [path.name for path in list_parts(tmp_path)]
+    assert names == [
+        "part-000000.parquet",
+        "part-000000-rank1.parquet",
+        "part-000001.parquet",
+        "part-000001-rank1.parquet",
+    ]
+    tables, damaged = readable_parts(tmp_path, SCHEMA)
+    assert not damaged
+    assert [table.select("step", "rank").row(0) for table in tables] == [(0, 0), (1, 1), (3, 0), (2, 1)]
+
+
+def test_a_part_of_a_version_without_ranks_is_the_first_ones(tmp_path):
+    replace_part(tmp_path / "part-000000.parquet", frame(row(step=5)).drop("rank"))
+    ((table,), _) = readable_parts(tmp_path, SCHEMA)
+    assert table.schema == pl.Schema(SCHEMA)
+    assert table.select("step", "rank").rows() == [(5, 0)]

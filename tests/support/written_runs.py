@@ -38,6 +38,7 @@ def row(**changes):
         "flushed": 0,
         "nonfinite": 0,
         "exponents": None,
+        "rank": 0,
     } | changes
     return {"module": DOWN.format(fields["layer"])} | fields
 

@@ -8,9 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+import polars as pl
 import pytest
 from checkpoints import byte_tokenizer
 from models import tiny_gpt2, tiny_llama
+
+from octoscale.runs.scales import read_scales
 
 WORDS = "--window 16 --steps 4 --batch 2 --accumulate 2 --save-every 2 --dtype fp32 --every 0"
 #: torchrun, as torch's own module: the script need not be on the path.
@@ -36,13 +39,21 @@ def train(inputs, out, more="", *, ranks=1, model="llama"):
     how = "-m octoscale" if ranks == 1 else f"{TORCHRUN} {ranks} -m octoscale"
     words = f"{how} train {inputs / model} --text {inputs / 'text.txt'} --out {out} {WORDS} {more}"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *words.split()], capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run(
+        [sys.executable, *words.split()], capture_output=True, text=True, env=environment, timeout=300
+    )
     return done.returncode, done.stderr
 
 
 def losses(run):
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [row.get("loss", row.get("eval_loss")) for row in rows if "train_runtime" not in row]
+
+
+def casts(rows, role):
+    """What was cast, but the gradient of a mean over two micro-batches is half as large as that of one."""
+    rows = rows.filter(role=role)
+    return rows.select("step", "module", "saturated", "flushed", "numel").rows()
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +71,14 @@ def test_two_ranks_train_the_model_of_one_process_to_the_byte(inputs, alone, tmp
     assert losses(tmp_path / "run") == losses(alone)
     for name in ("model.safetensors", "config.json"):
         assert (tmp_path / "run/model" / name).read_bytes() == (alone / "model" / name).read_bytes()
+    ours, theirs = read_scales(tmp_path / "run"), read_scales(alone)
+    of_a_step = ["step", "module", "role"]
+    assert set(ours["rank"]) == {0, 1}
+    assert set(ours.select(of_a_step).rows()) == set(theirs.select(of_a_step).rows())
+    for role in ("input", "grad_output"):  # two micro-batches, here or on two ranks
+        assert sorted(casts(ours, role)) == sorted(casts(theirs, role))
+    weights = ours.filter(role="weight").group_by(of_a_step).agg(pl.col("scale_bias").unique(), pl.col("numel").sum())
+    assert all(len(biases) == 1 for biases in weights["scale_bias"])
     summary, expected = (json.loads((run / "summary.json").read_text()) for run in (tmp_path / "run", alone))
     assert {**summary, "seconds": 0} == {**expected, "seconds": 0}
 
@@ -123,7 +142,7 @@ def test_what_does_not_fit_is_one_line_of_every_rank(more, message, inputs, tmp_
     code, err = train(inputs, tmp_path / "run", more, ranks=2)
     assert code != 0
     assert err.count(f"octoscale: error: {message}") in (1, 2)  # torchrun ends the second one as soon as it hears
-    assert "Traceback" not in err.replace("Traceback (most recent call last):\n  File \"<frozen runpy>", "")
+    assert "Traceback" not in err.replace('Traceback (most recent call last):\n  File "<frozen runpy>', "")
     assert not (tmp_path / "run").exists()
 
 

@@ -1,6 +1,7 @@
 """Tables that grow part by part: parquet files with a checksum inside, so that a damaged one is never read as numbers.
 
-    part-000000.parquet, part-000001.parquet, ...
+    part-000000.parquet, part-000001.parquet, ...       of one process, or of rank 0
+    part-000000-rank3.parquet, ...                      of another rank
 
 A part is an ordinary parquet file. Between its data and its footer, where readers follow offsets and see nothing, stand
 a word and eight digits: the CRC-32 of all other bytes. Parts of older versions have none, and are read unchecked.
@@ -8,6 +9,7 @@ No path is a pattern here: polars would take `run[1]` for `run1`.
 """
 
 import io
+import re
 import threading
 import zlib
 from collections.abc import Mapping
@@ -19,6 +21,9 @@ from octoscale.system.errors import UserError
 from octoscale.system.whole_file import replacing
 
 Schema = Mapping[str, pl.DataType | type[pl.DataType]]
+
+#: The column that says which rank wrote a row, which runs of older versions lack.
+RANK = "rank"
 
 _WORD, _DIGITS = b"octoscale.crc32=", 8
 _MAGIC, _TAIL = b"PAR1", 8  # a parquet file ends with the length of its footer, 4 bytes, and this
@@ -35,15 +40,16 @@ class DamagedPartError(UserError):
 
 
 def list_parts(folder: Path) -> list[Path]:
-    """The parts in a folder, by number; files of other names are none."""
-    return sorted((path for path in folder.glob("part-*.parquet") if _number(path) is not None), key=_order)
+    """The parts in a folder, by number, then by rank; files of other names are none."""
+    return sorted((path for path in folder.glob("part-*.parquet") if _place(path) is not None), key=_order)
 
 
-def write_part(folder: Path, table: pl.DataFrame) -> None:
-    """Add a part, numbered after all that are there; it is there whole or not at all. OSError if the disk is full."""
+def write_part(folder: Path, table: pl.DataFrame, rank: int = 0) -> None:
+    """Add a part, numbered after all of its rank; it is there whole or not at all. OSError if the disk is full."""
     with _NUMBERING:
-        number = max((_order(path)[0] for path in list_parts(folder)), default=-1) + 1
-        replace_part(folder / f"part-{number:06d}.parquet", table)
+        places = [_order(path) for path in list_parts(folder)]
+        number = max((number for number, of_rank, _ in places if of_rank == rank), default=-1) + 1
+        replace_part(folder / f"part-{number:06d}{f'-rank{rank}' if rank else ''}.parquet", table)
 
 
 def replace_part(path: Path, table: pl.DataFrame) -> None:
@@ -61,7 +67,7 @@ def read_part(path: Path, schema: Schema) -> pl.DataFrame:
             raise UserError("it is no file")  # but a pipe, say, which would never end
         data = path.read_bytes()
         _check(data)
-        table = pl.read_parquet(io.BytesIO(data))
+        table = _completed(pl.read_parquet(io.BytesIO(data)), schema)
         if table.schema != pl.Schema(schema):
             raise UserError("its columns are not those of a part")
     except _READ_ERRORS as error:
@@ -82,13 +88,21 @@ def readable_parts(folder: Path, schema: Schema) -> tuple[list[pl.DataFrame], li
     return tables, damaged
 
 
-def _number(path: Path) -> int | None:
-    digits = path.name.removeprefix("part-").removesuffix(".parquet")
-    return int(digits) if digits.isascii() and digits.isdigit() else None
+def _completed(table: pl.DataFrame, schema: Schema) -> pl.DataFrame:
+    """A table of a version before there were ranks: all of it is of the first one."""
+    if RANK in schema and RANK not in table.columns:
+        return table.with_columns(pl.lit(0, dtype=schema[RANK]).alias(RANK))
+    return table
 
 
-def _order(path: Path) -> tuple[int, str]:
-    return _number(path) or 0, path.name
+def _place(path: Path) -> tuple[int, int] | None:
+    """Number and rank in the name of a part; None for another file."""
+    found = re.fullmatch(r"part-([0-9]+)(?:-rank([0-9]+))?\.parquet", path.name)
+    return None if found is None else (int(found[1]), int(found[2] or 0))
+
+
+def _order(path: Path) -> tuple[int, int, str]:
+    return (*(_place(path) or (0, 0)), path.name)
 
 
 def _sealed(data: bytes) -> bytes:

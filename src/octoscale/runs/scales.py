@@ -26,7 +26,7 @@ from octoscale.kernels.ops import Quantized
 from octoscale.numerics.formats import Role
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.notes import Notes
-from octoscale.runs.parts import DamagedPartError, list_parts, read_part, readable_parts, replace_part, write_part
+from octoscale.runs.parts import RANK, DamagedPartError, list_parts, read_part, readable_parts, replace_part, write_part
 from octoscale.system.errors import UserError
 from octoscale.system.machine import cpu_name
 
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     pass
 
 #: The columns of `scales/*.parquet`. `layer` is null outside a stack of layers. `exponents` is null between the steps
-#: that record it; else it counts the values before scaling by float32's exponent field (kernels/base.py).
+#: that record it; else it counts the values before scaling by float32's exponent field (kernels/base.py). `rank`:
+#: which of several processes wrote it; 0 if there was one.
 SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "step": pl.Int64,
     "phase": pl.String,
@@ -51,6 +52,7 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "flushed": pl.Int64,
     "nonfinite": pl.Int64,
     "exponents": pl.List(pl.UInt32),
+    RANK: pl.Int32,
 }
 
 _MAX_WAITING_ROWS = 20_000
@@ -72,7 +74,8 @@ class Recorder:
     `last_step` is that of the last pass. A gradient belongs to the step of its forward; what a reentrant checkpoint
     recomputes, to the last one. Exponents are wanted on each `every`-th step; every=0: never. only_training: casts of
     inference (eval mode, no gradients) are left out. `notes` is for what is no cast. One process records to a folder;
-    several recorders and threads of that process may.
+    several recorders and threads of that process may, and the other ranks of a training, each to its own parts; notes
+    are the first rank's.
     """
 
     def __init__(
@@ -84,12 +87,13 @@ class Recorder:
         scaling: str = "",
         flush_seconds: float = 5.0,
         only_training: bool = False,
+        rank: int = 0,
     ) -> None:
         if every < 0:
             raise UserError(f"every={every}: histograms are recorded every N steps, N >= 1, or never, 0")
         self.step = self.last_step = 0
         self.only_training = only_training
-        self._every, self._phase, self._scaling = every, phase, scaling
+        self._every, self._phase, self._scaling, self._rank = every, phase, scaling, rank
         self.notes = Notes(RunFolder(folder), phase=phase, scaling=scaling)
         self._scales = RunFolder(folder).scales
         self._scales.mkdir(parents=True, exist_ok=True)
@@ -130,6 +134,7 @@ class Recorder:
             "flushed": seen.flushed,
             "nonfinite": seen.nonfinite,
             "exponents": seen.exponents if self.wants_exponents(step) else None,
+            RANK: self._rank,
         }
         if cast.codes.device.type == "cpu":
             row = {key: _value(value) for key, value in row.items()}
@@ -146,9 +151,10 @@ class Recorder:
         with self._lock:
             if self._rows:
                 columns = {key: [_value(row[key]) for row in self._rows] for key in SCHEMA}
-                write_part(self._scales, pl.DataFrame(columns, schema=SCHEMA))
+                write_part(self._scales, pl.DataFrame(columns, schema=SCHEMA), self._rank)
                 self._rows.clear()
-            self.notes.flush()
+            if self._rank == 0:
+                self.notes.flush()
             self._last_flush = time.monotonic()
 
     def scalars(self) -> dict[str, float]:

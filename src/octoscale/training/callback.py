@@ -16,6 +16,7 @@ from typing import Any
 import polars as pl
 import transformers
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.utils.hooks import RemovableHandle
 
 from octoscale.conversion.record import fp8_layers, note_modules, watch_loss_scale
@@ -34,7 +35,8 @@ class TrainerCallback(transformers.TrainerCallback):  # type: ignore[misc]
 
     folder: a run's folder; run.json is written if it has none. every: histograms of exponents on each N-th step. Rows
     carry Trainer's step; with several micro-batches a step has several rows. What is evaluated in between is not
-    recorded. A model without FP8 layers gets its losses logged, and no rows. Of several processes, the first records.
+    recorded. A model without FP8 layers gets its losses logged, and no rows. Of several processes, the first records;
+    all of them do, each its own rows, where they share a model that `distributed` has cut up.
 
     Trainer's checkpoints hold some tensors under names that it does not find again (experts of Mixtral, the head of
     GPT-NeoX): they are kept beside, and put back when the training goes on, or ends with the best checkpoint.
@@ -69,15 +71,22 @@ class TrainerCallback(transformers.TrainerCallback):  # type: ignore[misc]
         """
         if state.global_step > 0:
             load_renamed(model, _checkpoint(args, state))
-        if not state.is_world_process_zero:
+        is_sharded = any(isinstance(parameter, DTensor) for parameter in model.parameters())
+        if not (state.is_world_process_zero or is_sharded):
             return
-        self._lock.enter_context(exclusive_run(self._run.path, join=True))
-        if not self._run.header.exists():
-            RunFolder.create(self._run.path, run_header(next(model.parameters()).device, scaling=self._scaling))
+        if state.is_world_process_zero:
+            self._lock.enter_context(exclusive_run(self._run.path, join=True))
+            if not self._run.header.exists():
+                RunFolder.create(self._run.path, run_header(next(model.parameters()).device, scaling=self._scaling))
         if not any(isinstance(module, Fp8Linear) for module in model.modules()):
             return
         self._recorder = Recorder(
-            self._run.path, every=self._every, phase="train", scaling=self._scaling, only_training=True
+            self._run.path,
+            every=self._every,
+            phase="train",
+            scaling=self._scaling,
+            only_training=True,
+            rank=args.process_index,
         )
         for layer in fp8_layers(model):
             layer.fp8.runtime.attach(self._recorder)

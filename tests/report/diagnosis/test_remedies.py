@@ -63,7 +63,17 @@ NOTED = {"phase": "validate", "scaling": "amax"}
 CLIPPED = steps(3, saturated=50)
 FLUSHED = steps(3, flushed=70)
 
+
 #: Rule -> cases that it finds: rows, and notes and measurements if it needs some.
+def ranks(*biases):
+    """A weight with a scale of its own on each rank, and an input, which may have one."""
+    return [
+        row(rank=rank, role=role, scale_bias=bias, amax=20.0 / 2 ** (bias - 4))
+        for role in ("weight", "input")
+        for rank, bias in enumerate(biases)
+    ]
+
+
 CASES = {
     "nonfinite": [
         ([row(**SICK)],),
@@ -82,6 +92,7 @@ CASES = {
         ([*layers(3), *steps(4, layer=0)],),
         ([*layers(3, 12), *(row(layer=3, step=step, amax=16.0 + 2 * (step % 4)) for step in range(12))],),
     ],
+    "ranks_disagree": [(ranks(4, 3),)],
     "scale_at_clamp": [
         ([*layers(2), *(row(layer=2, step=step, scale_bias=126, amax=2.0**-125) for step in range(4))],),
         ([row(step=step, **GRADIENT | {"scale_bias": 126, "amax": 2.0**-125}) for step in range(4)],),

@@ -15,6 +15,7 @@
     layers          layers that are not FP8, or never ran
     twice           tensors that are cast twice
     nonfinite       where infinity and NaN began
+    ranks           ranks that disagree
     rules           the table of rules, and how they are asked
     abridged        many findings, told in few words
     words           findings on the terminal

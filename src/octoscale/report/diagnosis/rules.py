@@ -16,12 +16,13 @@ from octoscale.report.diagnosis.growth import outlier_growth
 from octoscale.report.diagnosis.layers import never_ran, not_fp8
 from octoscale.report.diagnosis.loss_scale import loss_scale_twice
 from octoscale.report.diagnosis.nonfinite import nonfinite
+from octoscale.report.diagnosis.ranks import ranks_disagree
 from octoscale.report.diagnosis.scales import delayed_lags, foreign_scale, margin_wasted, scale_at_clamp
 from octoscale.report.diagnosis.tensors import Group, groups_of
 from octoscale.report.diagnosis.twice import cast_twice
 from octoscale.report.diagnosis.weights import frozen_weight, idle_weight, stale_weight
 from octoscale.runs.folder import RunFolder
-from octoscale.runs.parts import list_parts
+from octoscale.runs.parts import RANK, list_parts
 from octoscale.system.errors import UserError
 from octoscale.system.lock import is_held
 
@@ -33,6 +34,7 @@ RULES: dict[str, tuple[Rule, str]] = {
     "stale_weight": (stale_weight, "FP8 codes of an older weight"),
     "foreign_scale": (foreign_scale, "a scale that is not the recipe's"),
     "loss_scale_twice": (loss_scale_twice, "the loss scale is not what it should be"),
+    "ranks_disagree": (ranks_disagree, "ranks disagree"),
     "never_ran": (never_ran, "an FP8 layer did not run"),
     "cast_twice": (cast_twice, "cast twice"),
     "scale_at_clamp": (scale_at_clamp, "the scale is stuck at its limit"),
@@ -102,10 +104,19 @@ def _read(folder: Path) -> RunContents:
     return read_run(folder, needs_header=False)
 
 
+#: The rules that look at the rows of all ranks.
+_OF_ALL_RANKS: tuple[Rule, ...] = (nonfinite, ranks_disagree)
+
+
 def ask(group: Group) -> list[Finding]:
-    """What all rules find in one group of records; without rows, there are only losses to look at."""
+    """What all rules find in one group of records; without rows, there are only losses to look at.
+
+    Rows of other ranks are compared with the first one's, and looked at for what is not finite; all other rules count
+    what one rank did.
+    """
     rules = [nonfinite] if group.rows.is_empty() else [rule for rule, _ in RULES.values()]
-    found = [finding for rule in rules for finding in rule(group)]
+    first = replace(group, rows=group.rows.filter(pl.col(RANK) == 0))
+    found = [finding for rule in rules for finding in rule(group if rule in _OF_ALL_RANKS else first)]
     return [replace(finding, phase=group.phase, scaling=group.scaling) for finding in found]
 
 
