@@ -3,9 +3,11 @@
 With two ranks a sum has one order only: all that is added up is the same, bit for bit.
 """
 
+import re
+
 import pytest
 import torch
-from many import MODELS, train, train_alone
+from many import MODELS, bytes_gathered, called_by_itself, scales, train, train_alone, with_nan
 from ranks import two_ranks  # noqa: F401
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's and peft's own
@@ -48,3 +50,35 @@ def test_what_trainings_do_beside(options, name, two_ranks):  # noqa: F811
 
 def test_micro_batches_are_accumulated(two_ranks):  # noqa: F811
     compare(two_ranks, "llama", accumulate=8)
+
+
+def test_one_byte_a_value_is_gathered(two_ranks):  # noqa: F811
+    """Oracle: what FSDP2 alone gathers of the same layers. Norms stay in float32: a wide model, where they are few."""
+    codes, bfloat16, float32 = (
+        two_ranks.call(bytes_gathered, "wide", scaling, dtype)[0]
+        for scaling, dtype in (("amax", None), (None, torch.bfloat16), (None, None))
+    )
+    assert 0 < codes <= 0.27 * float32
+    assert codes <= 0.52 * bfloat16
+
+
+def test_a_layer_that_is_called_by_itself_after_an_optimizer_step_is_refused(two_ranks):  # noqa: F811
+    message = "layers.0.*its weight changed since the scales were chosen; call the sharded model itself"
+    for heard in two_ranks.call(called_by_itself):
+        assert re.search(message, heard)
+
+
+def test_weights_that_are_not_finite_raise_on_every_rank_in_inference(two_ranks):  # noqa: F811
+    assert two_ranks.call(with_nan, "eval") == ["layer model.layers.1.mlp.down_proj: the weight holds infinity"] * 2
+    assert two_ranks.call(with_nan, "train") == ["nan"] * 2
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_scales_of_the_world_are_those_of_the_batches_together(name, two_ranks):  # noqa: F811
+    """Oracle: one process that reads both batches as one: in the first forward pass, all numbers are the same."""
+    together = scales(name, 1)
+    for of_rank in two_ranks.call(scales, name, 2):
+        assert of_rank["input"] == together["input"]
+        assert of_rank["weight"] == together["weight"]
+    apart = [of_rank["input"] for of_rank in two_ranks.call(scales, name, 2, False)]
+    assert apart[0] != apart[1]

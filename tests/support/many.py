@@ -20,6 +20,7 @@ MODELS = {
     ),
     "tied": lambda: tiny_llama(seed=3, tie_word_embeddings=True),
     "few KV heads": lambda: tiny_llama(seed=3, num_key_value_heads=1),
+    "wide": lambda: tiny_llama(seed=3, hidden_size=64, intermediate_size=256),
     "narrow": lambda: tiny_llama(
         seed=3, hidden_size=4, intermediate_size=3, num_attention_heads=1, num_key_value_heads=1
     ),
@@ -124,3 +125,122 @@ def backward(model, micro_batches):
 
 def _trained(model):
     return [p for p in model.parameters() if p.requires_grad]
+
+
+def bytes_gathered(name, scaling, dtype):
+    """How many bytes this rank's all-gathers of one forward pass bring, of all but the root's parameters."""
+    import torch.distributed as dist
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    model = MODELS[name]()
+    mesh = init_device_mesh("cpu", (2,))
+    if scaling is None:
+        policy = MixedPrecisionPolicy(param_dtype=dtype)
+        for layer in model.model.layers:
+            fully_shard(layer, mesh=mesh, mp_policy=policy)
+        fully_shard(model, mesh=mesh, mp_policy=policy)
+    else:
+        octoscale.convert(model, octoscale.parse_scaling(scaling))
+        shard(model, mesh)
+    moved, gather = [], dist.all_gather_single
+
+    def count(output_tensor, input_tensor, *args, **options):
+        moved.append(output_tensor.nbytes)
+        return gather(output_tensor, input_tensor, *args, **options)
+
+    dist.all_gather_single = count
+    try:
+        model(input_ids=batches(1, 1)[0, 0])
+    finally:
+        dist.all_gather_single = gather
+    return sum(moved[1:])  # the root's come first
+
+
+def disagreeing(what):
+    """What this rank is told where the last one says something else."""
+    import torch.distributed as dist
+
+    from octoscale.distributed.mesh import agree
+    from octoscale.system.errors import UserError
+
+    said = {name: values[dist.get_rank()] for name, values in what.items()}
+    try:
+        agree(said)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def norms(name, fsdp, tp):
+    """The norm of all gradients of one batch, and that of all values together, put together in float64."""
+    from torch.distributed.tensor import DTensor
+
+    from octoscale.distributed.checkpoint import _without_part
+    from octoscale.distributed.norm import total_norm
+
+    model = prepared(name, "amax")
+    replica = parallel(model, fsdp, tp)
+    backward(model, batches(1, fsdp)[0, replica : replica + 1])
+    whole = [_without_part(p.grad) for p in model.parameters()]
+    whole = [grad.full_tensor() if isinstance(grad, DTensor) else grad for grad in whole]
+    return float(total_norm([p.grad for p in model.parameters()])), float(
+        torch.cat([grad.double().flatten() for grad in whole]).norm()
+    )
+
+
+def called_by_itself():
+    """What is said where a layer is called after an optimizer step."""
+    from octoscale.system.errors import UserError
+
+    model = prepared("llama", "amax")
+    parallel(model, 2, 1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    backward(model, batches(1, 1)[0])
+    optimizer.step()
+    try:
+        model.model.layers[0](torch.zeros(1, 3, 32))
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def with_nan(mode):
+    """What is said where the last rank's part of one weight holds NaN; in training, the loss."""
+    import torch.distributed as dist
+
+    from octoscale.layers.state import NonFiniteError
+
+    model = prepared("llama", "amax")
+    parallel(model, 2, 1)
+    with torch.no_grad():
+        part = model.model.layers[1].mlp.down_proj.weight._local_tensor
+        if dist.get_rank() == 1:
+            part.rows[0, 0] = torch.nan
+    ids = batches(1, 1)[0, 0]
+    if mode == "train":
+        return str(model(input_ids=ids, labels=ids).loss.item())
+    try:
+        with torch.no_grad():
+            model.eval()(input_ids=ids)
+    except NonFiniteError as error:
+        return str(error).partition(" or NaN")[0]
+    return ""
+
+
+def scales(name, fsdp, shared=True):
+    """Of the first forward pass: role -> module -> scale_bias and amax. One process reads all batches as one."""
+    import tempfile
+
+    model = prepared(name, "amax")
+    replica = parallel(model, fsdp, 1, world_amax=shared)
+    both = batches(1, 2)[0]
+    both[1, :, :6] = 95  # other values, other scales
+    ids = both.flatten(0, 1) if fsdp == 1 else both[replica]
+    with tempfile.TemporaryDirectory() as folder:
+        with octoscale.record(model, folder):
+            model(input_ids=ids)
+        rows = octoscale.read_scales(folder)
+    found = {"weight": {}, "input": {}}
+    for role, module, *seen in rows.select("role", "module", "scale_bias", "amax").rows():
+        found[role][module] = seen
+    return found

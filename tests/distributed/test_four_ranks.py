@@ -1,0 +1,33 @@
+"""Four ranks: parts of parts. Oracle: one process; sums have another order, so the losses are close, not equal."""
+
+import pytest
+import torch
+from many import MODELS, train, train_alone
+from ranks import Ranks
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+STEPS = 20
+
+
+@pytest.fixture(scope="module")
+def four_ranks():
+    ranks = Ranks(4)
+    yield ranks
+    ranks.close()
+
+
+@pytest.mark.parametrize(("fsdp", "tp"), [(4, 1), (2, 2), (1, 4)])
+@pytest.mark.parametrize("name", MODELS)
+def test_losses_are_those_of_one_process(name, fsdp, tp, four_ranks):
+    losses, weights = train_alone(name, "amax", fsdp, 4, STEPS, {})
+    answers = four_ranks.call(train, name, "amax", fsdp, tp, 4, STEPS, {})
+    for rank, (found, _) in enumerate(answers):
+        expected = [of_ranks[rank // tp] for of_ranks in losses]
+        assert found[0] == pytest.approx(expected[0], rel=1e-5)
+        assert found == pytest.approx(expected, rel=5e-2)
+    for module, (_, bias) in weights[0].items():
+        assert {casts[0][module][1] for _, casts in answers} == {bias}, module
+        if tp == 1:
+            codes = torch.cat([casts[0][module][0] for _, casts in answers])
+            assert torch.equal(codes, weights[0][module][0]), module
