@@ -21,12 +21,14 @@ READERS = {
     "validation/by_layer": ("validate",),
     "runs/folder": ("validate", "sweep", "demo", "train", "advise"),
     "validation/kept": ("sweep", "advise"),
-    **dict.fromkeys(("training/trainer", "training/settings", "training/data", "training/resume"), ("train",)),
+    **dict.fromkeys(
+        ("training/trainer", "training/settings", "training/data", "training/resume", "training/share"), ("train",)
+    ),
     "models/labels": ("train",),
     "bench/generate": ("bench generate",),
 }
 #: Options of other programs, which the source calls.
-FOREIGN = {"--reflink", "--quiet", "--no-deps", "--dest", "--help"}
+FOREIGN = {"--reflink", "--quiet", "--no-deps", "--dest", "--help", "--nproc-per-node"}
 
 
 def options_of(command, name=""):

@@ -1,8 +1,12 @@
 """FP8 models on many ranks of torch.distributed: whatever torch does there, with codes instead of values.
 
-    groups      the largest amax of several ranks
-    part        this rank's part of a weight: looked at by itself, cast with the scale of the whole weight
-    shard       FSDP2 for a converted model
+    mesh                the words of --parallel, and the ranks that meet
+    groups              the largest amax of several ranks
+    part                this rank's part of a weight: looked at by itself, cast with the scale of the whole weight
+    shard               FSDP2 for a converted model
+    tensor_parallel     layers in parts, and the sums of their products
+    norm                the norm of gradients that are in parts
+    checkpoint          parameters and optimizer, for any other number of ranks
 
 Meshes, process groups, sharding and checkpoints are torch's. What stands here is what FP8 needs between them.
 """

@@ -6,7 +6,9 @@
 torchrun, accelerate and SLURM say by environment variables who is who; without them there is one process and no mesh.
 """
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.rendezvous import rendezvous
 
 from octoscale.system.errors import UserError
 
@@ -61,8 +64,17 @@ def join(parallel: Parallel) -> DeviceMesh | None:
         return None
     device = "cpu" if not torch.accelerator.is_available() else str(torch.accelerator.current_accelerator())
     if not dist.is_initialized():
-        dist.init_process_group("gloo" if device == "cpu" else None, timeout=TIMEOUT)
+        _meet("gloo" if device == "cpu" else None)
     return init_device_mesh(device, tuple(getattr(parallel, d) for d in DIMENSIONS), mesh_dim_names=DIMENSIONS)
+
+
+def _meet(backend: str | None) -> None:
+    """Make the process group. After a restart, the store of torchrun may still hold the addresses of dead ranks."""
+    store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
+    fresh = torch._C._distributed_c10d.PrefixStore(
+        f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store
+    )
+    dist.init_process_group(backend, store=fresh, rank=rank, world_size=size, timeout=TIMEOUT)
 
 
 def agree(what: Mapping[str, Any]) -> None:
@@ -74,6 +86,19 @@ def agree(what: Mapping[str, Any]) -> None:
         if any(value != values[0] for value in values):
             other = next(rank for rank, value in enumerate(values) if value != values[0])
             raise UserError(f"rank {other} has another {name} than rank 0: {values[other]}, not {values[0]}")
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Say in one line what a process group says where another rank has ended."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
+            raise
+        raise UserError(
+            f"rank {dist.get_rank()} lost another rank, which ended, or did not answer; what that one says tells why"
+        ) from error
 
 
 def of_first(value: Any) -> Any:

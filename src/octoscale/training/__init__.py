@@ -5,6 +5,8 @@
     data            windows of a text, or labeled texts, as Trainer takes them
     first_batch     does the model learn from such texts at all?
     trainer         Trainer, with loss scales, whole checkpoints, a stop at infinity
+    share           what the ranks of a training do before it begins: meet, agree, share the model
+    many_ranks      Trainer, for a model that is on several of them
     callback        records a training, whoever wrote the script
     tensorboard     histograms of chosen modules, for TensorBoard
     resume          goes on with a run that was stopped

@@ -22,7 +22,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from octoscale.conversion.convert import convert, preview
 from octoscale.conversion.patterns import check_patterns
 from octoscale.conversion.state import load_fp8_state
-from octoscale.distributed.mesh import of_first
+from octoscale.distributed.mesh import explained, of_first
 from octoscale.layers.linear import Fp8Linear
 from octoscale.models import loading, texts
 from octoscale.models.loading import LoadedModel
@@ -165,7 +165,8 @@ def _train(
         trainer.seconds_before = resume.read_seconds(checkpoint)
     if checkpoint is None or checkpoint_step(checkpoint) < settings.steps:
         try:
-            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            with explained():
+                trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         finally:
             callback.close(model)
     else:  # it was stopped after its last step
