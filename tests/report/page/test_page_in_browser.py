@@ -14,6 +14,7 @@ from written_runs import SUMMARY, frame, small_run, write_run
 from octoscale.report.page.server import serving
 from octoscale.report.page.write import write_report
 from octoscale.runs.parts import write_part
+from octoscale.system.lock import exclusive_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
@@ -70,7 +71,7 @@ def open_page(browser):
         context = browser.new_context(viewport={"width": width, "height": 900}, **words)
         contexts.append(context)
         page = context.new_page()
-        page.allowed = address
+        page.allowed, page.wrong = address, wrong
         watch(page)
         page.goto(f"{address}#{fragment}")
         page.wait_for_selector("html[data-ready=yes]", state="attached")
@@ -331,7 +332,9 @@ def test_all_is_drawn_as_it_was_recorded(files, open_page):
 @contextmanager
 def watched(run, open_page):
     with serving(run.path, port=0) as url:
-        yield open_page(url, "view=map")
+        page = open_page(url, "view=map")
+        yield page
+        page.close()  # before the server: it would tell that nobody answers
 
 
 def test_watch_shows_a_new_step_and_says_when_the_run_is_done(open_page, tmp_path):
@@ -356,3 +359,36 @@ def test_watch_begins_before_the_run_does(open_page, tmp_path):
         stepped_run(path, 2)
         page.wait_for_selector(".findings li")
         page.wait_for_selector("#live.finished")
+        page.close()
+
+
+def test_a_run_that_ended_is_shown_as_what_it_was_when_nobody_answers_any_more(open_page, tmp_path):
+    run = stepped_run(tmp_path / "run", 4, finished=False)
+    with exclusive_run(run.path), serving(run.path, port=0, to_the_end=True) as url:
+        going_on = open_page(url)
+        going_on.wait_for_selector("#live.running")
+    gone = [text for text in going_on.wrong if "ERR_CONNECTION_REFUSED" not in text]
+    going_on.wait_for_selector("#live.gone")
+    assert going_on.locator("#live").inner_text() == "no answer: the server has ended"
+    with serving(run.path, port=0) as url:
+        ended = open_page(url)
+        ended.wait_for_selector("#live.stopped")
+    ended.wait_for_event("requestfailed")
+    assert ended.locator("#live").inner_text() == "stopped"
+    assert gone == []
+    going_on.wrong.clear()
+
+
+def test_news_that_could_not_be_shown_are_asked_for_again(open_page, tmp_path):
+    run = stepped_run(tmp_path / "run", 4, finished=False)
+    with watched(run, open_page) as page:
+        broken = []
+
+        def without_runs(route):
+            broken.append(route.request.url)
+            route.fulfill(json=route.fetch().json() | {"runs": [{}]})
+
+        page.route("**/data.json", without_runs, times=1)
+        write_part(run.scales, frame(*rows_of(4)))
+        playwright.expect(page.locator("#of")).to_contain_text("step 4", timeout=WAIT)
+        assert len(broken) == 1

@@ -53,6 +53,7 @@ class RunReader:
         self._contents: RunContents | None = None
         self._seen: dict[Path, _Stamp] = {}
         self._diagnosis: list[Finding] | None = None
+        self._is_new = False
         self._forget()
 
     @classmethod
@@ -61,14 +62,18 @@ class RunReader:
         return cls(RunFolder.open(path).path)
 
     def refresh(self) -> bool:
-        """Read what is new in the folder; whether anything is."""
-        is_new = self._read_parts()
+        """Read what is new in the folder; whether anything is, since this was last answered.
+
+        What raises an error between two files is read again, and what was read before it is still news.
+        """
+        self._is_new |= self._read_parts()
         stamps = {path: stamp for path in self._small_files() if (stamp := _stamp(path)) is not None}
         if self._contents is None or stamps != self._seen:
-            self._seen, is_new = stamps, True
             self._contents = read_results(self.path)
-        if is_new:
+            self._seen, self._is_new = stamps, True
+        if self._is_new:
             self._diagnosis = None
+        is_new, self._is_new = self._is_new, False
         return is_new
 
     def to_json(self, label: str, num_runs: int) -> dict[str, Any]:
@@ -111,13 +116,21 @@ class RunReader:
         if any(now.get(path) != stamp for path, stamp in self._parts.items()):
             self._forget()
         new = [path for path in now if path not in self._parts]
-        for rows in self._batches(new):
+        try:
+            self._add(new)
+        except BaseException:
+            self._forget()  # else the rows that were added before it would be added again
+            raise
+        self._parts |= {path: now[path] for path in new}
+        return bool(new)
+
+    def _add(self, parts: Sequence[Path]) -> None:
+        """Sum the rows of some parts into the cells."""
+        for rows in self._batches(parts):
             kept = rows.filter(possible(LONGEST_NAME))
             self._impossible += rows.height - kept.height
             self._num_rows += kept.height
             self._scales.add(kept)
-        self._parts |= {path: now[path] for path in new}
-        return bool(new)
 
     def _batches(self, parts: Sequence[Path]) -> Iterator[pl.DataFrame]:
         """The rows of some parts, a few together: small ones are summed as fast as large ones."""

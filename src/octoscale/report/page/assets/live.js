@@ -22,8 +22,8 @@ async function follow(page, version) {
         : { version: known, state: { name: "unreadable", text: await answer.text() } };
       if (news.version !== known) {
         const data = await (await fetch("data.json", { cache: "no-store" })).json();
-        known = data.version;
         await page.take(data);
+        known = data.version; // not before: what could not be shown is asked for again
       }
       page.heard(news);
     } catch {

@@ -110,20 +110,22 @@ class Page {
     ];
   }
 
-  /** What the server says of the run; null: it does not answer. */
+  /** What the server says of the run; null: it does not answer, which of a run that has ended is no loss. */
   heard(news) {
+    const shown = this.runs[0].state,
+      hasEnded = news === null && !["running", "not begun"].includes(shown.name);
     this.news = news;
     const status = document.getElementById("live");
     if (!status) return;
-    const name = news === null ? "gone" : news.state.name;
+    const { name, text } = hasEnded ? shown : (news?.state ?? { name: "gone", text: "" });
     status.className = `chip ${name}`;
     status.textContent =
-      news === null
-        ? "no answer: octoscale watch has ended"
+      name === "gone"
+        ? "no answer: the server has ended"
         : name === "running"
           ? `live, ${this.runs[0].scales.unit} ${count(Math.max(0, this.runs[0].scales.last_step))}`
           : name;
-    status.title = news === null ? "" : printable(news.state.text);
+    status.title = printable(text);
   }
 }
 
