@@ -125,6 +125,10 @@ def test_it_says_whether_the_run_goes_on_ended_or_died(tmp_path, monkeypatch):
     assert "--resume" in stopped["text"]
     (run.path / LOCK).touch()  # what a killed process leaves
     assert live.state()["state"]["name"] == "died"
+    monkeypatch.setattr("octoscale.report.page.state.is_held", lambda _: None)
+    unknown = live.state()["state"]
+    assert unknown["name"] == "unknown"
+    assert "--resume" not in unknown["text"]
 
 
 def test_a_lock_of_another_process_is_seen_and_of_a_killed_one_too(tmp_path):
