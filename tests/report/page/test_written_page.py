@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import pytest
@@ -11,11 +12,13 @@ from stepped_runs import PLAN, rows_of, stepped_run
 from written_runs import SUMMARY, frame, small_run, write_run
 
 import octoscale
+from octoscale.report.contents import read_run
 from octoscale.report.page.findings import MOST_NAMED, with_diagnosis
 from octoscale.report.page.folder import RunReader
 from octoscale.report.page.write import as_block, write_report
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.parts import list_parts, write_part
+from octoscale.system.inside import LEADS_OUT
 
 HOSTILE = [
     "</script><script>window.owned = 1</script>",
@@ -178,6 +181,39 @@ def test_a_run_that_lacks_something_has_a_page_that_says_so(what, tmp_path):
     assert len(found["damaged"]) == (what == "a damaged part")
     assert found["scales"]["records"] == {"only a header": 0, "a damaged part": 12}.get(what, 48)
     assert found["state"]["name"] == ("stopped" if what == "no summary" else "finished")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["run.json", "metrics.jsonl", "notes.jsonl", "summary.json", "advice.json", "scales", "figures", "part", "svg"],
+)
+def test_what_a_link_takes_from_another_folder_is_left_out_and_named(name, tmp_path):
+    """Every file that a page is made of, in a run of its own each time; the page else holds all of it."""
+    secret = stepped_run(tmp_path / "secret", 7, plan={**PLAN, "model": "secret"})
+    secret.append_note({"note": "stale_weight", "step": 1, "module": "secret", "scaling": "amax", "phase": "train"})
+    secret.advice.write_text('{"answer": ["secret"]}')
+    secret.figures.mkdir()
+    (secret.figures / "secret.svg").write_text("secret")
+    run = stepped_run(tmp_path / "real", 4)
+    run.figures.mkdir()
+    parts = {"part": run.scales / "part-000001.parquet", "svg": run.figures / "a.svg"}
+    targets = {"part": list_parts(secret.scales)[0], "svg": secret.figures / "secret.svg"}
+    path, target = parts.get(name, run.path / name), targets.get(name, secret.path / name)
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
+    (tmp_path / "link").symlink_to(run.path)  # by which the run itself may be reached
+    (found,) = data_in(page_of(RunFolder(tmp_path / "link"), out=tmp_path / "page.html"))["runs"]
+    named = str(tmp_path / "link" / path.relative_to(run.path))
+    assert [line for line in found["damaged"] if line.startswith(named)] == [f"{named} {LEADS_OUT}"]
+    assert "secret" not in json.dumps({**found, "damaged": []})
+    assert found["figures"] == []
+    assert found["scales"]["records"] == (0 if name == "scales" else 48)
+    contents = read_run(tmp_path / "link")
+    assert "secret" not in repr((contents.header, contents.summary, contents.advice, contents.metrics, contents.notes))
+    assert contents.scales.height == (0 if name == "scales" else 48)
+    assert name in ("figures", "svg") or any(line.startswith(named) for line in contents.damaged)
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

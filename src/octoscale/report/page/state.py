@@ -28,9 +28,7 @@ def state_of(run: RunFolder, contents: RunContents | None) -> dict[str, str]:
     if held:
         return _state("running", "The run goes on.")
     if held is None:
-        return _state(
-            "unknown", f"Whether the run goes on cannot be told: its lock cannot be asked; {_last_sign(run)}."
-        )
+        return _state("unknown", f"Its lock cannot be asked, so nothing tells whether it goes on; {_last_sign(run)}.")
     missing = _missing(contents)
     if is_left(run.path):
         return _state("died", f"The process ended without a word; {_last_sign(run)}.{_remedy(contents)}")
