@@ -13,6 +13,7 @@ from written_runs import SUMMARY, frame, small_run, write_run
 
 from octoscale.report.page.server import serving
 from octoscale.report.page.write import write_report
+from octoscale.runs.folder import RunFolder
 from octoscale.runs.parts import write_part
 from octoscale.system.lock import exclusive_run
 
@@ -214,6 +215,45 @@ def test_two_runs_are_compared_and_what_differs_is_marked(files, open_page):
     page.locator("canvas.map").hover(position=cell(page, 0, 0))
     assert "difference: 0" in page.locator("#tip").inner_text()
     assert "half: cscale:1" in page.locator("#of").inner_text()
+
+
+def differences(page, layer=0):
+    """What the map says of the differences of the three roles at the step that is shown."""
+    found = []
+    for role in range(3):
+        where = cell(page, layer, 0)
+        page.locator("canvas.map").hover(position=where | {"y": where["y"] + role * (2 * 18 + 24)})
+        (line,) = re.findall("^difference: (.*)$", page.locator("#tip").inner_text(), re.MULTILINE)
+        found.append(line)
+    return found
+
+
+def test_a_step_that_the_other_run_never_had_is_not_compared(open_page, tmp_path):
+    long, short = stepped_run(tmp_path / "long", 24), stepped_run(tmp_path / "short", 5)
+    page = open_page(write_report([long.path, short.path], tmp_path / "page.html").as_uri(), "view=map&step=4")
+    page.get_by_label("Compare with").select_option("short: amax")
+    assert differences(page) == ["0"] * 3
+    page.get_by_label("Step", exact=True).fill("20")
+    assert differences(page) == ["\u2013"] * 3
+    page.get_by_label("Run and scaling").select_option("short: amax")
+    page.get_by_label("Compare with").select_option("long: amax")
+    page.get_by_label("Step", exact=True).fill("4")
+    assert differences(page) == ["0"] * 3
+
+
+def test_bins_of_other_widths_and_steps_are_compared_where_they_meet(open_page, tmp_path):
+    """600 steps in bins of two, of which the odd ones were recorded, beside a run that recorded every third."""
+    wide, narrow = (RunFolder.create(tmp_path / name, {"plan": PLAN}) for name in ("wide", "narrow"))
+    write_part(wide.scales, frame(*(each for step in range(1, 600, 2) for each in rows_of(step, scale_bias=step))))
+    write_part(narrow.scales, frame(*(each for step in range(0, 300, 3) for each in rows_of(step, scale_bias=step))))
+    fragment = "view=map&source=wide: amax&against=narrow: amax&step={}"
+    address = write_report([wide.path, narrow.path], tmp_path / "page.html").as_uri()
+    page = open_page(address, fragment.format(8))
+    assert differences(page) == ["0"] * 3  # 9 and 9, both in the bin that begins at 8
+    page.get_by_label("Step", exact=True).fill("5")  # steps 10 and 11, between 9 and 12
+    assert differences(page) == ["+2", "\u2013", "\u2013"]
+    page.get_by_label("Step", exact=True).fill("200")  # step 401
+    assert differences(page) == ["\u2013"] * 3
 
 
 def test_scalings_of_a_validation_are_a_choice(files, open_page):

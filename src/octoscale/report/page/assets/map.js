@@ -110,11 +110,13 @@ class ModuleMap {
 
   /** The value of a tensor at the step; with a comparison, less that of the other source. NaN: there is none. */
   value(tensor, bin = this.bin) {
-    const own = valueIn(this.source, tensor, this.quantity, this.source.scales.bins[bin]);
+    const { bins, cells } = this.source.scales,
+      steps = [bins[bin], bins[bin] + cells.width - 1];
+    const own = valueIn(this.source, tensor, this.quantity, ...steps);
     if (!this.against) return own;
     const other = this.against.byName.get(key(tensor.module, tensor.role));
     if (!other) return NaN;
-    const theirs = valueIn(this.against, other, this.quantity, this.source.scales.bins[bin]);
+    const theirs = valueIn(this.against, other, this.quantity, ...steps);
     return this.quantity.look === "log" ? Math.log2(own / theirs) : own - theirs;
   }
 

@@ -77,6 +77,16 @@ class Scales {
     return low;
   }
 
+  /** The bin that has steps from first to last, the earliest of several; -1: none has. A weight's cast holds longer. */
+  binWithin(first, last, tensor) {
+    const bin = this.binOf(first),
+      begins = this.bins[bin];
+    if (begins <= last && begins + this.cells.width > first) return bin;
+    if (this.bins[bin + 1] <= last) return bin + 1;
+    const isHeld = begins <= first && (first <= this.last_step || this.unit === "window");
+    return tensor.role === "weight" && isHeld ? bin : -1;
+  }
+
   /** Where a tensor's numbers of a bin stand; -1 if it has none. A weight's cast holds until the next one. */
   place(tensor, bin) {
     const start = tensor.at * this.bins.length;
