@@ -256,6 +256,35 @@ def test_bins_of_other_widths_and_steps_are_compared_where_they_meet(open_page, 
     assert differences(page) == ["\u2013"] * 3
 
 
+def losses_of(path, losses, scaling="amax"):
+    """A run that only has losses, of step 1 on; None: not finite."""
+    run = RunFolder.create(path, {"plan": {**PLAN, "scaling": scaling}})
+    for step, loss in enumerate(losses, 1):
+        run.append_metrics({"phase": "train", "scaling": scaling, "step": step, "loss": loss})
+    return run.path
+
+
+def excess(open_page, *runs):
+    """What the figure of the excess over the first run says of its end: one text for each other run."""
+    page = open_page(write_report(runs, runs[0] / "page.html").as_uri(), "view=run")
+    figure = page.locator("figure.plot", has_text="Loss above that of")
+    return figure.locator(".value").all_inner_texts()
+
+
+def test_equal_losses_of_runs_of_any_lengths_are_no_excess(open_page, tmp_path):
+    losses = [8 / (1 + step / 50) for step in range(500)]
+    base = losses_of(tmp_path / "bf16", losses, "bf16")
+    same = losses_of(tmp_path / "same", losses[:125])
+    longer = losses_of(tmp_path / "longer", losses + [9.0] * 100)
+    assert excess(open_page, base, same, longer) == ["0 % at step 125", "0 % at step 500"]
+
+
+def test_a_loss_that_is_not_finite_is_left_out_of_the_mean_and_ends_nothing(open_page, tmp_path):
+    base = losses_of(tmp_path / "bf16", [2.0] * 50, "bf16")
+    other = losses_of(tmp_path / "other", [2.0] * 10 + [None, None] + [2.0] * 37 + [2.4])
+    assert excess(open_page, base, other) == ["+10 % at step 50"]  # of the last 2 steps, 2.0 and 2.4
+
+
 def test_scalings_of_a_validation_are_a_choice(files, open_page):
     page = open_page(files["validation"], "view=map")
     assert page.get_by_label("Scaling", exact=True).input_value() == "amax"
@@ -389,6 +418,18 @@ def test_watch_shows_a_new_step_and_says_when_the_run_is_done(open_page, tmp_pat
         summary = {**PLAN, "validation_loss": {"before": 5.0, "after": 2.0}}
         run.summary.write_text(json.dumps(summary))
         page.wait_for_selector("#live.finished")
+
+
+def test_a_run_without_scales_is_live_at_its_last_loss_and_before_any_just_live(open_page, tmp_path):
+    path = tmp_path / "bf16"
+    with exclusive_run(path):
+        run = stepped_run(path, 0, plan={**PLAN, "scaling": "bf16"}, finished=False)
+        with watched(run, open_page) as page:
+            page.wait_for_selector("#live.running")
+            assert page.locator("#live").inner_text() == "live"
+            for step in (1, 2):
+                run.append_metrics({"phase": "train", "scaling": "bf16", "step": step, "loss": 3.0})
+            playwright.expect(page.locator("#live")).to_have_text("live, step 2", timeout=WAIT)
 
 
 def test_watch_begins_before_the_run_does(open_page, tmp_path):

@@ -123,10 +123,16 @@ class Page {
       name === "gone"
         ? "no answer: the server has ended"
         : name === "running"
-          ? `live, ${this.runs[0].scales.unit} ${count(Math.max(0, this.runs[0].scales.last_step))}`
+          ? ["live", ...lastSign(this.runs[0])].join(", ")
           : name;
     status.title = printable(text);
   }
+}
+
+/** Where a run is: the last step of its casts; of its losses, if none was recorded; nothing before there is any. */
+function lastSign({ scales, series }) {
+  if (scales.last_step >= 0) return [`${scales.unit} ${count(scales.last_step)}`];
+  return series.slice(0, 1).map((line) => `${line.unit} ${count(line.x.at(-1))}`);
 }
 
 async function begin() {

@@ -31,7 +31,8 @@ class Scales {
   constructor(json) {
     Object.assign(this, json);
     this.bins = json.cells.bins;
-    this.unit = json.groups.every((group) => group.phase === "validate") ? "window" : "step";
+    const phases = new Set(json.groups.map((group) => group.phase));
+    this.unit = phases.size === 1 && phases.has("validate") ? "window" : "step";
     this.rowsOf = new Map();
     this.tensors = this.#tensors(json.tensors);
     this.columns = this.#columns(json.waterfall);
