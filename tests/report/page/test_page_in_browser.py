@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from contextlib import contextmanager
+from itertools import count
 
 import pytest
 from stepped_runs import PLAN, rows_of, stepped_run
@@ -430,6 +431,86 @@ def test_a_run_without_scales_is_live_at_its_last_loss_and_before_any_just_live(
             for step in (1, 2):
                 run.append_metrics({"phase": "train", "scaling": "bf16", "step": step, "loss": 3.0})
             playwright.expect(page.locator("#live")).to_have_text("live, step 2", timeout=WAIT)
+
+
+@contextmanager
+def growing(open_page, tmp_path, fragment):
+    """A page whose run gets another step at each call: (page, grow)."""
+    run = stepped_run(tmp_path / "run", 8, finished=False)
+    steps = count(8)
+    with exclusive_run(run.path), serving(run.path, port=0) as url:
+        page = open_page(url, fragment)
+        page.wait_for_selector("#live.running")
+
+        def grow():
+            step = next(steps)
+            write_part(run.scales, frame(*rows_of(step)))
+            playwright.expect(page.locator("#live")).to_have_text(f"live, step {step}", timeout=WAIT)
+
+        yield page, grow
+        page.close()
+
+
+def test_news_take_no_letter_and_no_caret_from_whoever_types(open_page, tmp_path):
+    with growing(open_page, tmp_path, "view=table") as (page, grow):
+        page.get_by_label("Module", exact=True).click()
+        for letters in ("mlp.", "d1"):  # d is a shortcut, and so is 1
+            page.keyboard.type(letters)
+            grow()
+        page.keyboard.press("Home")
+        grow()
+        page.keyboard.type("5.")
+        assert state_of(page) == {"view": "table", "find": "5.mlp.d1"}
+        assert page.get_by_label("Module", exact=True).input_value() == "5.mlp.d1"
+        page.locator("#search").click()
+        page.keyboard.type("down")
+        grow()
+        page.keyboard.type("_proj")
+        assert page.locator("#search").input_value() == "down_proj"
+        assert page.locator("#suggested li").count() == 2
+
+
+def test_news_leave_the_focus_and_the_cell_where_they_are(open_page, tmp_path):
+    with growing(open_page, tmp_path, "view=map") as (page, grow):
+        page.locator("canvas.map").focus()
+        for press in ("ArrowRight", "ArrowRight", "ArrowDown"):
+            page.keyboard.press(press)
+            grow()
+        page.keyboard.press("Enter")
+        assert page.locator("h2 .name").inner_text() == "model.layers.1.mlp.down_proj"
+        for name in ("activations", "← layer", "layer →"):
+            page.get_by_role("button", name=name).focus()
+            grow()
+            assert page.evaluate("document.activeElement.textContent") == name or name == "layer →"
+        page.locator("#theme").focus()
+        grow()
+        assert page.evaluate("document.activeElement.id") == "theme"
+
+
+def test_news_do_not_stop_what_plays(open_page, tmp_path):
+    with growing(open_page, tmp_path, "view=map&step=0") as (page, grow):
+        page.get_by_label("Play").click()
+        grow()
+        grow()
+        playwright.expect(page.locator("#of")).to_contain_text("step 9", timeout=WAIT)
+        page.get_by_label("Play").wait_for()  # it has stopped at the end
+        assert state_of(page) == {"view": "map"}
+
+
+def test_news_wait_for_an_open_list_and_no_longer(open_page, tmp_path):
+    with growing(open_page, tmp_path, "view=map") as (page, grow):
+        page.get_by_label("Quantity").click()
+        page.evaluate("() => { document.querySelector('main select').isThis = true; }")
+        other = pytest.raises(AssertionError)
+        with other, pytest.MonkeyPatch.context() as patch:
+            patch.setitem(globals(), "WAIT", 3_000)
+            grow()
+        assert page.evaluate("document.querySelector('main select').isThis") is True
+        page.keyboard.press("Escape")
+        grow()
+        assert page.evaluate("document.activeElement.ariaLabel") == "Quantity"
+        page.locator("h1").click(button="right")
+        grow()
 
 
 def test_watch_begins_before_the_run_does(open_page, tmp_path):

@@ -27,7 +27,7 @@ from octoscale.system.whole_file import replacing
 _SCRIPTS = (
     *("decode", "numbers", "model", "state", "paint", "lines", "slider"),
     *("found", "pointer", "map", "exponents", "tensor", "run", "table"),
-    *("search", "live", "main"),
+    *("search", "kept", "live", "main"),
 )
 
 

@@ -10,14 +10,15 @@ const VIEWS = [
 const REBUILDS = ["view", "source", "against", "module", "role", "theme", "scaled"];
 
 class Page {
-  async take(data) {
+  /** isHeld: whether this is no moment for it; what came is shown later. */
+  async take(data, isHeld = () => false) {
     const runs = await unpackAll(data.runs);
+    while (isHeld()) await new Promise((done) => setTimeout(done, 50));
     this.runs = runs.map((run) => ({ ...run, scales: new Scales(run.scales) }));
     this.sources = sourcesOf(this.runs);
     this.made = data.made;
     this.isLive = data.live;
-    const isTyping = document.activeElement?.matches("#search");
-    this.build(isTyping);
+    this.build(document.activeElement?.matches("#search"));
   }
 
   /** The source that the state names, else the first one that adapts, else the first. */
@@ -35,6 +36,8 @@ class Page {
 
   /** keepsHead: somebody types there. */
   build(keepsHead = false) {
+    const focus = focusNow(),
+      doing = this.shown?.doing?.();
     applyTheme();
     hideTip();
     if (!keepsHead) this.head();
@@ -63,6 +66,8 @@ class Page {
     this.shown = view.make(root, this) ?? null;
     scrollTo(0, isSame ? top : 0);
     document.getElementById("foot").replaceChildren(...this.foot());
+    if (isSame) this.shown?.goOn?.(doing);
+    giveFocus(focus);
   }
 
   changed(changes) {
