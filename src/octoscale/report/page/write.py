@@ -26,7 +26,7 @@ from octoscale.system.whole_file import replacing
 #: In the order in which they are joined; what stands below may use what stands above.
 _SCRIPTS = (
     *("decode", "numbers", "model", "state", "paint", "lines", "slider"),
-    *("found", "pointer", "map", "exponents", "tensor", "run", "table"),
+    *("choices", "found", "pointer", "map", "exponents", "tensor", "run", "table"),
     *("search", "kept", "live", "main"),
 )
 
