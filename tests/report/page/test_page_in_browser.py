@@ -197,12 +197,36 @@ def test_a_deep_link_shows_what_was_seen(files, open_page):
     assert state_of(page)["role"] == "weight"
 
 
+@pytest.mark.parametrize("word", ["constructor", "__proto__", "toString", "gone"])
+def test_a_link_with_words_that_mean_nothing_here_shows_what_there_is(word, files, open_page):
+    for view in (*VIEWS, word):
+        given = "&".join(
+            f"{name}={word}" for name in ("quantity", "source", "against", "module", "role", "step", "sort")
+        )
+        page = open_page(files["both"], f"view={view}&{given}")
+        assert page.locator("#views [aria-selected=true]").inner_text().lower() == (view if view in VIEWS else "found")
+        assert page.locator("main canvas, main table, main li").count() > 0
+        page.close()
+
+
 def test_a_sentence_leads_to_the_tensor_that_it_is_about(files, open_page):
     page = open_page(files["train"])
     item = page.locator(".findings li", has_text="10 % of the values are flushed to zero.").first
     item.get_by_role("link").click()
     assert page.locator("h2 .name").inner_text() == "model.layers.0.mlp.down_proj"
     assert state_of(page)["role"] == "input"
+
+
+def test_of_many_scalings_the_first_are_drawn_no_two_alike_and_the_rest_is_said(open_page, tmp_path):
+    run = write_run(tmp_path / "run", [], SUMMARY)
+    for bias in range(20):
+        for window in (0, 1):
+            run.append_metrics({"scaling": f"cscale:{bias}", "window": window, "loss": 2.5 + bias})
+    page = open_page(write_report([run.path], tmp_path / "page.html").as_uri(), "view=run")
+    figure = page.locator("figure.plot", has_text="Loss of the window")
+    assert figure.locator("figcaption").inner_text() == "Loss of the window; the first 14 of 20 lines"
+    marks = figure.locator("canvas.mark").evaluate_all("all => all.map(mark => mark.toDataURL())")
+    assert (len(marks), len(set(marks))) == (14, 14)
 
 
 def test_two_runs_are_compared_and_what_differs_is_marked(files, open_page):

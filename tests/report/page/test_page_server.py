@@ -201,6 +201,26 @@ def test_after_a_look_it_rests_as_long_as_its_share_wants_but_never_for_minutes(
     assert looks == [1000.0, pytest.approx(1000 + seconds + rest + 0.01)]
 
 
+@pytest.mark.parametrize("ask", ["data", "page"])
+def test_what_it_takes_to_write_the_page_is_work_too(ask, tmp_path, monkeypatch):
+    clock, looks = Clock(), []
+    live = server.LiveRun(stepped_run(tmp_path / "run", 2).path)
+    content = live._content()
+
+    def made():
+        clock.now += 0.6
+        return content
+
+    monkeypatch.setattr(server, "time", clock)
+    monkeypatch.setattr(live, "_content", made)
+    monkeypatch.setattr(live._reader, "refresh", lambda: looks.append(clock.now))
+    getattr(live, ask)()
+    for wait in (1.19, 0.02):
+        clock.now += wait
+        live.state()
+    assert looks == [1000.0, pytest.approx(1001.81)]
+
+
 @pytest.mark.parametrize("broken", ["folder.read_results", "folder.Scales.add", "folder.state_of"])
 def test_news_that_an_error_came_upon_are_told_afterwards_and_once(broken, tmp_path, monkeypatch):
     monkeypatch.setattr(server, "_PERIOD", 0)

@@ -13,6 +13,7 @@ from written_runs import SUMMARY, frame, small_run, write_run
 
 import octoscale
 from octoscale.report.contents import read_run
+from octoscale.report.page import folder
 from octoscale.report.page.findings import MOST_NAMED, with_diagnosis
 from octoscale.report.page.folder import RunReader
 from octoscale.report.page.write import as_block, write_report
@@ -233,6 +234,46 @@ def test_a_reader_reads_what_is_new_once_and_all_again_if_a_run_was_rewritten(tm
     list_parts(run.scales)[0].unlink()  # as a training does that goes on from a checkpoint
     assert reader.refresh()
     assert reader.to_json("run", 1)["scales"]["records"] == 12
+
+
+@pytest.mark.parametrize(
+    ("news", "is_examined"),
+    [
+        ("a loss", False),
+        ("a figure", False),
+        ("a loss that is not finite", True),
+        ("a step that was skipped", True),
+        ("a note", True),
+        ("a part", True),
+        ("results", True),
+    ],
+)
+def test_a_run_is_diagnosed_again_for_what_the_rules_look_at_only(news, is_examined, tmp_path, monkeypatch):
+    asked = []
+    real = folder.examine
+    monkeypatch.setattr(folder, "examine", lambda path: asked.append(path) or real(path))
+    run = stepped_run(tmp_path / "run", 4, finished=False)
+    reader = RunReader.open(run.path)
+    reader.refresh()
+    reader.to_json("run", 1)
+    more = {"phase": "train", "scaling": "amax", "step": 5}
+    run.figures.mkdir()
+    {
+        "a loss": lambda: run.append_metrics(more | {"loss": 2.0}),
+        "a figure": lambda: (run.figures / "a.svg").write_text("<svg/>"),
+        "a loss that is not finite": lambda: run.append_metrics(more | {"loss": None}),
+        "a step that was skipped": lambda: run.append_metrics(more | {"loss": 2.0, "skipped": True}),
+        "a note": lambda: run.append_note(
+            {"note": "stale_weight", "phase": "train", "scaling": "amax", "step": 1, "module": "m"}
+        ),
+        "a part": lambda: write_part(run.scales, frame(*rows_of(4))),
+        "results": lambda: run.summary.write_text('{"steps": 4}'),
+    }[news]()
+    assert reader.refresh()
+    shown = reader.to_json("run", 1)
+    assert len(asked) == 1 + is_examined
+    said = [each["words"] for each in shown["findings"]]
+    assert all(any(each.evidence in words for words in said) for each in octoscale.diagnose(run.path))
 
 
 def test_the_page_of_10_000_steps_fits_into_3_mb(tmp_path):

@@ -70,13 +70,15 @@ class RunReader:
         """
         before = self._links
         self._links = [line for _, lines in (self._parts_there(), self._figures_there()) for line in lines]
-        self._is_new |= self._read_parts() or self._links != before
+        if self._read_parts() or self._links != before:
+            self._diagnosis, self._is_new = None, True
         stamps = {path: stamp for path in self._small_files() if (stamp := _stamp(path)) is not None}
         if self._contents is None or stamps != self._seen:
+            examined = _examined(self._contents)
             self._contents = read_results(self.path)
             self._seen, self._is_new = stamps, True
-        if self._is_new:
-            self._diagnosis = None
+            if _examined(self._contents) != examined:
+                self._diagnosis = None
         is_new, self._is_new = self._is_new, False
         return is_new
 
@@ -173,6 +175,15 @@ class RunReader:
     def _small_files(self) -> list[Path]:
         run = self._run
         return [run.header, run.metrics, run.notes, run.summary, run.advice, *self._figures_there()[0]]
+
+
+def _examined(contents: RunContents | None) -> Any:
+    """What of a run, beside its scales, the rules of diagnosis judge: of its measurements, those that are unusual."""
+    if contents is None:
+        return None
+    unusual = [row for row in contents.metrics if row.get("skipped") or row.get("loss", 0) is None]
+    scales = [row["loss_scale"] for row in contents.metrics if "loss_scale" in row]
+    return contents.header, contents.summary, contents.notes, contents.damaged, unusual, scales[-1:]
 
 
 def _stamp(path: Path) -> _Stamp | None:

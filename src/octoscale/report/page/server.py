@@ -66,7 +66,9 @@ class LiveRun:
             self._next_look *= not at_once
             self._look()
             if self._data is None:
+                began = time.monotonic()
                 self._data = json.dumps(self._content(), allow_nan=False)
+                self._rest_after(began)
             return self._data, self._version
 
     def page(self) -> tuple[str, str]:
@@ -74,7 +76,10 @@ class LiveRun:
         with self._lock:
             self._was_asked = True
             self._look()
-            return page_of(self._content()), self._version
+            began = time.monotonic()
+            page = page_of(self._content())
+            self._rest_after(began)
+            return page, self._version
 
     def was_fetched(self, version: str) -> None:
         """A page has got the data of that version."""
@@ -109,6 +114,10 @@ class LiveRun:
         if state != self._state:
             self._state = state
             self._is_new()
+        self._rest_after(began)
+
+    def _rest_after(self, began: float) -> None:
+        """Leave the time until the next look to the run: the work since `began` is a share of it."""
         ended = time.monotonic()
         self._next_look = ended + min(_LONGEST, max(_PERIOD, (ended - began) / _SHARE))
 

@@ -52,7 +52,7 @@ class ModuleMap {
   /** Take over the state: step and quantity; and the width there is. */
   take(width) {
     const { scales } = this.source;
-    this.name = Object.fromEntries(quantitiesOf(scales))[state.quantity] ? state.quantity : "scale_bias";
+    this.name = quantitiesOf(scales).some(([name]) => name === state.quantity) ? state.quantity : "scale_bias";
     this.quantity = QUANTITIES[this.name];
     this.bin = state.step === "" ? scales.bins.length - 1 : scales.binOf(Number(state.step));
     this.step = scales.bins[this.bin];

@@ -16,6 +16,9 @@ function runView(root, page) {
   return { update: () => {}, resize: resizePlots };
 }
 
+/** Lines of one figure: more of them nobody tells apart. */
+const MOST_LINES = 14;
+
 const LOGARITHMIC = { "gradient norm": 10, "loss scale": 2 };
 
 /** One quantity of all runs, and all scalings, over each other. */
@@ -39,7 +42,13 @@ function drawSeries(grid, page, name) {
   const binned = lines.find((line) => line.binned)?.binned;
   const title =
     name[0].toUpperCase() + name.slice(1) + (binned ? `: mean of ${binned} steps; band: lowest to highest` : "");
-  lineFigure(grid, { title, lines: lines.slice(0, 14), log: LOGARITHMIC[name] ?? 0, unit: lines[0].unit });
+  const part = lines.length > MOST_LINES ? `; the first ${MOST_LINES} of ${count(lines.length)} lines` : "";
+  lineFigure(grid, {
+    title: title + part,
+    lines: lines.slice(0, MOST_LINES),
+    log: LOGARITHMIC[name] ?? 0,
+    unit: lines[0].unit,
+  });
 }
 
 /** How far the loss of each run lies above the first one in high precision, or the first of all, in %. */
