@@ -24,8 +24,8 @@ def test_a_run_is_served_as_long_as_it_goes_on(command, run, checkpoint, text, m
     seen = []
     real = server.serving
 
-    def looked_at(folder):
-        site = real(folder, port=0)
+    def looked_at(folder, **words):
+        site = real(folder, port=0, **words)
         url = site.__enter__()
         with urllib.request.urlopen(f"{url}state.json", timeout=60) as answer:
             seen.append(json.loads(answer.read())["state"]["name"])

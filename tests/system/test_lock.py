@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import os
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ from models import tiny_llama, tokens
 
 import octoscale
 from octoscale import Recipe, convert, record
-from octoscale.system.lock import LOCK, exclusive, exclusive_run
+from octoscale.system.lock import LOCK, exclusive, exclusive_run, is_held
 
 HOLDER = """
 import sys
@@ -142,6 +143,50 @@ def inputs(tmp_path):
     save_tiny_llama(tmp_path / "llama")
     (tmp_path / "text.txt").write_text("The quick brown fox jumps over the lazy dog. " * 20)
     return tmp_path
+
+
+def test_a_lock_that_may_only_be_read_is_asked(tmp_path, monkeypatch):
+    """As another user's, who opens no file of ours for writing."""
+    real = os.open
+
+    def open_(path, flags, *more):
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            raise PermissionError(errno.EACCES, "another user's")
+        return real(path, flags, *more)
+
+    first = holder(tmp_path / "run", "exclusive_run")
+    monkeypatch.setattr(os, "open", open_)
+    assert is_held(tmp_path / "run") is True
+    first.kill()
+    first.communicate()
+    assert is_held(tmp_path / "run") is False
+
+
+def test_two_who_ask_at_once_take_each_other_for_no_holder(tmp_path):
+    (tmp_path / LOCK).touch()
+    with (tmp_path / LOCK).open() as other:
+        fcntl.flock(other, fcntl.LOCK_SH)  # what is_held does for a moment
+        assert is_held(tmp_path) is False
+
+
+def test_a_lock_that_cannot_be_asked_is_neither_held_nor_free(tmp_path, monkeypatch):
+    (tmp_path / LOCK).touch()
+
+    def fails(number):
+        def fail(*_):
+            raise OSError(number, "not now")
+
+        return fail
+
+    for where, name, number in ((os, "open", errno.EACCES), (fcntl, "flock", errno.ENOLCK)):
+        with monkeypatch.context() as patch:
+            patch.setattr(where, name, fails(number))
+            assert is_held(tmp_path) is None
+    assert is_held(tmp_path) is False
+    assert is_held(tmp_path / "nowhere") is False
+    (tmp_path / LOCK).unlink()
+    os.mkfifo(tmp_path / LOCK)
+    assert is_held(tmp_path) is False  # and nobody waits for a writer
 
 
 def test_every_writer_of_a_run_is_refused(inputs, run):

@@ -46,13 +46,13 @@ def check_resume(resume: bool, out: Path | None, overwrite: bool) -> None:
 
 @contextmanager
 def watched(wanted: bool, folder: Path) -> Iterator[None]:
-    """If wanted, serve the page of a run while the block runs."""
+    """If wanted, serve the page of a run while the block runs, and until an open page shows how it ended."""
     if not wanted:
         yield
         return
     from octoscale.report.page.server import serving
 
-    with serving(folder) as url:
+    with serving(folder, to_the_end=True) as url:
         say(f"watch it at {url}")
         yield
 

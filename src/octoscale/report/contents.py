@@ -46,6 +46,7 @@ from octoscale.report.fields import (
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import SCHEMA, read_readable_scales
 from octoscale.system.errors import UserError
+from octoscale.system.inside import LEADS_OUT, is_inside
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,11 +216,13 @@ def _json_object(path: Path, damaged: list[str]) -> dict[str, Any]:
 
 
 def _bytes(path: Path, damaged: list[str]) -> bytes | None:
-    """What a file holds; None if there is none, or it is none that ends: a pipe, a device."""
+    """What a file of a run holds; None if there is none, or it is none that ends (a pipe), or it leads elsewhere."""
     try:
-        if path.is_file():
+        if path.is_symlink() and path.exists() and not is_inside(path, path.parent):
+            damaged.append(f"{path} {LEADS_OUT}")
+        elif path.is_file():
             return path.read_bytes()
-        if path.exists() or path.is_symlink():
+        elif path.exists() or path.is_symlink():
             damaged.append(f"{path} is no file")
     except (OSError, MemoryError) as error:
         damaged.append(f"{path} cannot be read: {error}")
@@ -271,7 +274,7 @@ def _object(line: bytes) -> dict[str, Any] | None:
 def _scales(run: RunFolder, damaged: list[str]) -> pl.DataFrame:
     """The rows of the parts that can be read and hold what a cast can see."""
     try:
-        rows, lost = read_readable_scales(run.path)
+        rows, lost = read_readable_scales(run.path, follow_links=False)
     except FileNotFoundError:
         return pl.DataFrame(schema=SCHEMA)
     damaged.extend(map(str, lost))

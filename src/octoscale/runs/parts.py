@@ -18,6 +18,7 @@ from pathlib import Path
 import polars as pl
 
 from octoscale.system.errors import UserError
+from octoscale.system.inside import only_inside
 from octoscale.system.whole_file import replacing
 
 Schema = Mapping[str, pl.DataType | type[pl.DataType]]
@@ -76,11 +77,17 @@ def read_part(path: Path, schema: Schema) -> pl.DataFrame:
     return table
 
 
-def readable_parts(folder: Path, schema: Schema) -> tuple[list[pl.DataFrame], list[DamagedPartError]]:
-    """The tables of all parts that can be read, in their order, and what is wrong with the others."""
+def readable_parts(
+    folder: Path, schema: Schema, within: Path | None = None
+) -> tuple[list[pl.DataFrame], list[DamagedPartError]]:
+    """The tables of all parts that can be read, in their order, and what is wrong with the others.
+
+    within: a folder out of which no link is followed.
+    """
     tables: list[pl.DataFrame] = []
-    damaged: list[DamagedPartError] = []
-    for path in list_parts(folder):
+    parts, links = (list_parts(folder), []) if within is None else only_inside(list_parts(folder), within)
+    damaged = [DamagedPartError(line) for line in links]
+    for path in parts:
         try:
             tables.append(read_part(path, schema))
         except DamagedPartError as error:  # noqa: PERF203  a part is thousands of rows

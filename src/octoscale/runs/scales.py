@@ -201,9 +201,15 @@ def read_scales(folder: Path | str) -> pl.DataFrame:
     return rows
 
 
-def read_readable_scales(folder: Path | str) -> tuple[pl.DataFrame, list[DamagedPartError]]:
-    """The rows of a run whose parts can be read, and what is wrong with the others. FileNotFoundError without parts."""
-    tables, damaged = readable_parts(RunFolder(folder).scales, SCHEMA)
+def read_readable_scales(
+    folder: Path | str, *, follow_links: bool = True
+) -> tuple[pl.DataFrame, list[DamagedPartError]]:
+    """The rows of a run whose parts can be read, and what is wrong with the others. FileNotFoundError without parts.
+
+    follow_links: also those that lead out of the run's folder.
+    """
+    run = RunFolder(folder)
+    tables, damaged = readable_parts(run.scales, SCHEMA, None if follow_links else run.path)
     if not tables and not damaged:
         raise FileNotFoundError(f"{folder} holds no scales: nothing was recorded there")
     return pl.concat([pl.DataFrame(schema=SCHEMA), *tables]), damaged

@@ -4,6 +4,7 @@
     whole_folder    so is a checkpoint's folder, and it replaces only what octoscale wrote
     manifest        the list of files that octoscale wrote in a folder
     lock            one writer to a folder
+    inside          a link out of a folder is not followed
     terms           what decides a result, kept beside it, so that a stopped command goes on under the same terms only
     checksums       whether a file of a folder has changed
     printable       text from strangers, as a terminal may show it

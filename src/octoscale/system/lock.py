@@ -58,8 +58,9 @@ def exclusive_run(folder: Path | str, *, join: bool = False) -> Iterator[None]:
                 stack.close()
 
 
-def is_held(folder: Path | str) -> bool:
-    """Whether a process holds a run's folder, be it this one.
+def is_held(folder: Path | str) -> bool | None:
+    """Whether a process holds a run's folder, be it this one, or another user's. None: there is a lock, but the
+    file system, or its rights, let nobody here ask for it.
 
     It is asked by trying to share the lock for a moment: whoever begins in that very moment would be refused.
     """
@@ -68,13 +69,15 @@ def is_held(folder: Path | str) -> bool:
         if folder in _held:
             return True
     try:
-        descriptor = os.open(folder / LOCK, os.O_RDWR)
-    except OSError:
+        descriptor = os.open(folder / LOCK, _ASKING)
+    except FileNotFoundError:
         return False
+    except OSError:
+        return None
     try:
-        return not _take(descriptor)
+        return not _share(descriptor)
     except OSError:
-        return False
+        return None
     finally:
         os.close(descriptor)
 
@@ -155,18 +158,32 @@ def _is_still(path: Path, descriptor: int) -> bool:
 if sys.platform == "win32":
     import msvcrt
 
+    _ASKING = os.O_RDWR
+
     def _take(descriptor: int) -> bool:
         try:
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         except OSError:
             return False
         return True
+
+    def _share(descriptor: int) -> bool:
+        return _take(descriptor)
 else:
     import fcntl
 
+    #: Reading is all that others may do with a user's lock, and all that sharing it needs; a pipe keeps nobody waiting.
+    _ASKING = os.O_RDONLY | os.O_NONBLOCK
+
     def _take(descriptor: int) -> bool:
+        return _flock(descriptor, fcntl.LOCK_EX)
+
+    def _share(descriptor: int) -> bool:
+        return _flock(descriptor, fcntl.LOCK_SH)
+
+    def _flock(descriptor: int, how: int) -> bool:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, how | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from contextlib import contextmanager
+from itertools import count
 
 import pytest
 from stepped_runs import PLAN, rows_of, stepped_run
@@ -13,7 +14,9 @@ from written_runs import SUMMARY, frame, small_run, write_run
 
 from octoscale.report.page.server import serving
 from octoscale.report.page.write import write_report
+from octoscale.runs.folder import RunFolder
 from octoscale.runs.parts import write_part
+from octoscale.system.lock import exclusive_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
@@ -70,7 +73,7 @@ def open_page(browser):
         context = browser.new_context(viewport={"width": width, "height": 900}, **words)
         contexts.append(context)
         page = context.new_page()
-        page.allowed = address
+        page.allowed, page.wrong = address, wrong
         watch(page)
         page.goto(f"{address}#{fragment}")
         page.wait_for_selector("html[data-ready=yes]", state="attached")
@@ -194,12 +197,36 @@ def test_a_deep_link_shows_what_was_seen(files, open_page):
     assert state_of(page)["role"] == "weight"
 
 
+@pytest.mark.parametrize("word", ["constructor", "__proto__", "toString", "gone"])
+def test_a_link_with_words_that_mean_nothing_here_shows_what_there_is(word, files, open_page):
+    for view in (*VIEWS, word):
+        given = "&".join(
+            f"{name}={word}" for name in ("quantity", "source", "against", "module", "role", "step", "sort")
+        )
+        page = open_page(files["both"], f"view={view}&{given}")
+        assert page.locator("#views [aria-selected=true]").inner_text().lower() == (view if view in VIEWS else "found")
+        assert page.locator("main canvas, main table, main li").count() > 0
+        page.close()
+
+
 def test_a_sentence_leads_to_the_tensor_that_it_is_about(files, open_page):
     page = open_page(files["train"])
     item = page.locator(".findings li", has_text="10 % of the values are flushed to zero.").first
     item.get_by_role("link").click()
     assert page.locator("h2 .name").inner_text() == "model.layers.0.mlp.down_proj"
     assert state_of(page)["role"] == "input"
+
+
+def test_of_many_scalings_the_first_are_drawn_no_two_alike_and_the_rest_is_said(open_page, tmp_path):
+    run = write_run(tmp_path / "run", [], SUMMARY)
+    for bias in range(20):
+        for window in (0, 1):
+            run.append_metrics({"scaling": f"cscale:{bias}", "window": window, "loss": 2.5 + bias})
+    page = open_page(write_report([run.path], tmp_path / "page.html").as_uri(), "view=run")
+    figure = page.locator("figure.plot", has_text="Loss of the window")
+    assert figure.locator("figcaption").inner_text() == "Loss of the window; the first 14 of 20 lines"
+    marks = figure.locator("canvas.mark").evaluate_all("all => all.map(mark => mark.toDataURL())")
+    assert (len(marks), len(set(marks))) == (14, 14)
 
 
 def test_two_runs_are_compared_and_what_differs_is_marked(files, open_page):
@@ -213,6 +240,74 @@ def test_two_runs_are_compared_and_what_differs_is_marked(files, open_page):
     page.locator("canvas.map").hover(position=cell(page, 0, 0))
     assert "difference: 0" in page.locator("#tip").inner_text()
     assert "half: cscale:1" in page.locator("#of").inner_text()
+
+
+def differences(page, layer=0):
+    """What the map says of the differences of the three roles at the step that is shown."""
+    found = []
+    for role in range(3):
+        where = cell(page, layer, 0)
+        page.locator("canvas.map").hover(position=where | {"y": where["y"] + role * (2 * 18 + 24)})
+        (line,) = re.findall("^difference: (.*)$", page.locator("#tip").inner_text(), re.MULTILINE)
+        found.append(line)
+    return found
+
+
+def test_a_step_that_the_other_run_never_had_is_not_compared(open_page, tmp_path):
+    long, short = stepped_run(tmp_path / "long", 24), stepped_run(tmp_path / "short", 5)
+    page = open_page(write_report([long.path, short.path], tmp_path / "page.html").as_uri(), "view=map&step=4")
+    page.get_by_label("Compare with").select_option("short: amax")
+    assert differences(page) == ["0"] * 3
+    page.get_by_label("Step", exact=True).fill("20")
+    assert differences(page) == ["\u2013"] * 3
+    page.get_by_label("Run and scaling").select_option("short: amax")
+    page.get_by_label("Compare with").select_option("long: amax")
+    page.get_by_label("Step", exact=True).fill("4")
+    assert differences(page) == ["0"] * 3
+
+
+def test_bins_of_other_widths_and_steps_are_compared_where_they_meet(open_page, tmp_path):
+    """600 steps in bins of two, of which the odd ones were recorded, beside a run that recorded every third."""
+    wide, narrow = (RunFolder.create(tmp_path / name, {"plan": PLAN}) for name in ("wide", "narrow"))
+    write_part(wide.scales, frame(*(each for step in range(1, 600, 2) for each in rows_of(step, scale_bias=step))))
+    write_part(narrow.scales, frame(*(each for step in range(0, 300, 3) for each in rows_of(step, scale_bias=step))))
+    fragment = "view=map&source=wide: amax&against=narrow: amax&step={}"
+    address = write_report([wide.path, narrow.path], tmp_path / "page.html").as_uri()
+    page = open_page(address, fragment.format(8))
+    assert differences(page) == ["0"] * 3  # 9 and 9, both in the bin that begins at 8
+    page.get_by_label("Step", exact=True).fill("5")  # steps 10 and 11, between 9 and 12
+    assert differences(page) == ["+2", "\u2013", "\u2013"]
+    page.get_by_label("Step", exact=True).fill("200")  # step 401
+    assert differences(page) == ["\u2013"] * 3
+
+
+def losses_of(path, losses, scaling="amax"):
+    """A run that only has losses, of step 1 on; None: not finite."""
+    run = RunFolder.create(path, {"plan": {**PLAN, "scaling": scaling}})
+    for step, loss in enumerate(losses, 1):
+        run.append_metrics({"phase": "train", "scaling": scaling, "step": step, "loss": loss})
+    return run.path
+
+
+def excess(open_page, *runs):
+    """What the figure of the excess over the first run says of its end: one text for each other run."""
+    page = open_page(write_report(runs, runs[0] / "page.html").as_uri(), "view=run")
+    figure = page.locator("figure.plot", has_text="Loss above that of")
+    return figure.locator(".value").all_inner_texts()
+
+
+def test_equal_losses_of_runs_of_any_lengths_are_no_excess(open_page, tmp_path):
+    losses = [8 / (1 + step / 50) for step in range(500)]
+    base = losses_of(tmp_path / "bf16", losses, "bf16")
+    same = losses_of(tmp_path / "same", losses[:125])
+    longer = losses_of(tmp_path / "longer", losses + [9.0] * 100)
+    assert excess(open_page, base, same, longer) == ["0 % at step 125", "0 % at step 500"]
+
+
+def test_a_loss_that_is_not_finite_is_left_out_of_the_mean_and_ends_nothing(open_page, tmp_path):
+    base = losses_of(tmp_path / "bf16", [2.0] * 50, "bf16")
+    other = losses_of(tmp_path / "other", [2.0] * 10 + [None, None] + [2.0] * 37 + [2.4])
+    assert excess(open_page, base, other) == ["+10 % at step 50"]  # of the last 2 steps, 2.0 and 2.4
 
 
 def test_scalings_of_a_validation_are_a_choice(files, open_page):
@@ -331,7 +426,9 @@ def test_all_is_drawn_as_it_was_recorded(files, open_page):
 @contextmanager
 def watched(run, open_page):
     with serving(run.path, port=0) as url:
-        yield open_page(url, "view=map")
+        page = open_page(url, "view=map")
+        yield page
+        page.close()  # before the server: it would tell that nobody answers
 
 
 def test_watch_shows_a_new_step_and_says_when_the_run_is_done(open_page, tmp_path):
@@ -348,6 +445,98 @@ def test_watch_shows_a_new_step_and_says_when_the_run_is_done(open_page, tmp_pat
         page.wait_for_selector("#live.finished")
 
 
+def test_a_run_without_scales_is_live_at_its_last_loss_and_before_any_just_live(open_page, tmp_path):
+    path = tmp_path / "bf16"
+    with exclusive_run(path):
+        run = stepped_run(path, 0, plan={**PLAN, "scaling": "bf16"}, finished=False)
+        with watched(run, open_page) as page:
+            page.wait_for_selector("#live.running")
+            assert page.locator("#live").inner_text() == "live"
+            for step in (1, 2):
+                run.append_metrics({"phase": "train", "scaling": "bf16", "step": step, "loss": 3.0})
+            playwright.expect(page.locator("#live")).to_have_text("live, step 2", timeout=WAIT)
+
+
+@contextmanager
+def growing(open_page, tmp_path, fragment):
+    """A page whose run gets another step at each call: (page, grow)."""
+    run = stepped_run(tmp_path / "run", 8, finished=False)
+    steps = count(8)
+    with exclusive_run(run.path), serving(run.path, port=0) as url:
+        page = open_page(url, fragment)
+        page.wait_for_selector("#live.running")
+
+        def grow():
+            step = next(steps)
+            write_part(run.scales, frame(*rows_of(step)))
+            playwright.expect(page.locator("#live")).to_have_text(f"live, step {step}", timeout=WAIT)
+
+        yield page, grow
+        page.close()
+
+
+def test_news_take_no_letter_and_no_caret_from_whoever_types(open_page, tmp_path):
+    with growing(open_page, tmp_path, "view=table") as (page, grow):
+        page.get_by_label("Module", exact=True).click()
+        for letters in ("mlp.", "d1"):  # d is a shortcut, and so is 1
+            page.keyboard.type(letters)
+            grow()
+        page.keyboard.press("Home")
+        grow()
+        page.keyboard.type("5.")
+        assert state_of(page) == {"view": "table", "find": "5.mlp.d1"}
+        assert page.get_by_label("Module", exact=True).input_value() == "5.mlp.d1"
+        page.locator("#search").click()
+        page.keyboard.type("down")
+        grow()
+        page.keyboard.type("_proj")
+        assert page.locator("#search").input_value() == "down_proj"
+        assert page.locator("#suggested li").count() == 2
+
+
+def test_news_leave_the_focus_and_the_cell_where_they_are(open_page, tmp_path):
+    with growing(open_page, tmp_path, "view=map") as (page, grow):
+        page.locator("canvas.map").focus()
+        for press in ("ArrowRight", "ArrowRight", "ArrowDown"):
+            page.keyboard.press(press)
+            grow()
+        page.keyboard.press("Enter")
+        assert page.locator("h2 .name").inner_text() == "model.layers.1.mlp.down_proj"
+        for name in ("activations", "← layer", "layer →"):
+            page.get_by_role("button", name=name).focus()
+            grow()
+            assert page.evaluate("document.activeElement.textContent") == name or name == "layer →"
+        page.locator("#theme").focus()
+        grow()
+        assert page.evaluate("document.activeElement.id") == "theme"
+
+
+def test_news_do_not_stop_what_plays(open_page, tmp_path):
+    with growing(open_page, tmp_path, "view=map&step=0") as (page, grow):
+        page.get_by_label("Play").click()
+        grow()
+        grow()
+        playwright.expect(page.locator("#of")).to_contain_text("step 9", timeout=WAIT)
+        page.get_by_label("Play").wait_for()  # it has stopped at the end
+        assert state_of(page) == {"view": "map"}
+
+
+def test_news_wait_for_an_open_list_and_no_longer(open_page, tmp_path):
+    with growing(open_page, tmp_path, "view=map") as (page, grow):
+        page.get_by_label("Quantity").click()
+        page.evaluate("() => { document.querySelector('main select').isThis = true; }")
+        other = pytest.raises(AssertionError)
+        with other, pytest.MonkeyPatch.context() as patch:
+            patch.setitem(globals(), "WAIT", 3_000)
+            grow()
+        assert page.evaluate("document.querySelector('main select').isThis") is True
+        page.keyboard.press("Escape")
+        grow()
+        assert page.evaluate("document.activeElement.ariaLabel") == "Quantity"
+        page.locator("h1").click(button="right")
+        grow()
+
+
 def test_watch_begins_before_the_run_does(open_page, tmp_path):
     path = tmp_path / "later"
     with serving(path, port=0) as url:
@@ -356,3 +545,36 @@ def test_watch_begins_before_the_run_does(open_page, tmp_path):
         stepped_run(path, 2)
         page.wait_for_selector(".findings li")
         page.wait_for_selector("#live.finished")
+        page.close()
+
+
+def test_a_run_that_ended_is_shown_as_what_it_was_when_nobody_answers_any_more(open_page, tmp_path):
+    run = stepped_run(tmp_path / "run", 4, finished=False)
+    with exclusive_run(run.path), serving(run.path, port=0, to_the_end=True) as url:
+        going_on = open_page(url)
+        going_on.wait_for_selector("#live.running")
+    gone = [text for text in going_on.wrong if "ERR_CONNECTION_REFUSED" not in text]
+    going_on.wait_for_selector("#live.gone")
+    assert going_on.locator("#live").inner_text() == "no answer: the server has ended"
+    with serving(run.path, port=0) as url:
+        ended = open_page(url)
+        ended.wait_for_selector("#live.stopped")
+    ended.wait_for_event("requestfailed")
+    assert ended.locator("#live").inner_text() == "stopped"
+    assert gone == []
+    going_on.wrong.clear()
+
+
+def test_news_that_could_not_be_shown_are_asked_for_again(open_page, tmp_path):
+    run = stepped_run(tmp_path / "run", 4, finished=False)
+    with watched(run, open_page) as page:
+        broken = []
+
+        def without_runs(route):
+            broken.append(route.request.url)
+            route.fulfill(json=route.fetch().json() | {"runs": [{}]})
+
+        page.route("**/data.json", without_runs, times=1)
+        write_part(run.scales, frame(*rows_of(4)))
+        playwright.expect(page.locator("#of")).to_contain_text("step 4", timeout=WAIT)
+        assert len(broken) == 1

@@ -1,5 +1,6 @@
 """The server of a page. Oracle: what a plain HTTP client sees."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -8,6 +9,8 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -122,6 +125,10 @@ def test_it_says_whether_the_run_goes_on_ended_or_died(tmp_path, monkeypatch):
     assert "--resume" in stopped["text"]
     (run.path / LOCK).touch()  # what a killed process leaves
     assert live.state()["state"]["name"] == "died"
+    monkeypatch.setattr("octoscale.report.page.state.is_held", lambda _: None)
+    unknown = live.state()["state"]
+    assert unknown["name"] == "unknown"
+    assert "--resume" not in unknown["text"]
 
 
 def test_a_lock_of_another_process_is_seen_and_of_a_killed_one_too(tmp_path):
@@ -164,6 +171,120 @@ def test_it_ends_with_its_block(tmp_path):
     assert threading.active_count() == before
     with pytest.raises(OSError, match="refused"):
         socket.create_connection((place.hostname, place.port), timeout=5)
+
+
+class Clock:
+    """Stands for the module time: it goes on only when somebody works."""
+
+    now = 1000.0
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.mark.parametrize(("seconds", "rest"), [(0.1, 0.8), (0.7, 1.4), (206, 2.0)])
+def test_after_a_look_it_rests_as_long_as_its_share_wants_but_never_for_minutes(seconds, rest, tmp_path, monkeypatch):
+    clock, looks = Clock(), []
+    live = server.LiveRun(stepped_run(tmp_path / "run", 2).path)
+
+    def refresh():
+        looks.append(clock.now)
+        clock.now += seconds
+        return False
+
+    monkeypatch.setattr(server, "time", clock)
+    monkeypatch.setattr(live._reader, "refresh", refresh)
+    live.state()
+    for wait in (rest - 0.01, 0.02):
+        clock.now += wait
+        live.state()
+    assert looks == [1000.0, pytest.approx(1000 + seconds + rest + 0.01)]
+
+
+@pytest.mark.parametrize("ask", ["data", "page"])
+def test_what_it_takes_to_write_the_page_is_work_too(ask, tmp_path, monkeypatch):
+    clock, looks = Clock(), []
+    live = server.LiveRun(stepped_run(tmp_path / "run", 2).path)
+    content = live._content()
+
+    def made():
+        clock.now += 0.6
+        return content
+
+    monkeypatch.setattr(server, "time", clock)
+    monkeypatch.setattr(live, "_content", made)
+    monkeypatch.setattr(live._reader, "refresh", lambda: looks.append(clock.now))
+    getattr(live, ask)()
+    for wait in (1.19, 0.02):
+        clock.now += wait
+        live.state()
+    assert looks == [1000.0, pytest.approx(1001.81)]
+
+
+@pytest.mark.parametrize("broken", ["folder.read_results", "folder.Scales.add", "folder.state_of"])
+def test_news_that_an_error_came_upon_are_told_afterwards_and_once(broken, tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "_PERIOD", 0)
+    monkeypatch.setattr(server, "_SHARE", 1e9)
+    run = stepped_run(tmp_path / "run", 2)
+    live = server.LiveRun(run.path)
+    before = live.state()["version"]
+    write_part(run.scales, frame(*rows_of(2)))
+    run.append_metrics({"phase": "train", "scaling": "amax", "step": 3, "loss": 3.0})
+    with monkeypatch.context() as patch:
+        patch.setattr(f"octoscale.report.page.{broken}", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            live.state()
+    after = live.state()["version"]
+    assert after != before
+    assert live.state()["version"] == after
+    (shown,) = json.loads(live.data()[0])["runs"]
+    assert (shown["scales"]["records"], shown["series"][0]["points"]) == (36, 3)
+
+
+def follow(url, seen):
+    """What a page does: ask for the state, and for all data if they are new, until nobody answers."""
+    known = None
+    with contextlib.suppress(OSError):
+        while True:
+            with urllib.request.urlopen(f"{url}state.json", timeout=60) as answer:
+                version = json.loads(answer.read())["version"]
+            if version != known:
+                with urllib.request.urlopen(f"{url}data.json", timeout=60) as answer:
+                    data = json.loads(answer.read())
+                known = data["version"]
+                seen.append((data["runs"][0]["scales"]["records"], data["runs"][0]["state"]["name"]))
+            time.sleep(0.05)
+
+
+@pytest.mark.parametrize("ending", ["done", "an error"])
+def test_an_open_page_shows_how_the_run_ended(ending, tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "_FAREWELL", 1e9)
+    monkeypatch.setattr(server, "_PERIOD", 1e9)  # it is looked at once in the beginning, and then in the end
+    monkeypatch.setattr(server, "_LONGEST", 1e9)
+    seen = []
+    raised = pytest.raises(ZeroDivisionError) if ending == "an error" else contextlib.nullcontext()
+    with raised, serving(tmp_path / "run", port=0, to_the_end=True) as url:
+        page = threading.Thread(target=follow, args=(url, seen), daemon=True)
+        page.start()
+        while not seen:
+            time.sleep(0.01)
+        stepped_run(tmp_path / "run", 4, finished=ending == "done")
+        if ending == "an error":
+            _ = 1 / 0
+    page.join(60)
+    assert seen == [(0, "not begun"), (48, "finished" if ending == "done" else "stopped")]
+
+
+def test_it_waits_for_no_page_that_was_never_there_nor_for_one_that_left_longer_than_a_moment(tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "_FAREWELL", 1e9)
+    with serving(tmp_path / "run", port=0, to_the_end=True):
+        stepped_run(tmp_path / "run", 2)
+    with serving(tmp_path / "run", port=0, to_the_end=True) as url:
+        urllib.request.urlopen(url, timeout=60).close()  # it has the last version already
+    monkeypatch.setattr(server, "_FAREWELL", 0.2)
+    with serving(tmp_path / "other", port=0, to_the_end=True) as url:
+        urllib.request.urlopen(url, timeout=60).close()
+        stepped_run(tmp_path / "other", 2)
 
 
 def _hear_ctrl_c():

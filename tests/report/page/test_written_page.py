@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import pytest
@@ -11,11 +12,14 @@ from stepped_runs import PLAN, rows_of, stepped_run
 from written_runs import SUMMARY, frame, small_run, write_run
 
 import octoscale
+from octoscale.report.contents import read_run
+from octoscale.report.page import folder
 from octoscale.report.page.findings import MOST_NAMED, with_diagnosis
 from octoscale.report.page.folder import RunReader
 from octoscale.report.page.write import as_block, write_report
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.parts import list_parts, write_part
+from octoscale.system.inside import LEADS_OUT
 
 HOSTILE = [
     "</script><script>window.owned = 1</script>",
@@ -192,6 +196,39 @@ def test_a_run_that_lacks_something_has_a_page_that_says_so(what, tmp_path):
     assert found["state"]["name"] == ("stopped" if what == "no summary" else "finished")
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["run.json", "metrics.jsonl", "notes.jsonl", "summary.json", "advice.json", "scales", "figures", "part", "svg"],
+)
+def test_what_a_link_takes_from_another_folder_is_left_out_and_named(name, tmp_path):
+    """Every file that a page is made of, in a run of its own each time; the page else holds all of it."""
+    secret = stepped_run(tmp_path / "secret", 7, plan={**PLAN, "model": "secret"})
+    secret.append_note({"note": "stale_weight", "step": 1, "module": "secret", "scaling": "amax", "phase": "train"})
+    secret.advice.write_text('{"answer": ["secret"]}')
+    secret.figures.mkdir()
+    (secret.figures / "secret.svg").write_text("secret")
+    run = stepped_run(tmp_path / "real", 4)
+    run.figures.mkdir()
+    parts = {"part": run.scales / "part-000001.parquet", "svg": run.figures / "a.svg"}
+    targets = {"part": list_parts(secret.scales)[0], "svg": secret.figures / "secret.svg"}
+    path, target = parts.get(name, run.path / name), targets.get(name, secret.path / name)
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
+    (tmp_path / "link").symlink_to(run.path)  # by which the run itself may be reached
+    (found,) = data_in(page_of(RunFolder(tmp_path / "link"), out=tmp_path / "page.html"))["runs"]
+    named = str(tmp_path / "link" / path.relative_to(run.path))
+    assert [line for line in found["damaged"] if line.startswith(named)] == [f"{named} {LEADS_OUT}"]
+    assert "secret" not in json.dumps({**found, "damaged": []})
+    assert found["figures"] == []
+    assert found["scales"]["records"] == (0 if name == "scales" else 48)
+    contents = read_run(tmp_path / "link")
+    assert "secret" not in repr((contents.header, contents.summary, contents.advice, contents.metrics, contents.notes))
+    assert contents.scales.height == (0 if name == "scales" else 48)
+    assert name in ("figures", "svg") or any(line.startswith(named) for line in contents.damaged)
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="is not a run"):
         write_report([tmp_path], tmp_path / "page.html")
@@ -209,6 +246,46 @@ def test_a_reader_reads_what_is_new_once_and_all_again_if_a_run_was_rewritten(tm
     list_parts(run.scales)[0].unlink()  # as a training does that goes on from a checkpoint
     assert reader.refresh()
     assert reader.to_json("run", 1)["scales"]["records"] == 12
+
+
+@pytest.mark.parametrize(
+    ("news", "is_examined"),
+    [
+        ("a loss", False),
+        ("a figure", False),
+        ("a loss that is not finite", True),
+        ("a step that was skipped", True),
+        ("a note", True),
+        ("a part", True),
+        ("results", True),
+    ],
+)
+def test_a_run_is_diagnosed_again_for_what_the_rules_look_at_only(news, is_examined, tmp_path, monkeypatch):
+    asked = []
+    real = folder.examine
+    monkeypatch.setattr(folder, "examine", lambda path: asked.append(path) or real(path))
+    run = stepped_run(tmp_path / "run", 4, finished=False)
+    reader = RunReader.open(run.path)
+    reader.refresh()
+    reader.to_json("run", 1)
+    more = {"phase": "train", "scaling": "amax", "step": 5}
+    run.figures.mkdir()
+    {
+        "a loss": lambda: run.append_metrics(more | {"loss": 2.0}),
+        "a figure": lambda: (run.figures / "a.svg").write_text("<svg/>"),
+        "a loss that is not finite": lambda: run.append_metrics(more | {"loss": None}),
+        "a step that was skipped": lambda: run.append_metrics(more | {"loss": 2.0, "skipped": True}),
+        "a note": lambda: run.append_note(
+            {"note": "stale_weight", "phase": "train", "scaling": "amax", "step": 1, "module": "m"}
+        ),
+        "a part": lambda: write_part(run.scales, frame(*rows_of(4))),
+        "results": lambda: run.summary.write_text('{"steps": 4}'),
+    }[news]()
+    assert reader.refresh()
+    shown = reader.to_json("run", 1)
+    assert len(asked) == 1 + is_examined
+    said = [each["words"] for each in shown["findings"]]
+    assert all(any(each.evidence in words for words in said) for each in octoscale.diagnose(run.path))
 
 
 def test_the_page_of_10_000_steps_fits_into_3_mb(tmp_path):

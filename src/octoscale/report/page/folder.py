@@ -30,6 +30,7 @@ from octoscale.runs.folder import RunFolder
 from octoscale.runs.parts import DamagedPartError, list_parts, read_part
 from octoscale.runs.scales import SCHEMA
 from octoscale.system.errors import UserError
+from octoscale.system.inside import only_inside
 
 #: Bytes of the static figures of a page, all together: those of a run that fit are shown in it.
 MOST_OF_FIGURES = 400_000
@@ -53,6 +54,8 @@ class RunReader:
         self._contents: RunContents | None = None
         self._seen: dict[Path, _Stamp] = {}
         self._diagnosis: list[Finding] | None = None
+        self._is_new = False
+        self._links: list[str] = []
         self._forget()
 
     @classmethod
@@ -61,14 +64,22 @@ class RunReader:
         return cls(RunFolder.open(path).path)
 
     def refresh(self) -> bool:
-        """Read what is new in the folder; whether anything is."""
-        is_new = self._read_parts()
+        """Read what is new in the folder; whether anything is, since this was last answered.
+
+        What raises an error between two files is read again, and what was read before it is still news.
+        """
+        before = self._links
+        self._links = [line for _, lines in (self._parts_there(), self._figures_there()) for line in lines]
+        if self._read_parts() or self._links != before:
+            self._diagnosis, self._is_new = None, True
         stamps = {path: stamp for path in self._small_files() if (stamp := _stamp(path)) is not None}
         if self._contents is None or stamps != self._seen:
-            self._seen, is_new = stamps, True
+            examined = _examined(self._contents)
             self._contents = read_results(self.path)
-        if is_new:
-            self._diagnosis = None
+            self._seen, self._is_new = stamps, True
+            if _examined(self._contents) != examined:
+                self._diagnosis = None
+        is_new, self._is_new = self._is_new, False
         return is_new
 
     def to_json(self, label: str, num_runs: int) -> dict[str, Any]:
@@ -84,10 +95,10 @@ class RunReader:
             "facts": facts(contents),
             "tables": tables(contents),
             "words": words(contents),
-            "damaged": [*contents.damaged, *self._damaged.values(), *self._lost_rows()],
+            "damaged": [*contents.damaged, *self._links, *self._damaged.values(), *self._lost_rows()],
             "findings": with_diagnosis(found(narrowed.cells), self._diagnosed()),
             "series": series(contents),
-            "figures": list(_pictures(contents.figures, MOST_OF_FIGURES // num_runs)),
+            "figures": list(_pictures(self._figures_there()[0], MOST_OF_FIGURES // num_runs)),
             "scales": narrowed.to_json(),
         }
 
@@ -107,17 +118,25 @@ class RunReader:
 
     def _read_parts(self) -> bool:
         """Add the parts that are new; all again if one that was read is gone or other."""
-        now = {path: stamp for path in list_parts(self._run.scales) if (stamp := _stamp(path)) is not None}
+        now = {path: stamp for path in self._parts_there()[0] if (stamp := _stamp(path)) is not None}
         if any(now.get(path) != stamp for path, stamp in self._parts.items()):
             self._forget()
         new = [path for path in now if path not in self._parts]
-        for rows in self._batches(new):
+        try:
+            self._add(new)
+        except BaseException:
+            self._forget()  # else the rows that were added before it would be added again
+            raise
+        self._parts |= {path: now[path] for path in new}
+        return bool(new)
+
+    def _add(self, parts: Sequence[Path]) -> None:
+        """Sum the rows of some parts into the cells."""
+        for rows in self._batches(parts):
             kept = rows.filter(possible(LONGEST_NAME))
             self._impossible += rows.height - kept.height
             self._num_rows += kept.height
             self._scales.add(kept)
-        self._parts |= {path: now[path] for path in new}
-        return bool(new)
 
     def _batches(self, parts: Sequence[Path]) -> Iterator[pl.DataFrame]:
         """The rows of some parts, a few together: small ones are summed as fast as large ones."""
@@ -146,10 +165,25 @@ class RunReader:
         rows = self._impossible
         return [f"{self._run.scales}: {rows:,} rows hold what no cast can see"] if rows else []
 
+    def _parts_there(self) -> tuple[list[Path], list[str]]:
+        return only_inside(list_parts(self._run.scales), self.path)
+
+    def _figures_there(self) -> tuple[list[Path], list[str]]:
+        figures = self._run.figures
+        return only_inside(sorted(figures.glob("*.svg")) if figures.is_dir() else [], self.path)
+
     def _small_files(self) -> list[Path]:
         run = self._run
-        figures = sorted(run.figures.glob("*.svg")) if run.figures.is_dir() else []
-        return [run.header, run.metrics, run.notes, run.summary, run.advice, *figures]
+        return [run.header, run.metrics, run.notes, run.summary, run.advice, *self._figures_there()[0]]
+
+
+def _examined(contents: RunContents | None) -> Any:
+    """What of a run, beside its scales, the rules of diagnosis judge: of its measurements, those that are unusual."""
+    if contents is None:
+        return None
+    unusual = [row for row in contents.metrics if row.get("skipped") or row.get("loss", 0) is None]
+    scales = [row["loss_scale"] for row in contents.metrics if "loss_scale" in row]
+    return contents.header, contents.summary, contents.notes, contents.damaged, unusual, scales[-1:]
 
 
 def _stamp(path: Path) -> _Stamp | None:
@@ -161,10 +195,10 @@ def _stamp(path: Path) -> _Stamp | None:
     return status.st_mtime_ns, status.st_size
 
 
-def _pictures(folder: Path, most: int) -> Iterator[dict[str, Any]]:
+def _pictures(figures: Sequence[Path], most: int) -> Iterator[dict[str, Any]]:
     """The figures of a run, deflated, the small ones first, as many as there is room for."""
     found = []
-    for path in sorted(folder.glob("*.svg")) if folder.is_dir() else []:
+    for path in figures:
         try:
             if path.is_file() and path.stat().st_size < 100 * most:
                 found.append((path.stem, pack(np.frombuffer(path.read_bytes(), dtype=np.uint8), "u8")))

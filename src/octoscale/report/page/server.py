@@ -9,8 +9,9 @@
 
 The standard library's server is enough: one reader, three addresses, no upload; and it starts a thread for each
 request, so that a slow browser keeps nobody. Nothing is read before somebody asks, and not more than once a second: a
-run that nobody looks at is not slowed. It can be read only, and nothing but the three is there. The Host header has to
-name this machine: else any page in the browser could have its own name point here, and read what this answers.
+run that nobody looks at is not slowed. Who serves as long as a run goes on serves a moment longer, so that an open page
+shows its end. It can be read only, and nothing but the three is there. The Host header has to name this machine: else
+any page in the browser could have its own name point here, and read what this answers.
 """
 
 import ipaddress
@@ -20,7 +21,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -32,8 +33,12 @@ from octoscale.system.errors import UserError
 
 HOST, PORT = "127.0.0.1", 8008
 
-#: Seconds between two looks at the run's folder, at least; and of its share of the time, if a look takes long.
-_PERIOD, _SHARE = 0.8, 0.5
+#: Seconds between two looks at the run's folder, at least, and its share of the time if a look takes long; at most so
+#: many, for a look that other processes kept waiting says nothing of what it cost.
+_PERIOD, _SHARE, _LONGEST = 0.8, 0.5, 2.0
+
+#: Seconds in which an open page may fetch the end of a run: it asks each second.
+_FAREWELL = 3.0
 
 
 class LiveRun:
@@ -45,26 +50,51 @@ class LiveRun:
         self._next_look = 0.0
         self._state: dict[str, str] = {}
         self._data: str | None = None
+        self._was_asked, self._fetched = False, ""
 
     def state(self) -> dict[str, Any]:
         """The number of the data, and whether the run goes on."""
         with self._lock:
+            self._was_asked = True
             self._look()
             return {"version": self._version, "state": self._state}
 
-    def data(self) -> str:
-        """All that the page shows, as JSON."""
+    def data(self, *, at_once: bool = False) -> tuple[str, str]:
+        """All that the page shows, as JSON; and its version. at_once: look at the run first, whenever that was done."""
         with self._lock:
+            self._was_asked = True
+            self._next_look *= not at_once
             self._look()
             if self._data is None:
+                began = time.monotonic()
                 self._data = json.dumps(self._content(), allow_nan=False)
-            return self._data
+                self._rest_after(began)
+            return self._data, self._version
 
-    def page(self) -> str:
-        """The page itself."""
+    def page(self) -> tuple[str, str]:
+        """The page itself, and the version of its data."""
         with self._lock:
+            self._was_asked = True
             self._look()
-            return page_of(self._content())
+            began = time.monotonic()
+            page = page_of(self._content())
+            self._rest_after(began)
+            return page, self._version
+
+    def was_fetched(self, version: str) -> None:
+        """A page has got the data of that version."""
+        self._fetched = version
+
+    def wait_for_pages(self) -> None:
+        """Look at the run once more, now; return when a page has got what there is, or a moment later. At once if
+        nobody ever asked.
+        """
+        if not self._was_asked:
+            return
+        _, last = self.data(at_once=True)
+        until = time.monotonic() + _FAREWELL
+        while self._fetched != last and time.monotonic() < until:
+            time.sleep(0.05)
 
     @property
     def _version(self) -> str:
@@ -78,12 +108,22 @@ class LiveRun:
         began = time.monotonic()
         if began < self._next_look:
             return
-        is_new, state = self._reader.refresh(), self._reader.state()
-        if is_new or state != self._state:
-            self._number += 1
-            self._state, self._data = state, None
+        if self._reader.refresh():
+            self._is_new()
+        state = self._reader.state()
+        if state != self._state:
+            self._state = state
+            self._is_new()
+        self._rest_after(began)
+
+    def _rest_after(self, began: float) -> None:
+        """Leave the time until the next look to the run: the work since `began` is a share of it."""
         ended = time.monotonic()
-        self._next_look = ended + max(_PERIOD, (ended - began) / _SHARE)
+        self._next_look = ended + min(_LONGEST, max(_PERIOD, (ended - began) / _SHARE))
+
+    def _is_new(self) -> None:
+        self._number += 1
+        self._data = None
 
 
 class _Server(ThreadingHTTPServer):
@@ -133,9 +173,9 @@ class _Handler(BaseHTTPRequestHandler):
             if path == "/state.json":
                 self._send_state(run, with_body)
             elif path == "/data.json":
-                self._send(HTTPStatus.OK, "application/json", run.data().encode(), with_body)
+                self._send_version(run, *run.data(), "application/json", with_body)
             elif path == "/":
-                self._send(HTTPStatus.OK, "text/html; charset=utf-8", run.page().encode(), with_body)
+                self._send_version(run, *run.page(), "text/html; charset=utf-8", with_body)
             else:
                 self._send(HTTPStatus.NOT_FOUND, "text/plain", b"there is only the page\n", with_body)
         except (BrokenPipeError, ConnectionError):
@@ -143,6 +183,11 @@ class _Handler(BaseHTTPRequestHandler):
         except Exception as error:  # noqa: BLE001  whatever a damaged folder raises, the page says it and asks again
             text = f"{type(error).__name__}: the run could not be read\n"
             self._send(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", text.encode(), with_body)
+
+    def _send_version(self, run: LiveRun, text: str, version: str, kind: str, with_body: bool) -> None:
+        self._send(HTTPStatus.OK, kind, text.encode(), with_body)
+        if with_body:
+            run.was_fetched(version)
 
     def _send_state(self, run: LiveRun, with_body: bool) -> None:
         """Nothing but 304 if the browser knows it already."""
@@ -174,11 +219,14 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(folder: Path | str, host: str = HOST, port: int | None = None) -> Iterator[str]:
+def serving(
+    folder: Path | str, host: str = HOST, port: int | None = None, *, to_the_end: bool = False
+) -> Iterator[str]:
     """Serve the page of a run while the block runs; gives its address. The folder need not be there yet.
 
-    port: None for 8008, or any free one if that is taken. UserError for a port that cannot be had, or a host that is
-    none of this machine's.
+    port: None for 8008, or any free one if that is taken. to_the_end: the run ends with the block; a page that is open
+    gets to show that, for which it has a moment. UserError for a port that cannot be had, or a host that is none of
+    this machine's.
     """
     server = _bound(LiveRun(folder), host, port)
     thread = threading.Thread(target=server.serve_forever, args=(0.2,), name="octoscale-watch", daemon=True)
@@ -186,9 +234,17 @@ def serving(folder: Path | str, host: str = HOST, port: int | None = None) -> It
     try:
         yield _address(server, host)
     finally:
+        if to_the_end:
+            _say_farewell(server.run)
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _say_farewell(run: LiveRun) -> None:
+    """Let an open page show the end. Ctrl-C ends the waiting; a folder that cannot be read is no error of its run."""
+    with suppress(Exception, KeyboardInterrupt):
+        run.wait_for_pages()
 
 
 def is_loopback(host: str) -> bool:

@@ -6,6 +6,7 @@ running      a process holds the run's folder
 finished     nobody does, and all that was asked for is there
 stopped      nobody does, and something is missing: Ctrl-C, or an error
 died         the process ended without a word: its lock is still there, and nobody holds it
+unknown      its lock is there, and may not be asked: another user's, say, on a file system without locks
 not begun    there is no run yet
 """
 
@@ -23,8 +24,11 @@ def state_of(run: RunFolder, contents: RunContents | None) -> dict[str, str]:
     """The name of the state, and words about it."""
     if contents is None or not run.header.exists():
         return _state("not begun", f"{run.path} holds no run yet.")
-    if is_held(run.path):
+    held = is_held(run.path)
+    if held:
         return _state("running", "The run goes on.")
+    if held is None:
+        return _state("unknown", f"Its lock cannot be asked, so nothing tells whether it goes on; {_last_sign(run)}.")
     missing = _missing(contents)
     if is_left(run.path):
         return _state("died", f"The process ended without a word; {_last_sign(run)}.{_remedy(contents)}")

@@ -26,8 +26,8 @@ from octoscale.system.whole_file import replacing
 #: In the order in which they are joined; what stands below may use what stands above.
 _SCRIPTS = (
     *("decode", "numbers", "model", "state", "paint", "lines", "slider"),
-    *("found", "pointer", "map", "exponents", "tensor", "run", "table"),
-    *("search", "live", "main"),
+    *("choices", "found", "pointer", "map", "exponents", "tensor", "run", "table"),
+    *("search", "kept", "live", "main"),
 )
 
 

@@ -3,18 +3,11 @@
 const PERIOD = 1000;
 
 async function follow(page, version) {
-  let known = version,
-    isHeld = false;
-  addEventListener("pointerdown", () => {
-    isHeld = true;
-  });
-  for (const name of ["pointerup", "pointercancel", "blur"])
-    addEventListener(name, () => {
-      isHeld = false;
-    });
+  let known = version;
+  const isHeld = watchHands();
   for (;;) {
     await new Promise((done) => setTimeout(done, PERIOD));
-    if (isHeld) continue; // a slider, say, that somebody drags
+    if (isHeld()) continue; // a slider, say, that somebody drags
     try {
       const answer = await fetch("state.json", { cache: "no-store" });
       const news = answer.ok
@@ -22,8 +15,8 @@ async function follow(page, version) {
         : { version: known, state: { name: "unreadable", text: await answer.text() } };
       if (news.version !== known) {
         const data = await (await fetch("data.json", { cache: "no-store" })).json();
-        known = data.version;
-        await page.take(data);
+        await page.take(data, isHeld);
+        known = data.version; // not before: what could not be shown is asked for again
       }
       page.heard(news);
     } catch {

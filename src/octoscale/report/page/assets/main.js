@@ -10,14 +10,15 @@ const VIEWS = [
 const REBUILDS = ["view", "source", "against", "module", "role", "theme", "scaled"];
 
 class Page {
-  async take(data) {
+  /** isHeld: whether this is no moment for it; what came is shown later. */
+  async take(data, isHeld = () => false) {
     const runs = await unpackAll(data.runs);
+    while (isHeld()) await new Promise((done) => setTimeout(done, 50));
     this.runs = runs.map((run) => ({ ...run, scales: new Scales(run.scales) }));
     this.sources = sourcesOf(this.runs);
     this.made = data.made;
     this.isLive = data.live;
-    const isTyping = document.activeElement?.matches("#search");
-    this.build(isTyping);
+    this.build(document.activeElement?.matches("#search"));
   }
 
   /** The source that the state names, else the first one that adapts, else the first. */
@@ -35,6 +36,8 @@ class Page {
 
   /** keepsHead: somebody types there. */
   build(keepsHead = false) {
+    const focus = focusNow(),
+      doing = this.shown?.doing?.();
     applyTheme();
     hideTip();
     if (!keepsHead) this.head();
@@ -63,6 +66,8 @@ class Page {
     this.shown = view.make(root, this) ?? null;
     scrollTo(0, isSame ? top : 0);
     document.getElementById("foot").replaceChildren(...this.foot());
+    if (isSame) this.shown?.goOn?.(doing);
+    giveFocus(focus);
   }
 
   changed(changes) {
@@ -110,21 +115,29 @@ class Page {
     ];
   }
 
-  /** What the server says of the run; null: it does not answer. */
+  /** What the server says of the run; null: it does not answer, which of a run that has ended is no loss. */
   heard(news) {
+    const shown = this.runs[0].state,
+      hasEnded = news === null && !["running", "not begun"].includes(shown.name);
     this.news = news;
     const status = document.getElementById("live");
     if (!status) return;
-    const name = news === null ? "gone" : news.state.name;
+    const { name, text } = hasEnded ? shown : (news?.state ?? { name: "gone", text: "" });
     status.className = `chip ${name}`;
     status.textContent =
-      news === null
-        ? "no answer: octoscale watch has ended"
+      name === "gone"
+        ? "no answer: the server has ended"
         : name === "running"
-          ? `live, ${this.runs[0].scales.unit} ${count(Math.max(0, this.runs[0].scales.last_step))}`
+          ? ["live", ...lastSign(this.runs[0])].join(", ")
           : name;
-    status.title = news === null ? "" : printable(news.state.text);
+    status.title = printable(text);
   }
+}
+
+/** Where a run is: the last step of its casts; of its losses, if none was recorded; nothing before there is any. */
+function lastSign({ scales, series }) {
+  if (scales.last_step >= 0) return [`${scales.unit} ${count(scales.last_step)}`];
+  return series.slice(0, 1).map((line) => `${line.unit} ${count(line.x.at(-1))}`);
 }
 
 async function begin() {

@@ -28,44 +28,13 @@ function mapView(root, page) {
   };
   listen(canvas, map, draw);
   draw();
-  return { update: draw, resize: draw, step: slider.by, play: slider.play };
-}
-
-function nothingRecorded(root) {
-  root.append(
-    el("p", { class: "lead" }, "These runs recorded no scales."),
-    el(
-      "p",
-      { class: "quiet" },
-      "FP8 layers record theirs while a run goes on; runs in bf16, fp16 and fp32 have none. The views Found and Run show what there is.",
-    ),
-  );
-}
-
-/** Which scaling of which run, and what it is compared with. */
-function sourceChoices(page) {
-  if (page.sources.length < 2) return [];
-  const labels = page.sources.map((source) => [source.label, printable(source.label)]);
-  return [
-    choice(page.runs.length > 1 ? "Run and scaling" : "Scaling", page.source().label, labels, (source) =>
-      set({ source }),
-    ),
-    choice(
-      "Compare with",
-      page.against()?.label ?? "",
-      [["", "nothing"], ...labels.filter(([label]) => label !== page.source().label)],
-      (against) => set({ against }),
-    ),
-  ];
-}
-
-function quantityChoice(source) {
-  return choice(
-    "Quantity",
-    state.quantity,
-    quantitiesOf(source.scales).map(([name, { label }]) => [name, label]),
-    (quantity) => set({ quantity }),
-  );
+  const doing = () => ({ isPlaying: slider.isPlaying(), cursor: map.cursor });
+  const goOn = (before) => {
+    map.cursor = before && map.like(before.cursor);
+    draw();
+    slider.goOn(before?.isPlaying);
+  };
+  return { update: draw, resize: draw, step: slider.by, play: slider.play, doing, goOn };
 }
 
 /** What is drawn: lines of modules, columns of layers, and the value of each tensor at the step. */
@@ -83,7 +52,7 @@ class ModuleMap {
   /** Take over the state: step and quantity; and the width there is. */
   take(width) {
     const { scales } = this.source;
-    this.name = Object.fromEntries(quantitiesOf(scales))[state.quantity] ? state.quantity : "scale_bias";
+    this.name = quantitiesOf(scales).some(([name]) => name === state.quantity) ? state.quantity : "scale_bias";
     this.quantity = QUANTITIES[this.name];
     this.bin = state.step === "" ? scales.bins.length - 1 : scales.binOf(Number(state.step));
     this.step = scales.bins[this.bin];
@@ -110,11 +79,13 @@ class ModuleMap {
 
   /** The value of a tensor at the step; with a comparison, less that of the other source. NaN: there is none. */
   value(tensor, bin = this.bin) {
-    const own = valueIn(this.source, tensor, this.quantity, this.source.scales.bins[bin]);
+    const { bins, cells } = this.source.scales,
+      steps = [bins[bin], bins[bin] + cells.width - 1];
+    const own = valueIn(this.source, tensor, this.quantity, ...steps);
     if (!this.against) return own;
     const other = this.against.byName.get(key(tensor.module, tensor.role));
     if (!other) return NaN;
-    const theirs = valueIn(this.against, other, this.quantity, this.source.scales.bins[bin]);
+    const theirs = valueIn(this.against, other, this.quantity, ...steps);
     return this.quantity.look === "log" ? Math.log2(own / theirs) : own - theirs;
   }
 
@@ -232,6 +203,10 @@ class ModuleMap {
       Math.abs((each.layer ?? -1) - wanted) < Math.abs((best.layer ?? -1) - wanted) ? each : best,
     );
     return this.cursor;
+  }
+
+  like(tensor) {
+    return tensor ? (this.source.byName.get(key(tensor.module, tensor.role)) ?? null) : null;
   }
 
   legend() {

@@ -31,7 +31,8 @@ class Scales {
   constructor(json) {
     Object.assign(this, json);
     this.bins = json.cells.bins;
-    this.unit = json.groups.every((group) => group.phase === "validate") ? "window" : "step";
+    const phases = new Set(json.groups.map((group) => group.phase));
+    this.unit = phases.size === 1 && phases.has("validate") ? "window" : "step";
     this.rowsOf = new Map();
     this.tensors = this.#tensors(json.tensors);
     this.columns = this.#columns(json.waterfall);
@@ -75,6 +76,16 @@ class Scales {
       else high = middle - 1;
     }
     return low;
+  }
+
+  /** The bin that has steps from first to last, the earliest of several; -1: none has. A weight's cast holds longer. */
+  binWithin(first, last, tensor) {
+    const bin = this.binOf(first),
+      begins = this.bins[bin];
+    if (begins <= last && begins + this.cells.width > first) return bin;
+    if (this.bins[bin + 1] <= last) return bin + 1;
+    const isHeld = begins <= first && (first <= this.last_step || this.unit === "window");
+    return tensor.role === "weight" && isHeld ? bin : -1;
   }
 
   /** Where a tensor's numbers of a bin stand; -1 if it has none. A weight's cast holds until the next one. */

@@ -129,9 +129,10 @@ function quantitiesOf(scales) {
   );
 }
 
-/** The value of a tensor in a source, at the bin of a step. */
-function valueIn(source, tensor, quantity, step) {
+/** The value of a tensor in a source at a bin of steps, which may be another source's; NaN if it has none there. */
+function valueIn(source, tensor, quantity, first, last) {
   const { scales } = source,
-    place = scales.place(tensor, scales.binOf(step));
-  return place < 0 ? NaN : quantity.at(scales, tensor, place, step);
+    bin = scales.binWithin(first, last, tensor),
+    place = bin < 0 ? -1 : scales.place(tensor, bin);
+  return place < 0 ? NaN : quantity.at(scales, tensor, place, scales.bins[bin]);
 }

@@ -10,7 +10,7 @@ const LINES = {
 const DASHES = [[], [7, 4], [2, 3], [9, 3, 2, 3], [4, 2], [1, 3], [12, 3]];
 
 const lineColor = (at) => LINES[isDark() ? "dark" : "light"][at % 7];
-const dash = (at) => DASHES[at % 7];
+const dash = (at) => DASHES[(at + Math.floor(at / 7)) % 7]; // of 49 lines, no two have both the same
 
 const channels = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
 

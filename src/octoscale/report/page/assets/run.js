@@ -16,6 +16,9 @@ function runView(root, page) {
   return { update: () => {}, resize: resizePlots };
 }
 
+/** Lines of one figure: more of them nobody tells apart. */
+const MOST_LINES = 14;
+
 const LOGARITHMIC = { "gradient norm": 10, "loss scale": 2 };
 
 /** One quantity of all runs, and all scalings, over each other. */
@@ -39,7 +42,13 @@ function drawSeries(grid, page, name) {
   const binned = lines.find((line) => line.binned)?.binned;
   const title =
     name[0].toUpperCase() + name.slice(1) + (binned ? `: mean of ${binned} steps; band: lowest to highest` : "");
-  lineFigure(grid, { title, lines: lines.slice(0, 14), log: LOGARITHMIC[name] ?? 0, unit: lines[0].unit });
+  const part = lines.length > MOST_LINES ? `; the first ${MOST_LINES} of ${count(lines.length)} lines` : "";
+  lineFigure(grid, {
+    title: title + part,
+    lines: lines.slice(0, MOST_LINES),
+    log: LOGARITHMIC[name] ?? 0,
+    unit: lines[0].unit,
+  });
 }
 
 /** How far the loss of each run lies above the first one in high precision, or the first of all, in %. */
@@ -47,30 +56,50 @@ function drawExcess(grid, runs) {
   const curves = runs.map((run) => [run, run.series.find((line) => line.name === "loss")]).filter(([, line]) => line);
   if (curves.length < 2) return;
   const [reference, base] = curves.find(([, line]) => ["bf16", "fp16", "fp32"].includes(line.scaling)) ?? curves[0];
-  const smooth = (line) => running(Array.from(line.y), Math.max(1, Math.floor(line.y.length / 25)));
-  const of = new Map(smooth(base).map((loss, at) => [base.x[at], loss]));
+  const width = Math.max(1, Math.floor(base.y.length / 25)) * (base.binned ?? 1);
+  const of = running(base, width);
   const lines = curves
     .filter(([run]) => run !== reference)
     .map(([run, line]) => {
-      const points = smooth(line)
-        .map((loss, at) => [line.x[at], 100 * (loss / of.get(line.x[at]) - 1)])
-        .filter(([, excess]) => Number.isFinite(excess));
+      const own = running(line, width);
+      const points = Array.from(line.x, (x) => [x, 100 * (own(x) / of(x) - 1)]).filter(([, excess]) =>
+        Number.isFinite(excess),
+      );
       return { label: run.label, look: runs.indexOf(run), x: points.map(([x]) => x), y: points.map(([, y]) => y) };
     });
   lineFigure(grid, {
-    title: `Loss above that of ${printable(reference.label)}, in %, running means`,
+    title: `Loss above that of ${printable(reference.label)}, in %, means of ${count(width)} ${base.unit}s`,
     lines,
     show: (x) => `${signed(x)} %`,
   });
 }
 
-/** The mean of each value and those before it. */
-function running(values, width) {
-  let sum = 0;
-  return values.map((value, at) => {
-    sum += value - (at >= width ? values[at - width] : 0);
-    return sum / Math.min(at + 1, width);
-  });
+/**
+ * The mean of a line's points in the `width` steps up to one of its steps; what is not finite is left out. NaN beyond its
+ * ends, and where all of them were not finite.
+ */
+function running(line, width) {
+  const sums = [0],
+    counts = [0];
+  for (const y of line.y) {
+    sums.push(sums.at(-1) + (Number.isFinite(y) ? y : 0));
+    counts.push(counts.at(-1) + Number.isFinite(y));
+  }
+  const upTo = (step) => {
+    let low = 0;
+    for (let high = line.x.length; low < high;) {
+      const middle = (low + high) >> 1;
+      if (line.x[middle] <= step) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  };
+  const end = line.x.at(-1) + (line.binned ?? 1) - 1;
+  return (step) => {
+    if (step > end) return NaN;
+    const [first, last] = [upTo(step - width), upTo(step)];
+    return (sums[last] - sums[first]) / (counts[last] - counts[first]);
+  };
 }
 
 /** The mean scale_bias of each role over the steps; the band reaches from the smallest to the largest. */

@@ -42,5 +42,9 @@ function stepSlider(source) {
   };
   const box = el("div", { class: "slider" }, button, range, told);
   box.hidden = last < 1;
-  return { box, show, play, by: (bins) => go(Number(range.value) + bins) };
+  /** A slider of the same steps, and more, was playing. */
+  const goOn = (wasPlaying) => {
+    if (wasPlaying && state.step !== "") play();
+  };
+  return { box, show, play, goOn, isPlaying: () => timer !== null, by: (bins) => go(Number(range.value) + bins) };
 }

@@ -32,6 +32,8 @@ function tensorView(root, page) {
     },
     step: slider.by,
     play: slider.play,
+    doing: slider.isPlaying,
+    goOn: slider.goOn,
   };
 }
 
