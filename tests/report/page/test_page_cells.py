@@ -23,6 +23,12 @@ def some_rows(num_steps=100, modules=("a", "b"), micro_batches=2):
     return made
 
 
+def _log2(row):
+    """Of the scaled amax."""
+    amax = row["amax"] if math.isfinite(row["amax"]) else math.inf
+    return (math.log2(amax) if amax else -math.inf) + row["scale_bias"]
+
+
 def expected(rows, module, steps):
     of = [each for each in rows if each["module"] == module and each["step"] in steps]
     amax = [each["amax"] if math.isfinite(each["amax"]) else math.inf for each in of]
@@ -37,6 +43,7 @@ def expected(rows, module, steps):
         "bias_high": max(each["scale_bias"] for each in of),
         "amax_low": pytest.approx(min(amax)),
         "amax_high": pytest.approx(max(amax)),
+        "reach": pytest.approx(max(_log2(each) for each in of)),
         **{f"{name}_from": first(name) for name in ("saturated", "flushed", "nonfinite")},
     }
 

@@ -5,12 +5,13 @@ import io
 import json
 import re
 import shutil
+import unicodedata
 from contextlib import contextmanager
 from itertools import count
 
 import pytest
 from stepped_runs import PLAN, rows_of, stepped_run
-from written_runs import SUMMARY, frame, small_run, write_run
+from written_runs import SUMMARY, frame, row, small_run, write_run
 
 from octoscale.report.page.server import serving
 from octoscale.report.page.write import write_report
@@ -152,6 +153,51 @@ def test_hover_tells_the_numbers_and_a_click_opens_the_tensor(files, open_page):
     page.go_back()
     assert state_of(page)["view"] == "map"
     assert page.locator("canvas.map").count() == 1
+
+
+def under_the_pointer(page, canvas, text):
+    """The lines of the small window where, on the way down the middle of a figure, one begins with a text."""
+    size = canvas.bounding_box()
+    for y in range(4, int(size["height"]), 8):
+        canvas.hover(position={"x": size["width"] / 2, "y": y})
+        lines = page.locator("#tip").inner_text().splitlines()
+        if any(line.startswith(text) for line in lines):
+            return lines
+    return []
+
+
+@pytest.mark.parametrize(("cells", "about"), [(60_000, ""), (0, "≈ ")])
+def test_a_number_that_is_rounded_is_told_as_that_and_others_are_exact(cells, about, open_page, tmp_path, monkeypatch):
+    monkeypatch.setattr("octoscale.report.page.scales.EXACT_CELLS", cells)
+    run = stepped_run(tmp_path / "run", 9)
+    module = "model.layers.0.mlp.down_proj"
+    page = open_page(write_report([run.path], tmp_path / "page.html").as_uri(), "view=map")
+    where = cell(page, 0, 1)
+    page.locator("canvas.map").hover(position=where | {"y": where["y"] + 24 + 36})  # as input
+    told = page.locator("#tip").inner_text().splitlines()
+    tenth, most = ("10 %", "60 %") if not about else ("9.6 %", "59 %")  # eighths and quarters of an octave
+    assert {f"amax: {about}2", f"flushed, share of values: {about}{tenth}", "scale_bias: 7"} <= set(told)
+    assert "saturated, share of values: none" in told
+    page.goto(page.url.split("#")[0] + f"#view=tensor&role=input&module={module}")
+    page.reload()
+    page.wait_for_selector("html[data-ready=yes]", state="attached")
+    lines = under_the_pointer(page, page.locator("figure.plot .holder canvas").first, "exponent -3:")
+    assert f"exponent -3: {about}{most} of the values" in lines
+    assert f"zeros: {about}{tenth}" in lines
+    amax = page.locator("figure.plot", has_text="amax: largest").locator(".value")
+    assert amax.inner_text() == f"{about}2 at step 8"
+
+
+def test_headroom_is_that_of_the_step_that_comes_nearest_and_of_no_two_steps(open_page, tmp_path):
+    """In a bin of two steps, amax 4 under bias 6 and amax 1 under bias 10: the second one saturates, by an octave."""
+    run = RunFolder.create(tmp_path / "run", {"plan": PLAN})
+    for amax, bias, half in ((4.0, 6, 0), (1.0, 10, 1)):
+        steps = range(half, 600, 2)
+        write_part(run.scales, frame(*(row for step in steps for row in rows_of(step, amax=amax, scale_bias=bias))))
+    page = open_page(write_report([run.path], tmp_path / "page.html").as_uri(), "view=map&quantity=headroom")
+    page.locator("canvas.map").hover(position=cell(page, 0, 0))
+    (told,) = re.findall("^headroom.*: (.*)$", page.locator("#tip").inner_text(), re.MULTILINE)
+    assert told == "-1.19"  # log2(448 / 1024); the largest amax with the smallest bias had 0.807
 
 
 def test_the_map_is_walked_with_the_keyboard(files, open_page):
@@ -350,9 +396,64 @@ def test_the_table_is_sorted_filtered_and_exported(files, open_page):
         page.locator("#export").click()
     rows = list(csv.DictReader(io.StringIO(download.value.path().read_text(encoding="utf-8"))))
     assert download.value.suggested_filename == "scales.csv"
-    numbers = {"layer": "1", "role": "grad_output", "bias_low": "5", "bias_high": "7", "amax": "8", "records": "24"}
+    numbers = {
+        "layer": "1",
+        "role": "grad_output",
+        "bias_low": "5",
+        "bias_high": "7",
+        "amax_high": "8",
+        "records": "24",
+    }
     assert rows[0].items() >= numbers.items()
     assert [row["module"] for row in rows] == [f"model.layers.{layer}.mlp.down_proj" for layer in (1, 0)]
+
+
+def exported(page):
+    with page.expect_download() as download:
+        page.locator("#export").click()
+    return list(csv.DictReader(io.StringIO(download.value.path().read_text(encoding="utf-8"))))
+
+
+def test_a_file_says_what_is_a_share_and_what_a_count_and_holds_no_infinity(open_page, tmp_path):
+    run = RunFolder.create(tmp_path / "run", {"plan": PLAN})
+    values = {"nan": float("nan"), "inf": float("inf"), "none": 0.0, "some": 2.0}
+    rows = [
+        row(module=name, phase="train", amax=amax, numel=0 if name == "none" else 100, nonfinite=int(name == "nan"))
+        | ({"saturated": 25, "flushed": 10} if name == "some" else {})
+        for name, amax in values.items()
+    ]
+    write_part(run.scales, frame(*rows))
+    page = open_page(write_report([run.path], tmp_path / "page.html").as_uri(), "view=table")
+    names = ("amax_high", "saturated_share", "flushed_share", "nonfinite_count")
+    found = {each["module"]: tuple(each[name] for name in names) for each in exported(page)}
+    assert found == {
+        "nan": ("not finite", "0", "0", "1"),
+        "inf": ("not finite", "0", "0", "0"),
+        "none": ("0", "", "", "0"),
+        "some": ("2", "0.25", "0.1", "0"),
+    }
+
+
+def test_what_is_not_seen_in_a_name_stands_as_its_escape(open_page, tmp_path):
+    """Oracle: what Python takes for printable, as the terminal's one_line does, of all letters that both know."""
+    known = [
+        chr(code) for code in (*range(0xD800), *range(0xE000, 0x10000), *range(0xE0000, 0xE0100), 0x1D173, 0x1F600)
+    ]
+    letters = [letter for letter in known if unicodedata.category(letter) != "Cn"]
+    run = stepped_run(tmp_path / "run", 2, plan={**PLAN, "text": "".join(letters), "half": "\ud800x"})
+    page = open_page(write_report([run.path], tmp_path / "page.html").as_uri())
+
+    def escaped(letter):
+        return f"\\u{ord(letter):04x}" if ord(letter) < 2**16 else f"\\U{ord(letter):08x}"
+
+    facts = {
+        row[0]: row[1]
+        for row in page.locator("table.facts tr").evaluate_all(
+            "rows => rows.map(row => [...row.children].map(cell => cell.textContent))"
+        )
+    }
+    assert facts["text"] == "".join(each if each.isprintable() else escaped(each) for each in letters)
+    assert facts["half"] == "\\ud800x"
 
 
 HOSTILE = [

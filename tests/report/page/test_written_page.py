@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import random
 import re
 import shutil
 from html.parser import HTMLParser
@@ -181,6 +182,13 @@ def test_runs_that_share_a_page_keep_their_names_apart(tmp_path):
     assert [run["label"] for run in page["runs"]] == [str(run.path) for run in runs]
 
 
+def test_a_rate_beyond_float32_is_no_warning(tmp_path):
+    run = stepped_run(tmp_path / "run", 2)
+    run.append_metrics({"phase": "train", "scaling": "amax", "step": 3, "loss": 1.0, "learning_rate": 1e300})
+    (found,) = data_in(page_of(run, out=tmp_path / "page.html"))["runs"]  # warnings are errors here
+    assert [(line["name"], line["points"]) for line in found["series"]] == [("loss", 3), ("learning rate", 1)]
+
+
 @pytest.mark.parametrize("what", ["nothing", "only a header", "a damaged part", "no summary", "a cut line"])
 def test_a_run_that_lacks_something_has_a_page_that_says_so(what, tmp_path):
     run = stepped_run(tmp_path / "run", 4 if what != "only a header" else 0, finished=what != "no summary")
@@ -286,6 +294,55 @@ def test_a_run_is_diagnosed_again_for_what_the_rules_look_at_only(news, is_exami
     assert len(asked) == 1 + is_examined
     said = [each["words"] for each in shown["findings"]]
     assert all(any(each.evidence in words for words in said) for each in octoscale.diagnose(run.path))
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+def test_a_page_that_deflates_badly_has_wider_bins_until_it_fits(runs, tmp_path, monkeypatch):
+    """Noise, of 6 tensors over 512 steps: about 100 kB in bins of one step."""
+    draw = random.Random(0)
+    made = [RunFolder.create(tmp_path / str(number), {}) for number in range(runs)]
+    for run in made:
+        steps = [
+            [each | {"amax": draw.random() * 2 ** draw.randrange(20), "flushed": draw.randrange(100)} for each in rows]
+            for rows in (rows_of(step, layers=1) for step in range(512))
+        ]
+        write_part(run.scales, frame(*(each for rows in steps for each in rows)))
+    whole = data_in(page_of(*made, out=tmp_path / "page.html"))
+    most = len(json.dumps(whole["runs"])) // 3
+    monkeypatch.setattr(folder, "MOST_OF_DATA", most)
+    fewer = data_in(page_of(*made, out=tmp_path / "page.html"))
+    assert len(json.dumps(fewer["runs"])) <= most
+    for before, after in zip(whole["runs"], fewer["runs"], strict=True):
+        assert before["scales"]["cells"]["width"] == 1
+        assert after["scales"]["cells"]["width"] in (4, 8)  # no wider than that needs
+        assert after["scales"]["records"] == before["scales"]["records"] == 512 * 6
+    monkeypatch.setattr(folder, "MOST_OF_DATA", 1)
+    least = data_in(page_of(*made, out=tmp_path / "page.html"))
+    assert [len(run["scales"]["cells"]["bins"]) for run in least["runs"]] == [1] * runs
+
+
+@pytest.mark.parametrize(
+    ("header", "summary", "name"),
+    [
+        ("whole", "whole", "finished"),
+        ("whole", "none", "stopped"),
+        ("whole", "damaged", "ended"),
+        ("damaged", "damaged", "ended"),
+        ("damaged", "whole", "ended"),
+        ("without a plan", "none", "finished"),  # octoscale.record has none
+        ("a plan that is none", "none", "ended"),
+    ],
+)
+def test_a_run_is_finished_only_if_something_tells_so(header, summary, name, tmp_path):
+    run = stepped_run(tmp_path / "run", 2, finished=summary != "none")
+    texts = {"damaged": "{", "without a plan": "{}", "a plan that is none": '{"plan": 3}'}
+    if header in texts:
+        run.header.write_text(texts[header])
+    if summary in texts:
+        run.summary.write_text(texts[summary])
+    (found,) = data_in(page_of(run, out=tmp_path / "page.html"))["runs"]
+    assert found["state"]["name"] == name
+    assert ("nothing tells whether it is complete" in found["state"]["text"]) == (name == "ended")
 
 
 def test_the_page_of_10_000_steps_fits_into_3_mb(tmp_path):

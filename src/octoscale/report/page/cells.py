@@ -33,7 +33,7 @@ _TENSORS = {
 }
 _SUMS = ("rows", "numel", "saturated", "flushed", "nonfinite")
 _LOWEST = ("bias_low", "amax_low", "saturated_from", "flushed_from", "nonfinite_from")
-_HIGHEST = ("bias_high", "amax_high")
+_HIGHEST = ("bias_high", "amax_high", "reach")
 _CELLS = {
     "tensor": pl.UInt32,
     "bin": pl.Int64,
@@ -41,6 +41,7 @@ _CELLS = {
     **{name: pl.Float32 if name == "amax_low" else pl.Int64 for name in _LOWEST},
     "bias_high": pl.Int64,
     "amax_high": pl.Float32,
+    "reach": pl.Float64,
 }
 
 
@@ -50,8 +51,9 @@ class Cells:
 
     tensors: a row for each, numbered by `tensor` in the order in which they were met. table: tensor, bin -> how many
     rows; numel, saturated, flushed and nonfinite summed; the smallest and largest scale_bias and amax (infinity stands
-    for one that is not finite); the first step that saturated, flushed, or was not finite. A bin holds the steps from
-    bin * width on. num_rows, last_step: of all rows; -1 without any.
+    for one that is not finite); the largest log2(amax) + scale_bias of one row, `reach`; the first step that
+    saturated, flushed, or was not finite. A bin holds the steps from bin * width on. num_rows, last_step: of all rows;
+    -1 without any.
     """
 
     most_bins: int = MOST_BINS
@@ -153,6 +155,7 @@ _OF_ROWS = [
     pl.col("scale_bias").max().cast(pl.Int64).alias("bias_high"),
     _FINITE_AMAX.min().alias("amax_low"),
     _FINITE_AMAX.max().alias("amax_high"),
+    (_FINITE_AMAX.cast(pl.Float64).log(2) + pl.col("scale_bias")).max().alias("reach"),
     *(_first_step(count) for count in ("saturated", "flushed", "nonfinite")),
 ]
 _OF_CELLS = [pl.col(*_SUMS).sum(), pl.col(*_LOWEST).min(), pl.col(*_HIGHEST).max()]

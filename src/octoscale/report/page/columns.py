@@ -24,8 +24,12 @@ ABSENT, ZERO, INFINITE = -(2**15), -32_000, 2**15 - 1
 
 
 def pack(values: NDArray[Any], kind: str, row: int = 0) -> dict[str, Any]:
-    """A column as JSON holds it. row: store differences to the value before, beginning anew each `row` values."""
-    array = np.ascontiguousarray(values, dtype=TYPES[kind]).reshape(-1)
+    """A column as JSON holds it. row: store differences to the value before, beginning anew each `row` values.
+
+    A number beyond float32 becomes infinity in one of those.
+    """
+    with np.errstate(over="ignore"):
+        array = np.ascontiguousarray(values, dtype=TYPES[kind]).reshape(-1)
     if row > 1:
         array = _differences(array, row)
     data = array.view(np.uint8)

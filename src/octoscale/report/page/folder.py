@@ -8,6 +8,7 @@ What a run is rewritten from (a resumed training drops rows, --overwrite begins 
 was read is gone or other, all are read again.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +32,9 @@ from octoscale.runs.parts import DamagedPartError, list_parts, read_part
 from octoscale.runs.scales import SCHEMA
 from octoscale.system.errors import UserError
 from octoscale.system.inside import only_inside
+
+#: Bytes of the data of a page, all its runs together: with script and style, it is smaller than 3 MB.
+MOST_OF_DATA = 2_800_000
 
 #: Bytes of the static figures of a page, all together: those of a run that fit are shown in it.
 MOST_OF_FIGURES = 400_000
@@ -88,19 +92,32 @@ class RunReader:
             self.refresh()
         contents = self._contents
         assert contents is not None
-        narrowed = self._scales.narrowed(MOST_CELLS // num_runs)
-        return {
+        shown = {
             "label": label,
             "state": self.state(),
             "facts": facts(contents),
             "tables": tables(contents),
             "words": words(contents),
             "damaged": [*contents.damaged, *self._links, *self._damaged.values(), *self._lost_rows()],
-            "findings": with_diagnosis(found(narrowed.cells), self._diagnosed()),
+            "findings": with_diagnosis(found(self._scales.cells), self._diagnosed()),
             "series": series(contents),
             "figures": list(_pictures(self._figures_there()[0], MOST_OF_FIGURES // num_runs)),
-            "scales": narrowed.to_json(),
         }
+        room = MOST_OF_DATA // num_runs - len(json.dumps(shown))
+        return shown | {"scales": self._scales_for(room, MOST_CELLS // num_runs)}
+
+    def _scales_for(self, room: int, most_cells: int) -> dict[str, Any]:
+        """The scales in so few cells that they fit into some bytes of JSON, as far as wider bins make them fewer.
+
+        How many that are depends on how well they deflate. What did not fit once is not tried again.
+        """
+        self._most_cells = min(self._most_cells, most_cells)
+        while True:
+            narrowed = self._scales.narrowed(self._most_cells)
+            shown = narrowed.to_json()
+            if len(json.dumps(shown)) <= room or self._most_cells < narrowed.cells.tensors.height:
+                return shown
+            self._most_cells = min(self._most_cells, narrowed.cells.table.height) // 2
 
     def state(self) -> dict[str, str]:
         """Whether the run goes on, as a name and in words."""
@@ -113,6 +130,7 @@ class RunReader:
 
     def _forget(self) -> None:
         self._scales, self._impossible, self._num_rows = Scales(), 0, 0
+        self._most_cells = MOST_CELLS
         self._parts: dict[Path, _Stamp] = {}
         self._damaged: dict[Path, str] = {}
 

@@ -5,7 +5,8 @@
     scales.narrowed(most_cells).to_json()
 
 All columns are dense: the value of tensor t in bin b stands at t * len(bins) + b, and a bin in which a tensor has no
-row says so by `rows` 0. Few cells are exact; many are rounded to what a screen shows (columns.py).
+row says so by `rows` 0. Few cells are exact, and few histograms; many are rounded to what a screen shows (columns.py),
+and `exact` says which.
 """
 
 from typing import Any
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from octoscale.kernels.base import EXPONENT_OFFSET, NUM_EXPONENT_BINS
 from octoscale.numerics.formats import FORMATS
 from octoscale.report.page.cells import MOST_CELLS, Cells
-from octoscale.report.page.columns import pack, pack_logarithms, pack_shares
+from octoscale.report.page.columns import AMAX_STEPS, pack, pack_logarithms, pack_shares
 from octoscale.report.page.waterfall import MOST_OF_RUN, Waterfall
 
 #: With at most so many cells, each number is the one that was recorded.
@@ -103,11 +104,25 @@ def _cells(cells: Cells) -> dict[str, Any]:
     amax = [dense(table[name].to_numpy(), np.nan) for name in ("amax_low", "amax_high")]
     for name, values in zip(("amax_low", "amax"), amax, strict=True):
         columns[name] = pack(values, "f32") if exact else pack_logarithms(values, row)
+    lift, steps = dense(_lift(table), 0), 1 if exact else AMAX_STEPS
+    columns["lift"] = pack(lift, "f32") if exact else pack(np.minimum(np.round(steps * lift), 2**16 - 1), "u16", row)
     for name in _COUNTS:
         numel = np.maximum(table["numel"].to_numpy(), 1)
         share = dense(table[name].to_numpy() / numel, 0)
         columns[name] = pack(share, "f32") if exact else pack_shares(share, octave=8)
-    return {"width": cells.width, "bins": (bins * cells.width).tolist(), **columns}
+    of_all = {"width": cells.width, "bins": (bins * cells.width).tolist(), "exact": exact, "lift_steps": steps}
+    return of_all | columns
+
+
+def _lift(table: pl.DataFrame) -> NDArray[Any]:
+    """How far the worst row of a cell lies above its largest amax under its smallest scale_bias, which may be those of
+    two steps: log2 of the largest amax * 2**scale_bias, less that of the two.
+    """
+    amax = table["amax_high"].to_numpy().astype(np.float64)
+    usable = np.isfinite(amax) & (amax > 0)
+    both = np.log2(amax, where=usable, out=np.zeros(amax.shape)) + table["bias_low"].to_numpy()
+    reach = np.where(usable, table["reach"].to_numpy(), both)
+    return np.maximum(np.nan_to_num(reach - both), 0)
 
 
 def _waterfall(waterfall: Waterfall) -> dict[str, Any]:
@@ -118,14 +133,17 @@ def _waterfall(waterfall: Waterfall) -> dict[str, Any]:
     shares = counts / np.maximum(np.array([[column.numel] for column in columns], dtype=np.float64), 1).reshape(-1, 1)
     used = np.flatnonzero(counts[:, 1:-1].sum(axis=0)) + 1
     first, last = (int(used[0]), int(used[-1])) if used.size else (EXPONENT_OFFSET, EXPONENT_OFFSET)
+    zeros, shares = shares[:, 0], shares[:, first : last + 1]
+    exact = shares.size <= EXACT_CELLS
     return {
+        "exact": exact,
         "tensor": pack(np.array([tensor for tensor, _ in keys]), "i32", len(keys)),
         "step": pack(np.array([column.step for column in columns]), "f64"),
         "bias": pack(np.array([column.scale_bias for column in columns]), "i16"),
-        "zeros": pack_shares(shares[:, 0], octave=8),
+        "zeros": pack(zeros, "f32") if exact else pack_shares(zeros, octave=8),
         "first": first - EXPONENT_OFFSET,
         "count": last - first + 1,
-        "shares": pack_shares(shares[:, first : last + 1], octave=4),
+        "shares": pack(shares, "f32") if exact else pack_shares(shares, octave=4),
     }
 
 

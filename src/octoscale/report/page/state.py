@@ -5,6 +5,7 @@
 running      a process holds the run's folder
 finished     nobody does, and all that was asked for is there
 stopped      nobody does, and something is missing: Ctrl-C, or an error
+ended        nobody does, and what would tell whether all is there is damaged
 died         the process ended without a word: its lock is still there, and nobody holds it
 unknown      its lock is there, and may not be asked: another user's, say, on a file system without locks
 not begun    there is no run yet
@@ -12,6 +13,7 @@ not begun    there is no run yet
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from octoscale.report.contents import RunContents
@@ -32,6 +34,10 @@ def state_of(run: RunFolder, contents: RunContents | None) -> dict[str, str]:
     missing = _missing(contents)
     if is_left(run.path):
         return _state("died", f"The process ended without a word; {_last_sign(run)}.{_remedy(contents)}")
+    damaged = [path.name for path in (run.header, run.summary) if _is_damaged(path, contents)]
+    if damaged and (missing or not contents.header.get("plan")):
+        lost = f"{' and '.join(damaged)} cannot be read as written"
+        return _state("ended", f"The run has ended; nothing tells whether it is complete, for {lost}.")
     if missing:
         return _state("stopped", f"The run ended before it was done: {missing}.{_remedy(contents)}")
     return _state("finished", "The run is finished.")
@@ -39,6 +45,11 @@ def state_of(run: RunFolder, contents: RunContents | None) -> dict[str, str]:
 
 def _state(name: str, text: str) -> dict[str, str]:
     return {"name": name, "text": text}
+
+
+def _is_damaged(path: Path, contents: RunContents) -> bool:
+    """Whether one of the run's files is named among what is damaged."""
+    return any(line.startswith((f"{path}:", f"{path} ")) for line in contents.damaged)
 
 
 def _missing(contents: RunContents) -> str:

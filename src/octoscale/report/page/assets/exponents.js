@@ -183,13 +183,14 @@ class Exponents {
       place = this.scales.columnAt(this.tensor, step);
     const share = (FALL.height - FALL.top - FALL.bottom) / (this.high - this.low);
     const exponent = Math.floor(this.high - (event.clientY - box.top - FALL.top) / share);
-    const { first, bias, zeros } = this.scales.waterfall,
+    const { first, bias, zeros, exact } = this.scales.waterfall,
+      say = roughly(percent, exact),
       i = exponent - first - (this.scaled ? bias[place] : 0);
     return [
       `${this.scales.unit} ${count(step)}`,
-      `exponent ${exponent}: ${percent(this.scales.sharesAt(place)[i] ?? 0)} of the values`,
+      `exponent ${exponent}: ${say(this.scales.sharesAt(place)[i] ?? 0)} of the values`,
       `scale_bias ${bias[place]}`,
-      `zeros: ${percent(zeros[place])}`,
+      `zeros: ${say(zeros[place])}`,
     ];
   }
 
@@ -244,15 +245,17 @@ class Exponents {
     const step = this.scales.waterfall.step[place],
       cell = this.scales.place(this.tensor, this.scales.binOf(step));
     if (cell < 0) return {};
+    const { cells, waterfall } = this.scales,
+      say = roughly(percent, cells.exact);
     return {
-      flushed: this.scales.cells.flushed[cell],
-      saturated: this.scales.cells.saturated[cell],
-      "sub- normal": subnormalShare(this.scales, this.tensor, place),
+      flushed: say(cells.flushed[cell]),
+      saturated: say(cells.saturated[cell]),
+      "sub- normal": roughly(percent, waterfall.exact)(subnormalShare(this.scales, this.tensor, place)),
     };
   }
 }
 
-/** Names of the format's regions above the bars, and the share of the values in them. */
+/** Names of the format's regions above the bars, and the share of the values in them, in words. */
 function regions(context, parts, x, lost) {
   for (const [low, high, name] of parts) {
     const left = x(low),
@@ -264,7 +267,7 @@ function regions(context, parts, x, lost) {
     context.fillStyle = color("--ink");
     context.textAlign = "center";
     const shown = name === "sub- normal" && width < 70 ? ["sub-", "normal"] : [name.replace("- ", "")];
-    const share = lost[name] === undefined ? [] : [percent(lost[name])];
+    const share = lost[name] === undefined ? [] : [lost[name]];
     [...shown, ...share].forEach((text, line) => {
       if (context.measureText(text).width <= width + 1)
         context.fillText(text, left + width / 2, FALL.top + 8 + 14 * line);

@@ -11,9 +11,9 @@ function forgetPlots() {
 
 /**
  * A figure. lines: [{label, x, y, low, high, look}], each with steps of its own; look: which color and dash.
- * log: base of a logarithmic axis. unit: what x counts. show: how a value is told.
+ * log: base of a logarithmic axis. unit: what x counts. show: how a value is told; say: another way for the legend.
  */
-function lineFigure(root, { title, lines, unit = "step", log = 0, show = short, height = 190, whole = false }) {
+function lineFigure(root, { title, lines, unit = "step", log = 0, show = short, say = show, height = 190, whole = false }) {
   const box = el("figure", { class: "plot" }, el("figcaption", {}, title));
   const holder = el("div", { class: "canvas" }),
     told = el("div", { class: "told" });
@@ -35,10 +35,10 @@ function lineFigure(root, { title, lines, unit = "step", log = 0, show = short, 
     cursor: { sync: { key: POINTER.key, scales: ["x", null] }, drag: { x: true, y: false }, points: { size: 6 } },
     scales: { x: { time: false, range: spanOf(data[0]) }, y: log ? { distr: 3, log } : { range: rangeOf(whole) } },
     axes: axes(unit, log, show, whole),
-    hooks: { setCursor: [(plot) => tell(plot, entries, drawn, origin, show, unit)] },
+    hooks: { setCursor: [(plot) => tell(plot, entries, drawn, origin, say, unit)] },
   };
   plots.push(new uPlot(options, data, holder));
-  tell(plots.at(-1), entries, drawn, origin, show, unit);
+  tell(plots.at(-1), entries, drawn, origin, say, unit);
 }
 
 /** One column of all steps, and for each line its values there; a band's edges are lines without a stroke. */

@@ -265,9 +265,13 @@ class ModuleMap {
     ];
     if (place < 0) return [...head, `no record at ${scales.stepsOf(this.bin)}`];
     const lines = quantitiesOf(scales).map(
-      ([, { label, at, show }]) => `${label}: ${show(at(scales, tensor, place, this.step))}`,
+      ([, each]) =>
+        `${each.label}: ${roughly(each.show, isExact(scales, each))(each.at(scales, tensor, place, this.step))}`,
     );
-    const difference = this.against ? [`difference: ${this.#signed()(this.value(tensor))}`] : [];
+    const areExact = [this.source, this.against].every((each) => !each || isExact(each.scales, this.quantity));
+    const difference = this.against
+      ? [`difference: ${roughly(this.#signed(), areExact)(this.value(tensor))}`]
+      : [];
     return [...head, ...difference, ...lines];
   }
 }

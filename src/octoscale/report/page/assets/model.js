@@ -11,19 +11,15 @@ const KIND_LABELS = {
   other: "other",
 };
 
+/** Letters that are not seen, act, or are halves of one: those that Python's one_line of system/printable.py escapes. */
+const UNSEEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}]|(?! )\p{Zs}/gu;
+
 /** A name as the page shows it: what would be invisible, or reorder the line, stands as its escape. */
 function printable(text) {
-  const shown = (c) => "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0");
-  return String(text).replace(
-    /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u061c\u2028-\u202e\u2066-\u2069\ud800-\udfff]/g,
-    (c, at, whole) => (/[\ud800-\udfff]/.test(c) && isPaired(whole, at) ? c : shown(c)),
-  );
-}
-
-function isPaired(text, at) {
-  const code = text.codePointAt(at),
-    before = at ? text.codePointAt(at - 1) : 0;
-  return code > 0xffff || before > 0xffff;
+  return String(text).replace(UNSEEN, (letter) => {
+    const code = letter.codePointAt(0).toString(16);
+    return code.length > 4 ? `\\U${code.padStart(8, "0")}` : `\\u${code.padStart(4, "0")}`;
+  });
 }
 
 /** The records of a run, as the page asks for them. */

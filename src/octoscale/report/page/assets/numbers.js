@@ -20,11 +20,20 @@ function percent(share) {
 const signed = (value) => (value > 0 ? "+" : "") + short(value);
 const signedPercent = (share) => `${signed(100 * share)} %`;
 
-/** log2 of the largest finite value of the format, less that of amax after scaling: octaves that nothing uses. */
+/** How a number is told that the page may hold rounded: with two digits then, and a sign that says so. */
+const roughly = (show, isExact) => (value) =>
+  isExact || !Number.isFinite(value) || value === 0 ? show(value) : `≈ ${show(Number(value.toPrecision(2)))}`;
+
+/** Whether a quantity is in the page as it was recorded; those without `from` always are. */
+const isExact = (scales, { from }) => !from || scales[from].exact;
+
+/** log2 of the largest finite value of the format, less that of amax after scaling, of the record that comes nearest to
+ * it: octaves that nothing uses. */
 function headroom(scales, tensor, place) {
   const amax = scales.cells.amax[place];
   if (!(amax > 0) || !Number.isFinite(amax)) return NaN;
-  return Math.log2(scales.formats[tensor.format].max) - Math.log2(amax) - scales.cells.bias[place];
+  const lift = scales.cells.lift[place] / scales.cells.lift_steps;
+  return Math.log2(scales.formats[tensor.format].max) - Math.log2(amax) - scales.cells.bias[place] - lift;
 }
 
 /**
@@ -85,16 +94,17 @@ const QUANTITIES = {
     whole: true,
     of: "the smallest of the bin",
   },
-  amax: { label: "amax", look: "log", at: ofCells("amax"), show: short, of: "the largest of the bin" },
-  saturated: { label: "saturated, share of values", look: "share", at: ofCells("saturated"), show: percent },
-  flushed: { label: "flushed, share of values", look: "share", at: ofCells("flushed"), show: percent },
-  nonfinite: { label: "not finite, share of values", look: "share", at: ofCells("nonfinite"), show: percent },
+  amax: { label: "amax", look: "log", at: ofCells("amax"), show: short, of: "the largest of the bin", from: "cells" },
+  saturated: { label: "saturated, share of values", look: "share", at: ofCells("saturated"), show: percent, from: "cells" },
+  flushed: { label: "flushed, share of values", look: "share", at: ofCells("flushed"), show: percent, from: "cells" },
+  nonfinite: { label: "not finite, share of values", look: "share", at: ofCells("nonfinite"), show: percent, from: "cells" },
   headroom: {
     label: "headroom above amax, octaves",
     look: "linear",
     at: headroom,
     show: short,
-    of: "log2(format's largest / scaled amax)",
+    of: "log2(format's largest / scaled amax), the least of the bin",
+    from: "cells",
   },
   subnormal: {
     label: "subnormal, share of values",
@@ -102,6 +112,7 @@ const QUANTITIES = {
     at: ofHistogram(subnormalShare),
     show: percent,
     of: "of the last histogram",
+    from: "waterfall",
     needsHistograms: true,
   },
   sqnr: {
@@ -110,6 +121,7 @@ const QUANTITIES = {
     at: ofHistogram(sqnr),
     show: (x) => (Number.isFinite(x) ? `${short(x)} dB` : "–"),
     of: "of the last histogram",
+    from: "waterfall",
     needsHistograms: true,
   },
   spread: {

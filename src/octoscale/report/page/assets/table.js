@@ -2,6 +2,12 @@
 
 const SHOWN = 400;
 
+/** Of all values of a tensor; null: it has none. */
+function shareOf(name) {
+  return (tensor) => (tensor.numel ? tensor[name] / tensor.numel : null);
+}
+
+/** csv: the column's name in a file, where no sign tells a share from a count. */
 const COLUMNS = [
   { name: "scaling", of: (tensor, source) => source.label, isOfSeveral: true },
   { name: "module", of: (tensor) => tensor.module },
@@ -11,10 +17,17 @@ const COLUMNS = [
   { name: "format", of: (tensor) => tensor.format },
   { name: "bias_low", title: "scale_bias, smallest", of: (tensor) => tensor.biasLow, number: true },
   { name: "bias_high", title: "scale_bias, largest", of: (tensor) => tensor.biasHigh, number: true },
-  { name: "amax", title: "amax, largest", of: (tensor) => tensor.amaxHigh, number: true, show: short },
-  { name: "saturated", of: (tensor) => tensor.saturated / tensor.numel, number: true, show: percent },
-  { name: "flushed", of: (tensor) => tensor.flushed / tensor.numel, number: true, show: percent },
-  { name: "nonfinite", title: "not finite", of: (tensor) => tensor.nonfinite, number: true, show: count },
+  { name: "amax", title: "amax, largest", csv: "amax_high", of: (tensor) => tensor.amaxHigh, number: true, show: short },
+  { name: "saturated", csv: "saturated_share", of: shareOf("saturated"), number: true, show: percent },
+  { name: "flushed", csv: "flushed_share", of: shareOf("flushed"), number: true, show: percent },
+  {
+    name: "nonfinite",
+    title: "not finite",
+    csv: "nonfinite_count",
+    of: (tensor) => tensor.nonfinite,
+    number: true,
+    show: count,
+  },
   { name: "records", of: (tensor) => tensor.rows, number: true, show: count },
 ];
 
@@ -158,17 +171,18 @@ function bodyRow({ tensor, source }, columns) {
   );
 }
 
-/** All numbers as they are. A text that a spreadsheet would take for a formula begins with an apostrophe. */
+/** All numbers as they are; one that is none is empty, and an amax that was infinity or NaN, which the page does not
+ * tell apart, is "not finite". A text that a spreadsheet would take for a formula begins with an apostrophe. */
 function csvOf(rows) {
   const cell = (value) => {
-    if (value === null) return "";
-    if (typeof value === "number") return String(value);
+    if (value === null || Number.isNaN(value)) return "";
+    if (typeof value === "number") return Number.isFinite(value) ? String(value) : "not finite";
     const text = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
     return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
   return (
     [
-      COLUMNS.map((column) => column.name),
+      COLUMNS.map((column) => column.csv ?? column.name),
       ...rows.map(({ tensor, source }) => COLUMNS.map((column) => column.of(tensor, source))),
     ]
       .map((line) => line.map(cell).join(","))

@@ -122,7 +122,16 @@ function drawScales(grid, sources, tensor) {
     unit,
   });
   const amax = lines({ y: "amax", low: "amax_low", high: "amax" });
-  lineFigure(grid, { title: "amax: largest of each bin; band: down to the smallest", lines: amax, log: 2, unit });
+  lineFigure(grid, {
+    title: "amax: largest of each bin; band: down to the smallest",
+    lines: amax,
+    log: 2,
+    unit,
+    say: roughly(
+      short,
+      sources.every((source) => source.scales.cells.exact),
+    ),
+  });
 }
 
 function drawShares(grid, sources, tensor) {
@@ -147,7 +156,9 @@ function drawShares(grid, sources, tensor) {
     });
   });
   const title = "Shares of the values: flushed to zero, subnormal, saturated";
-  if (lines.length) lineFigure(grid, { title, lines, log: 10, show: percent, unit: sources[0].scales.unit });
+  const areExact = sources.every(({ scales }) => scales.cells.exact && scales.waterfall.exact);
+  const say = roughly(percent, areExact);
+  if (lines.length) lineFigure(grid, { title, lines, log: 10, show: percent, say, unit: sources[0].scales.unit });
   else
     grid.append(
       el(
