@@ -60,6 +60,7 @@ class RunReader:
         self._diagnosis: list[Finding] | None = None
         self._is_new = False
         self._links: list[str] = []
+        self._most_cells: int = MOST_CELLS
         self._forget()
 
     @classmethod
