@@ -116,9 +116,10 @@ class RunReader:
         while True:
             narrowed = self._scales.narrowed(self._most_cells)
             shown = narrowed.to_json()
-            if len(json.dumps(shown)) <= room or self._most_cells < narrowed.cells.tensors.height:
+            bins = len(shown["cells"]["bins"])
+            if bins <= 1 or len(json.dumps(shown)) <= room:
                 return shown
-            self._most_cells = min(self._most_cells, narrowed.cells.table.height) // 2
+            self._most_cells = narrowed.cells.tensors.height * -(-bins // 2)
 
     def state(self) -> dict[str, str]:
         """Whether the run goes on, as a name and in words."""

@@ -122,8 +122,8 @@ def _lift(table: pl.DataFrame) -> NDArray[Any]:
     usable = np.isfinite(amax) & (amax > 0)
     both = np.log2(amax, where=usable, out=np.zeros(amax.shape)) + table["bias_low"].to_numpy()
     reach = np.where(usable, table["reach"].to_numpy(), both)
-    above: np.ndarray = np.maximum(np.nan_to_num(reach - both), 0)
-    return above
+    lift: NDArray[Any] = np.maximum(np.nan_to_num(reach - both), 0)
+    return lift
 
 
 def _waterfall(waterfall: Waterfall) -> dict[str, Any]:
