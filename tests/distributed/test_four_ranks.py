@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from many import MODELS, train, train_alone
+from many import MODELS, norms, train, train_alone
 from ranks import Ranks
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -31,3 +31,12 @@ def test_losses_are_those_of_one_process(name, fsdp, tp, four_ranks):
         if tp == 1:
             codes = torch.cat([casts[0][module][0] for _, casts in answers])
             assert torch.equal(codes, weights[0][module][0]), module
+
+
+@pytest.mark.parametrize(("fsdp", "tp"), [(4, 1), (2, 2), (1, 4)])
+@pytest.mark.parametrize("name", ["llama", "tied", "uneven"])
+def test_the_norm_is_that_of_all_values_on_every_rank(name, fsdp, tp, four_ranks):
+    answers = four_ranks.call(norms, name, fsdp, tp)
+    assert len({found for found, _ in answers}) == 1
+    for found, expected in answers:
+        assert found == pytest.approx(expected, rel=1e-7)

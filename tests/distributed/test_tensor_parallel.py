@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from many import MODELS, prepared, train, train_alone
+from many import MODELS, gradients, prepared, train, train_alone
 from ranks import two_ranks  # noqa: F401
 
 from octoscale.distributed.tensor_parallel import COLWISE, GATHER_OUTPUT, ROWWISE, SPLIT_INPUT, styles_of
@@ -18,9 +18,9 @@ LLAMA = {
 GATHERED = {**dict.fromkeys(("q_proj", "k_proj", "v_proj"), GATHER_OUTPUT), "o_proj": SPLIT_INPUT}
 
 
-def styles(name, size):
+def styles(name, size, **options):
     """By the last part of a layer's name."""
-    model = prepared(name, "amax")
+    model = prepared(name, "amax", **options)
     names = [key for key, module in model.named_modules() if hasattr(module, "fp8")]
     found = styles_of(model, names, size)
     assert set(found) == set(names)
@@ -34,6 +34,23 @@ def test_the_plan_is_the_models_own():
 @pytest.mark.parametrize(("name", "size"), [("few KV heads", 2), ("uneven", 2), ("llama", 4)])
 def test_attention_is_whole_on_every_rank_where_they_do_not_divide_the_heads(name, size):
     assert styles(name, size) == LLAMA | GATHERED
+
+
+@pytest.mark.parametrize("projection", LLAMA)
+def test_a_block_is_whole_between_its_layers_if_one_of_them_is_left_out(projection):
+    of_attention = projection in GATHERED
+    whole = (
+        GATHERED if of_attention else {"gate_proj": GATHER_OUTPUT, "up_proj": GATHER_OUTPUT, "down_proj": SPLIT_INPUT}
+    )
+    expected = {name: style for name, style in (LLAMA | whole).items() if name != projection}
+    assert styles("llama", 2, skip=(projection,)) == expected
+
+
+def test_a_block_is_whole_between_its_layers_if_it_holds_parameters_of_others():
+    """Phi's norms of queries and keys: each rank would train them on its heads."""
+    found = styles("phi", 2)
+    assert (found["q_proj"], found["dense"]) == (GATHER_OUTPUT, SPLIT_INPUT)
+    assert (found["fc1"], found["fc2"]) == (COLWISE, ROWWISE)
 
 
 def test_a_model_without_a_plan_is_put_together_after_each_layer():
@@ -76,3 +93,18 @@ def test_every_rule_chooses_the_scales_of_one_process(scaling, two_ranks):  # no
 )
 def test_what_trainings_do_beside(options, name, two_ranks):  # noqa: F811
     compare(two_ranks, name, accumulate=2, **options)
+
+
+@pytest.mark.parametrize("skip", LLAMA)
+def test_a_layer_that_is_left_out_is_whole_on_every_rank(skip, two_ranks):  # noqa: F811
+    compare(two_ranks, "llama", skip=(skip,))
+
+
+@pytest.mark.parametrize("name", ["phi", "llama"])
+def test_gradients_of_what_is_on_every_rank_are_those_of_one_process(name, two_ranks):  # noqa: F811
+    """All parameters, put together; those that are no layer of ours are the same on both ranks."""
+    expected = gradients(name, 1)
+    for found in two_ranks.call(gradients, name, 2):
+        assert found.keys() == expected.keys()
+        for key, grad in expected.items():
+            assert torch.allclose(found[key], grad, rtol=0.05, atol=0.02 * float(grad.abs().max())), key

@@ -1,9 +1,10 @@
 """One training, in one process or on several ranks: what the ranks run, and what the test compares."""
 
 import torch
-from models import tiny_gpt2, tiny_llama
+from models import SMALL, tiny_gpt2, tiny_llama
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule
+from transformers import PhiConfig, PhiForCausalLM
 
 import octoscale
 from octoscale.conversion.record import fp8_layers
@@ -20,6 +21,7 @@ MODELS = {
     ),
     "tied": lambda: tiny_llama(seed=3, tie_word_embeddings=True),
     "few KV heads": lambda: tiny_llama(seed=3, num_key_value_heads=1),
+    "phi": lambda: PhiForCausalLM(PhiConfig(**SMALL | {"num_key_value_heads": 4}, qk_layernorm=True, resid_pdrop=0.0)),
     "wide": lambda: tiny_llama(seed=3, hidden_size=64, intermediate_size=256),
     "narrow": lambda: tiny_llama(
         seed=3, hidden_size=4, intermediate_size=3, num_attention_heads=1, num_key_value_heads=1
@@ -32,7 +34,7 @@ def batches(steps, each, seed=1):
     return torch.randint(90, (steps, each, 2, 12), generator=torch.Generator().manual_seed(seed))
 
 
-def prepared(name, scaling, *, checkpointing=False, frozen=(), lora=False, autocast=False):
+def prepared(name, scaling, *, checkpointing=False, frozen=(), lora=False, autocast=False, skip=()):
     """A converted model in training."""
     model = MODELS[name]()
     if lora:
@@ -47,7 +49,7 @@ def prepared(name, scaling, *, checkpointing=False, frozen=(), lora=False, autoc
     if checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
-    octoscale.convert(model, octoscale.parse_scaling(scaling))
+    octoscale.convert(model, octoscale.parse_scaling(scaling, skip=skip))
     if autocast:
         model.forward = torch.autocast("cpu", torch.bfloat16)(model.forward)
     return model.train()
@@ -169,6 +171,19 @@ def disagreeing(what):
     except UserError as error:
         return str(error)
     return None
+
+
+def gradients(name, tp):
+    """Name -> gradient of one batch, whole."""
+    from torch.distributed.tensor import DTensor
+
+    from octoscale.distributed.checkpoint import _without_part
+
+    model = prepared(name, "amax")
+    parallel(model, 1, tp)
+    backward(model, batches(1, 1)[0])
+    found = {key: _without_part(parameter.grad) for key, parameter in model.named_parameters()}
+    return {key: grad.full_tensor() if isinstance(grad, DTensor) else grad for key, grad in found.items()}
 
 
 def norms(name, fsdp, tp):

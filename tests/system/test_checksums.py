@@ -8,14 +8,14 @@ import pytest
 from octoscale.system.checksums import CHECKSUMS, check_checksums, write_checksums
 from octoscale.system.whole_file import write_json
 
-CONTENT = {"a.json": b"{}", "b.pt": bytes(range(256)) * 20, "empty": b""}
+CONTENT = {"a.json": b"{}", "b.pt": bytes(range(256)) * 20, "empty": b"", "sub/c": b"parts"}
 
 
 @pytest.fixture
 def folder(tmp_path):
+    (tmp_path / "sub").mkdir()
     for name, data in CONTENT.items():
         (tmp_path / name).write_bytes(data)
-    (tmp_path / "sub").mkdir()
     write_checksums(tmp_path)
     return tmp_path
 
@@ -47,12 +47,14 @@ def test_a_file_that_changed_is_named(change, name, folder):
     elif change == "folder":
         path.mkdir()
     elif change == "loop":
-        path.symlink_to(name)
+        path.symlink_to(path.name)
     with pytest.raises(ValueError, match=rf"{name} is .*: delete {folder} to go on without it"):
         check_checksums(folder)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"../x": "0"}', "[" * 100000])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"../x": "0"}', '{"/x": "0"}', '{"sub/../../x": "0"}', '{"": "0"}', "[" * 100000]
+)
 def test_checksums_that_are_damaged_are_named(text, folder):
     (folder / CHECKSUMS).write_text(text)
     with pytest.raises(ValueError, match=rf"{CHECKSUMS} is damaged"):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import transformers
 from checkpoints import byte_tokenizer
 from models import tiny_gpt2, tiny_llama
 
+import octoscale
 from octoscale.runs.scales import read_scales
 from octoscale.system.errors import UserError
 from octoscale.training.settings import Training
@@ -27,6 +29,9 @@ pytestmark = pytest.mark.skipif(
 WORDS = "--window 16 --steps 4 --batch 2 --accumulate 2 --save-every 2 --dtype fp32 --every 0"
 #: torchrun, as torch's own module: the script need not be on the path.
 TORCHRUN = "-m torch.distributed.run --standalone --nproc-per-node"
+
+#: What a traceback of ours would name; torchrun has one of its own.
+PACKAGE = str(Path(octoscale.__file__).parent)
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +48,11 @@ def inputs(tmp_path_factory):
     return folder
 
 
-def train(inputs, out, more="", *, ranks=1, model="llama"):
+def train(inputs, out, more="", *, ranks=1, model="llama", text=True, start="-m octoscale"):
     """Run the command; (exit code, standard error)."""
-    how = "-m octoscale" if ranks == 1 else f"{TORCHRUN} {ranks} -m octoscale"
-    words = f"{how} train {inputs / model} --text {inputs / 'text.txt'} --out {out} {WORDS} {more}"
+    how = start if ranks == 1 else f"{TORCHRUN} {ranks} {start}"
+    what = f"--text {inputs / 'text.txt'}" if text else ""
+    words = f"{how} train {inputs / model} {what} --out {out} {WORDS} {more}"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, *words.split()], capture_output=True, text=True, env=environment, timeout=300
@@ -60,9 +66,9 @@ def losses(run):
 
 
 def casts(rows, role):
-    """What was cast, but the gradient of a mean over two micro-batches is half as large as that of one."""
+    """What was cast, of whatever rank or micro-batch."""
     rows = rows.filter(role=role)
-    return rows.select("step", "module", "saturated", "flushed", "numel").rows()
+    return rows.select("step", "module", "scale_bias", "amax", "saturated", "flushed", "numel").rows()
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +114,107 @@ def test_a_run_goes_on_with_another_number_of_ranks(inputs, alone, tmp_path):
     assert code == 0, err
     assert losses(tmp_path / "run") == losses(tmp_path / "whole")
     assert losses(tmp_path / "run")[:3] == losses(alone)[:3]
+
+
+def test_two_ranks_compute_in_bf16_as_one_process_does(inputs, tmp_path):
+    """The validation before the first step included."""
+    for ranks in (1, 2):
+        code, err = train(inputs, tmp_path / str(ranks), "--dtype bf16 --validation 0.2", ranks=ranks)
+        assert code == 0, err
+    assert losses(tmp_path / "2") == losses(tmp_path / "1")
+
+
+def test_two_ranks_train_a_classifier_as_one_process_does(inputs, tmp_path):
+    task = tmp_path / "task.tsv"
+    task.write_text("sentence\tlabel\n" + "".join(f"a {word} film, {n}\t{n % 2}\n" for n, word in _GOOD_AND_BAD))
+    for ranks in (1, 2):
+        code, err = train(inputs, tmp_path / str(ranks), f"--task {task} --eval-task {task}", ranks=ranks, text=False)
+        assert code == 0, err
+    summary, expected = (json.loads((tmp_path / ranks / "summary.json").read_text()) for ranks in ("2", "1"))
+    assert {**summary, "seconds": 0} == {**expected, "seconds": 0}
+    assert losses(tmp_path / "2") == losses(tmp_path / "1")
+
+
+_GOOD_AND_BAD = [(n, ("bad", "good")[n % 2]) for n in range(24)]
+
+
+def test_delayed_scales_go_on_with_the_histories_of_each_rank(inputs, tmp_path):
+    """Inputs and gradients are a replica's own, so is what it remembers; one process takes the largest of all."""
+    more = "--scaling delayed:history=3"
+    for words in ("--steps 2", "--steps 4 --resume"):
+        code, err = train(inputs, tmp_path / "run", f"{more} {words}", ranks=2)
+        assert code == 0, err
+    code, err = train(inputs, tmp_path / "whole", more, ranks=2)
+    assert code == 0, err
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    checkpoint = tmp_path / "run/checkpoints/checkpoint-4"
+    whole, *own = (_amaxes(checkpoint / name) for name in ("fp8.json", "fp8-rank0.json", "fp8-rank1.json"))
+    assert own[0] != own[1]
+    assert whole == [max(each) for each in zip(*own, strict=True)]
+
+
+def _amaxes(path):
+    """All that histories hold, in their order."""
+    histories = json.loads(path.read_text())["histories"]
+    return [amax for past in histories.values() for role in past.values() for amax in role]
+
+
+def test_a_dynamic_loss_scale_goes_on_where_it_was(inputs, tmp_path):
+    more = "--dtype fp16 --loss-scale dynamic"
+    for ranks, words in ((2, "--steps 2"), (2, "--steps 4 --resume")):
+        code, err = train(inputs, tmp_path / "run", f"{more} {words}", ranks=ranks)
+        assert code == 0, err
+    assert (tmp_path / "run/checkpoints/checkpoint-4/scaler.pt").is_file()
+    code, err = train(inputs, tmp_path / "whole", more, ranks=2)
+    assert code == 0, err
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+
+
+def test_a_part_of_a_checkpoint_that_is_gone_is_named(inputs, tmp_path):
+    code, err = train(inputs, tmp_path / "run", "--steps 2", ranks=2)
+    assert code == 0, err
+    part = tmp_path / "run/checkpoints/checkpoint-2/parts/__1_0.distcp"
+    part.unlink()
+    for ranks in (1, 2):
+        code, err = train(inputs, tmp_path / "run", "--steps 4 --resume", ranks=ranks)
+        assert code != 0
+        assert "octoscale: error: " in err
+        assert f"parts/{part.name} is missing, or no file: delete {part.parent.parent} to go on without it" in err
+        assert PACKAGE not in err
+
+
+def test_tensor_parallel_ranks_stay_as_many(inputs, alone, tmp_path):
+    """A checkpoint of tensor parallel holds the random numbers of its ranks, and its optimizer other groups."""
+    shutil.copytree(alone, tmp_path / "run")
+    code, err = train(inputs, tmp_path / "run", "--steps 6 --resume --parallel tp=2", ranks=2)
+    assert code != 0
+    assert "was trained with tp=1, not tp=2: resume it with the same, on any number of others" in err
+    assert losses(tmp_path / "run") == losses(alone)
+
+
+def test_what_the_first_rank_refuses_is_one_line_of_every_rank(inputs, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/thesis.txt").write_text("years of work")
+    code, err = train(inputs, tmp_path / "run", ranks=2)
+    assert code != 0
+    assert err.count(f"octoscale: error: {tmp_path / 'run'}") in (1, 2)  # torchrun ends the second one
+    assert PACKAGE not in err
+    assert (tmp_path / "run/thesis.txt").read_text() == "years of work"
+
+
+def test_ranks_with_other_words_hear_who_said_what(inputs, tmp_path):
+    """Also of the mesh, which no rank could make alone."""
+    start = tmp_path / "start.py"
+    start.write_text(
+        "import os, sys\nfrom octoscale.cli.main import main\n"
+        "sys.argv += ['--parallel', ('fsdp=2', 'replicate=2')[int(os.environ['RANK'])]]\nmain()\n"
+    )
+    code, err = train(inputs, tmp_path / "run", ranks=2, start=str(start))
+    assert code != 0
+    assert "octoscale: error: " in err
+    assert "fsdp=2" in err
+    assert "replicate=2" in err
+    assert PACKAGE not in err
 
 
 def test_a_rank_that_is_killed_costs_no_more_than_the_steps_since_the_last_checkpoint(inputs, alone, tmp_path):

@@ -6,6 +6,7 @@
 Amax and constant scales have no state: for them, the parameters and the optimizer are all there is.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -22,6 +23,16 @@ def fp8_state(model: nn.Module) -> dict[str, Any]:
         return {}
     histories = {layer.fp8.name.module: layer.fp8.runtime.save_histories() for layer in layers}
     return {"recipe": repr(layers[0].fp8.recipe), "histories": {name: past for name, past in histories.items() if past}}
+
+
+def largest_state(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One state of several ranks' that recorded the same steps: of each step the largest amax, as if they were one."""
+    first = states[0]
+    histories: dict[str, dict[str, list[float]]] = {}
+    for name, past in first.get("histories", {}).items():
+        of_all = {role: [state["histories"][name][role] for state in states] for role in past}
+        histories[name] = {role: [max(step) for step in zip(*each, strict=True)] for role, each in of_all.items()}
+    return {**first, "histories": histories} if first else {}
 
 
 def load_fp8_state(model: nn.Module, state: dict[str, Any]) -> None:

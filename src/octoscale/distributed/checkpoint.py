@@ -7,13 +7,15 @@
 What one process wrote as ordinary files comes in by `take_model` and `take_optimizer`; `whole_state` is the way out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_optimizer_state_dict,
@@ -28,21 +30,24 @@ from octoscale.system.errors import UserError
 
 
 def save(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> None:
-    """Write what training goes on from; all ranks call it. Whatever DCP raises."""
+    """Write what training goes on from; all ranks call it. OSError on all, if one of them cannot write."""
     state = {"model": _plain(model), "optimizer": _optimizer_state(model, optimizer)}
-    state_dict_saver.save(state, checkpoint_id=folder)
+    with _explained():
+        state_dict_saver.save(state, checkpoint_id=folder)
 
 
 def load_model(model: nn.Module, folder: Path) -> None:
-    """Put back the parameters that `save` wrote, in place. Whatever DCP raises if a part is missing."""
-    state_dict_loader.load({"model": _plain(model)}, checkpoint_id=folder)
+    """Put back the parameters that `save` wrote, in place. OSError if a part is missing, or cannot be read."""
+    with _explained():
+        state_dict_loader.load({"model": _plain(model)}, checkpoint_id=folder)
     _forget(model)
 
 
 def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> None:
-    """Put back the optimizer's state that `save` wrote. Whatever DCP raises if a part is missing."""
+    """Put back the optimizer's state that `save` wrote. OSError if a part is missing, or cannot be read."""
     state = {"optimizer": _optimizer_state(model, optimizer)}
-    state_dict_loader.load(state, checkpoint_id=folder)
+    with _explained():
+        state_dict_loader.load(state, checkpoint_id=folder)
     set_optimizer_state_dict(model, optimizer, state["optimizer"], options=_FLAT)
 
 
@@ -86,6 +91,17 @@ def whole_state(model: nn.Module) -> dict[str, Tensor]:
             plain = _without_part(tensor.detach())
             whole[id(tensor)] = (plain.full_tensor() if isinstance(plain, DTensor) else plain).cpu()
     return {name: whole[id(tensor)] for name, tensor in tensors.items()}
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """DCP's own exception, which no handler of exceptions catches, as the first one that it is about."""
+    try:
+        yield
+    except CheckpointException as error:
+        rank, (why, _) = min(error.failures.items())
+        first = (str(why).strip().splitlines() or [type(why).__name__])[0]
+        raise OSError(f"rank {rank}: {first}") from error
 
 
 _FLAT = StateDictOptions(flatten_optimizer_state_dict=True)

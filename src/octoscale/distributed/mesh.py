@@ -1,17 +1,17 @@
 """How the ranks of a cluster share a model: the words of --parallel, and the mesh that they mean.
 
     Parallel.parse("fsdp=4,tp=2,replicate=2")     16 ranks: 2 replicas, each in 4 parts, of which 2 ranks compute each
-    join(parallel)                                the process group of torchrun, and its mesh
+    join(); make_mesh(parallel)                   the process group of torchrun, and its mesh
 
-torchrun, accelerate and SLURM say by environment variables who is who; without them there is one process and no mesh.
+torchrun and accelerate say by environment variables who is who; without them there is one process and no mesh.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -19,6 +19,9 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.rendezvous import rendezvous
 
 from octoscale.system.errors import UserError
+from octoscale.system.ranks import is_first, num_ranks
+
+T = TypeVar("T")
 
 #: The dimensions of a mesh, the slowest first: neighbours are on one machine, where tensor parallel needs them.
 DIMENSIONS = ("replicate", "fsdp", "tp")
@@ -36,14 +39,14 @@ class Parallel:
     tp: int = 1
 
     @classmethod
-    def parse(cls, text: str | None, num_ranks: int) -> "Parallel":
+    def parse(cls, text: str | None, size: int) -> "Parallel":
         """The words of --parallel for so many ranks; without words all of them share the parameters. UserError."""
-        sizes = {"fsdp": num_ranks} if text is None else _sizes(text)
+        sizes = {"fsdp": size} if text is None else _sizes(text)
         parallel = cls(**sizes)
-        if parallel.num_ranks != num_ranks:
+        if parallel.num_ranks != size:
             how = f"torchrun --nproc-per-node {parallel.num_ranks}"
             raise UserError(
-                f"--parallel {text} is for {parallel.num_ranks} ranks, and there {_are(num_ranks)}: start it with {how}"
+                f"--parallel {text} is for {parallel.num_ranks} ranks, and there {_are(size)}: start it with {how}"
             )
         return parallel
 
@@ -58,23 +61,31 @@ class Parallel:
         return self.replicate * self.fsdp
 
 
-def join(parallel: Parallel) -> DeviceMesh | None:
-    """Meet the other ranks; the mesh of `DIMENSIONS`, or None if there is one process alone."""
+def tensor_parallel_ranks(text: str | None) -> int:
+    """The number of tp in the words of --parallel; 1 without it."""
+    return 1 if text is None else _sizes(text).get("tp", 1)
+
+
+def join() -> None:
+    """Meet the other ranks, if there are any. After a restart, torchrun's store may still hold dead ones' addresses."""
+    if num_ranks() == 1 or dist.is_initialized():
+        return
+    store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    fresh = torch._C._distributed_c10d.PrefixStore(f"attempt {attempt}", store)
+    backend = "gloo" if _device() == "cpu" else None
+    dist.init_process_group(backend, store=fresh, rank=rank, world_size=size, timeout=TIMEOUT)
+
+
+def make_mesh(parallel: Parallel) -> DeviceMesh | None:
+    """The mesh of `DIMENSIONS`, of ranks that have met; None if there is one process alone."""
     if parallel.num_ranks == 1:
         return None
-    device = "cpu" if not torch.accelerator.is_available() else str(torch.accelerator.current_accelerator())
-    if not dist.is_initialized():
-        _meet("gloo" if device == "cpu" else None)
-    return init_device_mesh(device, tuple(getattr(parallel, d) for d in DIMENSIONS), mesh_dim_names=DIMENSIONS)
+    return init_device_mesh(_device(), tuple(getattr(parallel, d) for d in DIMENSIONS), mesh_dim_names=DIMENSIONS)
 
 
-def _meet(backend: str | None) -> None:
-    """Make the process group. After a restart, the store of torchrun may still hold the addresses of dead ranks."""
-    store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
-    fresh = torch._C._distributed_c10d.PrefixStore(
-        f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store
-    )
-    dist.init_process_group(backend, store=fresh, rank=rank, world_size=size, timeout=TIMEOUT)
+def _device() -> str:
+    return str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
 
 
 def agree(what: Mapping[str, Any]) -> None:
@@ -101,13 +112,28 @@ def explained() -> Iterator[None]:
         ) from error
 
 
-def of_first(value: Any) -> Any:
+def of_first(value: T) -> T:
     """What rank 0 says; of one process alone, what it says."""
     if not dist.is_initialized():
         return value
     said = [value]
     dist.broadcast_object_list(said, src=0)
     return said[0]
+
+
+def by_first(do: Callable[[], T]) -> T:
+    """What rank 0 gets when it does something for all; what it refuses is an error of all ranks."""
+    done: T | None = None
+    refused: Exception | None = None
+    if is_first():
+        try:
+            done = do()
+        except (UserError, OSError) as error:
+            refused = error
+    done, refused = of_first((done, refused))
+    if refused is not None:
+        raise refused
+    return cast(T, done)
 
 
 def _sizes(text: str) -> dict[str, int]:

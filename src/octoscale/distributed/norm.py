@@ -31,4 +31,4 @@ def _shared_over(gradient: Tensor) -> tuple[tuple[DeviceMesh, int], ...]:
     if not isinstance(gradient, DTensor):
         return ()
     mesh = gradient.device_mesh
-    return tuple((mesh, i) for i, placement in enumerate(gradient.placements) if placement.is_shard())
+    return tuple((mesh, i) for i, placement in enumerate(gradient.placements) if not placement.is_replicate())

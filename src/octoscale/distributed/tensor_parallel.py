@@ -11,7 +11,8 @@ Legend as in layers/linear.py: y_BN = x_BK @ w_KN. The styles are those of trans
 
 Partial sums are added up in float32, then rounded once. A tensor that is in parts is scaled by the largest amax of all
 parts, so that its codes are those of one machine. The plan is the model's own (transformers' `base_model_tp_plan`),
-where the ranks divide the heads; else q, k and v are put together, and attention is computed on every rank.
+where the ranks divide the heads and a block holds nothing that the plan does not name; else tensors are put together
+after each layer, and what stands between them, attention say, is computed on every rank.
 """
 
 import re
@@ -78,24 +79,39 @@ def styles_of(model: nn.Module, names: Iterable[str], size: int) -> dict[str, st
     """The style of each of these layers on so many ranks.
 
     Tensors are whole between layers, where the plan would have them in parts, if an adapter stands around a layer, for
-    it takes and gives whole ones; in attention, if the ranks do not divide the heads, or if the plan has something in
-    it that is no linear layer; and everywhere without a plan.
+    it takes and gives whole ones; in attention, if the ranks do not divide the heads; in a block, attention or FFN,
+    that holds anything but layers of the plan, for who meets a part there must know it; and everywhere without a plan.
     """
     config = getattr(model, "config", None)
     plan = dict(getattr(config, "base_model_tp_plan", None) or _OWN_PLANS.get(getattr(config, "model_type", ""), {}))
     heads = [getattr(config, key, None) for key in ("num_attention_heads", "num_key_value_heads")]
     whole_heads = all(count is None or count % size == 0 for count in heads)
-    others = {_parent(pattern) for pattern, style in plan.items() if style not in _STYLES}  # as Qwen3's q_norm
-    adapted = any(name.endswith(WRAPPED) for name in names)
+    patterns = {name: next((p for p in plan if _matches(p, name.removesuffix(WRAPPED))), "") for name in names}
+    planned = {name: plan[pattern] for name, pattern in patterns.items() if plan.get(pattern) in _STYLES}
+    adapted = any(name.endswith(WRAPPED) for name in patterns)
     found = {}
-    for name in names:
-        pattern = next((pattern for pattern in plan if _matches(pattern, name.removesuffix(WRAPPED))), "")
-        style = plan.get(pattern, GATHER_OUTPUT)
+    for name, pattern in patterns.items():
+        style = planned.get(name, GATHER_OUTPUT)
         of_attention = "attn" in pattern or "attention" in pattern
-        if adapted or _parent(pattern) in others or (of_attention and not whole_heads):
+        if adapted or (of_attention and not whole_heads) or not _is_all_planned(model, _parent(name), planned):
             style = _WHOLE.get(style, style)
-        found[name] = style if style in _STYLES else GATHER_OUTPUT
+        found[name] = style
     return found
+
+
+def _is_all_planned(model: nn.Module, block: str, planned: Mapping[str, str]) -> bool:
+    """Whether parts may stand between the layers of a block: it begins and ends with layers of the plan.
+
+    Not if another module there has parameters, which would each be trained on a part, or is a norm, which would be that
+    of a part.
+    """
+    inside = {name: style for name, style in planned.items() if _parent(name) == block}
+    others = [
+        module
+        for name, module in model.get_submodule(block).named_modules(prefix=block)
+        if name not in inside and (module._parameters or "norm" in type(module).__name__.lower())
+    ]
+    return not others and {COLWISE, ROWWISE} <= set(inside.values())
 
 
 def _parent(name: str) -> str:

@@ -9,7 +9,7 @@ A folder of an older version has none, and is taken as it is.
 
 import json
 import zlib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from octoscale.system.errors import UserError
@@ -21,8 +21,9 @@ _PIECE = 1 << 20  # bytes read at a time
 
 
 def write_checksums(folder: Path) -> None:
-    """Note the files that the folder holds now, but for those of its subfolders."""
-    names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != CHECKSUMS)
+    """Note the files that the folder and its subfolders hold now."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path != folder / CHECKSUMS]
+    names = sorted(path.relative_to(folder).as_posix() for path in paths)
     write_json(folder / CHECKSUMS, {name: f"{crc_of(folder / name):08x}" for name in names})
 
 
@@ -47,11 +48,17 @@ def crc_of(path: Path) -> int:
     return crc
 
 
+def _is_inside(name: str) -> bool:
+    """Whether a name means a file of the folder or of its subfolders."""
+    place = PurePosixPath(name)
+    return name != "" and not place.is_absolute() and ".." not in place.parts
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except (ValueError, RecursionError):
         content = None
-    if not isinstance(content, dict) or any("/" in name or not name for name in content):
+    if not isinstance(content, dict) or not all(map(_is_inside, content)):
         raise UserError(f"{path} is damaged: delete {path.parent} to go on without it")
     return content

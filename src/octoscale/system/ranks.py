@@ -1,4 +1,4 @@
-"""Which process this is of those that were started together: torchrun, accelerate and SLURM say so, by variables."""
+"""Which process this is of those that were started together: torchrun and accelerate say so, by variables."""
 
 import os
 
@@ -8,6 +8,11 @@ def num_ranks() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def rank() -> int:
+    """The number of this one, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def is_first() -> bool:
     """Whether this process is the one that prints and writes for all."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return rank() == 0

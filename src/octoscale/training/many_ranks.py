@@ -18,19 +18,20 @@ import torch.distributed as dist
 import transformers
 from accelerate.data_loader import prepare_data_loader  # type: ignore[import-untyped]
 from safetensors.torch import load_file
+from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.utils.data import DataLoader
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
 from transformers.utils import SAFE_WEIGHTS_NAME
 
-from octoscale.conversion.state import fp8_state
+from octoscale.conversion.state import fp8_state, largest_state
 from octoscale.distributed import checkpoint as parts
 from octoscale.distributed.mesh import of_first
 from octoscale.system.errors import UserError
 from octoscale.system.ranks import is_first
 from octoscale.system.whole_file import write_json
-from octoscale.training.trainer import FP8_STATE, PARTS, SECONDS, Trainer
+from octoscale.training.trainer import FP8_STATE, PARTS, SECONDS, Trainer, fp8_state_of
 
 
 class ManyRanksTrainer(Trainer):
@@ -44,6 +45,7 @@ class ManyRanksTrainer(Trainer):
                 f"not {transformers.__version__}"
             )
         model._is_distributed_loading_by_transformers = True
+        self._tp_size = mesh["tp"].size()
         self._num_batches = mesh["replicate"].size() * mesh["fsdp"].size()
         self._batch = mesh.get_local_rank("replicate") * mesh["fsdp"].size() + mesh.get_local_rank("fsdp")
         super().__init__(*args, **options)
@@ -52,6 +54,10 @@ class ManyRanksTrainer(Trainer):
         """As Trainer, with data for replicas, not for ranks."""
         super().create_accelerator_and_postprocess()
         self.accelerator.prepare_data_loader = self._share_of
+
+    def get_tp_size(self) -> int:
+        """How many ranks read the same batch: Trainer divides by it the tokens that it has counted."""
+        return self._tp_size if self.args.average_tokens_across_devices else 1
 
     def _share_of(self, loader: Any, **_: Any) -> Any:
         """This replica's batches of a loader: every n-th of n replicas."""
@@ -84,6 +90,8 @@ class ManyRanksTrainer(Trainer):
     ) -> EvalLoopOutput:
         """Each replica reads its share of the batches, as they are in one process: the results are the same."""
         self.model.eval()
+        if not self.accelerator._models:  # before the training: Trainer prepares it there
+            self.accelerator.prepare_model(self.model, device_placement=False, evaluation_mode=True)
         mine, batches = {}, list(enumerate(dataloader))
         for first in range(0, len(batches), self._num_batches):
             turn = batches[first : first + self._num_batches]
@@ -109,9 +117,30 @@ class ManyRanksTrainer(Trainer):
         self.model.reshard()
         return found
 
+    def training_step(self, *args: Any, **options: Any) -> Tensor:
+        """As Trainer, but backward starts from what one process would start from, and gradients are added up.
+
+        Trainer would start from a loss that is larger by the number of replicas, for gradients that are averaged.
+        """
+        mine: int = self.current_gradient_accumulation_steps  # type: ignore[has-type]
+        self.current_gradient_accumulation_steps = mine * self._num_batches  # what the loss of a classifier is over
+        with self._alone():
+            loss: Tensor = super().training_step(*args, **options)
+        self.current_gradient_accumulation_steps = mine
+        return loss * self._num_batches  # Trainer logs the mean over the ranks
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        """As Trainer; what the norm says of all parts decides on every rank whether a step is skipped."""
+        norm = super()._clip_grad_norm(model)
+        scaler = self.accelerator.scaler
+        if scaler is not None:
+            for found in scaler._per_optimizer_states[id(self.optimizer.optimizer)]["found_inf_per_device"].values():
+                found.fill_(float(not norm.isfinite()))
+        return norm
+
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """While the block runs, a loss is the mean over this rank's tokens."""
+        """While the block runs, Trainer leaves the loss of this rank's tokens as it is."""
         self.args.average_tokens_across_devices = False
         try:
             yield
@@ -138,13 +167,17 @@ class ManyRanksTrainer(Trainer):
         with self._checkpoint(name) as folder:
             parts.save(self.model, self.optimizer.optimizer, folder / PARTS)
             state = fp8_state(self.model)
+            write_json(folder / fp8_state_of(dist.get_rank()), state)
+            of_ranks: list[Any] = [None] * dist.get_world_size()
+            dist.all_gather_object(of_ranks, state)
             self._save_rng_state(str(folder))
             if is_first():
+                self._save_scaler(str(folder))
                 torch.save(self.lr_scheduler.state_dict(), folder / SCHEDULER_NAME)
                 self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
                 seconds = self.seconds_before + time.perf_counter() - self._started
                 (folder / SECONDS).write_text(json.dumps({"seconds": seconds}), encoding="utf-8")
-                write_json(folder / FP8_STATE, state)
+                write_json(folder / FP8_STATE, largest_state(of_ranks))
 
     @contextlib.contextmanager
     def _checkpoint(self, name: str) -> Iterator[Path]:
@@ -155,7 +188,7 @@ class ManyRanksTrainer(Trainer):
                 yield temporary
                 dist.barrier()
         else:
-            yield Path(of_first(None))
+            yield Path(of_first(""))
             dist.barrier()
         dist.barrier()
 

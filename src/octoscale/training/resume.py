@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from octoscale.checkpoints.folder import read_object
+from octoscale.distributed.mesh import tensor_parallel_ranks
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import drop_scales
 from octoscale.system.checksums import check_checksums
 from octoscale.system.errors import UserError
+from octoscale.system.ranks import num_ranks, rank
 from octoscale.training.settings import Training
-from octoscale.training.trainer import FP8_STATE, SECONDS, checkpoint_step, newest_checkpoint
+from octoscale.training.trainer import FP8_STATE, SECONDS, checkpoint_step, fp8_state_of, newest_checkpoint
 
 #: What may differ from the run that is resumed: how long it goes on, and what is written about it.
 FREE_FIELDS = ("steps", "save_every", "report_to", "histograms_of", "parallel")
@@ -37,6 +39,11 @@ def check_same_settings(run: RunFolder, settings: Training) -> None:
         before = header["plan"].get(name, getattr(Training, name, None))  # a run of an older version lacks newer fields
         if name not in FREE_FIELDS and value != before:
             raise UserError(f"{run.path} was trained with {name} {before}, not {value}: resume it with the same")
+    before, now = (tensor_parallel_ranks(words) for words in (header["plan"].get("parallel"), settings.parallel))
+    if now != before:
+        raise UserError(
+            f"{run.path} was trained with tp={before}, not tp={now}: resume it with the same, on any number of others"
+        )
 
 
 def is_finished(run: RunFolder, settings: Training) -> bool:
@@ -86,8 +93,9 @@ def read_seconds(checkpoint: Path) -> float:
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """The FP8 state in a checkpoint. ValueError if it holds none."""
-    path = checkpoint / FP8_STATE
+    """The FP8 state in a checkpoint, this rank's own if as many wrote it as there are. ValueError if it holds none."""
+    ranks = len(list(checkpoint.glob(fp8_state_of("*"))))
+    path = checkpoint / (fp8_state_of(rank()) if ranks == num_ranks() > 1 else FP8_STATE)
     if not path.exists():
         raise UserError(f"{checkpoint} holds no {FP8_STATE}: octoscale train did not write it")
     return read_object(path)

@@ -8,8 +8,8 @@ script of your own, `convert` the model and give Trainer an `octoscale.TrainerCa
 """
 
 import statistics
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from octoscale.conversion.convert import convert, preview
 from octoscale.conversion.patterns import check_patterns
 from octoscale.conversion.state import load_fp8_state
-from octoscale.distributed.mesh import explained, of_first
+from octoscale.distributed.mesh import by_first, explained
 from octoscale.layers.linear import Fp8Linear
 from octoscale.models import loading, texts
 from octoscale.models.loading import LoadedModel
@@ -63,31 +63,33 @@ def run_training(
     naming the remedy, for anything in the settings that cannot be had, and FloatingPointError for gradients that are
     not finite: the run keeps what was until then.
     """
-    run = RunFolder(folder)
+    run, mesh = RunFolder(folder), meet(settings)
     if go_on and run.header.exists() and not run.is_emptied:
         with _exclusive(folder):
-            return _go_on(settings, run, progress)
-    parts = _prepare(settings)
+            return _go_on(settings, run, mesh, progress)
+    parts = _prepare(settings, mesh)
     with _exclusive(folder):
-        if is_first():
-            RunFolder.create(folder, _header(settings, parts), overwrite=overwrite)
+        by_first(lambda: RunFolder.create(folder, _header(settings, parts), overwrite=overwrite))
         _train(settings, parts, run, None, progress)
     return run
 
 
-def _exclusive(folder: Path) -> AbstractContextManager[None]:
-    """The run's folder is the first rank's; the others only train."""
-    return exclusive_run(folder) if is_first() else nullcontext()
+@contextmanager
+def _exclusive(folder: Path) -> Iterator[None]:
+    """The run's folder is the first rank's; if that cannot have it, no rank trains."""
+    with ExitStack() as stack:
+        by_first(lambda: stack.enter_context(exclusive_run(folder)))
+        yield
 
 
-def _go_on(settings: Training, run: RunFolder, progress: Progress | None) -> RunFolder:
+def _go_on(settings: Training, run: RunFolder, mesh: DeviceMesh | None, progress: Progress | None) -> RunFolder:
     """Go on with a run that is there, unless it is finished."""
     resume.check_same_settings(run, settings)
     if not resume.is_finished(run, settings):
-        parts = _prepare(settings)
-        checkpoint = of_first(resume.take_back(run) if is_first() else None)
-        if checkpoint is None and is_first():
-            RunFolder.create(run.path, _header(settings, parts), overwrite=True)
+        parts = _prepare(settings, mesh)
+        checkpoint = by_first(lambda: resume.take_back(run))
+        if checkpoint is None:
+            by_first(lambda: RunFolder.create(run.path, _header(settings, parts), overwrite=True))
         _train(settings, parts, run, checkpoint, progress)
     return run
 
@@ -105,11 +107,10 @@ def _header(settings: Training, parts: _Parts) -> dict[str, Any]:
     return run_header(parts.loaded.model.device, plan=resume.settings_to_json(settings), note=parts.loaded.note)
 
 
-def _prepare(settings: Training) -> _Parts:
+def _prepare(settings: Training, mesh: DeviceMesh | None) -> _Parts:
     """Read what the settings name, the cheap things first; nothing is written."""
     scaling = parse_scaling(settings.scaling, settings.formats, settings.skip)
     _check_trackers(settings)
-    mesh = meet(settings)
     if loading.is_stored(settings.model):
         raise UserError(f"{settings.model} holds FP8 weights, which do not train: name the checkpoint it was made from")
     transformers.set_seed(settings.seed)

@@ -10,11 +10,13 @@ from importlib.metadata import version
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule
 
 from octoscale.distributed.groups import share_scales
-from octoscale.distributed.mesh import Parallel, agree, join
+from octoscale.distributed.mesh import Parallel, agree, join, make_mesh
 from octoscale.distributed.shard import shard
 from octoscale.distributed.tensor_parallel import split_layers
+from octoscale.models.fingerprint import fingerprint
 from octoscale.numerics.formats import PRECISIONS
 from octoscale.system.errors import UserError
 from octoscale.system.ranks import num_ranks
@@ -31,25 +33,35 @@ def meet(settings: Training) -> DeviceMesh | None:
         )
     if parallel.tp > 1 and settings.scaling in PRECISIONS:
         raise UserError(f"tp={parallel.tp} splits FP8 layers, and {settings.scaling} has none: --parallel fsdp=N")
-    mesh = join(parallel)
-    if mesh is not None:
+    join()
+    if parallel.num_ranks > 1:
         versions = {f"version of {name}": version(name) for name in ("octoscale", "transformers")}
         words = {name: str(value) for name, value in asdict(settings).items()}
         agree({**words, **versions, "version of torch": str(torch.__version__)})
-    return mesh
+    return make_mesh(parallel)
 
 
 def share(model: nn.Module, mesh: DeviceMesh, settings: Training) -> None:
-    """Put the model on the mesh, in place."""
+    """Put the model on the mesh, in place. UserError on every rank if they have read different ones."""
+    agree({"model (a fingerprint)": fingerprint(model)})
     if mesh["tp"].size() > 1:
         split_layers(model, mesh["tp"])
     if mesh["replicate"].size() > 1:
         shard(model, mesh["replicate", "fsdp"])
     else:
         shard(model, mesh["fsdp"])
+    _add_gradients(model)
     if settings.amax_group == "world" and settings.scaling not in PRECISIONS:
         for name in ("replicate", "fsdp"):
             share_scales(model, mesh.get_group(name))
+
+
+def _add_gradients(model: nn.Module) -> None:
+    """Have FSDP2 add the replicas' gradients where it would take their mean: each is of a part of the loss."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)  # else a factor asks for an operation that gloo lacks
 
 
 def num_batches(mesh: DeviceMesh | None) -> int:

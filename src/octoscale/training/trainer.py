@@ -35,6 +35,12 @@ from octoscale.training.model_state import load_state, save_state
 #: In a checkpoint: the FP8 state of the model (conversion/state.py), and the seconds that the training took until then.
 FP8_STATE, SECONDS = "fp8.json", "seconds.json"
 
+
+def fp8_state_of(rank: int | str) -> str:
+    """In a checkpoint of many ranks: the FP8 state of one of them, whose inputs and gradients are its own."""
+    return f"fp8-rank{rank}.json"
+
+
 #: In a checkpoint of many ranks: the folder of what each of them wrote (distributed/checkpoint.py).
 PARTS = "parts"
 
