@@ -23,9 +23,9 @@ from octoscale.numerics.recipe import Recipe
 from octoscale.numerics.scaling import Delayed, History
 from octoscale.runs.scales import LayerName, Recorder
 
-#: So many rows and columns of a weight are looked at where its cast is reused: a write to all of it changes some. A
-#: small weight is looked at as a whole.
-_SAMPLE, _SMALL = 16, 4096
+#: So many values of a weight, each of another row and column, are looked at where its cast is reused: a write to all of
+#: it changes some. A small weight is looked at as a whole.
+_SAMPLE, _SMALL = 32, 4096
 
 _INTS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -160,7 +160,7 @@ class LayerState:
     def _note_fresh(self, weight: Tensor) -> None:
         """Keep some values of a weight that was cast just now, if it is being recorded."""
         if self.runtime.recorder is not None:
-            self.runtime.sample = _some_bits_of(weight).clone()
+            self.runtime.sample = _some_of(weight)
             self.runtime.recorder.notes.fresh_weight(self.name.module)
 
     def _note_reuse(self, weight: Tensor) -> None:
@@ -169,7 +169,7 @@ class LayerState:
         if recorder is None or before is None or before.device != weight.device or self.runtime.compared_at == step:
             return
         self.runtime.compared_at = step
-        now = _some_bits_of(weight)
+        before, now = _bits_of(before), _bits_of(_some_of(weight))
         if weight.device.type != "cpu" or not torch.equal(now, before):  # which a device would wait for
             recorder.notes.reused_weight(self.name.module, step, (now != before).any())
 
@@ -198,7 +198,7 @@ class Runtime:
     def __init__(self) -> None:
         self.recorder: Recorder | None = None
         self.weight: tuple[Seen | None, Quantized | None] = (None, None)
-        self.sample: Tensor | None = None  # the bits of some values of the weight, as they were when it was cast
+        self.sample: Tensor | None = None  # some values of the weight, as they were when it was cast
         self.compared_at: int | None = None  # the last step in which they were compared
         self.weight_left_out = False  # that cast has no row: the next one that is to be recorded is made anew
         self.optimizer_step = 0
@@ -232,12 +232,19 @@ class Runtime:
         self._histories = {role: History(lengths[role], past, device) for role, past in saved.items()}
 
 
-def _some_bits_of(weight: Tensor) -> Tensor:
-    """Some values of a weight, evenly spread, as a view of ints: a NaN is then equal to itself."""
-    bits = weight.detach().view(_INTS[weight.dtype.itemsize])
+def _some_of(weight: Tensor) -> Tensor:
+    """Some values of a weight, along its diagonal, as they are now."""
     if weight.numel() <= _SMALL:
-        return bits
-    return bits[tuple(slice(None, None, -(-size // _SAMPLE)) for size in weight.shape)]
+        return weight.detach().clone()
+    rows, columns = weight.shape
+    num = min(_SAMPLE, rows, columns)
+    step = (rows // num) * weight.stride(0) + (columns // num) * weight.stride(1)
+    return torch.as_strided_copy(weight.detach(), (num,), (step,))
+
+
+def _bits_of(x: Tensor) -> Tensor:
+    """The values as ints: a NaN is then equal to itself."""
+    return x.view(_INTS[x.dtype.itemsize])
 
 
 def _in_backward() -> bool:

@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import polars as pl
 import torch
@@ -29,9 +29,6 @@ from octoscale.runs.notes import Notes
 from octoscale.runs.parts import RANK, DamagedPartError, list_parts, read_part, readable_parts, replace_part, write_part
 from octoscale.system.errors import UserError
 from octoscale.system.machine import cpu_name
-
-if TYPE_CHECKING:
-    pass
 
 #: The columns of `scales/*.parquet`. `layer` is null outside a stack of layers. `exponents` is null between the steps
 #: that record it; else it counts the values before scaling by float32's exponent field (kernels/base.py). `rank`:
@@ -98,8 +95,8 @@ class Recorder:
         self._scales = RunFolder(folder).scales
         self._scales.mkdir(parents=True, exist_ok=True)
         self._flush_seconds, self._last_flush = flush_seconds, time.monotonic()
-        self._rows: list[dict[str, Any]] = []
-        self._latest: list[dict[str, Any]] = []
+        self._rows: list[_Row] = []
+        self._latest: list[_Row] = []
         self._lock = threading.RLock()
 
     def next_step(self) -> None:
@@ -118,29 +115,14 @@ class Recorder:
         seen = cast.observed
         if seen is None or seen.saturated is None:
             raise UserError(f"{name.module}: a cast without counts cannot be recorded; quantize with counts=True")
-        row = {
-            "step": step,
-            "phase": self._phase,
-            "scaling": self._scaling,
-            "module": name.module,
-            "layer": name.layer,
-            "kind": name.kind,
-            "role": role,
-            "format": cast.format.name,
-            "scale_bias": cast.scale_bias,
-            "amax": seen.amax,
-            "numel": cast.codes.numel(),
-            "saturated": seen.saturated,
-            "flushed": seen.flushed,
-            "nonfinite": seen.nonfinite,
-            "exponents": seen.exponents if self.wants_exponents(step) else None,
-            RANK: self._rank,
-        }
-        if cast.codes.device.type == "cpu":
-            row = {key: _value(value) for key, value in row.items()}
+        numbers = (cast.scale_bias, seen.amax, seen.saturated, seen.flushed, seen.nonfinite)
+        exponents = seen.exponents if self.wants_exponents(step) else None
+        row = _Row(step, name, role, cast.format.name, cast.codes.numel(), numbers, exponents)
+        if cast.codes.is_cpu:
+            row = row.read()
         with self._lock:
             self._rows.append(row)
-            if self._latest and self._latest[0]["step"] != step:
+            if self._latest and self._latest[0].step != step:
                 self._latest = []
             self._latest.append(row)
             if len(self._rows) >= _MAX_WAITING_ROWS or time.monotonic() - self._last_flush > self._flush_seconds:
@@ -150,8 +132,7 @@ class Recorder:
         """Write the waiting rows as one part. OSError if the disk is full; the rows then stay."""
         with self._lock:
             if self._rows:
-                columns = {key: [_value(row[key]) for row in self._rows] for key in SCHEMA}
-                write_part(self._scales, pl.DataFrame(columns, schema=SCHEMA), self._rank)
+                write_part(self._scales, self._table(), self._rank)
                 self._rows.clear()
             if self._rank == 0:
                 self.notes.flush()
@@ -162,17 +143,18 @@ class Recorder:
 
         Names as `scale_bias/input/ffn_out`; `saturated` and `flushed` in % of the values.
         """
-        groups: dict[str, list[dict[str, Any]]] = {}
+        groups: dict[str, list[_Row]] = {}
         with self._lock:
-            latest = list(self._latest)
+            latest = [row.read() for row in self._latest]
         for row in latest:
-            groups.setdefault(f"{row['role']}/{row['kind']}", []).append(row)
+            groups.setdefault(f"{row.role}/{row.name.kind}", []).append(row)
         found: dict[str, float] = {}
         for name, rows in groups.items():
-            count = sum(row["numel"] for row in rows) or 1
-            found[f"scale_bias/{name}"] = sum(_value(row["scale_bias"]) for row in rows) / len(rows)
-            for what in ("saturated", "flushed"):
-                found[f"{what}/{name}"] = 100 * sum(_value(row[what]) for row in rows) / count
+            count = sum(row.numel for row in rows) or 1
+            biases, _, *clipped = (sum(numbers) for numbers in zip(*(row.numbers for row in rows), strict=True))
+            found[f"scale_bias/{name}"] = biases / len(rows)
+            for what, sum_of_rows in zip(("saturated", "flushed"), clipped, strict=False):
+                found[f"{what}/{name}"] = 100 * sum_of_rows / count
         return found
 
     def exponents(self) -> dict[tuple[str, str], list[int]]:
@@ -181,13 +163,53 @@ class Recorder:
         Empty between the steps that record histograms. The bins are those of kernels/base.py.
         """
         with self._lock:
-            latest = [row for row in self._latest if row["exponents"] is not None]
+            latest = [row.read() for row in self._latest if row.exponents is not None]
         found: dict[tuple[str, str], list[int]] = {}
         for row in latest:
-            counts = _value(row["exponents"])
-            before = found.get((row["module"], row["role"]), [0] * len(counts))
-            found[row["module"], row["role"]] = [a + b for a, b in zip(before, counts, strict=True)]
+            before = found.get((row.name.module, row.role), [0] * len(row.exponents))
+            found[row.name.module, row.role] = [a + b for a, b in zip(before, row.exponents, strict=True)]
         return found
+
+    def _table(self) -> pl.DataFrame:
+        """The waiting rows in the columns of `SCHEMA`."""
+        rows = [row.read() for row in self._rows]
+        numbers = zip(*(row.numbers for row in rows), strict=True)
+        columns: dict[str, Any] = {
+            "step": [row.step for row in rows],
+            "module": [row.name.module for row in rows],
+            "layer": [row.name.layer for row in rows],
+            "kind": [row.name.kind for row in rows],
+            "role": [row.role for row in rows],
+            "format": [row.format for row in rows],
+            "numel": [row.numel for row in rows],
+            **dict(zip(_NUMBERS, numbers, strict=True)),
+            "exponents": [row.exponents for row in rows],
+        }
+        always = {"phase": self._phase, "scaling": self._scaling, RANK: self._rank}
+        return pl.DataFrame({key: columns.get(key, [always.get(key)] * len(rows)) for key in SCHEMA}, schema=SCHEMA)
+
+
+#: The columns that a cast leaves as tensors, in the order of `_Row.numbers`.
+_NUMBERS = ("scale_bias", "amax", "saturated", "flushed", "nonfinite")
+
+
+class _Row(NamedTuple):
+    """What waits for the disk; made for each cast of each step, so it is small. numbers: tensors, or what they hold."""
+
+    step: int
+    name: LayerName
+    role: Role
+    format: str
+    numel: int
+    numbers: tuple[Any, ...]
+    exponents: Any
+
+    def read(self) -> "_Row":
+        """The row with numbers instead of tensors; an accelerator is waited for."""
+        if not isinstance(self.numbers[0], torch.Tensor):
+            return self
+        exponents = None if self.exponents is None else self.exponents.tolist()
+        return _Row(*self[:5], tuple([number.item() for number in self.numbers]), exponents)
 
 
 def read_scales(folder: Path | str) -> pl.DataFrame:
@@ -247,7 +269,3 @@ def run_header(device: torch.device, **more: Any) -> dict[str, Any]:
         "seed": torch.initial_seed(),
         **more,
     }
-
-
-def _value(item: Any) -> Any:
-    return item.tolist() if isinstance(item, torch.Tensor) else item
