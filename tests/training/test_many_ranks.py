@@ -5,17 +5,14 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import polars as pl
 import pytest
 import transformers
-from checkpoints import byte_tokenizer
-from models import tiny_gpt2, tiny_llama
+from torchrun import ENVIRONMENT, PACKAGE, command, losses, train, write_inputs
 
-import octoscale
 from octoscale.runs.scales import read_scales
 from octoscale.system.errors import UserError
 from octoscale.training.settings import Training
@@ -26,43 +23,11 @@ pytestmark = pytest.mark.skipif(
     reason=f"transformers {transformers.__version__} cannot train a model that is on many ranks",
 )
 
-WORDS = "--window 16 --steps 4 --batch 2 --accumulate 2 --save-every 2 --dtype fp32 --every 0"
-#: torchrun, as torch's own module: the script need not be on the path.
-TORCHRUN = "-m torch.distributed.run --standalone --nproc-per-node"
-
-#: What a traceback of ours would name; torchrun has one of its own.
-PACKAGE = str(Path(octoscale.__file__).parent)
-
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    """Two models and a text."""
-    folder = tmp_path_factory.mktemp("inputs")
-    for name, model in (
-        ("llama", tiny_llama(vocab_size=256, tie_word_embeddings=True, bos_token_id=None, eos_token_id=None)),
-        ("gpt2", tiny_gpt2(vocab_size=256, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)),
-    ):
-        model.save_pretrained(folder / name)
-        byte_tokenizer().save_pretrained(folder / name)
-    (folder / "text.txt").write_text("The quick brown fox jumps over the lazy dog. " * 30)
-    return folder
-
-
-def train(inputs, out, more="", *, ranks=1, model="llama", text=True, start="-m octoscale"):
-    """Run the command; (exit code, standard error)."""
-    how = start if ranks == 1 else f"{TORCHRUN} {ranks} {start}"
-    what = f"--text {inputs / 'text.txt'}" if text else ""
-    words = f"{how} train {inputs / model} {what} --out {out} {WORDS} {more}"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *words.split()], capture_output=True, text=True, env=environment, timeout=300
-    )
-    return done.returncode, done.stderr
-
-
-def losses(run):
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [row.get("loss", row.get("eval_loss")) for row in rows if "train_runtime" not in row]
+    """A model and a text."""
+    return write_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 def casts(rows, role):
@@ -220,12 +185,8 @@ def test_ranks_with_other_words_hear_who_said_what(inputs, tmp_path):
 def test_a_rank_that_is_killed_costs_no_more_than_the_steps_since_the_last_checkpoint(inputs, alone, tmp_path):
     """torchrun starts both again, and the command goes on."""
     run = tmp_path / "run"
-    words = f"{TORCHRUN} 2 --max-restarts 3 -m octoscale train {inputs / 'llama'} --text {inputs / 'text.txt'}"
-    words += f" --out {run} {WORDS} --resume"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        [sys.executable, *words.split()], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
-    ) as process:
+    words = command(inputs, run, "--resume", ranks="--standalone --nproc-per-node 2 --max-restarts 3")
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=ENVIRONMENT) as process:
         until = time.monotonic() + 120
         while not list((run / "checkpoints").glob("checkpoint-*")):
             assert time.monotonic() < until
