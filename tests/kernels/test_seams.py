@@ -45,9 +45,12 @@ class Watched:
         self.calls.append(("dequantize", q))
         return self.inner.dequantize(q, dtype)
 
-    def matmul(self, a, b, bias_N, dtype):
+    def matmul(self, a, b, bias_N, dtype, *, fast=False):
         self.calls.append(("matmul", a, b))
-        return self.inner.matmul(a, b, bias_N, dtype)
+        return self.inner.matmul(a, b, bias_N, dtype, fast=fast)
+
+    def in_columns(self, codes_KN):
+        return self.inner.in_columns(codes_KN)
 
 
 @pytest.fixture

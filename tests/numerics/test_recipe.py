@@ -279,6 +279,31 @@ def test_a_setting_is_never_dropped_silently(text):
 # constants by role
 
 
+@pytest.mark.parametrize(
+    ("text", "fast", "passes"),
+    [
+        ("amax", "forward", ["forward"]),
+        ("amax:fast=forward", "forward", ["forward"]),
+        ("amax:margin=3,fast=none", "none", []),
+        ("cscale:-1,fast=both", "both", ["forward", "backward"]),
+        ("delayed:history=4,formats=fnuz,fast=backward", "backward", ["backward"]),
+    ],
+)
+def test_a_text_says_which_sums_may_be_fast(text, fast, passes):
+    recipe = parse_scaling(text)
+    assert recipe.fast == fast
+    assert [name for name in ("forward", "backward") if recipe.is_fast(name)] == passes
+    assert parse_scaling(recipe.name) == recipe
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: parse_scaling("amax:fast=maybe"), lambda: dataclasses.replace(Recipe.amax(), fast="maybe")]
+)
+def test_an_unknown_word_for_fast_is_named_with_the_known_ones(make):
+    with pytest.raises(ValueError, match="unknown fast=maybe: one of none, forward, backward, both"):
+        make()
+
+
 def test_constants_by_role():
     recipe = parse_scaling("cscale:weight=3,input=-1,grad_output=8")
     assert [recipe.operand(role).rule for role in ROLES] == [Constant(3), Constant(-1), Constant(8)]

@@ -244,8 +244,9 @@ def _ours() -> dict[str, Backend]:
     found: dict[str, Backend] = {"portable": portable}
     if table.choose("cpu").name == "native":
         from octoscale.kernels.native import Native, available
+        from octoscale.kernels.operators import Operators
 
-        found |= {f"native[{isa}]": Native(isa) for isa in available()}
+        found |= {f"native[{isa}]": Operators(Native(isa)) for isa in available()}
     return found
 
 

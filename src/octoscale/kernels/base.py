@@ -91,9 +91,15 @@ class Backend(Protocol):
         """`codes * 2**-scale_bias` in `dtype`."""
         ...
 
-    def matmul(self, a: Scaled | Tensor, b: Scaled, bias_N: Tensor | None, dtype: torch.dtype) -> Tensor:
+    def matmul(
+        self, a: Scaled | Tensor, b: Scaled, bias_N: Tensor | None, dtype: torch.dtype, *, fast: bool = False
+    ) -> Tensor:
         """`(a @ b) * 2**-(a's scale_bias + b's) + bias` of matrices [M, K] and [K, N], summed in float32.
 
-        a may be bfloat16 values instead, without a scale.
+        a may be bfloat16 values instead, without a scale. fast: sums may keep fewer bits, where that is faster.
         """
+        ...
+
+    def in_columns(self, codes_KN: Tensor) -> Tensor:
+        """The codes as `matmul` wants those of b to lie, the same object if they do: it would copy them each time."""
         ...

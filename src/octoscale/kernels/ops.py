@@ -168,25 +168,37 @@ def _boxed(number: Amount | Bias, dtype: torch.dtype, device: torch.device) -> T
     return number if isinstance(number, Tensor) else torch.scalar_tensor(number, dtype=dtype, device=device)
 
 
-def matmul(a: Quantized, b: Quantized, *, dtype: torch.dtype = torch.float32, bias: Tensor | None = None) -> Tensor:
+def matmul(
+    a: Quantized,
+    b: Quantized,
+    *,
+    dtype: torch.dtype = torch.float32,
+    bias: Tensor | None = None,
+    fast: bool = False,
+) -> Tensor:
     """`a @ b + bias` of two matrices, [M, K] and [K, N] -> [M, N]: accumulated in float32, unscaled, rounded once.
 
-    bias: [N] or None, added before the rounding. Raises ValueError for shapes or devices that do not fit, TypeError
-    for a dtype other than float32, bfloat16 and float16.
+    bias: [N] or None, added before the rounding. fast: a GPU may keep fewer bits of its sums. Raises ValueError for
+    shapes or devices that do not fit, TypeError for a dtype other than float32, bfloat16 and float16.
     """
     if a.codes.ndim != 2 or b.codes.ndim != 2 or a.codes.shape[1] != b.codes.shape[0]:
         raise UserError(f"matmul takes [M, K] and [K, N], not {list(a.codes.shape)} and {list(b.codes.shape)}")
-    return _product(a, b, bias, dtype, "matmul")
+    return _product(a, b, bias, dtype, "matmul", fast)
 
 
 def linear(
-    x: Quantized | Tensor, weight: Quantized, bias: Tensor | None = None, *, dtype: torch.dtype | None = None
+    x: Quantized | Tensor,
+    weight: Quantized,
+    bias: Tensor | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+    fast: bool = False,
 ) -> Tensor:
     """`x @ weight^T + bias`, [..., K] and [N, K] -> [..., N]: accumulated in float32, unscaled, rounded once.
 
     x: codes (W8A8, the paper's method), or bfloat16 values that stay as they are (W8A16). bias: [N] or None. dtype:
-    that of the result; bfloat16 unless given. No gradient flows: `Fp8Linear` has the backward products. Raises
-    TypeError for other dtypes, ValueError for shapes or devices that do not fit.
+    that of the result; bfloat16 unless given. fast: as in `matmul`. No gradient flows: `Fp8Linear` has the backward
+    products. Raises TypeError for other dtypes, ValueError for shapes or devices that do not fit.
     """
     values = x.codes if isinstance(x, Quantized) else x
     if not isinstance(x, Quantized) and x.dtype != torch.bfloat16:
@@ -194,7 +206,7 @@ def linear(
     if weight.codes.ndim != 2 or values.ndim == 0 or values.shape[-1] != weight.codes.shape[1]:
         raise UserError(f"linear takes [..., K] and [N, K], not {list(values.shape)} and {list(weight.codes.shape)}")
     rows = x.flatten_rows() if isinstance(x, Quantized) else _rows(x)
-    out = _product(rows, weight.t(), bias, torch.bfloat16 if dtype is None else dtype, "linear")
+    out = _product(rows, weight.t(), bias, torch.bfloat16 if dtype is None else dtype, "linear", fast)
     return reshaped(out, (*values.shape[:-1], weight.codes.shape[0]))
 
 
@@ -209,7 +221,15 @@ def reshaped(fresh: Tensor, shape: Sequence[int]) -> Tensor:
     return fresh.contiguous().resize_(shape)
 
 
-def _product(a: Quantized | Tensor, b: Quantized, bias_N: Tensor | None, dtype: torch.dtype, what: str) -> Tensor:
+def in_columns(weight: Quantized) -> Quantized:
+    """The same matrix [K, N] as the backend wants a second operand to lie: worth keeping for several products."""
+    codes = _backend_of(weight, "matmul").in_columns(weight.codes)
+    return weight if codes is weight.codes else weight._view(codes)
+
+
+def _product(
+    a: Quantized | Tensor, b: Quantized, bias_N: Tensor | None, dtype: torch.dtype, what: str, fast: bool
+) -> Tensor:
     """Check what `matmul` and `linear` both need, then dispatch."""
     device = (a if isinstance(a, Tensor) else a.codes).device
     _check_dtype(dtype, what)
@@ -223,7 +243,7 @@ def _product(a: Quantized | Tensor, b: Quantized, bias_N: Tensor | None, dtype: 
         _check_dtype(bias_N.dtype, f"the bias of {what}")
     if not isinstance(a, Tensor):
         _backend_of(a, what)
-    return _backend_of(b, what).matmul(a, b, bias_N, dtype)
+    return _backend_of(b, what).matmul(a, b, bias_N, dtype, fast=fast)
 
 
 def _backend_of(q: Quantized, what: str) -> Backend:

@@ -54,7 +54,14 @@ def dequantize(q: Scaled, dtype: torch.dtype) -> Tensor:
     return _decode(q.codes, wide).mul_(power_of_two(-q.scale_bias)).to(dtype)
 
 
-def matmul(a: Scaled | Tensor, b: Scaled, bias_N: Tensor | None, dtype: torch.dtype) -> Tensor:
+def matmul(
+    a: Scaled | Tensor,
+    b: Scaled,
+    bias_N: Tensor | None,
+    dtype: torch.dtype,
+    *,
+    fast: bool = False,  # noqa: ARG001  sums are float32's
+) -> Tensor:
     """See `Backend.matmul`.
 
     A CPU with bf16 dot products returns bfloat16 results rounded before the unscaling; as that is a power of two, the
@@ -70,6 +77,11 @@ def matmul(a: Scaled | Tensor, b: Scaled, bias_N: Tensor | None, dtype: torch.dt
         else:
             sum_MN = torch.mm(_decode(a_MK, torch.float32), _decode(b_KN, torch.float32))
         return unscale(sum_MN, scale_bias, bias_N, dtype)
+
+
+def in_columns(codes_KN: Tensor) -> Tensor:
+    """See `Backend.in_columns`: they may lie as they like."""
+    return codes_KN
 
 
 def unscale(sum_MN: Tensor, scale_bias: Tensor, bias_N: Tensor | None, dtype: torch.dtype) -> Tensor:

@@ -8,7 +8,7 @@ from typing import cast
 
 import torch
 
-from octoscale.kernels import portable
+from octoscale.kernels import portable, scaled_mm
 from octoscale.kernels.base import Backend
 from octoscale.system.errors import UserError
 
@@ -27,11 +27,15 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A backend: why it cannot serve a type of device (None: it can), and how to make it, with its reason."""
+    """A backend: why it cannot serve a type of device (None: it can), and how to make it, with its reason.
+
+    slow_on: types of devices that it serves only where $OCTOSCALE_BACKEND names it.
+    """
 
     name: str
     why_not: Callable[[str], str | None]
     make: Callable[[str], tuple[Backend, str]]
+    slow_on: tuple[str, ...] = ()
 
 
 def choose(device_type: str) -> Choice:
@@ -50,7 +54,7 @@ def _choose(device_type: str) -> Choice:
         raise UserError(f"{BACKEND_VARIABLE}={forced}: the backends are {', '.join(row.name for row in TABLE)}")
     reasons: list[str] = [] if forced is None else [f"{BACKEND_VARIABLE}={forced}"]
     for row in TABLE:
-        if forced not in (None, row.name):
+        if forced not in (None, row.name) or (forced is None and device_type in row.slow_on):
             continue
         why_not = row.why_not(device_type)
         if why_not is None:
@@ -90,6 +94,7 @@ def _make_portable(device_type: str) -> tuple[Backend, str]:
 #: The fastest first. Plain torch serves every device, so the last row always can.
 TABLE = (
     Row(name="native", why_not=_why_not_native, make=_make_native),
+    Row(name=scaled_mm.NAME, why_not=scaled_mm.why_not, make=scaled_mm.make, slow_on=("cpu",)),
     Row(name="portable", why_not=lambda _: None, make=_make_portable),
 )
 

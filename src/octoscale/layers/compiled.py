@@ -19,20 +19,23 @@ from torch import Tensor
 from octoscale.kernels import ops
 from octoscale.kernels.ops import Quantized
 from octoscale.numerics.formats import Format, get_format
-from octoscale.numerics.recipe import Recipe, parse_scaling
+from octoscale.numerics.recipe import FAST, Recipe, parse_scaling
 from octoscale.numerics.scaling import Rule
 
 SEPARATOR = "; "
 
 
 def fp8_linear(
-    x: Tensor, weight: Tensor, bias: Tensor | None, terms: str, is_conv1d: bool, dtype: torch.dtype
+    x: Tensor, weight: Tensor, bias: Tensor | None, terms: str, fast: str, is_conv1d: bool, dtype: torch.dtype
 ) -> Tensor:
-    """`x @ w + bias` in `dtype`; terms: the operands of weight, input and grad_output, joined by `SEPARATOR`."""
+    """`x @ w + bias` in `dtype`; terms: the operands of weight, input and grad_output, joined by `SEPARATOR`.
+
+    fast: the passes that may keep fewer bits of their sums, as in a recipe.
+    """
     for_weight, for_input, _ = terms.split(SEPARATOR)
     x8, x_bias = torch.ops.octoscale.cast(x.detach(), for_input)
     w8, w_bias = torch.ops.octoscale.cast(weight.detach(), for_weight)
-    y: Tensor = torch.ops.octoscale.fp8_linear(x, weight, bias, x8, x_bias, w8, w_bias, terms, is_conv1d, dtype)
+    y: Tensor = torch.ops.octoscale.fp8_linear(x, weight, bias, x8, x_bias, w8, w_bias, terms, fast, is_conv1d, dtype)
     return y
 
 
@@ -67,12 +70,14 @@ def _linear(
     w8: Tensor,
     w_bias: Tensor,
     terms: str,
+    fast: str,
     is_conv1d: bool,
     dtype: torch.dtype,
 ) -> Tensor:
     for_weight, for_input, _ = terms.split(SEPARATOR)
     a, b = _quantized(x8, x_bias, for_input).flatten_rows(), _quantized(w8, w_bias, for_weight)
-    y_BN = ops.matmul(a, b if is_conv1d else b.t(), dtype=dtype, bias=bias)
+    is_fast = "forward" in FAST[fast]
+    y_BN = ops.matmul(a, b if is_conv1d else b.t(), dtype=dtype, bias=bias, fast=is_fast)
     return ops.reshaped(y_BN, (*x8.shape[:-1], y_BN.shape[-1]))
 
 
@@ -86,6 +91,7 @@ def _(
     w8: Tensor,
     w_bias: Tensor,
     terms: str,
+    fast: str,
     is_conv1d: bool,
     dtype: torch.dtype,
 ) -> Tensor:
@@ -100,6 +106,7 @@ def _grads(
     w8: Tensor,
     w_bias: Tensor,
     terms: str,
+    fast: str,
     is_conv1d: bool,
     x_dtype: torch.dtype | None,
     w_dtype: torch.dtype | None,
@@ -109,11 +116,12 @@ def _grads(
     w_q, x_q = _quantized(w8, w_bias, for_weight), _quantized(x8, x_bias, for_input).flatten_rows()
     g8 = ops.quantize(grad.contiguous(), *_operand(for_grad)).flatten_rows()
     dx, dw = grad.new_empty(0), grad.new_empty(0)
+    is_fast = "backward" in FAST[fast]
     if x_dtype is not None:
-        dx = ops.reshaped(ops.matmul(g8, w_q.t() if is_conv1d else w_q, dtype=x_dtype), x8.shape)
+        dx = ops.reshaped(ops.matmul(g8, w_q.t() if is_conv1d else w_q, dtype=x_dtype, fast=is_fast), x8.shape)
     if w_dtype is not None:
         a, b = (x_q, g8) if is_conv1d else (g8, x_q)
-        dw = ops.matmul(a.t(), b, dtype=w_dtype)
+        dw = ops.matmul(a.t(), b, dtype=w_dtype, fast=is_fast)
     return dx, dw
 
 
@@ -125,6 +133,7 @@ def _(
     w8: Tensor,
     w_bias: Tensor,
     terms: str,
+    fast: str,
     is_conv1d: bool,
     x_dtype: torch.dtype | None,
     w_dtype: torch.dtype | None,
@@ -135,7 +144,7 @@ def _(
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, weight, bias, x8, x_bias, w8, w_bias, ctx.terms, ctx.is_conv1d, _ = inputs
+    x, weight, bias, x8, x_bias, w8, w_bias, ctx.terms, ctx.fast, ctx.is_conv1d, _ = inputs
     ctx.save_for_backward(x8, x_bias, w8, w_bias)
     ctx.x_dtype = x.dtype if ctx.needs_input_grad[0] else None
     ctx.w_dtype = weight.dtype if ctx.needs_input_grad[1] else None
@@ -146,11 +155,11 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     dx = dw = db = None
     if ctx.x_dtype is not None or ctx.w_dtype is not None:
         dx, dw = torch.ops.octoscale.fp8_linear_grads(
-            grad, *ctx.saved_tensors, ctx.terms, ctx.is_conv1d, ctx.x_dtype, ctx.w_dtype
+            grad, *ctx.saved_tensors, ctx.terms, ctx.fast, ctx.is_conv1d, ctx.x_dtype, ctx.w_dtype
         )
     if ctx.bias_dtype is not None:
         db = grad.reshape(-1, grad.shape[-1]).sum(0, dtype=torch.float32).to(ctx.bias_dtype)
-    return (dx if ctx.x_dtype else None, dw if ctx.w_dtype else None, db, *[None] * 7)
+    return (dx if ctx.x_dtype else None, dw if ctx.w_dtype else None, db, *[None] * 8)
 
 
 _linear.register_autograd(_backward, setup_context=_setup)

@@ -95,9 +95,20 @@ class LayerState:
     def keep_weight(self, weight: Tensor, seen: Seen, w8: Quantized, *, left_out: bool) -> None:
         """Reuse this cast from now on; it has a row, unless it is `left_out` of the record."""
         self.runtime.weight, self.runtime.weight_left_out = (seen, w8), left_out
+        self.runtime.columns = None
         if not left_out:
             self._record("weight", w8, self.step)
             self._note_fresh(weight)
+
+    def weight_in_columns(self, w_KN: Quantized) -> Quantized:
+        """The cast of the weight as the backend wants a second operand to lie; a copy serves until the next cast."""
+        kept = self.runtime.columns
+        if kept is not None and kept.is_of(w_KN):
+            return kept.copy
+        copy, own = ops.in_columns(w_KN), self.runtime.weight[1]
+        if copy is not w_KN and own is not None and own.codes.data_ptr() == w_KN.codes.data_ptr():
+            self.runtime.columns = Columns(w_KN, copy)
+        return copy
 
     def cast_input(self, x: Tensor, inference: bool) -> Quantized:
         """The input's cast, shared with a sibling layer that has just cast the same tensor."""
@@ -192,12 +203,32 @@ def nonfinite_error(module: str, role: Role) -> NonFiniteError:
     )
 
 
+class Columns:
+    """A copy of a weight's codes that lies as the backend wants it, and of what it is one."""
+
+    def __init__(self, weight: Quantized, copy: Quantized) -> None:
+        self._held, self._of, self.copy = weight, self._where(weight), copy  # what is held keeps its address
+
+    def is_of(self, weight: Quantized) -> bool:
+        """Whether these are the same values in the same order."""
+        return self._of is not None and self._where(weight) == self._of
+
+    @staticmethod
+    def _where(weight: Quantized) -> tuple[object, ...] | None:
+        """Memory, order and version; None where torch counts no versions."""
+        codes = weight.codes
+        if codes.is_inference():
+            return None
+        return codes.data_ptr(), codes.shape, codes.stride(), codes._version
+
+
 class Runtime:
     """What a layer can lose and make again: casts, histories, the recorder. A copy or a pickle starts without."""
 
     def __init__(self) -> None:
         self.recorder: Recorder | None = None
         self.weight: tuple[Seen | None, Quantized | None] = (None, None)
+        self.columns: Columns | None = None  # of that cast
         self.sample: Tensor | None = None  # some values of the weight, as they were when it was cast
         self.compared_at: int | None = None  # the last step in which they were compared
         self.weight_left_out = False  # that cast has no row: the next one that is to be recorded is made anew

@@ -33,6 +33,9 @@ _FORMS: dict[str, tuple[tuple[str, frozenset[str], frozenset[str]], ...]] = {
 _MAX_DIGITS = 10
 _SCALING_FORMS = "amax, amax:margin=3, cscale:-1, cscale:weight=3,input=-1, delayed:history=16, bf16, fp16, fp32"
 
+#: By their word: the passes in which sums may keep fewer bits. Forward: the output; backward: both gradients.
+FAST = {"none": (), "forward": ("forward",), "backward": ("backward",), "both": ("forward", "backward")}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Operand:
@@ -50,16 +53,26 @@ class Operand:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The FP8 treatment of a model's linear layers. `name` is how the recipe is called in records and plots."""
+    """The FP8 treatment of a model's linear layers. `name` is how the recipe is called in records and plots.
+
+    fast: of `FAST`, the passes in which an NVIDIA GPU may keep fewer bits of its sums; it is nothing elsewhere.
+    """
 
     name: str
     weight: Operand
     input: Operand
     grad_output: Operand
     skip: tuple[str, ...] = ()
+    fast: str = "forward"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "skip", _patterns(self.skip))
+        if self.fast not in FAST:
+            raise UserError(f"unknown fast={self.fast}: one of {', '.join(FAST)}")
+
+    def is_fast(self, which: str) -> bool:
+        """Whether the sums of a pass, forward or backward, may keep fewer bits."""
+        return which in FAST[self.fast]
 
     def operand(self, role: Role) -> Operand:
         """The operand of a role."""
@@ -143,6 +156,7 @@ def parse_scaling(text: str, formats: str = "ocp", skip: Iterable[str] = ()) -> 
     """The recipe that a command-line text means; a key of PRECISIONS is returned as it is. ValueError otherwise.
 
     `formats` is the default, which the recipe's name leaves out; the text may say otherwise: `amax:formats=fnuz`.
+    `fast=none` has GPUs sum exactly in each pass (`FAST`).
     """
     if text in PRECISIONS:
         return text
@@ -152,7 +166,7 @@ def parse_scaling(text: str, formats: str = "ocp", skip: Iterable[str] = ()) -> 
         words[0] = f"bias={words[0]}"
     pairs = [(key, value) for key, equals, value in (word.partition("=") for word in words) if equals]
     options: dict[str, str] = dict(pairs)
-    chosen = options.pop("formats", formats)
+    chosen, fast = options.pop("formats", formats), options.pop("fast", Recipe.fast)
     said_once = len({key for key, _ in pairs}) == len(words) and all(value for _, value in pairs)
     form = _form(rule, options.keys()) if said_once else None
     if form is None:
@@ -163,7 +177,8 @@ def parse_scaling(text: str, formats: str = "ocp", skip: Iterable[str] = ()) -> 
         raise UserError(f"scaling {text:.40}...: no parameter has more than {_MAX_DIGITS - 1} digits")
     values: dict[str, Any] = {key: int(value) for key, value in options.items()}
     make: Callable[..., Recipe] = getattr(Recipe, form)
-    return replace(make(formats=chosen, skip=skip, **values), name=_name(make(**values).name, chosen, formats))
+    name = _with(_name(make(**values).name, chosen, formats), "fast", fast, Recipe.fast)
+    return replace(make(formats=chosen, skip=skip, **values), name=name, fast=fast)
 
 
 def check_names(scalings: Sequence[Recipe | str]) -> None:
@@ -189,7 +204,12 @@ def _lacking(rule: str, options: Collection[str]) -> str:
 
 def _name(text: str, formats: str, default: str) -> str:
     """How a recipe is called: what it does, and its formats unless they are the default."""
-    return text if formats == default else f"{text}{',' if ':' in text else ':'}formats={formats}"
+    return _with(text, "formats", formats, default)
+
+
+def _with(text: str, key: str, value: str, default: str) -> str:
+    """The text of a scaling with one more parameter, unless it is the default."""
+    return text if value == default else f"{text}{',' if ':' in text else ':'}{key}={value}"
 
 
 def _patterns(skip: Iterable[str]) -> tuple[str, ...]:
