@@ -15,6 +15,7 @@ using release_gil = nb::call_guard<nb::gil_scoped_release>;
 
 void bind_casts(nb::module_& module);
 void bind_products(nb::module_& module);
+void bind_accumulation(nb::module_& module);
 void bind_decoder(nb::module_& module);
 
 template <class T>

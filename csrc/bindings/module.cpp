@@ -42,5 +42,6 @@ NB_MODULE(_core, module) {
   module.def("use_pool", &octoscale::use_pool);
   octoscale::bind_casts(module);
   octoscale::bind_products(module);
+  octoscale::bind_accumulation(module);
   octoscale::bind_decoder(module);
 }

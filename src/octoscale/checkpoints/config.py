@@ -48,6 +48,10 @@ class OctoscaleConfig(QuantizationConfigMixin):  # type: ignore[misc]
         recipe = parse_scaling(self.scaling, skip=self.skip)
         if not isinstance(recipe, Recipe):
             raise UserError(f"scaling {self.scaling} is no FP8: there is nothing to quantize")
+        if recipe.accumulate:
+            raise UserError(
+                f"scaling {self.scaling}: how a machine sums is nothing that a checkpoint holds; leave it out"
+            )
         return recipe
 
     def to_dict(self) -> dict[str, Any]:

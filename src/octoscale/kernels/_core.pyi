@@ -82,6 +82,28 @@ def matmul(
     num_threads: int,
     /,
 ) -> bool: ...
+def accumulate(
+    isa: int,
+    block: int,
+    fraction: int,
+    kept: int,
+    floor: int,
+    chain: int,
+    a: int,
+    a_format: int,
+    a_row_stride: int,
+    a_col_stride: int,
+    b: int,
+    b_format: int,
+    b_row_stride: int,
+    b_col_stride: int,
+    m: int,
+    k: int,
+    n: int,
+    out: int,
+    num_threads: int,
+    /,
+) -> None: ...
 def scale_bias(amax: float, format: int, margin: int, /) -> int: ...
 def serves_rows(isa: int, /) -> bool: ...
 def rms_norm(isa: int, x: int, num_rows: int, n: int, weight: int, epsilon: float, out: int, /) -> None: ...

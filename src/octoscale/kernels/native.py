@@ -92,6 +92,15 @@ class Native:
         with torch.autocast("cpu", enabled=False):
             return unscale(torch.mm(a, b), torch.tensor(scale_bias, dtype=torch.int32), bias_N, dtype)
 
+    def accumulate(self, a_MK: Tensor, b_KN: Tensor, rule: tuple[int, int, int, int, int]) -> Tensor:
+        """Sums of codes as a tensor core makes them, float32, unscaled; rule: as `_core` takes it."""
+        a_MK, b_KN = _with_a_unit_stride(a_MK), _with_a_unit_stride(b_KN)
+        shape = (a_MK.shape[0], a_MK.shape[1], b_KN.shape[1])
+        out_MN = torch.empty(shape[0], shape[2], dtype=torch.float32)
+        where = (*_where(a_MK), *_where(b_KN), *shape, out_MN.data_ptr(), torch.get_num_threads())
+        _core.accumulate(self.number, *rule, *where)
+        return out_MN
+
     def observe_rows(self, rows: "Rows", exponents: bool) -> Seen:
         """The same of rows in memory."""
         histogram = _new_histogram(exponents)

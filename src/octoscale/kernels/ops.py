@@ -17,6 +17,8 @@ from torch import Tensor
 
 from octoscale.kernels import table
 from octoscale.kernels.base import Backend, Encoded, Seen
+from octoscale.kernels.portable import unscale
+from octoscale.numerics.accumulators import get_accumulator
 from octoscale.numerics.formats import Format, get_format
 from octoscale.numerics.granularity import TENSOR, Granularity
 from octoscale.numerics.scaling import Amount, Bias, Constant, History, Rule
@@ -175,15 +177,17 @@ def matmul(
     dtype: torch.dtype = torch.float32,
     bias: Tensor | None = None,
     fast: bool = False,
+    accumulate: str = "",
 ) -> Tensor:
     """`a @ b + bias` of two matrices, [M, K] and [K, N] -> [M, N]: accumulated in float32, unscaled, rounded once.
 
-    bias: [N] or None, added before the rounding. fast: a GPU may keep fewer bits of its sums. Raises ValueError for
-    shapes or devices that do not fit, TypeError for a dtype other than float32, bfloat16 and float16.
+    bias: [N] or None, added before the rounding. fast: a GPU may keep fewer bits of its sums.
+    accumulate: a name of numerics/accumulators.py, to imitate the sums of that tensor core on a CPU. Raises ValueError
+    for shapes or devices that do not fit, TypeError for a dtype other than float32, bfloat16 and float16.
     """
     if a.codes.ndim != 2 or b.codes.ndim != 2 or a.codes.shape[1] != b.codes.shape[0]:
         raise UserError(f"matmul takes [M, K] and [K, N], not {list(a.codes.shape)} and {list(b.codes.shape)}")
-    return _product(a, b, bias, dtype, "matmul", fast)
+    return _product(a, b, bias, dtype, "matmul", fast, accumulate)
 
 
 def linear(
@@ -228,7 +232,13 @@ def in_columns(weight: Quantized) -> Quantized:
 
 
 def _product(
-    a: Quantized | Tensor, b: Quantized, bias_N: Tensor | None, dtype: torch.dtype, what: str, fast: bool
+    a: Quantized | Tensor,
+    b: Quantized,
+    bias_N: Tensor | None,
+    dtype: torch.dtype,
+    what: str,
+    fast: bool,
+    accumulate: str = "",
 ) -> Tensor:
     """Check what `matmul` and `linear` both need, then dispatch."""
     device = (a if isinstance(a, Tensor) else a.codes).device
@@ -243,7 +253,22 @@ def _product(
         _check_dtype(bias_N.dtype, f"the bias of {what}")
     if not isinstance(a, Tensor):
         _backend_of(a, what)
+        if accumulate:
+            return unscale(_imitated(a, b, accumulate, fast), a.scale_bias + b.scale_bias, bias_N, dtype)
     return _backend_of(b, what).matmul(a, b, bias_N, dtype, fast=fast)
+
+
+def _imitated(a: Quantized, b: Quantized, name: str, fast: bool) -> Tensor:
+    """The unscaled sums of a tensor core, by the C++ core. UserError where there is none."""
+    if a.codes.device.type != "cpu":
+        raise UserError(f"accumulate={name} is computed on a CPU, and the model is on {a.codes.device}")
+    try:
+        from octoscale.kernels.native import Native, chosen
+    except ImportError as error:
+        raise UserError(f"accumulate={name} needs the C++ core, which was not built") from error
+    row = get_accumulator(name)
+    rule = (row.block, row.fraction, row.kept, row.floor, 0 if fast else row.chain)
+    return Native(chosen()).accumulate(a.codes, b.codes, rule)
 
 
 def _backend_of(q: Quantized, what: str) -> Backend:

@@ -37,7 +37,7 @@ from octoscale.numerics.recipe import Recipe
 from octoscale.runs.scales import LayerName
 from octoscale.system.errors import UserError
 
-_WHY_EAGER = "octoscale records this layer, or its scaling is delayed: what it notes is not in a graph"
+_WHY_EAGER = "octoscale records this layer, imitates sums, or its scaling is delayed: a graph has no place for that"
 
 
 class Products(torch.autograd.Function):
@@ -60,8 +60,8 @@ class Products(torch.autograd.Function):
         ctx.x_shape, ctx.x_dtype, ctx.w_dtype = x.shape, x.dtype, weight.dtype
         ctx.bias_dtype = None if bias is None else bias.dtype
         w_KN = layer.weight_in_columns(w8 if layer.is_conv1d else w8.t())
-        fast = layer.recipe.is_fast("forward")
-        y_BN = _product(x8.flatten_rows(), w_KN, dtype, layer.ranks.sum_output, bias, fast=fast)
+        sums = layer.recipe.sums("forward")
+        y_BN = _product(x8.flatten_rows(), w_KN, dtype, layer.ranks.sum_output, bias, sums)
         return ops.reshaped(y_BN, (*x.shape[:-1], y_BN.shape[-1]))
 
     @staticmethod
@@ -71,29 +71,29 @@ class Products(torch.autograd.Function):
         x8, w8 = _saved(ctx)
         layer: LayerState = ctx.layer
         dx = dw = db = None
-        fast = layer.recipe.is_fast("backward")
+        sums = layer.recipe.sums("backward")
         if x8 is not None or w8 is not None:
             g_BN = layer.cast_grad_output(grad, ctx.step).flatten_rows()
         if w8 is not None:
             w_NK = layer.weight_in_columns(w8.t() if layer.is_conv1d else w8)
-            dx_BK = _product(g_BN, w_NK, ctx.x_dtype, layer.ranks.sum_grad_input, fast=fast)
+            dx_BK = _product(g_BN, w_NK, ctx.x_dtype, layer.ranks.sum_grad_input, None, sums)
             dx = ops.reshaped(dx_BK, ctx.x_shape)
         if x8 is not None:
             x_BK = x8.flatten_rows()
             a, b = (x_BK, g_BN) if layer.is_conv1d else (g_BN, x_BK)
-            dw = ops.matmul(a.t(), b, dtype=ctx.w_dtype, fast=fast)
+            dw = ops.matmul(a.t(), b, dtype=ctx.w_dtype, **sums)
         if ctx.needs_input_grad[2]:
             db = grad.reshape(-1, grad.shape[-1]).sum(0, dtype=torch.float32).to(ctx.bias_dtype)
         return dx, dw, db, None, None, None, None
 
 
 def _product(
-    a: Quantized, b: Quantized, dtype: torch.dtype, add: Add | None, bias: Tensor | None = None, *, fast: bool
+    a: Quantized, b: Quantized, dtype: torch.dtype, add: Add | None, bias: Tensor | None, sums: dict[str, Any]
 ) -> Tensor:
     """`a @ b + bias`, rounded once; if the sum is in parts on several ranks, they `add` them up before."""
     if add is None:
-        return ops.matmul(a, b, dtype=dtype, bias=bias, fast=fast)
-    whole = add(ops.matmul(a, b, dtype=torch.float32, fast=fast))
+        return ops.matmul(a, b, dtype=dtype, bias=bias, **sums)
+    whole = add(ops.matmul(a, b, dtype=torch.float32, **sums))
     return (whole if bias is None else whole + bias).to(dtype)
 
 

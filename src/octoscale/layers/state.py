@@ -57,7 +57,8 @@ class LayerState:
     @property
     def is_stateless(self) -> bool:
         """Whether nothing but the product comes out of a call: no row of a record, no history, no word to others."""
-        return self.runtime.recorder is None and not self.is_delayed and self.ranks.is_alone
+        imitates = bool(self.recipe.accumulate)
+        return self.runtime.recorder is None and not (self.is_delayed or imitates) and self.ranks.is_alone
 
     def cast_weight(self, weight: Tensor, inference: bool, *, owner: Tensor | None = None) -> Quantized:
         """The weight's cast, made anew only if the weight changed, or an optimizer stepped, since the last one.

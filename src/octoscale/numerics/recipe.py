@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from octoscale.numerics.accumulators import get_accumulator
 from octoscale.numerics.formats import PRECISIONS, ROLES, Role, get_format, get_format_set
 from octoscale.numerics.scaling import Amax, Constant, Delayed, Rule
 from octoscale.system.errors import UserError
@@ -29,6 +30,8 @@ _FORMS: dict[str, tuple[tuple[str, frozenset[str], frozenset[str]], ...]] = {
     ),
     "delayed": (("delayed", frozenset(), frozenset({"history", "margin"})),),
 }
+#: The fields that say how products are summed; each rule takes them.
+_SUMS = ("fast", "accumulate")
 #: Of a parameter, its sign included; Python itself refuses to read more than 4,300.
 _MAX_DIGITS = 10
 _SCALING_FORMS = "amax, amax:margin=3, cscale:-1, cscale:weight=3,input=-1, delayed:history=16, bf16, fp16, fp32"
@@ -56,6 +59,7 @@ class Recipe:
     """The FP8 treatment of a model's linear layers. `name` is how the recipe is called in records and plots.
 
     fast: of `FAST`, the passes in which an NVIDIA GPU may keep fewer bits of its sums; it is nothing elsewhere.
+    accumulate: the name of a tensor core whose sums are imitated (accumulators.py); "" for float32's.
     """
 
     name: str
@@ -64,15 +68,22 @@ class Recipe:
     grad_output: Operand
     skip: tuple[str, ...] = ()
     fast: str = "forward"
+    accumulate: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "skip", _patterns(self.skip))
         if self.fast not in FAST:
             raise UserError(f"unknown fast={self.fast}: one of {', '.join(FAST)}")
+        if self.accumulate:
+            get_accumulator(self.accumulate)
 
     def is_fast(self, which: str) -> bool:
         """Whether the sums of a pass, forward or backward, may keep fewer bits."""
         return which in FAST[self.fast]
+
+    def sums(self, which: str) -> dict[str, Any]:
+        """How the products of a pass are summed, as `octoscale.kernels.ops.matmul` takes it."""
+        return {"fast": self.is_fast(which), "accumulate": self.accumulate}
 
     def operand(self, role: Role) -> Operand:
         """The operand of a role."""
@@ -156,7 +167,7 @@ def parse_scaling(text: str, formats: str = "ocp", skip: Iterable[str] = ()) -> 
     """The recipe that a command-line text means; a key of PRECISIONS is returned as it is. ValueError otherwise.
 
     `formats` is the default, which the recipe's name leaves out; the text may say otherwise: `amax:formats=fnuz`.
-    `fast=none` has GPUs sum exactly in each pass (`FAST`).
+    `fast=none` has GPUs sum exactly in each pass (`FAST`), `accumulate=hopper` imitates the sums of one on a CPU.
     """
     if text in PRECISIONS:
         return text
@@ -166,7 +177,7 @@ def parse_scaling(text: str, formats: str = "ocp", skip: Iterable[str] = ()) -> 
         words[0] = f"bias={words[0]}"
     pairs = [(key, value) for key, equals, value in (word.partition("=") for word in words) if equals]
     options: dict[str, str] = dict(pairs)
-    chosen, fast = options.pop("formats", formats), options.pop("fast", Recipe.fast)
+    chosen, sums = options.pop("formats", formats), {key: options.pop(key, getattr(Recipe, key)) for key in _SUMS}
     said_once = len({key for key, _ in pairs}) == len(words) and all(value for _, value in pairs)
     form = _form(rule, options.keys()) if said_once else None
     if form is None:
@@ -177,8 +188,10 @@ def parse_scaling(text: str, formats: str = "ocp", skip: Iterable[str] = ()) -> 
         raise UserError(f"scaling {text:.40}...: no parameter has more than {_MAX_DIGITS - 1} digits")
     values: dict[str, Any] = {key: int(value) for key, value in options.items()}
     make: Callable[..., Recipe] = getattr(Recipe, form)
-    name = _with(_name(make(**values).name, chosen, formats), "fast", fast, Recipe.fast)
-    return replace(make(formats=chosen, skip=skip, **values), name=name, fast=fast)
+    name = _name(make(**values).name, chosen, formats)
+    for key, value in sums.items():
+        name = _with(name, key, value, getattr(Recipe, key))
+    return replace(make(formats=chosen, skip=skip, **values), name=name, **sums)
 
 
 def check_names(scalings: Sequence[Recipe | str]) -> None:

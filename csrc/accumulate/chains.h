@@ -1,0 +1,185 @@
+// The kernel, once for all instruction sets: `lanes` columns of b go through a row of a side by side, in loops that a
+// compiler turns into vectors. All is exact but the cuts themselves, so every instruction set gives the same bits.
+//
+// A code is significand * 2**(exponent - mantissa_bits), the significand an int that is no larger than 15. A product is
+// then cut off by one shift to the right, by as much as its exponent lies below the largest one.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "accumulate/accumulate.h"
+#include "common/pool.h"
+#include "common/scalar.h"
+#include "product/elements.h"
+
+namespace octoscale {
+namespace {
+
+constexpr int16_t no_exponent = -1000;  // of zero: it is never the largest
+
+struct Code {
+  int16_t significand, exponent;
+};
+
+// The values of all codes of a format; NaN and infinity count as zero here.
+struct Codes {
+  Code of[256];
+  bool is_finite[256];
+
+  explicit Codes(Fp8 number) {
+    const Format& f = row(number);
+    for (int code = 0; code < 256; ++code) {
+      const int field = (code & 0x7F) >> f.mantissa_bits, mantissa = code & ((1 << f.mantissa_bits) - 1);
+      const int magnitude = field ? mantissa | (1 << f.mantissa_bits) : mantissa;
+      is_finite[code] = f.is_fnuz() ? code != f.nan_code() : (code & 0x7F) <= f.max_code();
+      const bool is_zero = magnitude == 0 || !is_finite[code];
+      of[code] = {static_cast<int16_t>(is_zero ? 0 : code & 0x80 ? -magnitude : magnitude),
+                  is_zero ? no_exponent : static_cast<int16_t>(std::max(field, 1) - f.bias)};
+    }
+  }
+};
+
+// Columns of b next to each other, term by term.
+struct Columns {
+  std::vector<int16_t> significands, exponents;
+
+  explicit Columns(int64_t size) : significands(size, 0), exponents(size, no_exponent) {}
+};
+
+inline uint8_t code_at(const Matrix& x, int64_t r, int64_t c) {
+  return static_cast<const uint8_t*>(x.data)[r * x.row_stride + c * x.col_stride];
+}
+
+inline int exponent_of(float x) { return x == 0 ? no_exponent : static_cast<int>((to_bits(x) >> 23) & 0xFF) - 127; }
+
+// `lanes` sums, or fewer bits of them. Int: wide enough for a block's sum, whose terms are below 2**(fraction + 2).
+template <int lanes, class Int, class Real>
+struct Chains {
+  const Accumulation& rule;
+  int mantissa_bits;  // of both formats together
+
+  // Adds the products of rows [first, last) to the sums.
+  void add(const Code* a, const Columns& b, int64_t first, int64_t last, float* sums) const {
+    for (int64_t k = first; k < last; k += rule.block) add_block(a, b, k, std::min<int64_t>(k + rule.block, last), sums);
+  }
+
+  void add_block(const Code* a, const Columns& b, int64_t first, int64_t last, float* sums) const {
+    int32_t largest[lanes];
+    Int total[lanes];
+    for (int l = 0; l < lanes; ++l) largest[l] = std::max(rule.floor, exponent_of(sums[l]));
+    for (int64_t k = first; k < last; ++k) {
+      const int32_t exponent = a[k].exponent;
+      const int16_t* exponents = &b.exponents[k * lanes];
+      for (int l = 0; l < lanes; ++l) largest[l] = std::max(largest[l], exponent + exponents[l]);
+    }
+    for (int l = 0; l < lanes; ++l)
+      total[l] = static_cast<Int>(static_cast<Real>(sums[l]) * real_power(rule.fraction - largest[l]));
+    const int up = rule.fraction - mantissa_bits;
+    for (int64_t k = first; k < last; ++k) {
+      const int32_t significand = a[k].significand * (1 << up), exponent = a[k].exponent;
+      const int16_t *significands = &b.significands[k * lanes], *exponents = &b.exponents[k * lanes];
+      for (int l = 0; l < lanes; ++l) {
+        const int32_t product = significand * significands[l], sign = product >> 31;
+        const int32_t below = std::min(largest[l] - exponent - exponents[l], 31);
+        const int32_t magnitude = static_cast<int32_t>(static_cast<uint32_t>((product ^ sign) - sign) >> below);
+        total[l] += (magnitude ^ sign) - sign;
+      }
+    }
+    for (int l = 0; l < lanes; ++l) sums[l] = cut(total[l], largest[l] - rule.fraction);
+  }
+
+  // total * 2**exponent, towards zero, with `kept` bits behind the first one.
+  float cut(Int total, int exponent) const;
+  static Real real_power(int exponent);
+};
+
+template <int lanes>
+using Narrow = Chains<lanes, int32_t, float>;  // up to 15 bits of fraction: blocks of 2**20 at most
+template <int lanes>
+using Wide = Chains<lanes, int64_t, double>;
+
+template <int lanes, class Int, class Real>
+inline Real Chains<lanes, Int, Real>::real_power(int exponent) {
+  if constexpr (sizeof(Real) == 4) {
+    return from_bits(static_cast<uint32_t>(std::clamp(exponent, -126, 127) + 127) << 23);  // beyond, sums are zero
+  } else {
+    const uint64_t bits = static_cast<uint64_t>(exponent + 1023) << 52;
+    double x;
+    std::memcpy(&x, &bits, sizeof x);
+    return x;
+  }
+}
+
+template <int lanes, class Int, class Real>
+inline float Chains<lanes, Int, Real>::cut(Int total, int exponent) const {
+  const Real exact = static_cast<Real>(total) * real_power(exponent);
+  if constexpr (sizeof(Real) == 4) {
+    return from_bits(to_bits(exact) & ~((1u << (23 - rule.kept)) - 1));
+  } else {
+    uint64_t bits;
+    std::memcpy(&bits, &exact, sizeof bits);
+    bits &= ~((uint64_t{1} << (52 - rule.kept)) - 1);
+    double x;
+    std::memcpy(&x, &bits, sizeof x);
+    return static_cast<float>(x);
+  }
+}
+
+// What a sum with a code that is not finite gives: NaN, or an infinity of E5.
+inline float special_sum(const Matrix& a, const Matrix& b, int64_t r, int64_t c) {
+  float sum = 0;
+  for (int64_t k = 0; k < a.cols; ++k) sum += element(a, r, k) * element(b, k, c);
+  return std::isnan(sum) ? from_bits(0x7FFFFFFF) : sum;
+}
+
+template <int lanes, class Sums>
+void accumulate_with(const Accumulation& rule, const Matrix& a, const Matrix& b, float* out, int num_threads) {
+  const Codes a_codes(a.format), b_codes(b.format);
+  const Sums sums{rule, row(a.format).mantissa_bits + row(b.format).mantissa_bits};
+  const int64_t num_terms = a.cols, chain = rule.chain ? rule.chain : std::max<int64_t>(num_terms, 1);
+  std::vector<Code> rows(a.rows * num_terms);
+  std::vector<uint8_t> is_finite(a.rows, 1);
+  parallel_for(static_cast<int>(a.rows), num_threads, [&](int r) {
+    for (int64_t k = 0; k < num_terms; ++k) {
+      const uint8_t code = code_at(a, r, k);
+      rows[r * num_terms + k] = a_codes.of[code];
+      is_finite[r] &= a_codes.is_finite[code];
+    }
+  });
+  const int num_tiles = static_cast<int>((b.cols + lanes - 1) / lanes);
+  parallel_for(num_tiles, num_threads, [&](int tile) {
+    const int64_t first = static_cast<int64_t>(tile) * lanes, count = std::min<int64_t>(lanes, b.cols - first);
+    Columns columns(num_terms * lanes);
+    bool columns_finite[lanes];
+    std::fill(columns_finite, columns_finite + lanes, true);
+    for (int64_t k = 0; k < num_terms; ++k)
+      for (int64_t l = 0; l < count; ++l) {
+        const uint8_t code = code_at(b, k, first + l);
+        columns.significands[k * lanes + l] = b_codes.of[code].significand;
+        columns.exponents[k * lanes + l] = b_codes.of[code].exponent;
+        columns_finite[l] &= b_codes.is_finite[code];
+      }
+    for (int64_t r = 0; r < a.rows; ++r) {
+      float total[lanes] = {};
+      for (int64_t k = 0; k < num_terms; k += chain) {
+        float sum[lanes] = {};
+        sums.add(&rows[r * num_terms], columns, k, std::min(k + chain, num_terms), sum);
+        for (int l = 0; l < lanes; ++l) total[l] = k == 0 ? sum[l] : total[l] + sum[l];
+      }
+      for (int64_t l = 0; l < count; ++l)
+        out[r * b.cols + first + l] =
+            is_finite[r] && columns_finite[l] ? total[l] : special_sum(a, b, r, first + l);
+    }
+  });
+}
+
+template <int lanes>
+void accumulate_lanes(const Accumulation& rule, const Matrix& a, const Matrix& b, float* out, int num_threads) {
+  if (rule.fraction <= 15) return accumulate_with<lanes, Narrow<lanes>>(rule, a, b, out, num_threads);
+  accumulate_with<lanes, Wide<lanes>>(rule, a, b, out, num_threads);
+}
+
+}  // namespace
+}  // namespace octoscale
