@@ -283,7 +283,7 @@ def test_info_says_which_backend_and_why(run):
     ("variable", "value", "message"),
     [
         ("OCTOSCALE_ISA", "sse9", "OCTOSCALE_ISA=sse9: the instruction sets are scalar, avx2, avx512, amx"),
-        ("OCTOSCALE_BACKEND", "cuda", "OCTOSCALE_BACKEND=cuda: the backends are native, portable"),
+        ("OCTOSCALE_BACKEND", "cuda", "OCTOSCALE_BACKEND=cuda: the backends are native, scaled_mm, portable"),
     ],
 )
 def test_a_forced_backend_that_does_not_exist_is_one_line(variable, value, message):

@@ -44,6 +44,15 @@ def train(model: _Named = "smollm2-135m", as_json: Json = False) -> None:
 
 
 @bench.command()
+def growth(as_json: Json = False) -> None:
+    """Layers of 111M to 1.3B, one rank and two: a step's time over bfloat16's. Minutes."""
+    from octoscale.bench import growth
+
+    keep_freed_memory()
+    _show(growth.growth(), as_json)
+
+
+@bench.command()
 def generate(
     model: Annotated[
         str, typer.Option(help="A Llama: llama-1b (random weights), smollm2-135m, a folder.")
