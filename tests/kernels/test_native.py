@@ -494,7 +494,7 @@ def test_the_environment_names_a_backend():
     assert choice_with(OCTOSCALE_BACKEND="portable").startswith("portable | OCTOSCALE_BACKEND=portable; plain torch")
     assert (
         choice_with(OCTOSCALE_BACKEND="cpp")
-        == "octoscale.system.errors.UserError: OCTOSCALE_BACKEND=cpp: the backends are native, portable"
+        == "octoscale.system.errors.UserError: OCTOSCALE_BACKEND=cpp: the backends are native, scaled_mm, portable"
     )
 
 
