@@ -144,7 +144,7 @@ class Meeting:
     def ended(self):
         """Exit code and standard error of each rank. None of them hangs."""
         try:
-            said = [process.communicate(timeout=120)[1] for process in self._started]
+            said = [process.communicate(timeout=300)[1] for process in self._started]
         finally:
             for process in self._started:
                 process.kill()
