@@ -2,7 +2,10 @@
 
 import pytest
 import torch
+from checkpoints import byte_tokenizer, quantize
+from held import measured, written
 from many import MODELS, norms, train, train_alone
+from models import stories
 from ranks import Ranks
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -40,3 +43,23 @@ def test_the_norm_is_that_of_all_values_on_every_rank(name, fsdp, tp, four_ranks
     assert len({found for found, _ in answers}) == 1
     for found, expected in answers:
         assert found == pytest.approx(expected, rel=1e-7)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_inference_is_that_of_one_process(name, four_ranks, tmp_path):
+    """Parts that are empty, heads that four ranks do not divide."""
+    MODELS[name]().to(torch.bfloat16).save_pretrained(tmp_path / "bf16")
+    byte_tokenizer().save_pretrained(tmp_path / "bf16")
+    quantize(tmp_path / "bf16", tmp_path / "fp8")
+    for model, scalings in (("bf16", ["bf16", "amax", "cscale:2"]), ("fp8", ["stored"])):
+        expected = measured(str(tmp_path / model), scalings)
+        for answer in four_ranks.call(measured, str(tmp_path / model), scalings):
+            for scaling, (perplexity, failure) in expected.items():
+                assert answer[scaling] == (pytest.approx(perplexity, rel=2e-3), failure), (model, scaling)
+
+
+def test_a_trained_model_writes_what_it_writes_in_one_process(four_ranks, tmp_path):
+    stories().to(torch.bfloat16).save_pretrained(tmp_path)
+    byte_tokenizer().save_pretrained(tmp_path)
+    expected, _, _ = written(str(tmp_path))
+    assert [ids for ids, _, _ in four_ranks.call(written, str(tmp_path))] == [expected] * 4

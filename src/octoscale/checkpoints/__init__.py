@@ -10,6 +10,7 @@
     companions      tokenizer, templates and all else that comes along
     folder          files of a folder, which come from anywhere: what is wrong names file and key
     announced       what a folder says of its FP8 weights
+    part_reader     for inference on many ranks: each reads its rows or columns
     guard           plain from_pretrained refuses codes that nothing announces
     config          what transformers is told when weights are to be FP8, or are so already
     casting         a weight becomes codes and scales, in memory and while it is read

@@ -15,7 +15,8 @@ from octoscale.checkpoints.headers import is_packed, read_entries
 from octoscale.checkpoints.names import parameters_of
 from octoscale.system.errors import UserError
 
-_LOAD = "_load_pretrained_model"
+#: The function of transformers that has both a model and its files.
+LOAD = "_load_pretrained_model"
 
 
 def refuse_codes(model: Any, files: Sequence[Path], *, quantizes: bool) -> None:
@@ -38,7 +39,7 @@ def refuse_codes(model: Any, files: Sequence[Path], *, quantizes: bool) -> None:
 
 def install() -> None:
     """Put the check before transformers' own function, once."""
-    theirs = getattr(PreTrainedModel, _LOAD, None)
+    theirs = getattr(PreTrainedModel, LOAD, None)
     if theirs is None or hasattr(theirs, "__wrapped__"):
         return
 
@@ -50,11 +51,11 @@ def install() -> None:
             refuse_codes(model, files, quantizes=quantizer is not None)
         return theirs(model, state_dict, checkpoint_files, load_config, *rest, **more)
 
-    setattr(PreTrainedModel, _LOAD, staticmethod(checked))
+    setattr(PreTrainedModel, LOAD, staticmethod(checked))
 
 
 def uninstall() -> None:
     """Put transformers' own function back."""
-    theirs = getattr(getattr(PreTrainedModel, _LOAD, None), "__wrapped__", None)
+    theirs = getattr(getattr(PreTrainedModel, LOAD, None), "__wrapped__", None)
     if theirs is not None:
-        setattr(PreTrainedModel, _LOAD, staticmethod(theirs))
+        setattr(PreTrainedModel, LOAD, staticmethod(theirs))

@@ -7,8 +7,18 @@ from typing import Any
 
 from octoscale.cli.app import MEASURE, app
 from octoscale.cli.options import Json, Out, Overwrite, Pretrained, Resume, Watch, Words, takes
-from octoscale.cli.output import check_resume, interruptible, run_folder, say, watched
+from octoscale.cli.output import (
+    check_alone,
+    check_resume,
+    interruptible,
+    run_folder,
+    say,
+    shared_folder,
+    together,
+    watched,
+)
 from octoscale.system.heap import keep_freed_memory
+from octoscale.system.ranks import is_first
 from octoscale.validation.settings import Demo, Sweep, Validation
 
 
@@ -18,6 +28,7 @@ def demo(words: Words[Demo], out: Out = None, overwrite: Overwrite = False, as_j
     """See what FP8 does to a real model: SmolLM2-135M in bf16, FP8-AMAX, and FP8-CSCALE with biases -8 to 6."""
     from octoscale.validation.run import run_validation
 
+    check_alone("demo")
     settings, folder = words.settings().validation(), run_folder(out, "demo")
     carry_out = partial(run_validation, settings, folder, overwrite=overwrite, find_range=True)
     _carry_out(settings, folder, carry_out, as_json)
@@ -36,10 +47,14 @@ def validate(
     """Measure a model under one or several scalings: a text's perplexity, tasks; and record every scale."""
     from octoscale.validation.run import run_validation, scalings_for
 
-    words = words.of(pretrained)
-    default = {} if words.values["recipe"] else {"scalings": scalings_for(**words.values)}
-    settings, folder = words.settings(**default), run_folder(out, "validate")
-    with watched(watch, folder):
+    def read() -> Validation:
+        of_model = words.of(pretrained)
+        default = {} if of_model.values["recipe"] else {"scalings": scalings_for(**of_model.values)}
+        return of_model.settings(**default)
+
+    folder = shared_folder(out, "validate")
+    settings = together(read)
+    with watched(watch and is_first(), folder):
         _carry_out(settings, folder, partial(run_validation, settings, folder, overwrite=overwrite), as_json)
 
 
@@ -63,6 +78,7 @@ def sweep(
     from octoscale.validation.run import check_sweep
     from octoscale.validation.run_sweep import run_sweep
 
+    check_alone("sweep")
     check_resume(resume, out, overwrite)
     settings, folder = words.of(pretrained).settings(), run_folder(out, "sweep")
     check_sweep(settings.model)
@@ -89,6 +105,9 @@ def _carry_out(
         return f"interrupted{there if (folder / 'run.json').exists() else ''}"
 
     keep_freed_memory()
+    if not is_first():  # it speaks for all
+        carry_out()
+        return
     say(f"loading {settings.model}; the run goes to {folder}")
     console, num_scalings = terminal.PlainConsole(stderr=True), num_scalings or len(settings.scalings)
     with interruptible(what_is_there), terminal.progress_bar(console, num_scalings, settings.unit) as progress:

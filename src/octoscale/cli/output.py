@@ -5,11 +5,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 
 from octoscale.system.errors import UserError
+from octoscale.system.ranks import num_ranks
+
+T = TypeVar("T")
 
 
 def show(content: Any) -> None:
@@ -29,6 +32,30 @@ def say(text: str) -> None:
 def run_folder(out: Path | None, command: str) -> Path:
     """The folder of a run: --out, or a new one below runs/."""
     return out or Path("runs") / f"{command}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def shared_folder(out: Path | None, command: str) -> Path:
+    """The same where many ranks write to one. UserError if they would each name their own."""
+    if out is None and num_ranks() > 1:
+        raise UserError("on many ranks, name the run's folder: --out RUN")
+    return run_folder(out, command)
+
+
+def together(do: Callable[[], T]) -> T:
+    """What this process does, and each of many ranks, which meet before: what one is refused, all of them hear."""
+    if num_ranks() == 1:
+        return do()
+    from octoscale.distributed import mesh
+
+    with mesh.explained():
+        mesh.join()
+        return mesh.together(do)
+
+
+def check_alone(command: str) -> None:
+    """UserError for a command that many ranks would only repeat."""
+    if num_ranks() > 1:
+        raise UserError(f"octoscale {command} runs in one process: start it without torchrun")
 
 
 def new_folder(out: Path | None, named: Path | None) -> Path:

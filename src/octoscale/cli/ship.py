@@ -2,17 +2,21 @@
 
 import sys
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from octoscale.checkpoints.settings import Quantization
 from octoscale.cli.app import SHIP, app
 from octoscale.cli.options import Folder, Json, NamedFolder, Overwrite, Pretrained, Resume, Words, takes
-from octoscale.cli.output import interruptible, new_folder, show
+from octoscale.cli.output import check_alone, interruptible, new_folder, show
 from octoscale.inference.settings import Chat, Generation, Writing
 from octoscale.system.heap import keep_freed_memory
 from octoscale.system.printable import printable
+from octoscale.system.ranks import is_first
 
 if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
     from octoscale.inference.generate import Writer
 
 
@@ -45,15 +49,22 @@ def quantize(
 @takes(Generation)
 def generate(words: Words[Generation], as_json: Json = False) -> None:
     """Go on with a text, in FP8: each token is printed when it comes."""
+    from octoscale.distributed.mesh import explained
+    from octoscale.models.meeting import meet
+
     settings = words.settings()
-    writer = _writer(settings)
-    ids = writer.encode(settings.prompt)
-    writer.check_room(ids, settings)
-    sys.stderr.write(f"{printable(writer.describe)}\n")
-    start = time.perf_counter()
-    with interruptible(lambda: "\ninterrupted"):
-        new = writer.write(ids, settings, _nothing if as_json else _emit)
+    with explained(), interruptible(lambda: "\ninterrupted"):
+        ranks = meet(settings.model, parallel=settings.parallel, words=asdict(settings))
+        writer = _writer(settings, ranks)
+        ids = writer.encode(settings.prompt)
+        writer.check_room(ids, settings)
+        if is_first():  # it speaks for all
+            sys.stderr.write(f"{printable(writer.describe)}\n")
+        start = time.perf_counter()
+        new = writer.write(ids, settings, _nothing if as_json or not is_first() else _emit)
     seconds = time.perf_counter() - start
+    if not is_first():
+        return
     if as_json:
         facts = {"model": settings.model, "scaling": writer.scaling, "prompt": settings.prompt, "text": new.text}
         done = {"new_tokens": len(new.ids), "seconds": seconds, "fusion": str(writer.fusion), "pages": writer.pages}
@@ -69,6 +80,7 @@ def generate(words: Words[Generation], as_json: Json = False) -> None:
 @takes(Chat)
 def chat(words: Words[Chat]) -> None:
     """Talk with a model, in FP8: a line is a turn; an empty line or Ctrl-D ends."""
+    check_alone("chat")
     settings = words.settings()
     writer = _writer(settings)
     turns: list[dict[str, str]] = []
@@ -82,7 +94,7 @@ def chat(words: Words[Chat]) -> None:
             sys.stdout.write("\n")
 
 
-def _writer(settings: Writing) -> "Writer":
+def _writer(settings: Writing, ranks: "ProcessGroup | None" = None) -> "Writer":
     from octoscale.inference.generate import Writer
 
     return Writer(
@@ -91,6 +103,7 @@ def _writer(settings: Writing) -> "Writer":
         settings.activations,
         fp8_head=settings.fp8_head,
         huge_pages=settings.huge_pages,
+        ranks=ranks,
     )
 
 

@@ -7,10 +7,9 @@ import typer
 
 from octoscale.cli.app import TRAIN, app
 from octoscale.cli.options import Json, Out, Overwrite, Pretrained, Resume, Watch, Words, takes
-from octoscale.cli.output import check_resume, interruptible, run_folder, say, show, watched
-from octoscale.system.errors import UserError
+from octoscale.cli.output import check_resume, interruptible, say, shared_folder, show, watched
 from octoscale.system.heap import keep_freed_memory
-from octoscale.system.ranks import is_first, num_ranks
+from octoscale.system.ranks import is_first
 from octoscale.training.settings import Training, with_preset
 
 _PRESET = "paper: the paper's hyper-parameters for a size of its GPT, where no option says otherwise."
@@ -32,9 +31,7 @@ def train(
     check_resume(resume, out, overwrite)
     words = words.of(pretrained)
     settings = words.settings(**({} if preset is None else with_preset(preset, words.values, words.typed)))
-    if out is None and num_ranks() > 1:
-        raise UserError("on many ranks, name the run's folder: --out RUN")
-    folder = run_folder(out, "train")
+    folder = shared_folder(out, "train")
     with watched(watch and is_first(), folder):
         _train(settings, folder, overwrite, resume, as_json)
 

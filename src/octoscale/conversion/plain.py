@@ -20,6 +20,7 @@ from torch.nn import functional
 from torch.nn.parameter import is_lazy
 
 from octoscale.layers.origin import is_conv1d
+from octoscale.layers.part_linear import RowPart
 
 _SHAPES = ((3,), (4, 3), (2, 4, 3), (0, 3))
 _MAGNITUDES = (1.0, 2.0**40, 2.0**-40)
@@ -34,6 +35,8 @@ def why_not_plain(module: nn.Module) -> str | None:
         return "its forward was replaced by another library: convert before that"
     if not (isinstance(module, nn.Linear) or is_conv1d(module)):
         return f"{cls.__name__} has a forward of its own"
+    if cls is RowPart:
+        return None
     weight = module._parameters.get("weight")
     if weight is not None and is_lazy(weight):
         return "its weight has no shape yet: call the model once before"

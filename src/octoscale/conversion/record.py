@@ -9,7 +9,7 @@ The rows, and how they come to the disk, are runs/scales.py's.
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -39,12 +39,14 @@ def record(
     phase: str = "",
     scaling: str | None = None,
     flush_seconds: float = 5.0,
+    rank: int = 0,
 ) -> Iterator[Recorder]:
     """Record every cast of the FP8 layers of `model` to `folder` while the block runs.
 
     folder: made if need be; a run.json is written if it has none. every: histograms of exponents on each N-th step.
     phase and scaling label the rows; scaling defaults to the recipe's name. What the folder holds stays, and the new
-    rows are added: another phase tells them apart.
+    rows are added: another phase tells them apart. rank: of this process, where several record to one folder, which is
+    there and held by the first one.
     Raises ValueError if the model has no FP8 layer, or is being recorded already; FileExistsError if another process
     writes to the folder.
     """
@@ -52,12 +54,12 @@ def record(
     if any(layer.fp8.runtime.recorder is not None for layer in layers):
         raise UserError("this model is being recorded already: leave the other record() block first")
     recipe = layers[0].fp8.recipe
-    with exclusive_run(folder, join=True):
+    with exclusive_run(folder, join=True) if rank == 0 else nullcontext():
         with _creating:
-            if not RunFolder(folder).header.exists():
+            if rank == 0 and not RunFolder(folder).header.exists():
                 RunFolder.create(folder, run_header(next(model.parameters()).device, recipe=recipe.name))
         scaling = recipe.name if scaling is None else scaling
-        recorder = Recorder(folder, every=every, phase=phase, scaling=scaling, flush_seconds=flush_seconds)
+        recorder = Recorder(folder, every=every, phase=phase, scaling=scaling, flush_seconds=flush_seconds, rank=rank)
 
         note_modules(model, recorder)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from octoscale.numerics.formats import PRECISIONS, STORED
 from octoscale.system.errors import UserError
+from octoscale.system.ranks import num_ranks
 from octoscale.system.settings import argument, setting
 
 SKIP = "Keep layers whose name matches out of FP8: down_proj, layers.0.*. Repeatable."
@@ -44,6 +45,13 @@ def every_in_vain(settings: Any) -> str | None:
     if settings.every == 0 or any(text not in PRECISIONS for text in settings.wanted):
         return None
     return f"--every is for records of FP8 layers, and {_said(settings)} has none: leave it out"
+
+
+def parallel_in_vain(_: Any) -> str | None:
+    """Why the words of many ranks would not be read, if they would not."""
+    if num_ranks() > 1:
+        return None
+    return "--parallel shares a model among ranks, and there is one: start octoscale with torchrun --nproc-per-node N"
 
 
 def _said(settings: "Conversion") -> str:
@@ -102,6 +110,18 @@ class Head:
     fp8_head: bool = setting(
         False,
         "Put the head's weight into FP8 in memory, and an embedding that shares it: less memory, more perplexity.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """How ranks share a model in inference."""
+
+    parallel: str | None = setting(
+        None,
+        "Under torchrun: tp=N, the ranks that share each product, each with its part of the weights.  "
+        "[default: tp over all]",
+        in_vain=parallel_in_vain,
     )
 
 

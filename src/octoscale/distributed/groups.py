@@ -34,6 +34,9 @@ class Largest:
             return self.of(amax)
         return float(self.of(torch.tensor(amax, dtype=torch.float32)).item())
 
+    def __deepcopy__(self, _: object) -> "Largest":
+        return self  # a copy of a model asks the same ranks
+
     def of(self, amaxes: Tensor) -> Tensor:
         """The same for each number of a tensor, with one message a group."""
         largest = torch.where(amaxes.isfinite(), amaxes, torch.inf).float()

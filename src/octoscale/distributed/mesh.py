@@ -7,7 +7,7 @@ torchrun and accelerate say by environment variables who is who; without them th
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,13 +18,17 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.rendezvous import rendezvous
 
+from octoscale.distributed.roll_call import RollCall
 from octoscale.system.errors import UserError
-from octoscale.system.ranks import is_first, num_ranks
+from octoscale.system.ranks import is_first, num_ranks, rank
 
 T = TypeVar("T")
 
 #: The dimensions of a mesh, the slowest first: neighbours are on one machine, where tensor parallel needs them.
 DIMENSIONS = ("replicate", "fsdp", "tp")
+
+#: Of the ranks that this one has met by `join`.
+_roll: list[RollCall] = []
 
 #: Whoever waits so long for another rank says so, and ends.
 TIMEOUT = timedelta(minutes=10)
@@ -74,7 +78,20 @@ def join() -> None:
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     fresh = torch._C._distributed_c10d.PrefixStore(f"attempt {attempt}", store)
     backend = "gloo" if _device() == "cpu" else None
+    _wait_for_all_to_come(fresh, rank, size)
     dist.init_process_group(backend, store=fresh, rank=rank, world_size=size, timeout=TIMEOUT)
+    _roll.append(RollCall(fresh, rank, size))
+
+
+def _wait_for_all_to_come(store: Any, rank: int, size: int) -> None:
+    """UserError naming the ranks that do not."""
+    keys = [f"rank {number} has come" for number in range(size)]
+    store.set(keys[rank], "")
+    try:
+        store.wait(keys, TIMEOUT)
+    except dist.DistStoreError as error:
+        absent = [number for number, key in enumerate(keys) if not store.check([key])]
+        raise UserError(f"rank {rank} waited {TIMEOUT} for {_ranks(absent)}: what that one says tells why") from error
 
 
 def make_mesh(parallel: Parallel) -> DeviceMesh | None:
@@ -92,7 +109,7 @@ def agree(what: Mapping[str, Any]) -> None:
     """UserError on every rank if the ranks do not say the same, with who says what."""
     said: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(said, dict(what))
-    for name in what:
+    for name in dict.fromkeys(name for of_rank in said for name in of_rank):
         values = [of_rank.get(name) for of_rank in said]
         if any(value != values[0] for value in values):
             other = next(rank for rank, value in enumerate(values) if value != values[0])
@@ -107,8 +124,9 @@ def explained() -> Iterator[None]:
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
             raise
+        lost, here = _ranks(_roll[-1].missing() if _roll else []), dist.get_rank() if dist.is_initialized() else rank()
         raise UserError(
-            f"rank {dist.get_rank()} lost another rank, which ended, or did not answer; what that one says tells why"
+            f"rank {here} lost {lost}, which ended, or did not answer; what that one says tells why"
         ) from error
 
 
@@ -136,6 +154,35 @@ def by_first(do: Callable[[], T]) -> T:
     return cast(T, done)
 
 
+def together(do: Callable[[], T]) -> T:
+    """What each rank does by itself; what one of them refuses is an error of all, which says whose it is.
+
+    `do` sends nothing to other ranks: they may be waiting here. Of one process alone, what it does.
+    """
+    if not dist.is_initialized():
+        return do()
+    done: T | None = None
+    error: Exception | None = None
+    try:
+        done = do()
+    except Exception as raised:  # noqa: BLE001  whatever it is, the others must not wait for this rank
+        error = raised
+    said: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(said, None if error is None else str(error) or type(error).__name__)
+    if error is not None:
+        raise error
+    failed = next((rank for rank, words in enumerate(said) if words is not None), None)
+    if failed is not None:
+        raise UserError(f"rank {failed}: {said[failed]}")
+    return cast(T, done)
+
+
+def wait_for_all() -> None:
+    """Until all ranks are here; one process alone goes on."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
 def _sizes(text: str) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for word in text.split(","):
@@ -144,6 +191,13 @@ def _sizes(text: str) -> dict[str, int]:
             raise UserError(f"--parallel {text}: numbers of ranks, as in fsdp=4,tp=2,replicate=2")
         sizes[name] = int(number)
     return sizes
+
+
+def _ranks(numbers: Sequence[int]) -> str:
+    """Which they are, if that is known."""
+    if not numbers:
+        return "another rank"
+    return f"rank {numbers[0]}" if len(numbers) == 1 else f"ranks {', '.join(map(str, numbers))}"
 
 
 def _are(count: int) -> str:

@@ -38,18 +38,18 @@ GATHER_OUTPUT, SPLIT_INPUT = "colwise_gather_output", "rowwise_split_input"
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Style:
+class Rule:
     """by_output: whether the weight is in parts of its outputs. parts: roles beside the weight that are in parts."""
 
     by_output: bool
     parts: tuple[Role, ...]
 
 
-_STYLES = {
-    COLWISE: _Style(by_output=True, parts=("grad_output",)),
-    ROWWISE: _Style(by_output=False, parts=("input",)),
-    GATHER_OUTPUT: _Style(by_output=True, parts=("grad_output",)),
-    SPLIT_INPUT: _Style(by_output=False, parts=("input",)),
+RULES = {
+    COLWISE: Rule(by_output=True, parts=("grad_output",)),
+    ROWWISE: Rule(by_output=False, parts=("input",)),
+    GATHER_OUTPUT: Rule(by_output=True, parts=("grad_output",)),
+    SPLIT_INPUT: Rule(by_output=False, parts=("input",)),
 }
 
 #: The style with whole tensors on both sides, for each with parts on one.
@@ -87,7 +87,7 @@ def styles_of(model: nn.Module, names: Iterable[str], size: int) -> dict[str, st
     heads = [getattr(config, key, None) for key in ("num_attention_heads", "num_key_value_heads")]
     whole_heads = all(count is None or count % size == 0 for count in heads)
     patterns = {name: next((p for p in plan if _matches(p, name.removesuffix(WRAPPED))), "") for name in names}
-    planned = {name: plan[pattern] for name, pattern in patterns.items() if plan.get(pattern) in _STYLES}
+    planned = {name: plan[pattern] for name, pattern in patterns.items() if plan.get(pattern) in RULES}
     adapted = any(name.endswith(WRAPPED) for name in patterns)
     found = {}
     for name, pattern in patterns.items():
@@ -125,23 +125,29 @@ def _matches(pattern: str, name: str) -> bool:
 
 def _split(layer: Fp8Linear, name: str, mesh: DeviceMesh) -> None:
     """Keep this rank's part of the weight; have the layer ask the other ranks for the rest."""
-    style, group = _STYLES[name], mesh.get_group()
+    style, group = RULES[name], mesh.get_group()
     dim = int(style.by_output == layer.fp8.is_conv1d)  # Conv1D's weight is [in, out]
     _distribute(layer, "weight", mesh, Shard(dim))
     if layer.bias is not None:
         _distribute(layer, "bias", mesh, Shard(0) if style.by_output else Replicate())
-    largest = Largest([group])
-    add = _Add(group)
-    layer.fp8.ranks = Ranks(
-        amax=dict.fromkeys(("weight", *style.parts), largest),
-        sum_output=None if style.by_output else add,
-        sum_grad_input=add if style.by_output else None,
-    )
-    if name == SPLIT_INPUT:
+    layer.fp8.ranks = ask_others(layer, name, layer.out_features, group)
+
+
+def ask_others(layer: nn.Module, style: str, num_outputs: int, group: dist.ProcessGroup) -> Ranks:
+    """Have a layer that is a part take and give what its style says; returns what it has to ask the other ranks for.
+
+    num_outputs: those of the whole layer.
+    """
+    rule, largest, add = RULES[style], Largest([group]), _Add(group)
+    if style == SPLIT_INPUT:
         layer.register_forward_pre_hook(lambda _, args: (_take_part(args[0], group), *args[1:]))
-    if name == GATHER_OUTPUT:
-        size = layer.out_features
-        layer.register_forward_hook(lambda _, __, out: _put_together(out, size, group))
+    if style == GATHER_OUTPUT:
+        layer.register_forward_hook(lambda _, __, out: _put_together(out, num_outputs, group))
+    return Ranks(
+        amax=dict.fromkeys(("weight", *rule.parts), largest),
+        sum_output=None if rule.by_output else add,
+        sum_grad_input=add if rule.by_output else None,
+    )
 
 
 def _distribute(layer: nn.Module, name: str, mesh: DeviceMesh, placement: Any) -> None:
@@ -167,6 +173,9 @@ class _Add:
     def __call__(self, partial: Tensor) -> Tensor:
         dist.all_reduce(partial, group=self._group)
         return partial
+
+    def __deepcopy__(self, _: Any) -> "_Add":
+        return self  # a copy of a model asks the same ranks
 
 
 class _TakePart(torch.autograd.Function):

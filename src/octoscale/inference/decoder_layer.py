@@ -39,16 +39,9 @@ def why_not(layer: nn.Module) -> str | None:
     if unknown is not None:
         return unknown
     for name in _LINEARS:
-        linear = layer.get_submodule(name)
-        if type(linear) is not StoredLinear:
-            return f"{name} is not loaded in FP8"
-        if "forward" in linear.__dict__:
-            return f"the forward of {name} was replaced"
-        if linear.bias is not None:
-            return f"{name} has a bias"
-        linear.quantized_weight()
-        if linear.fp8.weight_factor * linear.fp8.input_factor != 1 or linear.fp8.is_delayed:
-            return f"{name} has a scale that is no power of two"
+        unknown = _why_not_linear(name, layer.get_submodule(name))
+        if unknown is not None:
+            return unknown
     attention: Any = layer.self_attn
     sizes = [size for name in _LINEARS for size in layer.get_submodule(name).weight.shape]  # type: ignore[union-attr]
     if attention.head_dim > decoder.MAX_HEAD_DIM or any(n % decoder.STEP for n in (attention.head_dim, *sizes)):
@@ -59,6 +52,21 @@ def why_not(layer: nn.Module) -> str | None:
         _Parts(layer).facts()
     except ValueError as error:
         return str(error)
+    return None
+
+
+def _why_not_linear(name: str, linear: nn.Module) -> str | None:
+    if type(linear) is not StoredLinear:
+        return f"{name} is not loaded in FP8"
+    if not linear.fp8.ranks.is_alone:
+        return "its weights are in parts on several ranks"
+    if "forward" in linear.__dict__:
+        return f"the forward of {name} was replaced"
+    if linear.bias is not None:
+        return f"{name} has a bias"
+    linear.quantized_weight()
+    if linear.fp8.weight_factor * linear.fp8.input_factor != 1 or linear.fp8.is_delayed:
+        return f"{name} has a scale that is no power of two"
     return None
 
 

@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import ProcessGroup
+from transformers.generation.logits_process import LogitsProcessor
 from transformers.generation.streamers import BaseStreamer
 
 from octoscale.checkpoints.config import OctoscaleConfig
@@ -52,7 +55,8 @@ class Continuation:
 class Writer:
     """A model that writes. `describe` says what it is and how fast it can be.
 
-    huge_pages: copy the weights into huge pages if they fit (huge_pages.py), out of their file's memory.
+    huge_pages: copy the weights into huge pages if they fit (huge_pages.py), out of their file's memory. ranks: those
+    of which each has a part of the model; all of them write the same, by the first one's scores.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class Writer:
         *,
         fp8_head: bool = False,
         huge_pages: bool = True,
+        ranks: ProcessGroup | None = None,
     ) -> None:
         self.scaling = choose_scaling(spec, scaling)
         activations = choose_activations(spec, self.scaling, activations)
@@ -70,7 +75,7 @@ class Writer:
         if self.scaling not in (STORED, *PRECISIONS):
             fp8 = OctoscaleConfig(self.scaling, activations=activations)
         dtype = getattr(torch, PRECISIONS.get(self.scaling, "bfloat16"))
-        self._loaded = loading.load(spec, dtype, fp8=fp8)
+        self._loaded, self._ranks = loading.load(spec, dtype, fp8=fp8, ranks=ranks), ranks
         self._model = self._loaded.model
         loading.check_causal(self._model, spec)
         if self._loaded.encode is None:
@@ -137,6 +142,7 @@ class Writer:
                 streamer=_Streamer(len(ids), self._decode, emit, byte_finder(self._loaded.tokenizer)),
                 tokenizer=self._loaded.tokenizer,
                 pad_token_id=self._padding(),
+                logits_processor=[] if self._ranks is None else [_OfFirst(self._ranks)],
                 **{**ONE_SEQUENCE, **sampling.options()},
             )
         new = out[0, len(ids) :].tolist()
@@ -155,6 +161,18 @@ class Writer:
         if self._loaded.tokenizer is None:
             return bytes(i for i in ids if i < 256).decode(errors="replace")
         return self._loaded.tokenizer.decode(ids, skip_special_tokens=True)  # type: ignore[no-any-return]
+
+
+class _OfFirst(LogitsProcessor):  # type: ignore[misc]
+    """The first rank's scores, for all: on other CPUs than its own, last bits may differ, and with them a token."""
+
+    def __init__(self, ranks: ProcessGroup) -> None:
+        self._ranks = ranks
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002  transformers' signature
+        scores = scores.contiguous()
+        dist.broadcast(scores, src=0, group=self._ranks)
+        return scores
 
 
 class _Streamer(BaseStreamer):  # type: ignore[misc]

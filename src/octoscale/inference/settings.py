@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from octoscale.conversion.settings import Head, Subject
+from octoscale.conversion.settings import Head, Shared, Subject
 from octoscale.system.errors import UserError
 from octoscale.system.settings import check_seed, setting
 
@@ -49,7 +49,7 @@ class Writing(Head, Sampling, Subject):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generation(Writing):
+class Generation(Shared, Writing):
     """One text that goes on."""
 
     prompt: str = setting(help="What the model is to go on with.")

@@ -121,6 +121,8 @@ def quantize(
     x = _checked(x)
     backend = table.choose(x.device.type).backend
     seen, encoded = backend.cast(x, fmt, rule.bias, counts=counts, exponents=exponents)
+    if everywhere is not None:  # whether all is finite has to be known on all ranks
+        seen = seen._replace(amax=everywhere(seen.amax))
     return _quantized(fmt, rule.bias, seen, encoded)
 
 

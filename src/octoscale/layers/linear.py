@@ -31,6 +31,7 @@ from octoscale.kernels.ops import Quantized
 from octoscale.layers.compiled import fp8_linear
 from octoscale.layers.gathered import Gathered
 from octoscale.layers.origin import is_conv1d
+from octoscale.layers.part_linear import ranks_of
 from octoscale.layers.ranks import Add
 from octoscale.layers.state import LayerState
 from octoscale.numerics.recipe import Recipe
@@ -161,7 +162,7 @@ def to_fp8(module: nn.Module, name: LayerName, recipe: Recipe) -> Fp8Linear:
     fp8.__dict__.update(module.__dict__)
     if is_conv1d(module):
         fp8.in_features, fp8.out_features = fp8.weight.shape
-    fp8.fp8 = LayerState(name=name, recipe=recipe, original_type=type(module))
+    fp8.fp8 = LayerState(name=name, recipe=recipe, original_type=type(module), ranks=ranks_of(module))
     return fp8
 
 

@@ -24,6 +24,7 @@ from octoscale.kernels.ops import Quantized
 from octoscale.layers.layouts import Layout
 from octoscale.layers.linear import Fp8Linear, Products
 from octoscale.layers.origin import is_conv1d
+from octoscale.layers.part_linear import ranks_of
 from octoscale.layers.reuse import Seen
 from octoscale.layers.state import LayerState
 from octoscale.numerics.formats import get_format
@@ -89,8 +90,9 @@ class StoredLinear(Fp8Linear):
         return w8
 
     def set_weight(self, values: Tensor, operand: Operand) -> None:
-        """Cast a weight into this layer."""
-        cast = ops.quantize(values, operand.format, operand.rule)
+        """Cast a weight into this layer: this rank's part of it, if the layer has one."""
+        everywhere = self.fp8.ranks.amax.get("weight")
+        cast = ops.quantize(values, operand.format, operand.rule, everywhere=everywhere)
         assert cast.observed is not None
         check_finite_weight(f"{self.fp8.name.module}.weight", cast.observed.amax)
         self.weight = nn.Parameter(cast.codes, requires_grad=False)
@@ -110,13 +112,19 @@ class StoredLinear(Fp8Linear):
 
     def _weight_only(self, x: Tensor, w8: Quantized, dtype: torch.dtype) -> Tensor:
         """The input stays what it is; bfloat16 of no gradients has a kernel of its own."""
-        factor = self.fp8.weight_factor
+        factor, add = self.fp8.weight_factor, self.fp8.ranks.sum_output
         w_NK = w8.t() if self.fp8.is_conv1d else w8
         if x.dtype == torch.bfloat16 and factor == 1 and not torch.is_grad_enabled():
-            return ops.linear(x, w_NK, bias=self.bias, dtype=dtype)
-        weight = w_NK.dequantize(torch.float32) * factor
-        bias = None if self.bias is None else self.bias.float()
-        return functional.linear(x.float(), weight, bias).to(dtype)
+            if add is None:
+                return ops.linear(x, w_NK, bias=self.bias, dtype=dtype)
+            y = add(ops.linear(x, w_NK, dtype=torch.float32))
+        else:
+            weight = w_NK.dequantize(torch.float32) * factor
+            bias = None if self.bias is None else self.bias.float()
+            if add is None:
+                return functional.linear(x.float(), weight, bias).to(dtype)
+            y = add(functional.linear(x.float(), weight))
+        return (y if self.bias is None else y + self.bias.float()).to(dtype)
 
     def _read_scales(self, scale: Tensor) -> Quantized:
         """Check the scales, note what they are, and record the weight."""
@@ -132,7 +140,8 @@ class StoredLinear(Fp8Linear):
         w8 = Quantized(codes=self.weight.detach(), scale_bias=scale_bias, format=fmt)
         if state.runtime.recorder is not None:  # the values of the codes: what was clipped once is not known any more
             dtype = torch.bfloat16 if abs(bias) < _SAFE_BIAS else torch.float32
-            again = ops.quantize(w8.dequantize(dtype), fmt, Constant(bias), counts=True)
+            everywhere = state.ranks.amax.get("weight")
+            again = ops.quantize(w8.dequantize(dtype), fmt, Constant(bias), counts=True, everywhere=everywhere)
             state.runtime.recorder.add(state.name, "weight", again, state.step)
         return w8
 
@@ -175,7 +184,13 @@ def to_stored(
     for scale in names:
         stored.register_parameter(scale, scale_parameter(math.nan, layout, scale_shape, weight.device))
     stored.fp8 = StoredState(
-        name=name, recipe=recipe, original_type=type(module), layout=layout, activations=activations, dtype=weight.dtype
+        name=name,
+        recipe=recipe,
+        original_type=type(module),
+        ranks=ranks_of(module),
+        layout=layout,
+        activations=activations,
+        dtype=weight.dtype,
     )
     return stored
 

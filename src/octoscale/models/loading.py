@@ -31,6 +31,7 @@ from octoscale.models.package_index import ALIASES, cached_checkpoint, gguf_opti
 from octoscale.models.quiet import quietly
 from octoscale.models.sizes import SIZES, config_of_size, sizes_with_weights
 from octoscale.models.sizes import Size as Size
+from octoscale.system.errors import UserError
 
 #: Torch has one generator: two threads that draw weights at once would both get others than their seeds say.
 _one_at_a_time = threading.Lock()
@@ -54,30 +55,41 @@ class LoadedModel:
 
 
 def load(
-    spec: str, dtype: torch.dtype = torch.bfloat16, *, num_labels: int | None = None, seed: int = 0, fp8: Any = None
+    spec: str,
+    dtype: torch.dtype = torch.bfloat16,
+    *,
+    num_labels: int | None = None,
+    seed: int = 0,
+    fp8: Any = None,
+    ranks: Any = None,
 ) -> LoadedModel:
     """The model that `spec` means, on the CPU in `dtype`, in eval mode. ModelError if it cannot be had.
 
     num_labels: a classifier of so many classes, in place of a causal language model. seed: of all weights that the
     checkpoint does not hold: those of a size, and a classifier's head. fp8: an OctoscaleConfig, for
-    weights in FP8 alone.
+    weights in FP8 alone. ranks: a process group of torch, each of whose ranks calls this, and gets its part of the
+    layers that are FP8, or could be (checkpoints/part_reader.py).
 
     Nothing else changes: torch's generator goes on where it was, transformers logs what it logged, and its own
     from_pretrained reads FP8 checkpoints as before, unless `octoscale.hf` was imported.
     """
+    from octoscale.checkpoints.part_reader import only_parts
     from octoscale.checkpoints.takeover import in_force
 
-    with _one_at_a_time, quietly(), in_force(), torch.random.fork_rng(devices=[]):
+    with _one_at_a_time, quietly(), in_force(), only_parts(ranks), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _load(spec, dtype, num_labels, fp8)
+        return _load(spec, dtype, num_labels, fp8, ranks)
 
 
-def _load(spec: str, dtype: torch.dtype, num_labels: int | None, fp8: Any) -> LoadedModel:
+def _load(spec: str, dtype: torch.dtype, num_labels: int | None, fp8: Any, ranks: Any) -> LoadedModel:
     from octoscale.checkpoints.casting import quantize_model
+    from octoscale.checkpoints.part_reader import split_whole
 
     if spec in SIZES:
         note = f"{spec} has random weights and no tokenizer: texts are read as bytes"
         model = _random(spec, dtype, num_labels)
+        if ranks is not None:
+            split_whole(model, ranks)
         if fp8 is not None:
             quantize_model(model, fp8)
         return LoadedModel(name=spec, model=model, encode=_bytes_of, note=note)
@@ -86,7 +98,11 @@ def _load(spec: str, dtype: torch.dtype, num_labels: int | None, fp8: Any) -> Lo
         options["quantization_config"] = fp8
     config = config_of(spec)
     try:
+        if ranks is not None and (Path(folder) / ADAPTER).exists():
+            raise UserError(f"{folder} holds an adapter, which is not split among ranks: load it in one process")
         loaded = _load_pretrained(spec, folder, config, dtype, options, num_labels)
+        if ranks is not None:
+            split_whole(loaded.model, ranks)
         if fp8 is not None and "gguf_file" in options:
             quantize_model(loaded.model, fp8)
         return loaded
@@ -127,14 +143,14 @@ def config_of(spec: str) -> Any:
         check_folder(Path(folder))
         check_generation_settings(Path(folder))
         config = read_config(Path(folder))
-        announce(config, Path(folder), _shards_in(Path(folder)))
+        announce(config, Path(folder), shards_in(Path(folder)))
         return config
     except READ_ERRORS as error:
         raise ModelError(explain(spec, error)) from error
 
 
-def _shards_in(folder: Path) -> list[Path]:
-    """The safetensors files, if there are any."""
+def shards_in(folder: Path) -> list[Path]:
+    """The safetensors files of a folder, if there are any; raises as `find_shards`."""
     return find_shards(folder) if any((folder / name).exists() for name in (SINGLE, INDEX)) else []
 
 

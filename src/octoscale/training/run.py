@@ -8,8 +8,7 @@ script of your own, `convert` the model and give Trainer an `octoscale.TrainerCa
 """
 
 import statistics
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from octoscale.conversion.convert import convert, preview
 from octoscale.conversion.patterns import check_patterns
 from octoscale.conversion.state import load_fp8_state
 from octoscale.distributed.mesh import by_first, explained
+from octoscale.distributed.run_folder import held_by_first
 from octoscale.layers.linear import Fp8Linear
 from octoscale.models import loading, texts
 from octoscale.models.loading import LoadedModel
@@ -31,7 +31,6 @@ from octoscale.numerics.recipe import Recipe, parse_scaling
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import run_header
 from octoscale.system.errors import UserError
-from octoscale.system.lock import exclusive_run
 from octoscale.system.ranks import is_first
 from octoscale.system.whole_file import write_json
 from octoscale.training import resume
@@ -65,21 +64,13 @@ def run_training(
     """
     run, mesh = RunFolder(folder), meet(settings)
     if go_on and run.header.exists() and not run.is_emptied:
-        with _exclusive(folder):
+        with held_by_first(folder):
             return _go_on(settings, run, mesh, progress)
     parts = _prepare(settings, mesh)
-    with _exclusive(folder):
+    with held_by_first(folder):
         by_first(lambda: RunFolder.create(folder, _header(settings, parts), overwrite=overwrite))
         _train(settings, parts, run, None, progress)
     return run
-
-
-@contextmanager
-def _exclusive(folder: Path) -> Iterator[None]:
-    """The run's folder is the first rank's; if that cannot have it, no rank trains."""
-    with ExitStack() as stack:
-        by_first(lambda: stack.enter_context(exclusive_run(folder)))
-        yield
 
 
 def _go_on(settings: Training, run: RunFolder, mesh: DeviceMesh | None, progress: Progress | None) -> RunFolder:

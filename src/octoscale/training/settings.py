@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from octoscale.conversion.settings import Conversion, FromFile, every_in_vain, said_by_recipe
+from octoscale.conversion.settings import Conversion, FromFile, every_in_vain, parallel_in_vain, said_by_recipe
 from octoscale.models.labels import HUB_TASKS
 from octoscale.numerics.formats import PRECISIONS
 from octoscale.system.errors import UserError
@@ -46,12 +46,6 @@ def _histograms_in_vain(settings: "Training") -> str | None:
 
 #: Who shares the scale of an input or a gradient: the ranks that compute one replica, or all.
 AMAX_GROUPS = ("replica", "world")
-
-
-def _parallel_in_vain(settings: "Training") -> str | None:  # noqa: ARG001
-    if num_ranks() > 1:
-        return None
-    return "--parallel shares a model among ranks, and there is one: start octoscale with torchrun --nproc-per-node N"
 
 
 def _amax_group_in_vain(settings: "Training") -> str | None:
@@ -107,7 +101,7 @@ class Training(FromFile, Conversion):
     parallel: str | None = setting(
         None,
         "Under torchrun: ranks that share a model, as fsdp=4,tp=2,replicate=2.  [default: fsdp over all]",
-        in_vain=_parallel_in_vain,
+        in_vain=parallel_in_vain,
     )
     amax_group: str = setting(
         "replica",

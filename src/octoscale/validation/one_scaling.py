@@ -36,7 +36,7 @@ class Context:
     """What a scaling is asked, and where the answer is recorded.
 
     every: histograms of exponents on each N-th window; 0 for none. to_check: whether this model can go layer by layer
-    is not known yet.
+    is not known yet. rank: of this process, if several share the model; the first one writes what all of them know.
     """
 
     windows: Tensor | None
@@ -45,6 +45,7 @@ class Context:
     every: int = 0
     by_layer: bool = False
     to_check: bool = False
+    rank: int = 0
     progress: Progress | None = None
 
 
@@ -60,7 +61,7 @@ class _Answers:
     def on_window(self, index: int, loss: float) -> None:
         """The mean loss of a window."""
         self.losses.append(loss)
-        if self.context.run is not None:
+        if self.context.run is not None and self.context.rank == 0:
             known = loss if math.isfinite(loss) else None
             self.context.run.append_metrics({"scaling": self.name, "window": index, "loss": known})
         if not self.context.by_layer:
@@ -69,7 +70,7 @@ class _Answers:
     def on_task(self, score: TaskScore) -> None:
         """The score of a task."""
         self.tasks.append(score)
-        if self.context.run is not None:
+        if self.context.run is not None and self.context.rank == 0:
             self.context.run.write_items(score.task, self.name, score.items)
 
     def tell(self, done: int) -> None:
@@ -133,7 +134,9 @@ def _enter(
         model = _in_precision(model, scaling)
     if context.run is not None and (isinstance(scaling, Recipe) or scaling == STORED):
         name = scaling.name if isinstance(scaling, Recipe) else scaling
-        recording = record(model, context.run.path, every=context.every, phase="validate", scaling=name)
+        recording = record(
+            model, context.run.path, every=context.every, phase="validate", scaling=name, rank=context.rank
+        )
         recorder = stack.enter_context(recording)
     stack.enter_context(bf16_through_float32(model))
     return model, recorder

@@ -1,5 +1,6 @@
 """A validation from its words to its run folder: load the model, read the text, evaluate each scaling, record all."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -7,11 +8,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from octoscale.conversion.convert import preview
 from octoscale.conversion.head import put_head_in_fp8
+from octoscale.distributed.mesh import agree, by_first, explained, together, wait_for_all
+from octoscale.distributed.run_folder import held_by_first
 from octoscale.models import loading
 from octoscale.models.loading import LoadedModel
+from octoscale.models.meeting import meet
 from octoscale.models.quiet import quietly
 from octoscale.models.texts import check_ids, check_window, read_text, token_windows
 from octoscale.numerics.formats import PRECISIONS, STORED
@@ -19,7 +24,7 @@ from octoscale.numerics.recipe import Recipe, check_names, parse_scaling
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import run_header
 from octoscale.system.errors import UserError
-from octoscale.system.lock import exclusive_run
+from octoscale.system.ranks import num_ranks, rank
 from octoscale.system.whole_file import write_json
 from octoscale.validation.bias_range import range_of
 from octoscale.validation.choice import find_tasks
@@ -40,10 +45,22 @@ def run_validation(
     find_range: add the range of CSCALE biases that pass to the summary.
     Raises ValueError or OSError, naming the remedy, for anything in the settings that cannot be had.
     """
-    parts = prepare(settings)
+    _check_ranks(settings)
+    with explained():
+        ranks = meet(settings.model, parallel=settings.parallel, words=plain(settings))
+        parts = together(lambda: prepare(settings, ranks))
+        if ranks is not None:
+            agree({"text (a digest of its tokens)": _digest(parts.windows)})
+        return _run_validation(settings, parts, folder, overwrite, find_range, progress)
+
+
+def _run_validation(
+    settings: Validation, parts: "Parts", folder: Path, overwrite: bool, find_range: bool, progress: Progress | None
+) -> RunFolder:
     header = run_header(parts.loaded.model.device, plan=plain(settings), note=parts.loaded.note)
-    with exclusive_run(folder):
-        run = RunFolder.create(folder, header, overwrite=overwrite)
+    run = RunFolder(folder)
+    with held_by_first(folder):
+        by_first(lambda: RunFolder.create(folder, header, overwrite=overwrite))
         scores = validate(
             parts.loaded.model,
             parts.scalings,
@@ -54,10 +71,28 @@ def run_validation(
             head=head_of(settings, parts.windows, header),
             progress=progress,
             by_layer=settings.by_layer,
+            rank=rank(),
         )
         if find_range:
             _note_range(run, scores)
+        wait_for_all()
     return run
+
+
+def _check_ranks(settings: Validation) -> None:
+    """UserError for what many ranks cannot do together."""
+    if num_ranks() == 1:
+        return
+    if settings.asks:
+        raise UserError("tasks are asked in one process: leave them out under torchrun, or torchrun")
+    if settings.by_layer:
+        raise UserError("--batch reads a model layer by layer in one process: leave it out under torchrun, or torchrun")
+
+
+def _digest(windows: Tensor | None) -> str:
+    """What tells these tokens from others."""
+    assert windows is not None
+    return hashlib.blake2b(windows.numpy().tobytes(), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +105,11 @@ class Parts:
     tasks: Tasks | None
 
 
-def prepare(settings: Validation) -> Parts:
-    """Read what the settings name, the cheap things first, and check that the model can take it; nothing is written."""
+def prepare(settings: Validation, ranks: ProcessGroup | None = None) -> Parts:
+    """Read what the settings name, the cheap things first, and check that the model can take it; nothing is written.
+
+    ranks: those of which each is to have a part of the model.
+    """
     stored = loading.is_stored(settings.model)
     if stored and list(settings.scalings) != [STORED]:
         option = "--recipe" if settings.recipe else "--scaling"
@@ -85,7 +123,7 @@ def prepare(settings: Validation) -> Parts:
     text = None if settings.text is None else read_text(settings.text)
     asked = find_tasks(settings) if settings.asks else None
     loading.check_tokenizer(settings.model)
-    loaded = loading.load(settings.model, getattr(torch, PRECISIONS[settings.dtype]))
+    loaded = loading.load(settings.model, getattr(torch, PRECISIONS[settings.dtype]), ranks=ranks)
     if text is not None or not is_classifier(loaded.model):
         loading.check_causal(loaded.model, settings.model)
     if settings.fp8_head:

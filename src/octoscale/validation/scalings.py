@@ -41,6 +41,7 @@ def validate(
     head: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     by_layer: bool = False,
+    rank: int = 0,
 ) -> list[Score]:
     """Evaluate the model under each scaling, a recipe or a text such as "amax"; the model is left as it was.
 
@@ -50,7 +51,8 @@ def validate(
     the results in summary.json. by_layer: all windows pass a layer before the next one is read, for checkpoints larger
     than memory (by_layer.py);
     progress then counts layers, and ValueError refuses models that cannot go so. A model that was loaded with FP8
-    weights has one scaling: "stored".
+    weights has one scaling: "stored". rank: of this process, where several share the model and the run, which is there
+    and held by the first one; all of them call this.
     Raises ValueError for a scaling that cannot be read, two of one name, a model in training mode or in FP8 already;
     FileExistsError if the run holds records, or another process writes to it; and whatever `convert` raises.
     """
@@ -59,13 +61,14 @@ def validate(
     _check_state(model, chosen)
     check_mode(model)
     _check_asked(windows, tasks, by_layer=by_layer)
-    with nullcontext() if folder is None else exclusive_run(folder, join=True):
-        run = None if folder is None else _fresh_run(folder, model)
+    with nullcontext() if folder is None or rank > 0 else exclusive_run(folder, join=True):
+        run = None if folder is None else RunFolder(folder) if rank > 0 else _fresh_run(folder, model)
+        summary = run if rank == 0 else None
         of_text = {} if windows is None else {"tokens": windows.numel(), "window": windows.shape[-1]}
         head = {**of_text, **(head or {})}
         histograms = _recipe_with_histograms(chosen)
         scores: list[Score] = []
-        _write_summary(run, head, scores)
+        _write_summary(summary, head, scores)
         for scaling in chosen:
             shown = every if scaling is histograms or scaling == STORED else 0
             to_check = by_layer and not scores
@@ -76,10 +79,11 @@ def validate(
                 every=shown,
                 by_layer=by_layer,
                 to_check=to_check,
+                rank=rank,
                 progress=progress,
             )
             scores.append(score_one(model, scaling, context))
-            _write_summary(run, head, scores)
+            _write_summary(summary, head, scores)
         return scores
 
 

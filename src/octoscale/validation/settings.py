@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from octoscale.conversion.settings import Conversion, FromFile, Head, every_in_vain, said_by_recipe
+from octoscale.conversion.settings import Conversion, FromFile, Head, Shared, every_in_vain, said_by_recipe
 from octoscale.numerics.formats import PRECISIONS
 from octoscale.system.errors import UserError
 from octoscale.system.settings import setting
@@ -93,7 +93,7 @@ class Measurement(Conversion):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Validation(FromFile, Head, Measurement):
+class Validation(FromFile, Head, Shared, Measurement):
     """What to validate. Texts as on the command line; see `octoscale validate --help`.
 
     scalings: none stands for the model in its own precision, `dtype`, and FP8-AMAX.
