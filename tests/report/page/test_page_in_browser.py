@@ -7,12 +7,14 @@ import re
 import shutil
 import unicodedata
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 
 import pytest
 from stepped_runs import PLAN, rows_of, stepped_run
 from written_runs import SUMMARY, frame, row, small_run, write_run
 
+from octoscale.report.page.ranks import Ranks
 from octoscale.report.page.server import serving
 from octoscale.report.page.write import write_report
 from octoscale.runs.folder import RunFolder
@@ -679,3 +681,87 @@ def test_news_that_could_not_be_shown_are_asked_for_again(open_page, tmp_path):
         write_part(run.scales, frame(*rows_of(4)))
         playwright.expect(page.locator("#of")).to_contain_text("step 4", timeout=WAIT)
         assert len(broken) == 1
+
+
+def ranked_run(path, ranks=(0, 1, 2), steps=8, micro_batches=2):
+    """A run of several ranks: scale_bias is 4 on rank 0, 5 on rank 1, and on rank 2 in the mean 4 + step / 2."""
+    run = RunFolder.create(path, {"plan": PLAN})
+    for rank in ranks:
+        write_part(run.scales, rank_rows(rank, range(steps), micro_batches), rank)
+    return run
+
+
+def rank_rows(rank, steps, micro_batches=2):
+    rows = [
+        each | {"scale_bias": 4 + (rank if rank < 2 else (step + half) // 2)}
+        for step in steps
+        for half in range(micro_batches)
+        for each in rows_of(step, rank=rank)
+    ]
+    return frame(*rows)
+
+
+def test_how_far_ranks_are_apart_is_a_quantity_of_runs_of_several(files, open_page, tmp_path):
+    run = ranked_run(tmp_path / "ranks")
+    alone = ranked_run(tmp_path / "alone", (0,))
+    address = write_report([run.path, alone.path], tmp_path / "page.html").as_uri()
+    page = open_page(address, "view=map&quantity=rank_spread&step=7")
+    assert page.get_by_label("Quantity").input_value() == "rank_spread"
+    assert "spread of scale_bias over ranks (largest less smallest mean of a rank), ranks: amax, step 7" in (
+        page.locator("#of").inner_text()
+    )
+    assert "spread of scale_bias over ranks" in page.locator(".legends").inner_text()
+    for step, told in ((7, "3.5"), (0, "1"), (1, "1"), (4, "2"), (5, "2.5")):
+        page.get_by_label("Step", exact=True).fill(str(step))
+        page.locator("canvas.map").hover(position=cell(page, 1, 1))
+        assert f"spread of scale_bias over ranks: {told}" in page.locator("#tip").inner_text().splitlines()
+    page.get_by_label("Compare with").select_option("alone: amax")
+    page.locator("canvas.map").hover(position=cell(page, 1, 1))
+    assert "difference: \u2013" in page.locator("#tip").inner_text().splitlines()
+    page.get_by_label("Compare with").select_option("")
+    page.get_by_label("Run and scaling").select_option("alone: amax")
+    assert page.get_by_label("Quantity").input_value() == "scale_bias"
+    assert page.get_by_label("Quantity").locator("option[value=rank_spread]").count() == 0
+    page.locator("canvas.map").hover(position=cell(page, 1, 1))
+    assert "over ranks" not in page.locator("#tip").inner_text()
+
+
+def test_the_table_says_how_far_ranks_are_apart_over_all_steps(files, open_page, tmp_path):
+    run = ranked_run(tmp_path / "ranks")
+    alone = ranked_run(tmp_path / "alone", (0,))
+    page = open_page(
+        write_report([run.path, alone.path], tmp_path / "page.html").as_uri(), "view=table&sort=-rank_spread"
+    )
+    assert page.locator("thead").inner_text().count("spread over ranks") == 1
+    found = {row["scaling"]: row["rank_spread"] for row in exported(page)}
+    assert found == {"ranks: amax": "1.75", "alone: amax": ""}  # 4, 5, and the mean of 4, 4.5, ... 7.5
+    assert "rank_spread" not in exported(open_page(files["train"], "view=table"))[0]
+
+
+def test_in_bins_wider_than_those_of_the_page_the_steps_are_told(open_page, tmp_path, monkeypatch):
+    monkeypatch.setattr("octoscale.report.page.scales.Ranks", partial(Ranks, most_rows=12 * 3 * 4))
+    run = ranked_run(tmp_path / "ranks")
+    page = open_page(write_report([run.path], tmp_path / "page.html").as_uri(), "view=map&quantity=rank_spread&step=5")
+    assert "of the 2 steps around it), amax, step 5" in page.locator("#of").inner_text()
+    page.locator("canvas.map").hover(position=cell(page, 0, 0))
+    assert "spread of scale_bias over ranks: 2.25" in page.locator("#tip").inner_text().splitlines()
+
+
+def test_watch_offers_the_spread_when_a_second_rank_comes(open_page, tmp_path):
+    run = ranked_run(tmp_path / "run", (0,))
+    with watched(run, open_page) as page:
+        assert page.get_by_label("Quantity").locator("option[value=rank_spread]").count() == 0
+        write_part(run.scales, rank_rows(1, range(8)), 1)
+        page.wait_for_selector("option[value=rank_spread]", state="attached")
+        write_part(run.scales, rank_rows(2, range(9)), 2)
+        playwright.expect(page.locator("#of")).to_contain_text("step 8", timeout=WAIT)
+        page.get_by_label("Quantity").select_option("rank_spread")
+        page.get_by_label("Step", exact=True).fill("7")
+        live = pixels(page)
+        page.locator("canvas.map").hover(position=cell(page, 1, 1))
+        told = page.locator("#tip").inner_text()
+    assert "spread of scale_bias over ranks: 3.5" in told.splitlines()
+    at_once = open_page(
+        write_report([run.path], tmp_path / "page.html").as_uri(), "view=map&quantity=rank_spread&step=7"
+    )
+    assert pixels(at_once) == live
