@@ -765,3 +765,85 @@ def test_watch_offers_the_spread_when_a_second_rank_comes(open_page, tmp_path):
         write_report([run.path], tmp_path / "page.html").as_uri(), "view=map&quantity=rank_spread&step=7"
     )
     assert pixels(at_once) == live
+
+
+COMPARED = {"amax": (7, 2.0), "cscale:-1": (-1, 4.0), "cscale:weight=3,input=1": (1, 8.0), "delayed": (5, 16.0)}
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory):
+    """Four scalings of one run, each with another scale_bias and amax; the third saturates, and has no down_proj."""
+    folder = tmp_path_factory.mktemp("four")
+    run = RunFolder.create(folder / "run", {"plan": PLAN})
+    for scaling, (bias, amax) in COMPARED.items():
+        rows = [
+            each | {"scale_bias": bias, "amax": amax, "saturated": 25 * scaling.startswith("cscale:w")}
+            for step in range(12)
+            for micro in range(2)
+            for each in rows_of(step, scaling=scaling)
+            if not (scaling.startswith("cscale:w") and each["module"].endswith("down_proj"))
+        ]
+        write_part(run.scales, frame(*rows))
+    return write_report([run.path], folder / "page.html").as_uri()
+
+
+def legend_of(page, title):
+    """Of a figure's lines: label -> value, and the picture of each line's mark."""
+    figure = page.locator("figure.plot", has_text=title)
+    entries = figure.locator(".entry")
+    marks = figure.locator("canvas.mark").evaluate_all("all => all.map(mark => mark.toDataURL())")
+    values = figure.locator(".value").all_inner_texts()
+    labels = [text.removesuffix(value) for text, value in zip(entries.all_text_contents(), values, strict=True)]
+    return dict(zip(labels, values, strict=True)), marks
+
+
+def test_any_number_of_scalings_are_lines_of_one_figure_each_with_its_own_look(four, open_page):
+    page = open_page(four, "view=tensor&source=amax&module=model.layers.0.self_attn.q_proj&role=input")
+    others = list(COMPARED)[1:]
+    for number, label in enumerate(others):
+        page.get_by_label("Compare with").select_option(label)
+        values, marks = legend_of(page, "scale_bias: smallest")
+        assert list(values) == ["amax", *others[: number + 1]]
+        assert len(set(marks)) == len(marks) == number + 2
+    assert page.get_by_label("Compare with").count() == 0  # there is no other one left
+    assert values == {scaling: f"{bias} at step 11" for scaling, (bias, _) in COMPARED.items()}
+    values, of_amax = legend_of(page, "amax: largest")
+    assert values == {scaling: f"{amax:g} at step 11" for scaling, (_, amax) in COMPARED.items()}
+    values, of_shares = legend_of(page, "Share of the values: saturated")
+    assert values == {scaling: "none" if scaling != others[1] else "25 % at step 11" for scaling in COMPARED}
+    assert marks == of_amax == of_shares  # the same look in each figure
+    chips = page.get_by_role("group", name="Compared").locator("canvas.mark")
+    assert chips.evaluate_all("all => all.map(mark => mark.toDataURL())") == marks[1:]
+    assert page.locator("figcaption", has_text="Exponents at").inner_text().endswith(", amax")
+
+
+def test_a_link_keeps_all_that_is_compared_and_a_click_leaves_one_out(four, open_page):
+    page = open_page(four, "view=tensor&source=delayed&module=model.layers.1.self_attn.q_proj&role=weight")
+    for label in list(COMPARED)[:3]:
+        page.get_by_label("Compare with").select_option(label)
+    link = page.evaluate("location.hash")
+    assert link.count("against=") == 3
+    again = open_page(four, link.lstrip("#"))
+    assert legend_of(again, "scale_bias: smallest") == legend_of(page, "scale_bias: smallest")
+    again.get_by_role("button", name="Leave out cscale:-1").click()
+    values, _ = legend_of(again, "scale_bias: smallest")
+    assert list(values) == ["delayed", "amax", "cscale:weight=3,input=1"]
+    again.go_back()
+    assert list(legend_of(again, "scale_bias: smallest")[0]) == ["delayed", *list(COMPARED)[:3]]
+    again.get_by_role("tab", name="Map").click()
+    assert again.get_by_label("Compare with").input_value() == "amax"  # a map has one difference
+
+
+def test_what_is_compared_and_has_no_such_tensor_is_named(four, open_page):
+    module = "view=tensor&source=amax&module=model.layers.0.mlp.down_proj&role=input"
+    page = open_page(four, f"{module}&against=cscale:weight%3D3,input%3D1&against=delayed&against=gone&against=delayed")
+    assert "cscale:weight=3,input=1 has no such tensor." in page.locator("main").inner_text()
+    values, _ = legend_of(page, "scale_bias: smallest")
+    assert list(values) == ["amax", "delayed"]
+
+
+def test_many_compared_fit_into_400_pixels(four, open_page):
+    against = "&".join(f"against={label.replace('=', '%3D')}" for label in list(COMPARED)[1:])
+    page = open_page(four, f"view=tensor&source=amax&{against}", width=400)
+    assert page.get_by_role("group", name="Compared").get_by_role("button").count() == 3
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400

@@ -7,7 +7,7 @@ const ROW = 18,
 function mapView(root, page) {
   const source = page.source();
   if (!source) return nothingRecorded(root);
-  const map = new ModuleMap(source, page.against());
+  const map = new ModuleMap(source, page.against()[0]);
   const controls = el("div", { class: "controls" }, ...sourceChoices(page), quantityChoice(source));
   const canvas = el("canvas", { tabindex: 0, role: "img", class: "map" });
   const slider = stepSlider(source);
