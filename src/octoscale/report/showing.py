@@ -94,18 +94,22 @@ def _print_comparison(trainings: Sequence[RunContents], runs: Sequence[RunConten
             terminal.print_content(tasks_table(run.summary))
 
 
-def show_published(contents: RunContents, published: Published, *, as_json: bool) -> None:
-    """Print which figures were written, each with its caption, and what the others need; raises as `show`."""
-    drawing, lacking = published.drawing, contents.missing
+def show_published(path: Path, published: Published, lacking: Sequence[str], *, as_json: bool) -> None:
+    """Print which figures were written, each with its caption, and what the others need; raises as `show`.
+
+    lacking: of the run, or reproduction, at `path`, what is missing or damaged, a line each.
+    """
+    drawing = published.drawing
     if as_json:
         files = {stem: [str(path) for path in paths] for stem, paths in drawing.files.items()}
-        found = {"run": str(contents.path), "figures": files, "captions": drawing.captions, "needs": published.needs}
-        terminal.print_json(found | {"missing": lacking} | _lacking([], drawing))
+        found = {"run": str(path), "figures": files, "captions": drawing.captions, "needs": published.needs}
+        terminal.print_json(found | {"missing": [*lacking]} | _lacking([], drawing))
     else:
         for stem, paths in drawing.files.items():
             _print_lines([f"{stem}{', '.join(path.suffix for path in paths)}: {drawing.captions[stem]}"])
         _print_lines([f"no {name}: {why}" for name, why in published.needs.items()])
-        _print_lines([f"{len(drawing.files)} figures: {published.folder}"])
+        number = len(drawing.files)
+        _print_lines([f"{number} figure{'s' * (number != 1)}: {published.folder}"])
         _warn(lacking)
     for name, error in drawing.failures.items():
         raise _about(name, error) from error
