@@ -79,6 +79,11 @@ def test_validate_prints_what_summary_json_holds(run, checkpoint, text, tmp_path
     assert (summary["backend"], summary["reason"]) == (choose("cpu").name, choose("cpu").reason)
     assert set(summary["perplexity"]) == {"bf16", "amax", "cscale"}
     assert {key: printed[key] for key in summary} == summary
+    excess = printed["perplexity_excess"]
+    ratio = summary["perplexity"]["amax"] / summary["perplexity"]["bf16"]
+    assert (excess["against"], list(excess["scalings"])) == ("bf16", ["amax", "cscale:-1"])
+    assert excess["scalings"]["amax"]["estimate"] == pytest.approx(ratio - 1, abs=1e-9)
+    assert excess["scalings"]["amax"]["windows"] == 3
     assert all((tmp_path / "run" / "figures").joinpath(path).exists() for path in printed["figures"])
 
 

@@ -16,8 +16,9 @@ from octoscale.system.errors import UserError
 if TYPE_CHECKING:
     from octoscale.conversion.convert import ConversionReport
     from octoscale.numerics.recipe import Recipe
+    from octoscale.report.contents import RunContents
 
-_ONLY = "Draw this figure alone: perplexity, bias_map, scale_bias, exponents, clipping, ... Repeatable."
+_ONLY = "Draw this figure alone: perplexity, bias_map, scale_bias, exponents, clipping, ...; or fig5. Repeatable."
 _FORMATS = "pdf, svg, png: those that are wanted, with commas.  [default: the style's own]"
 _FIGURES_OUT = "The folder for them.  [default: RUN/figures/STYLE]"
 
@@ -151,7 +152,7 @@ def report(
 
 @app.command(rich_help_panel=LOOK)
 def figures(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, or of octoscale reproduce.")],
     style: Annotated[str, typer.Option(help="paper (for its columns), slides (16:9), or report.")] = "paper",
     format: Annotated[str | None, typer.Option(help=_FORMATS)] = None,
     only: Annotated[list[str] | None, typer.Option(metavar="NAME", help=_ONLY)] = None,
@@ -160,18 +161,33 @@ def figures(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files of the same names in --out.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Draw the figures of a run for a paper or for slides."""
-    from octoscale.report import showing
-    from octoscale.report.contents import read_run
-    from octoscale.report.figures.publish import publish
+    """Draw the figures of a run, or those of the paper that were reproduced, for a paper or for slides."""
+    from octoscale.report.figures.publish import Request, publish, publish_paper
+    from octoscale.report.paper_contents import is_reproduction, read_paper
+    from octoscale.report.showing import show_published
 
     if overwrite and out is None:
         raise UserError("--overwrite is for --out: in the run's own folder, figures are always drawn anew")
     formats = [] if format is None else [name.strip() for name in format.split(",")]
-    contents = read_run(run)
-    words: dict[str, Any] = {"style": style, "formats": formats, "only": only or (), "module": module}
-    published = publish(contents, **words, out=out, overwrite=overwrite)
-    showing.show_published(contents, published, as_json=as_json)
+    request = Request(style=style, formats=formats, only=only or (), out=out, overwrite=overwrite)
+    if is_reproduction(run):
+        if module is not None:
+            raise UserError(f"--module is for the figures of a run; {run} holds those of octoscale reproduce")
+        reproduced = read_paper(run)
+        lacking = [f"damaged, and left out: {damage}" for damage in reproduced.damaged]
+        show_published(run, publish_paper(reproduced, request), lacking, as_json=as_json)
+    else:
+        contents = _run_with_figures(run)
+        show_published(contents.path, publish(contents, request, module), contents.missing, as_json=as_json)
+
+
+def _run_with_figures(run: Path) -> "RunContents":
+    """The run in a folder; FileNotFoundError, naming what else could be drawn, if it is none."""
+    from octoscale.report.contents import read_run
+
+    if not (run / "run.json").exists():
+        raise FileNotFoundError(f"{run} is not a run, nor a folder of octoscale reproduce: no run.json, no made.json")
+    return read_run(run)
 
 
 @app.command(rich_help_panel=LOOK)

@@ -3,6 +3,7 @@
     fields              what a field of a run's files may hold
     advice_contents     what can be read of an advice
     contents            what can be read of a run, and what is damaged
+    paper_contents      what can be read of a reproduction's figures
     data/               the numbers of the figures
     figures/            the figures
     run                 a run as notebooks want it

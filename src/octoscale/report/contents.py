@@ -110,9 +110,9 @@ def read_results(folder: Path | str) -> RunContents:
     damaged: list[str] = []
     return RunContents(
         path=run.path,
-        header=checked(_json_object(run.header, damaged), _HEADER, run.header, damaged),
+        header=checked(json_object(run.header, damaged), _HEADER, run.header, damaged),
         summary=_summary(run.summary, damaged),
-        advice=advice_of(_json_object(run.advice, damaged), run.advice, damaged),
+        advice=advice_of(json_object(run.advice, damaged), run.advice, damaged),
         metrics=_lines(run.metrics, _measurement, damaged),
         notes=_lines(run.notes, _note, damaged),
         scales=pl.DataFrame(schema=SCHEMA),
@@ -155,7 +155,7 @@ _NOTES: dict[str, dict[str, Check]] = {
 
 def _summary(path: Path, damaged: list[str]) -> dict[str, Any]:
     """The results, with only those scores that can be ones. `seconds` of a training is one number."""
-    summary = checked(_json_object(path, damaged), _SUMMARY, path, damaged)
+    summary = checked(json_object(path, damaged), _SUMMARY, path, damaged)
     for name, check in _PER_SCALING.items():
         value = summary.get(name)
         if isinstance(value, dict):
@@ -202,8 +202,8 @@ def _per_scaling(table: dict[str, Any], check: Check, where: str, damaged: list[
     return kept
 
 
-def _json_object(path: Path, damaged: list[str]) -> dict[str, Any]:
-    """The object in a JSON file; empty if there is no file, or it is damaged."""
+def json_object(path: Path, damaged: list[str]) -> dict[str, Any]:
+    """The object in a JSON file; empty if there is no file, or it is damaged, which `damaged` then says."""
     data = _bytes(path, damaged)
     try:
         content = json.loads(data) if data is not None else {}

@@ -12,7 +12,9 @@ from typing import Any
 from octoscale.report import terminal
 from octoscale.report.advice import advice_lines, advice_tables, terminal_table
 from octoscale.report.contents import RunContents, read_run
+from octoscale.report.data.paired_losses import excesses, excesses_to_json
 from octoscale.report.data.training import has_losses, loss_curves
+from octoscale.report.data.validation import reference_of
 from octoscale.report.figures import of_run
 from octoscale.report.figures.of_run import Drawing
 from octoscale.report.figures.publish import Published
@@ -21,6 +23,7 @@ from octoscale.report.tasks_table import tasks_table
 from octoscale.runs.folder import RunFolder
 from octoscale.system.errors import UserError
 from octoscale.system.printable import first_line, printable
+from octoscale.validation.scores import flatten
 
 
 def show(folder: Path | str, *, as_json: bool, module: str | None = None, with_page: bool = False) -> None:
@@ -36,6 +39,7 @@ def show(folder: Path | str, *, as_json: bool, module: str | None = None, with_p
         found = {
             **contents.summary,
             **contents.advice,
+            **_paired(contents),
             "run": str(contents.path),
             "figures": [str(path) for path in drawing.paths],
             **({"page": str(page)} if page else {}),
@@ -67,7 +71,7 @@ def compare(folders: Sequence[Path | str], *, as_json: bool) -> None:
     drawn = [of_run.draw_losses(trainings)] if trainings else []
     page = write_report([run.path for run in runs], RunFolder(runs[0].path).report)
     if as_json:
-        of_runs = [{**run.summary, "run": str(run.path)} for run in readable]
+        of_runs = [{**run.summary, **_paired(run), "run": str(run.path)} for run in readable]
         found = {"runs": of_runs, "figures": [str(path) for path in drawn], "page": str(page)}
         terminal.print_json(found | ({"damaged": damaged} if damaged else {}))
     else:
@@ -85,32 +89,43 @@ def _print_comparison(trainings: Sequence[RunContents], runs: Sequence[RunConten
         terminal.print_content(terminal.runs_table(labels, [run.summary for run in trainings]))
     for run in runs:
         if run.summary.get("perplexity"):
-            terminal.print_content(terminal.scores_table(run.summary))
+            terminal.print_content(terminal.scores_table(run.summary, run.metrics))
         if run.summary.get("tasks"):
             terminal.print_content(tasks_table(run.summary))
 
 
-def show_published(contents: RunContents, published: Published, *, as_json: bool) -> None:
-    """Print which figures were written, each with its caption, and what the others need; raises as `show`."""
-    drawing, lacking = published.drawing, contents.missing
+def show_published(path: Path, published: Published, lacking: Sequence[str], *, as_json: bool) -> None:
+    """Print which figures were written, each with its caption, and what the others need; raises as `show`.
+
+    lacking: of the run, or reproduction, at `path`, what is missing or damaged, a line each.
+    """
+    drawing = published.drawing
     if as_json:
         files = {stem: [str(path) for path in paths] for stem, paths in drawing.files.items()}
-        found = {"run": str(contents.path), "figures": files, "captions": drawing.captions, "needs": published.needs}
-        terminal.print_json(found | {"missing": lacking} | _lacking([], drawing))
+        found = {"run": str(path), "figures": files, "captions": drawing.captions, "needs": published.needs}
+        terminal.print_json(found | {"missing": [*lacking]} | _lacking([], drawing))
     else:
         for stem, paths in drawing.files.items():
             _print_lines([f"{stem}{', '.join(path.suffix for path in paths)}: {drawing.captions[stem]}"])
         _print_lines([f"no {name}: {why}" for name, why in published.needs.items()])
-        _print_lines([f"{len(drawing.files)} figures: {published.folder}"])
+        number = len(drawing.files)
+        _print_lines([f"{number} figure{'s' * (number != 1)}: {published.folder}"])
         _warn(lacking)
     for name, error in drawing.failures.items():
         raise _about(name, error) from error
 
 
+def _paired(contents: RunContents) -> dict[str, Any]:
+    """The differences between perplexities with their intervals; nothing where there is none."""
+    scores = flatten(contents.summary.get("perplexity", {}))
+    found = excesses(reference_of(scores), scores, contents.metrics)
+    return {"perplexity_excess": excesses_to_json(reference_of(scores), found)} if found else {}
+
+
 def _print_results(contents: RunContents) -> None:
     summary, header = contents.summary, contents.header
     if summary.get("perplexity"):
-        terminal.print_content(terminal.scores_table(summary))
+        terminal.print_content(terminal.scores_table(summary, contents.metrics))
     if summary.get("tasks"):
         terminal.print_content(tasks_table(summary))
     if "validation_loss" in summary:

@@ -26,6 +26,8 @@ from rich.table import Table
 from rich.text import Text
 
 from octoscale.numerics.formats import FORMATS
+from octoscale.report.data.paired_losses import Excess, excesses
+from octoscale.report.data.validation import reference_of
 from octoscale.system.printable import printable
 from octoscale.validation.role_map import pair_of
 from octoscale.validation.scores import flatten
@@ -106,25 +108,34 @@ def models_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def scores_table(summary: Mapping[str, Any]) -> Table:
-    """The results of a run, one line a scaling, relative to the first high precision in it. A map has its pairs."""
+def scores_table(summary: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]] = ()) -> Table:
+    """The results of a run, one line a scaling, relative to the first high precision in it, else to the first scaling.
+
+    metrics: the losses of its windows, of which the intervals are made. A map has its pairs.
+    """
     scores = flatten(summary["perplexity"])
     if "bias_map" in summary:
         scores = {name: score for name, score in scores.items() if pair_of(name) is None}
     seconds = flatten(summary.get("seconds", {}))
-    base_name, base = next(iter(scores.items()), ("", None))
+    base = reference_of(scores)
+    intervals = excesses(base, scores, metrics)
     what = f"{summary['model']}: " if "model" in summary else ""
     text = f" of {summary['text']}" if "text" in summary else ""
     length = f" over {summary['tokens']:,} tokens" if "tokens" in summary else ""
-    table = Table(title=f"{what}perplexity{length}{text}")
+    paired = [f"; intervals of {found.windows:,} paired windows" for found in intervals.values()][:1]
+    table = Table(title=f"{what}perplexity{length}{text}{''.join(paired)}")
     table.add_column("scaling")
-    table.add_column("perplexity", justify="right")
-    table.add_column(f"against {base_name}", justify="right")
-    table.add_column("seconds", justify="right")
+    for name in ("perplexity", f"against {base}", *["95 % interval"] * bool(intervals), "seconds"):
+        table.add_column(name, justify="right")
     for name, value in scores.items():
-        cells = [name, perplexity_text(value), against(value, base)]
+        cells = [name, perplexity_text(value), against(value, scores[base])]
+        cells += [_interval(intervals.get(name))] if intervals else []
         table.add_row(*cells, f"{seconds[name]:.1f}" if name in seconds else "-")
     return table
+
+
+def _interval(found: Excess | None) -> str:
+    return "-" if found is None else f"{_excess_text(found.low)} to {_excess_text(found.high)}"
 
 
 def facts_table(facts: Mapping[str, Any]) -> Table:
@@ -286,5 +297,8 @@ def against(value: float | None, base: float | None) -> str:
     """A perplexity relative to the reference: +3.52%, or x 15.7 where that is far away."""
     if value is None or not base or not math.isfinite(base):
         return "-"
-    excess = value / base - 1
-    return f"{excess:+.2%}" if abs(excess) < 10 else f"x {value / base:.3g}"
+    return _excess_text(value / base - 1)
+
+
+def _excess_text(excess: float) -> str:
+    return f"{excess:+.2%}" if abs(excess) < 10 else f"x {1 + excess:.3g}"

@@ -12,7 +12,7 @@ from written_runs import SUMMARY, small_run, write_run
 from octoscale.report.contents import read_run
 from octoscale.report.figures import style
 from octoscale.report.figures.of_run import FIGURES, makers
-from octoscale.report.figures.publish import publish
+from octoscale.report.figures.publish import Request, publish
 from octoscale.report.figures.style import FORMATS, KIND_STYLES, LOOKS, STYLES, get_style
 
 
@@ -25,7 +25,7 @@ def contents(tmp_path_factory):
 def published(contents):
     """One run in the two styles, in all formats."""
     words = {"formats": FORMATS, "only": ["perplexity", "scale_bias", "exponents"]}
-    return {style: publish(contents, style=style, **words) for style in ("paper", "slides")}
+    return {style: publish(contents, Request(style=style, **words)) for style in ("paper", "slides")}
 
 
 def png_size(path):
@@ -81,7 +81,7 @@ def test_letters_of_a_paper_are_8_points(contents):
 def test_the_same_run_draws_the_same_files_whatever_the_settings(style, published, contents):
     before = {path: path.read_bytes() for paths in published[style].drawing.files.values() for path in paths}
     with matplotlib.rc_context({"font.size": 30, "pdf.fonttype": 3, "savefig.dpi": 50}):
-        publish(contents, style=style, only=["perplexity", "scale_bias", "exponents"], formats=FORMATS)
+        publish(contents, Request(style=style, only=["perplexity", "scale_bias", "exponents"], formats=FORMATS))
     assert {path: path.read_bytes() for path in before} == before
 
 

@@ -96,6 +96,13 @@ def test_a_page_gets_fewer_cells_of_many_tensors_and_the_run_keeps_its_own():
     assert cells.narrowed(1).table.height == 2  # one bin each is the least
 
 
+def test_bins_that_become_wider_when_the_page_asks_for_them_have_that_width(monkeypatch):
+    monkeypatch.setattr("octoscale.report.page.cells.MOST_CELLS", 8)  # a run keeps four times as many
+    rows = some_rows(64)
+    narrowed = summed(rows, 10_000, 512).narrowed(1_000)
+    assert (narrowed.width, narrowed.table.height) == (4, 2 * 16)
+
+
 def test_a_step_beyond_all_bounds_costs_no_memory():
     cells = summed([row(step=0), row(step=2**53)], 1, 512)
     assert cells.table.height == 2

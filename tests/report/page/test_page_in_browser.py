@@ -7,12 +7,14 @@ import re
 import shutil
 import unicodedata
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 
 import pytest
 from stepped_runs import PLAN, rows_of, stepped_run
 from written_runs import SUMMARY, frame, row, small_run, write_run
 
+from octoscale.report.page.ranks import Ranks
 from octoscale.report.page.server import serving
 from octoscale.report.page.write import write_report
 from octoscale.runs.folder import RunFolder
@@ -679,3 +681,169 @@ def test_news_that_could_not_be_shown_are_asked_for_again(open_page, tmp_path):
         write_part(run.scales, frame(*rows_of(4)))
         playwright.expect(page.locator("#of")).to_contain_text("step 4", timeout=WAIT)
         assert len(broken) == 1
+
+
+def ranked_run(path, ranks=(0, 1, 2), steps=8, micro_batches=2):
+    """A run of several ranks: scale_bias is 4 on rank 0, 5 on rank 1, and on rank 2 in the mean 4 + step / 2."""
+    run = RunFolder.create(path, {"plan": PLAN})
+    for rank in ranks:
+        write_part(run.scales, rank_rows(rank, range(steps), micro_batches), rank)
+    return run
+
+
+def rank_rows(rank, steps, micro_batches=2):
+    rows = [
+        each | {"scale_bias": 4 + (rank if rank < 2 else (step + half) // 2)}
+        for step in steps
+        for half in range(micro_batches)
+        for each in rows_of(step, rank=rank)
+    ]
+    return frame(*rows)
+
+
+def test_how_far_ranks_are_apart_is_a_quantity_of_runs_of_several(files, open_page, tmp_path):
+    run = ranked_run(tmp_path / "ranks")
+    alone = ranked_run(tmp_path / "alone", (0,))
+    address = write_report([run.path, alone.path], tmp_path / "page.html").as_uri()
+    page = open_page(address, "view=map&quantity=rank_spread&step=7")
+    assert page.get_by_label("Quantity").input_value() == "rank_spread"
+    assert "spread of scale_bias over ranks (largest less smallest mean of a rank), ranks: amax, step 7" in (
+        page.locator("#of").inner_text()
+    )
+    assert "spread of scale_bias over ranks" in page.locator(".legends").inner_text()
+    for step, told in ((7, "3.5"), (0, "1"), (1, "1"), (4, "2"), (5, "2.5")):
+        page.get_by_label("Step", exact=True).fill(str(step))
+        page.locator("canvas.map").hover(position=cell(page, 1, 1))
+        assert f"spread of scale_bias over ranks: {told}" in page.locator("#tip").inner_text().splitlines()
+    page.get_by_label("Compare with").select_option("alone: amax")
+    page.locator("canvas.map").hover(position=cell(page, 1, 1))
+    assert "difference: \u2013" in page.locator("#tip").inner_text().splitlines()
+    page.get_by_label("Compare with").select_option("")
+    page.get_by_label("Run and scaling").select_option("alone: amax")
+    assert page.get_by_label("Quantity").input_value() == "scale_bias"
+    assert page.get_by_label("Quantity").locator("option[value=rank_spread]").count() == 0
+    page.locator("canvas.map").hover(position=cell(page, 1, 1))
+    assert "over ranks" not in page.locator("#tip").inner_text()
+
+
+def test_the_table_says_how_far_ranks_are_apart_over_all_steps(files, open_page, tmp_path):
+    run = ranked_run(tmp_path / "ranks")
+    alone = ranked_run(tmp_path / "alone", (0,))
+    page = open_page(
+        write_report([run.path, alone.path], tmp_path / "page.html").as_uri(), "view=table&sort=-rank_spread"
+    )
+    assert page.locator("thead").inner_text().count("spread over ranks") == 1
+    found = {row["scaling"]: row["rank_spread"] for row in exported(page)}
+    assert found == {"ranks: amax": "1.75", "alone: amax": ""}  # 4, 5, and the mean of 4, 4.5, ... 7.5
+    assert "rank_spread" not in exported(open_page(files["train"], "view=table"))[0]
+
+
+def test_in_bins_wider_than_those_of_the_page_the_steps_are_told(open_page, tmp_path, monkeypatch):
+    monkeypatch.setattr("octoscale.report.page.scales.Ranks", partial(Ranks, most_rows=12 * 3 * 4))
+    run = ranked_run(tmp_path / "ranks")
+    page = open_page(write_report([run.path], tmp_path / "page.html").as_uri(), "view=map&quantity=rank_spread&step=5")
+    assert "of the 2 steps around it), amax, step 5" in page.locator("#of").inner_text()
+    page.locator("canvas.map").hover(position=cell(page, 0, 0))
+    assert "spread of scale_bias over ranks: 2.25" in page.locator("#tip").inner_text().splitlines()
+
+
+def test_watch_offers_the_spread_when_a_second_rank_comes(open_page, tmp_path):
+    run = ranked_run(tmp_path / "run", (0,))
+    with watched(run, open_page) as page:
+        assert page.get_by_label("Quantity").locator("option[value=rank_spread]").count() == 0
+        write_part(run.scales, rank_rows(1, range(8)), 1)
+        page.wait_for_selector("option[value=rank_spread]", state="attached")
+        write_part(run.scales, rank_rows(2, range(9)), 2)
+        playwright.expect(page.locator("#of")).to_contain_text("step 8", timeout=WAIT)
+        page.get_by_label("Quantity").select_option("rank_spread")
+        page.get_by_label("Step", exact=True).fill("7")
+        live = pixels(page)
+        page.locator("canvas.map").hover(position=cell(page, 1, 1))
+        told = page.locator("#tip").inner_text()
+    assert "spread of scale_bias over ranks: 3.5" in told.splitlines()
+    at_once = open_page(
+        write_report([run.path], tmp_path / "page.html").as_uri(), "view=map&quantity=rank_spread&step=7"
+    )
+    assert pixels(at_once) == live
+
+
+COMPARED = {"amax": (7, 2.0), "cscale:-1": (-1, 4.0), "cscale:weight=3,input=1": (1, 8.0), "delayed": (5, 16.0)}
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory):
+    """Four scalings of one run, each with another scale_bias and amax; the third saturates, and has no down_proj."""
+    folder = tmp_path_factory.mktemp("four")
+    run = RunFolder.create(folder / "run", {"plan": PLAN})
+    for scaling, (bias, amax) in COMPARED.items():
+        rows = [
+            each | {"scale_bias": bias, "amax": amax, "saturated": 25 * scaling.startswith("cscale:w")}
+            for step in range(12)
+            for micro in range(2)
+            for each in rows_of(step, scaling=scaling)
+            if not (scaling.startswith("cscale:w") and each["module"].endswith("down_proj"))
+        ]
+        write_part(run.scales, frame(*rows))
+    return write_report([run.path], folder / "page.html").as_uri()
+
+
+def legend_of(page, title):
+    """Of a figure's lines: label -> value, and the picture of each line's mark."""
+    figure = page.locator("figure.plot", has_text=title)
+    entries = figure.locator(".entry")
+    marks = figure.locator("canvas.mark").evaluate_all("all => all.map(mark => mark.toDataURL())")
+    values = figure.locator(".value").all_inner_texts()
+    labels = [text.removesuffix(value) for text, value in zip(entries.all_text_contents(), values, strict=True)]
+    return dict(zip(labels, values, strict=True)), marks
+
+
+def test_any_number_of_scalings_are_lines_of_one_figure_each_with_its_own_look(four, open_page):
+    page = open_page(four, "view=tensor&source=amax&module=model.layers.0.self_attn.q_proj&role=input")
+    others = list(COMPARED)[1:]
+    for number, label in enumerate(others):
+        page.get_by_label("Compare with").select_option(label)
+        values, marks = legend_of(page, "scale_bias: smallest")
+        assert list(values) == ["amax", *others[: number + 1]]
+        assert len(set(marks)) == len(marks) == number + 2
+    assert page.get_by_label("Compare with").count() == 0  # there is no other one left
+    assert values == {scaling: f"{bias} at step 11" for scaling, (bias, _) in COMPARED.items()}
+    values, of_amax = legend_of(page, "amax: largest")
+    assert values == {scaling: f"{amax:g} at step 11" for scaling, (_, amax) in COMPARED.items()}
+    values, of_shares = legend_of(page, "Share of the values: saturated")
+    assert values == {scaling: "none" if scaling != others[1] else "25 % at step 11" for scaling in COMPARED}
+    assert marks == of_amax == of_shares  # the same look in each figure
+    chips = page.get_by_role("group", name="Compared").locator("canvas.mark")
+    assert chips.evaluate_all("all => all.map(mark => mark.toDataURL())") == marks[1:]
+    assert page.locator("figcaption", has_text="Exponents at").inner_text().endswith(", amax")
+
+
+def test_a_link_keeps_all_that_is_compared_and_a_click_leaves_one_out(four, open_page):
+    page = open_page(four, "view=tensor&source=delayed&module=model.layers.1.self_attn.q_proj&role=weight")
+    for label in list(COMPARED)[:3]:
+        page.get_by_label("Compare with").select_option(label)
+    link = page.evaluate("location.hash")
+    assert link.count("against=") == 3
+    again = open_page(four, link.lstrip("#"))
+    assert legend_of(again, "scale_bias: smallest") == legend_of(page, "scale_bias: smallest")
+    again.get_by_role("button", name="Leave out cscale:-1").click()
+    values, _ = legend_of(again, "scale_bias: smallest")
+    assert list(values) == ["delayed", "amax", "cscale:weight=3,input=1"]
+    again.go_back()
+    assert list(legend_of(again, "scale_bias: smallest")[0]) == ["delayed", *list(COMPARED)[:3]]
+    again.get_by_role("tab", name="Map").click()
+    assert again.get_by_label("Compare with").input_value() == "amax"  # a map has one difference
+
+
+def test_what_is_compared_and_has_no_such_tensor_is_named(four, open_page):
+    module = "view=tensor&source=amax&module=model.layers.0.mlp.down_proj&role=input"
+    page = open_page(four, f"{module}&against=cscale:weight%3D3,input%3D1&against=delayed&against=gone&against=delayed")
+    assert "cscale:weight=3,input=1 has no such tensor." in page.locator("main").inner_text()
+    values, _ = legend_of(page, "scale_bias: smallest")
+    assert list(values) == ["amax", "delayed"]
+
+
+def test_many_compared_fit_into_400_pixels(four, open_page):
+    against = "&".join(f"against={label.replace('=', '%3D')}" for label in list(COMPARED)[1:])
+    page = open_page(four, f"view=tensor&source=amax&{against}", width=400)
+    assert page.get_by_role("group", name="Compared").get_by_role("button").count() == 3
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400

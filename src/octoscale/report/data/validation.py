@@ -26,6 +26,11 @@ def finite(scores: Mapping[Key, float | None]) -> dict[Key, float]:
     return {key: score for key, score in scores.items() if score is not None}
 
 
+def reference_of(scores: Mapping[str, float | None]) -> str:
+    """The high precision that the others are measured against; the first scaling where there is none."""
+    return next((name for name in REFERENCES if finite(scores).get(name)), next(iter(scores), ""))
+
+
 def split_scores(perplexity: Mapping[str, Any]) -> tuple[dict[str, float | None], dict[int, float | None]]:
     """The perplexities without a bias, high precision first and then in the run's order; those of cscale by bias."""
     names = [*REFERENCES, *(name for name in perplexity if name not in REFERENCES)]

@@ -98,24 +98,28 @@ def draw(folder: Path | str, *, module: str | None = None) -> list[Path]:
 
 def draw_all(contents: RunContents, module: str | None = None) -> Drawing:
     """Draw what a run's contents allow; a figure that fails does not keep the others. ValueError as `draw`."""
-    return draw_figures(makers(contents, module), contents.figures)
+    return draw_figures(makers(contents, module), contents.figures, shows=SHOWS)
 
 
 def draw_figures(
     made: Mapping[str, Mapping[str, Make]],
     folder: Path,
     *,
+    shows: Mapping[str, str],
     style: str = REPORT,
     formats: Sequence[str] = (),
 ) -> Drawing:
-    """Draw some figures of a run, as `makers` gives them, into a folder; formats: of the style, if none are named."""
+    """Draw some figures, as `makers` gives those of a run, into a folder.
+
+    shows: of each, how its caption begins. formats: of the style, if none are named.
+    """
     drawing = Drawing(files={}, captions={}, failures={})
     for name, stems in made.items():
         for stem, make in stems.items():
             try:
                 figure = make(style=style)
                 drawing.files[stem] = save(figure, folder, stem, formats)
-                drawing.captions[stem] = join(FIGURES[name].shows, figure.note)
+                drawing.captions[stem] = join(shows[name], figure.note)
             except Exception as error:  # noqa: BLE001, PERF203  whoever draws says what failed, after what was measured
                 drawing.failures[stem] = error
     return drawing
@@ -242,6 +246,9 @@ FIGURES: dict[str, RunFigure] = {
         make=_advice,
     ),
 }
+
+#: What each of them shows.
+SHOWS = {name: figure.shows for name, figure in FIGURES.items()}
 
 
 def _stem(scaling: str) -> str:

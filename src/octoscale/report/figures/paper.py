@@ -2,7 +2,8 @@
 
     draw_paper("runs/reproduce")  ->  runs/reproduce/fig5.png, fig5.svg, ...
 
-Figure 6 has a picture a model: fig6.png, fig6-2.png. The same numbers draw the same bytes.
+Figure 6 has a picture a model: fig6.png, fig6-2.png. The same numbers draw the same bytes. publish.py draws them in
+other styles and formats.
 """
 
 import json
@@ -31,8 +32,7 @@ from octoscale.report.figures.style import (
     styled,
 )
 from octoscale.report.figures.words import POINTS, shown
-
-FIGURES = ("fig5", "fig6", "fig7", "fig8", "fig9", "fig10")
+from octoscale.report.paper_contents import FIGURES
 
 #: Panels in a row.
 _COLUMNS = 3
@@ -44,18 +44,18 @@ def draw_paper(folder: Path | str) -> list[Path]:
     paths = []
     for name in FIGURES:
         numbers = folder / f"{name}.json"
-        for stem, make in _makers(name, json.loads(numbers.read_text("utf-8"))) if numbers.exists() else ():
+        for stem, make in makers(name, json.loads(numbers.read_text("utf-8"))) if numbers.exists() else ():
             paths.append(save(make(), folder, stem)[0])
     return paths
 
 
 def pictures_of(name: str, content: Mapping[str, Any]) -> list[str]:
     """The file stems of a figure's pictures."""
-    return [stem for stem, _ in _makers(name, content)]
+    return [stem for stem, _ in makers(name, content)]
 
 
-def _makers(name: str, content: Mapping[str, Any]) -> Iterator[tuple[str, Make]]:
-    """File stem and figure to be made."""
+def makers(name: str, content: Mapping[str, Any]) -> Iterator[tuple[str, Make]]:
+    """File stem of each picture, and what makes it. content: of the figure's file."""
     panels = content["panels"]
     if name in ("fig5", "fig10"):
         yield name, partial(_accuracy_figure if name == "fig5" else _losses_figure, panels)

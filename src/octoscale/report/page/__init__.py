@@ -1,6 +1,7 @@
 """One page in which a run can be explored: written to a file that needs nothing else, or served while the run goes on.
 
     cells        millions of rows summed into cells, tensors by bins of steps, in one pass
+    ranks        how far apart the ranks of a training are, beside the cells
     waterfall    the histograms of exponents, thinned out the same way
     scales       both as columns of the page
     columns      columns as base64 of deflated typed arrays

@@ -115,13 +115,14 @@ class Cells:
 
     def narrowed(self, most_cells: int = MOST_CELLS) -> "Cells":
         """The same in so few bins that a page holds them: tensors times bins that occur, at most `most_cells`."""
+        table = self.table  # first: that may widen the bins
         fewer = Cells(
             most_bins=self.most_bins,
             width=self.width,
             num_rows=self.num_rows,
             last_step=self.last_step,
             tensors=self.tensors,
-            summed=self.table,
+            summed=table,
         )
         while fewer._is_wide and fewer.tensors.height * fewer.summed["bin"].n_unique() > most_cells:
             fewer._double()

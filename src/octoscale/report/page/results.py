@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from octoscale.report.contents import RunContents
+from octoscale.report.data.paired_losses import Excess, excesses
 from octoscale.report.data.validation import REFERENCES, excess, finite, split_scores
 
 #: Of a plan, what the page names first; all else of it follows in the comparison of runs.
@@ -37,7 +38,7 @@ def facts(contents: RunContents) -> list[list[str]]:
 
 def tables(contents: RunContents) -> list[Table]:
     """Tables of results, those that the run has something for: title, columns, rows, and which row is the reference."""
-    found = [_perplexities(contents.summary), *_tasks(contents.summary), _losses(contents.summary)]
+    found = [_perplexities(contents), *_tasks(contents.summary), _losses(contents.summary)]
     return [table for table in found if table["rows"]]
 
 
@@ -58,15 +59,22 @@ def _skipped(contents: RunContents) -> str:
     return f"The loss scale skipped {len(steps):,} steps: {', '.join(steps[:10])}{more}." if steps else ""
 
 
-def _perplexities(summary: Mapping[str, Any]) -> Table:
+def _perplexities(contents: RunContents) -> Table:
+    summary = contents.summary
     lines, points = split_scores(summary.get("perplexity", {}))
     scores: dict[str, float | None] = {**lines, **{f"cscale:{bias}": score for bias, score in points.items()}}
     name = next((name for name in REFERENCES if finite(scores).get(name)), None)
     above = excess(scores, None if name is None else scores[name])
-    rows = [[scaling, _number(score), _above(above.get(scaling))] for scaling, score in scores.items()]
-    columns = ["scaling", "perplexity", f"against {name}" if name else "difference"]
+    intervals = {} if name is None else excesses(name, scores, contents.metrics)
+    rows = [
+        [scaling, _number(score), _above(above.get(scaling), intervals.get(scaling))]
+        for scaling, score in scores.items()
+    ]
+    words = [f"against {name}" if name else "difference", *["95 % interval"] * bool(intervals)]
     where = f"over {summary['tokens']:,} tokens of {summary['text']}" if {"tokens", "text"} <= summary.keys() else ""
-    return {"title": f"Perplexity {where}".strip(), "columns": columns, "rows": rows}
+    paired = "".join(f"; intervals of {each.windows:,} paired windows" for each in list(intervals.values())[:1])
+    title = f"Perplexity {where}".strip() + paired
+    return {"title": title, "columns": ["scaling", "perplexity", ", ".join(words)], "rows": rows}
 
 
 def _tasks(summary: Mapping[str, Any]) -> list[Table]:
@@ -107,10 +115,20 @@ def _number(value: float | None) -> str:
     return f"{value:.4f}" if abs(value) < 1000 else f"{value:.3g}"
 
 
-def _above(percent: float | None) -> str:
+def _above(percent: float | None, interval: Excess | None) -> str:
+    """How far a perplexity lies above the reference's, and its interval, if that is known."""
     if percent is None:
         return ""
-    return f"{percent:+.2f} %" if percent < 1000 else f"x {1 + percent / 100:.3g}"
+    if interval is None:
+        return _percent(percent)
+    ends = [_percent(100 * end) for end in (interval.low, interval.high)]
+    if percent < 1000 and ends[1].endswith(" %"):
+        ends = [end.removesuffix(" %") for end in ends]
+    return f"{_percent(percent)} ({' to '.join(ends)})"
+
+
+def _percent(value: float) -> str:
+    return f"{value:+.2f} %" if value < 1000 else f"x {1 + value / 100:.3g}"
 
 
 def _text(value: Any) -> str:

@@ -19,10 +19,14 @@ from octoscale.kernels.base import EXPONENT_OFFSET, NUM_EXPONENT_BINS
 from octoscale.numerics.formats import FORMATS
 from octoscale.report.page.cells import MOST_CELLS, Cells
 from octoscale.report.page.columns import AMAX_STEPS, pack, pack_logarithms, pack_shares
+from octoscale.report.page.ranks import Ranks
 from octoscale.report.page.waterfall import MOST_OF_RUN, Waterfall
 
 #: With at most so many cells, each number is the one that was recorded.
 EXACT_CELLS = 60_000
+
+#: Where there are more, a spread over ranks is told in so many steps from one scale_bias to the next.
+SPREAD_STEPS = 64
 
 _COUNTS = ("saturated", "flushed", "nonfinite")
 
@@ -30,17 +34,22 @@ _COUNTS = ("saturated", "flushed", "nonfinite")
 class Scales:
     """The rows of a run, summed as they come."""
 
-    def __init__(self, cells: Cells | None = None, waterfall: Waterfall | None = None) -> None:
-        self.cells, self.waterfall = cells or Cells(), waterfall or Waterfall()
+    def __init__(
+        self, cells: Cells | None = None, waterfall: Waterfall | None = None, ranks: Ranks | None = None
+    ) -> None:
+        self.cells, self.waterfall, self.ranks = cells or Cells(), waterfall or Waterfall(), ranks or Ranks()
 
     def add(self, rows: pl.DataFrame) -> None:
         """Add some rows."""
-        self.waterfall.add(self.cells.add(rows))
+        numbered = self.cells.add(rows)
+        self.waterfall.add(numbered)
+        self.ranks.add(numbered)
 
     def narrowed(self, most_cells: int = MOST_CELLS) -> "Scales":
         """The same with at most so many cells, and as many histograms as belong to them."""
         most_columns = MOST_OF_RUN * most_cells // MOST_CELLS
-        return Scales(self.cells.narrowed(most_cells), self.waterfall.narrowed(most_columns))
+        cells = self.cells.narrowed(most_cells)
+        return Scales(cells, self.waterfall.narrowed(most_columns), self.ranks.widened(cells.width))
 
     def to_json(self) -> dict[str, Any]:
         """What the page shows of them."""
@@ -51,6 +60,7 @@ class Scales:
             "groups": _groups(cells.tensors),
             "tensors": _tensors(cells),
             "cells": _cells(cells),
+            "ranks": _ranks(self.ranks, cells.tensors.height),
             "waterfall": _waterfall(self.waterfall),
             "formats": {name: _reach(name) for name in sorted(set(cells.tensors["format"]))},
         }
@@ -112,6 +122,33 @@ def _cells(cells: Cells) -> dict[str, Any]:
         columns[name] = pack(share, "f32") if exact else pack_shares(share, octave=8)
     of_all = {"width": cells.width, "bins": (bins * cells.width).tolist(), "exact": exact, "lift_steps": steps}
     return of_all | columns
+
+
+def _ranks(ranks: Ranks, num_tensors: int) -> dict[str, Any] | None:
+    """How far the ranks are apart, over tensors x bins of their own; None if there is one rank. -1: nothing to compare.
+
+    of_all_steps: of each tensor. Many cells are rounded to 1/SPREAD_STEPS.
+    """
+    if ranks.count < 2:
+        return None
+    spread, of_all = ranks.spread(), np.full(num_tensors, -1.0)
+    bins = np.sort(ranks.table["bin"].unique().to_numpy())
+    whole = np.full((num_tensors, len(bins)), -1.0)
+    whole[spread["tensor"].to_numpy(), np.searchsorted(bins, spread["bin"].to_numpy())] = spread["spread"].to_numpy()
+    total = ranks.spread_of_all_steps()
+    of_all[total["tensor"].to_numpy()] = total["spread"].to_numpy()
+    exact = whole.size <= EXACT_CELLS
+    steps = 1 if exact else SPREAD_STEPS
+    packed = pack(whole, "f32") if exact else pack(np.where(whole < 0, -1, np.round(steps * whole)), "i32", len(bins))
+    return {
+        "count": ranks.count,
+        "width": ranks.width,
+        "bins": (bins * ranks.width).tolist(),
+        "exact": exact,
+        "steps": steps,
+        "spread": packed,
+        "of_all_steps": pack(of_all, "f64"),
+    }
 
 
 def _lift(table: pl.DataFrame) -> NDArray[Any]:

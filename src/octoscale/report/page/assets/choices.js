@@ -11,20 +11,50 @@ function nothingRecorded(root) {
   );
 }
 
-/** Which scaling of which run, and what it is compared with. */
-function sourceChoices(page) {
+/** Which scaling of which run, and what it is compared with. several: any number of others, else one. */
+function sourceChoices(page, several = false) {
   if (page.sources.length < 2) return [];
   const labels = page.sources.map((source) => [source.label, printable(source.label)]);
+  const own = page.source().label;
   return [
-    choice(page.runs.length > 1 ? "Run and scaling" : "Scaling", page.source().label, labels, (source) =>
-      set({ source }),
-    ),
-    choice(
-      "Compare with",
-      page.against()?.label ?? "",
-      [["", "nothing"], ...labels.filter(([label]) => label !== page.source().label)],
-      (against) => set({ against }),
-    ),
+    choice(page.runs.length > 1 ? "Run and scaling" : "Scaling", own, labels, (source) => set({ source })),
+    ...(several ? otherChoices(page, labels) : [otherChoice(page, labels)]),
+  ];
+}
+
+function otherChoice(page, labels) {
+  const others = labels.filter(([label]) => label !== page.source().label);
+  return choice("Compare with", page.against()[0]?.label ?? "", [["", "nothing"], ...others], (label) =>
+    set({ against: label ? [label] : [] }),
+  );
+}
+
+/** A list from which one more can be taken, and those that are chosen, each with the look of its lines; a click leaves
+ * one out. */
+function otherChoices(page, labels) {
+  const chosen = page.against().map((source) => source.label),
+    left = labels.filter(([label]) => label !== page.source().label && !chosen.includes(label));
+  const marked = (label, at) =>
+    el(
+      "button",
+      {
+        type: "button",
+        class: "chosen",
+        "aria-label": `Leave out ${printable(label)}`,
+        title: "Leave it out",
+        onclick: () => set({ against: chosen.filter((each) => each !== label) }),
+      },
+      lineMark(at + 1),
+      el("span", {}, printable(label)),
+      el("span", { "aria-hidden": "true" }, "×"),
+    );
+  return [
+    left.length
+      ? choice("Compare with", "", [["", chosen.length ? "one more …" : "nothing"], ...left], (label) =>
+          set({ against: [...chosen, label] }),
+        )
+      : null,
+    chosen.length ? el("span", { class: "group", role: "group", "aria-label": "Compared" }, chosen.map(marked)) : null,
   ];
 }
 

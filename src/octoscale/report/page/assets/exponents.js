@@ -2,8 +2,8 @@
 
 const FALL = { left: 64, right: 10, top: 8, bottom: 40, height: 260 };
 
-/** Both figures; returns what draws them anew for a step. */
-function drawExponents(grid, source, tensor) {
+/** Both figures; returns what draws them anew for a step. of: whose they are, where others are compared with it. */
+function drawExponents(grid, source, tensor, of) {
   const { scales } = source,
     places = scales.columns[tensor.at];
   const fallBox = el("figure", { class: "plot" }),
@@ -20,6 +20,7 @@ function drawExponents(grid, source, tensor) {
   const fall = el("canvas", { role: "img" }),
     bars = el("canvas", { role: "img" });
   if (places.length < 2) fallBox.remove();
+  const whose = of ? `, ${printable(of)}` : "";
   const title = el("figcaption", {}),
     scaled = state.scaled === "yes";
   const other = el(
@@ -29,7 +30,7 @@ function drawExponents(grid, source, tensor) {
   );
   const scale = colorScale("share", [1e-6, 1]);
   fallBox.append(
-    el("figcaption", {}, `Exponents over ${scales.unit}s, ${scaled ? "after" : "before"} scaling `, other),
+    el("figcaption", {}, `Exponents over ${scales.unit}s, ${scaled ? "after" : "before"} scaling${whose} `, other),
     el("div", { class: "holder" }, fall),
     legend(scale, percent, "share of the values", "lines: what the format holds, dashed: its smallest normal value"),
   );
@@ -45,7 +46,7 @@ function drawExponents(grid, source, tensor) {
       width = Math.max(240, barBox.clientWidth);
     if (places.length > 1) view.fall(fall, width, scale, place);
     view.bars(bars, width, place);
-    title.textContent = `Exponents at ${scales.unit} ${count(scales.waterfall.step[place])}: ${tensor.format}, scale_bias ${scales.waterfall.bias[place]}`;
+    title.textContent = `Exponents at ${scales.unit} ${count(scales.waterfall.step[place])}: ${tensor.format}, scale_bias ${scales.waterfall.bias[place]}${whose}`;
   };
 }
 

@@ -10,7 +10,8 @@ function forgetPlots() {
 }
 
 /**
- * A figure. lines: [{label, x, y, low, high, look}], each with steps of its own; look: which color and dash.
+ * A figure. lines: [{label, x, y, low, high, look, none}], each with steps of its own; look: which color and dash; none:
+ * what the legend says where there is nothing to draw.
  * log: base of a logarithmic axis. unit: what x counts. show: how a value is told; say: another way for the legend.
  */
 function lineFigure(root, { title, lines, unit = "step", log = 0, show = short, say = show, height = 190, whole = false }) {
@@ -41,7 +42,8 @@ function lineFigure(root, { title, lines, unit = "step", log = 0, show = short, 
   tell(plots.at(-1), entries, drawn, origin, say, unit);
 }
 
-/** One column of all steps, and for each line its values there; a band's edges are lines without a stroke. */
+/** One column of all steps, and for each line its values there. Bands lie below all lines: a band's edges are lines that
+ * are not seen, but thin where many bands overlap, which then are paler. */
 function joined(lines, log) {
   const xs = [...new Set(lines.flatMap((line) => Array.from(line.x)))].sort((a, b) => a - b);
   const at = new Map(xs.map((x, i) => [x, i]));
@@ -57,16 +59,20 @@ function joined(lines, log) {
     });
     return whole;
   };
+  const strokeOf = (line, number) => lineColor(line.look ?? number);
+  const areMany = lines.filter((line) => line.low).length > 2;
+  lines.forEach((line, number) => {
+    if (!line.low) return;
+    const stroke = strokeOf(line, number);
+    data.push(column(line, line.high), column(line, line.low));
+    const edge = { stroke: areMany ? `${stroke}70` : "transparent", width: 1, points: { show: false }, spanGaps: false };
+    series.push(edge, edge);
+    origin.push(null, null);
+    bands.push({ series: [data.length - 2, data.length - 1], fill: `${stroke}${areMany ? "14" : "30"}` });
+  });
   lines.forEach((line, number) => {
     const look = line.look ?? number,
-      stroke = line.color ?? lineColor(look);
-    if (line.low) {
-      data.push(column(line, line.high), column(line, line.low));
-      const hidden = { stroke: "transparent", points: { show: false }, spanGaps: false };
-      series.push(hidden, hidden);
-      origin.push(null, null);
-      bands.push({ series: [data.length - 2, data.length - 1], fill: `${stroke}30` });
-    }
+      stroke = strokeOf(line, number);
     data.push(column(line, line.y));
     const sparse = line.x.length < 40;
     series.push({
@@ -133,18 +139,23 @@ function legendEntries(told, lines) {
   return lines.map((line, number) => {
     const look = line.look ?? number;
     const value = el("span", { class: "value" });
-    const mark = el("canvas", { class: "mark", "aria-hidden": "true" }),
-      context = prepare(mark, 26, 10);
-    context.strokeStyle = line.color ?? lineColor(look);
-    context.lineWidth = 2;
-    context.setLineDash(dash(look));
-    context.beginPath();
-    context.moveTo(0, 5);
-    context.lineTo(26, 5);
-    context.stroke();
-    told.append(el("span", { class: "entry" }, mark, lines.length > 1 ? printable(line.label) : null, value));
+    told.append(el("span", { class: "entry" }, lineMark(look), lines.length > 1 ? printable(line.label) : null, value));
     return value;
   });
+}
+
+/** A piece of a line, in its color and dash. */
+function lineMark(look) {
+  const mark = el("canvas", { class: "mark", "aria-hidden": "true" }),
+    context = prepare(mark, 26, 10);
+  context.strokeStyle = lineColor(look);
+  context.lineWidth = 2;
+  context.setLineDash(dash(look));
+  context.beginPath();
+  context.moveTo(0, 5);
+  context.lineTo(26, 5);
+  context.stroke();
+  return mark;
 }
 
 /** Write the values under the pointer into the legend; the last ones where there is no pointer. */
@@ -158,7 +169,7 @@ function tell(plot, entries, lines, origin, show, unit) {
     while (place > 0 && (values[place] === undefined || values[place] === null)) place--;
     const value = values[place];
     if (value === undefined || value === null) {
-      entries[number].textContent = "–";
+      entries[number].textContent = line.none ?? "–";
       return;
     }
     const i = line.low ? Array.from(line.x).indexOf(plot.data[0][place]) : -1;

@@ -30,8 +30,10 @@ class Page {
     );
   }
 
+  /** The sources that it is compared with, in the order in which they were chosen; where only one can be, the first. */
   against() {
-    return this.sources.find((source) => source.label === state.against && source !== this.source());
+    const named = [...new Set(state.against)].map((label) => this.sources.find((source) => source.label === label));
+    return named.filter((source) => source && source !== this.source());
   }
 
   /** keepsHead: somebody types there. */

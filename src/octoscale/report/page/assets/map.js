@@ -7,7 +7,7 @@ const ROW = 18,
 function mapView(root, page) {
   const source = page.source();
   if (!source) return nothingRecorded(root);
-  const map = new ModuleMap(source, page.against());
+  const map = new ModuleMap(source, page.against()[0]);
   const controls = el("div", { class: "controls" }, ...sourceChoices(page), quantityChoice(source));
   const canvas = el("canvas", { tabindex: 0, role: "img", class: "map" });
   const slider = stepSlider(source);
@@ -251,8 +251,11 @@ class ModuleMap {
   }
 
   words() {
-    const of = this.quantity.of ? ` (${this.quantity.of})` : "";
-    return `${this.quantity.label}${of}, ${printable(this.source.label)}${this.against ? ` against ${printable(this.against.label)}` : ""}, ${this.source.scales.stepsOf(this.bin)}`;
+    const { scales } = this.source;
+    const wider = this.quantity.needsRanks && scales.ranks.width > scales.cells.width;
+    const more = wider ? `, of the ${count(scales.ranks.width)} ${scales.unit}s around it` : "";
+    const of = this.quantity.of ? ` (${this.quantity.of}${more})` : "";
+    return `${this.quantity.label}${of}, ${printable(this.source.label)}${this.against ? ` against ${printable(this.against.label)}` : ""}, ${scales.stepsOf(this.bin)}`;
   }
 
   /** What the small window says of a tensor. */

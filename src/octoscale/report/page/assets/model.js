@@ -53,6 +53,7 @@ class Scales {
       biasHigh: of.bias_high[at],
       amaxLow: of.amax_low[at],
       amaxHigh: of.amax_high[at],
+      rankSpread: this.ranks && this.ranks.of_all_steps[at] >= 0 ? this.ranks.of_all_steps[at] : null,
     }));
   }
 
@@ -64,14 +65,29 @@ class Scales {
   }
 
   /** The last bin that begins at a step or before it; the first one if there is none. */
-  binOf(step) {
+  binOf(step, bins = this.bins) {
     let low = 0;
-    for (let high = this.bins.length - 1; low < high;) {
+    for (let high = bins.length - 1; low < high;) {
       const middle = (low + high + 1) >> 1;
-      if (this.bins[middle] <= step) low = middle;
+      if (bins[middle] <= step) low = middle;
       else high = middle - 1;
     }
     return low;
+  }
+
+  /** How far apart a tensor's mean scale_bias is on the ranks, in their bin that holds a step; NaN: nothing to compare.
+   * A weight's cast holds until the next one. */
+  rankSpread(tensor, step) {
+    if (!this.ranks) return NaN;
+    const { bins, width, steps, spread } = this.ranks,
+      first = this.binOf(step, bins);
+    if (tensor.role !== "weight" && bins[first] + width <= step) return NaN;
+    for (let bin = first; bin >= 0; bin--) {
+      const value = spread[tensor.at * bins.length + bin];
+      if (value >= 0) return value / steps;
+      if (tensor.role !== "weight") break;
+    }
+    return NaN;
   }
 
   /** The bin that has steps from first to last, the earliest of several; -1: none has. A weight's cast holds longer. */

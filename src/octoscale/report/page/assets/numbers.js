@@ -24,8 +24,8 @@ const signedPercent = (share) => `${signed(100 * share)} %`;
 const roughly = (show, isExact) => (value) =>
   isExact || !Number.isFinite(value) || value === 0 ? show(value) : `≈ ${show(Number(value.toPrecision(2)))}`;
 
-/** Whether a quantity is in the page as it was recorded; those without `from` always are. */
-const isExact = (scales, { from }) => !from || scales[from].exact;
+/** Whether a quantity is in the page as it was recorded; those without `from` always are, and what there is none of. */
+const isExact = (scales, { from }) => !from || (scales[from]?.exact ?? true);
 
 /** log2 of the largest finite value of the format, less that of amax after scaling, of the record that comes nearest to
  * it: octaves that nothing uses. */
@@ -132,12 +132,22 @@ const QUANTITIES = {
     whole: true,
     of: "largest less smallest, over steps, micro-batches and ranks",
   },
+  rank_spread: {
+    label: "spread of scale_bias over ranks",
+    look: "linear",
+    at: (scales, tensor, place, step) => scales.rankSpread(tensor, step),
+    show: short,
+    of: "largest less smallest mean of a rank",
+    from: "ranks",
+    needsRanks: true,
+  },
 };
 
 /** The quantities that these scales have something for. */
 function quantitiesOf(scales) {
   return Object.entries(QUANTITIES).filter(
-    ([, quantity]) => !quantity.needsHistograms || scales.waterfall.step.length > 0,
+    ([, quantity]) =>
+      (!quantity.needsHistograms || scales.waterfall.step.length > 0) && (!quantity.needsRanks || scales.ranks !== null),
   );
 }
 

@@ -8,7 +8,7 @@ function runView(root, page) {
   const names = [...new Set(page.runs.flatMap((run) => run.series.map((line) => line.name)))];
   for (const name of names) drawSeries(grid, page, name);
   if (page.runs.length > 1) drawExcess(grid, page.runs);
-  for (const source of [page.source(), page.against()].filter(Boolean))
+  for (const source of [page.source(), page.against()[0]].filter(Boolean))
     drawMeanScales(grid, source, page.sources.length > 1);
   if (!names.length && !page.source())
     root.append(el("p", { class: "quiet" }, "No losses and no scales were recorded."));

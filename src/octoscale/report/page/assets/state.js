@@ -1,9 +1,10 @@
 // The state of the page is the fragment of its address: a link shows what was seen. Elements hold texts, never markup.
+// What may be several stands there several times.
 
 const DEFAULTS = {
   view: "found",
   source: "",
-  against: "",
+  against: [],
   quantity: "scale_bias",
   step: "",
   module: "",
@@ -23,12 +24,13 @@ const watchers = [];
 
 function readFragment() {
   const given = new URLSearchParams(location.hash.slice(1));
-  for (const name of Object.keys(DEFAULTS)) state[name] = given.get(name) ?? DEFAULTS[name];
+  for (const [name, usual] of Object.entries(DEFAULTS))
+    state[name] = Array.isArray(usual) ? given.getAll(name) : (given.get(name) ?? usual);
 }
 
 function fragment(changes = {}) {
-  const all = { ...state, ...changes };
-  const given = Object.entries(all).filter(([name, value]) => value !== DEFAULTS[name] && value !== "");
+  const all = Object.entries({ ...state, ...changes }).filter(([name, value]) => value !== DEFAULTS[name]);
+  const given = all.flatMap(([name, value]) => [value].flat().map((each) => [name, each])).filter(([, each]) => each !== "");
   return "#" + new URLSearchParams(given).toString();
 }
 

@@ -28,12 +28,22 @@ const COLUMNS = [
     number: true,
     show: count,
   },
+  {
+    name: "rank_spread",
+    title: "spread over ranks, all steps",
+    of: (tensor) => tensor.rankSpread,
+    number: true,
+    show: short,
+    isOfRanks: true,
+  },
   { name: "records", of: (tensor) => tensor.rows, number: true, show: count },
 ];
 
 function tableView(root, page) {
   if (!page.sources.length) return nothingRecorded(root);
-  const columns = COLUMNS.filter((column) => !column.isOfSeveral || page.sources.length > 1);
+  const hasRanks = page.sources.some((source) => source.scales.ranks);
+  const inFile = COLUMNS.filter((column) => !column.isOfRanks || hasRanks);
+  const columns = inFile.filter((column) => !column.isOfSeveral || page.sources.length > 1);
   const all = page.sources.flatMap((source) => source.tensors.map((tensor) => ({ tensor, source })));
   const told = el("span", { class: "quiet" }),
     body = el("tbody", {}),
@@ -89,7 +99,7 @@ function tableView(root, page) {
         "kind",
         KINDS.filter((kind) => all.some((row) => row.tensor.kind === kind)).map((kind) => [kind, KIND_LABELS[kind]]),
       ),
-      el("button", { type: "button", id: "export", onclick: () => download(rows) }, "Export CSV"),
+      el("button", { type: "button", id: "export", onclick: () => download(rows, inFile) }, "Export CSV"),
     ),
     el("p", {}, told, " ", more),
     el("div", { class: "scrolls" }, el("table", { class: "tensors" }, el("thead", {}, head), body)),
@@ -173,7 +183,7 @@ function bodyRow({ tensor, source }, columns) {
 
 /** All numbers as they are; one that is none is empty, and an amax that was infinity or NaN, which the page does not
  * tell apart, is "not finite". A text that a spreadsheet would take for a formula begins with an apostrophe. */
-function csvOf(rows) {
+function csvOf(rows, columns) {
   const cell = (value) => {
     if (value === null || Number.isNaN(value)) return "";
     if (typeof value === "number") return Number.isFinite(value) ? String(value) : "not finite";
@@ -182,16 +192,16 @@ function csvOf(rows) {
   };
   return (
     [
-      COLUMNS.map((column) => column.csv ?? column.name),
-      ...rows.map(({ tensor, source }) => COLUMNS.map((column) => column.of(tensor, source))),
+      columns.map((column) => column.csv ?? column.name),
+      ...rows.map(({ tensor, source }) => columns.map((column) => column.of(tensor, source))),
     ]
       .map((line) => line.map(cell).join(","))
       .join("\r\n") + "\r\n"
   );
 }
 
-function download(rows) {
-  const url = URL.createObjectURL(new Blob([csvOf(rows)], { type: "text/csv;charset=utf-8" }));
+function download(rows, columns) {
+  const url = URL.createObjectURL(new Blob([csvOf(rows, columns)], { type: "text/csv;charset=utf-8" }));
   el("a", { href: url, download: "scales.csv" }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10000);
 }

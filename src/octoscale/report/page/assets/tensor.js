@@ -5,18 +5,24 @@ function tensorView(root, page) {
   if (!source) return nothingRecorded(root);
   const tensor = chosenTensor(source);
   const slider = stepSlider(source);
-  root.append(tensorHead(tensor, source, page), el("div", { class: "controls" }, ...sourceChoices(page)), slider.box);
+  root.append(tensorHead(tensor, source, page), el("div", { class: "controls" }, ...sourceChoices(page, true)), slider.box);
+  const all = [source, ...page.against()].map((each, look) => ({
+    source: each,
+    look,
+    own: each.byName.get(key(tensor.module, tensor.role)),
+  }));
+  const compared = all.filter((each) => each.own),
+    lacking = all.filter((each) => !each.own).map((each) => printable(each.source.label));
+  if (lacking.length) {
+    const verb = lacking.length > 1 ? "have" : "has";
+    root.append(el("p", { class: "quiet" }, `${lacking.join(", ")} ${verb} no such tensor.`));
+  }
   const grid = el("div", { class: "plots" });
   root.append(grid);
-  const sources = [source, page.against()].filter((each) => each?.byName.has(key(tensor.module, tensor.role)));
-  const missing =
-    page.against() && sources.length < 2
-      ? el("p", { class: "quiet" }, `${printable(page.against().label)} has no such tensor.`)
-      : null;
-  if (missing) root.insertBefore(missing, grid);
-  drawScales(grid, sources, tensor);
-  const fall = drawExponents(grid, source, tensor);
-  drawShares(grid, sources, tensor);
+  drawScales(grid, compared);
+  const fall = drawExponents(grid, source, tensor, compared.length > 1 ? source.label : "");
+  if (compared.length > 1) drawSharesOfMany(grid, compared);
+  else drawShares(grid, compared[0]);
   const update = () => {
     const { scales } = source;
     const bin = state.step === "" ? scales.bins.length - 1 : scales.binOf(Number(state.step));
@@ -105,67 +111,84 @@ function overSteps(source, tensor, names) {
   };
 }
 
-function drawScales(grid, sources, tensor) {
-  const own = (source) => source.byName.get(key(tensor.module, tensor.role));
-  const lines = (names) =>
-    sources.map((source, look) => ({ label: source.label, look, ...overSteps(source, own(source), names) }));
-  const bias = lines({ y: "bias", spread: "bias_spread" }).map((line) => ({
+/** Lines of some columns of cells, one a source; compared: [{source, own, look}]. */
+const linesOfCells = (compared, names) =>
+  compared.map(({ source, own, look }) => ({ label: source.label, look, ...overSteps(source, own, names) }));
+
+function drawScales(grid, compared) {
+  const bias = linesOfCells(compared, { y: "bias", spread: "bias_spread" }).map((line) => ({
     ...line,
     low: line.y,
     high: line.y.map((low, i) => low + line.spread[i]),
   }));
-  const unit = sources[0].scales.unit;
+  const unit = compared[0].source.scales.unit;
   lineFigure(grid, {
     title: "scale_bias: smallest of each bin; band: up to the largest",
     lines: bias,
     whole: true,
     unit,
   });
-  const amax = lines({ y: "amax", low: "amax_low", high: "amax" });
+  const amax = linesOfCells(compared, { y: "amax", low: "amax_low", high: "amax" });
   lineFigure(grid, {
     title: "amax: largest of each bin; band: down to the smallest",
     lines: amax,
     log: 2,
     unit,
-    say: roughly(
-      short,
-      sources.every((source) => source.scales.cells.exact),
-    ),
+    say: roughly(short, areExact(compared)),
   });
 }
 
-function drawShares(grid, sources, tensor) {
-  const lines = [];
-  sources.forEach((source, at) => {
-    const { scales } = source,
-      own = source.byName.get(key(tensor.module, tensor.role)),
-      label = sources.length > 1 ? `${source.label}: ` : "";
-    const cells = overSteps(source, own, { saturated: "saturated", flushed: "flushed" });
-    const places = scales.columns[own.at];
-    const subnormal = {
-      x: places.map((place) => scales.waterfall.step[place]),
-      y: places.map((place) => subnormalShare(scales, own, place)),
-    };
-    [
-      ["flushed", { x: cells.x, y: cells.flushed }],
-      ["subnormal", subnormal],
-      ["saturated", { x: cells.x, y: cells.saturated }],
-    ].forEach(([name, points], look) => {
-      const occurs = points.y.some((share) => share > 0);
-      if (occurs) lines.push({ label: label + name, ...points, look: look + 1, color: lineColor(look + 1 + 3 * at) });
-    });
-  });
-  const title = "Shares of the values: flushed to zero, subnormal, saturated";
-  const areExact = sources.every(({ scales }) => scales.cells.exact && scales.waterfall.exact);
-  const say = roughly(percent, areExact);
-  if (lines.length) lineFigure(grid, { title, lines, log: 10, show: percent, say, unit: sources[0].scales.unit });
-  else
-    grid.append(
-      el(
-        "figure",
-        { class: "plot" },
-        el("figcaption", {}, title),
-        el("p", { class: "quiet" }, "None of its values is flushed, subnormal or saturated."),
-      ),
-    );
+const areExact = (compared) =>
+  compared.every(({ source: { scales } }) => scales.cells.exact && scales.waterfall.exact);
+
+/** The shares that a tensor loses, or keeps with fewer bits: name, what it means in a title, and its points. */
+function sharesOf({ source, own }) {
+  const { scales } = source,
+    cells = overSteps(source, own, { saturated: "saturated", flushed: "flushed" }),
+    places = scales.columns[own.at];
+  const subnormal = {
+    x: places.map((place) => scales.waterfall.step[place]),
+    y: places.map((place) => subnormalShare(scales, own, place)),
+  };
+  return [
+    ["flushed", "flushed to zero", { x: cells.x, y: cells.flushed }],
+    ["subnormal", "subnormal", subnormal],
+    ["saturated", "saturated", { x: cells.x, y: cells.saturated }],
+  ];
+}
+
+const occurs = ({ y }) => y.some((share) => share > 0);
+
+const SHARES = "Shares of the values: flushed to zero, subnormal, saturated";
+
+/** All shares of one source in one figure. */
+function drawShares(grid, of) {
+  const lines = sharesOf(of)
+    .map(([name, , points], at) => ({ label: name, look: at + 1, ...points }))
+    .filter(occurs);
+  drawOrSay(grid, SHARES, lines, [of]);
+}
+
+/** Of several sources a figure for each share: there, a source's lines look as in all figures. */
+function drawSharesOfMany(grid, compared) {
+  const shares = compared.map(sharesOf);
+  const figures = shares[0]
+    .map(([, title], at) => {
+      const lines = compared.map(({ source, look }, i) => {
+        const points = shares[i][at][2];
+        return { label: source.label, look, none: occurs(points) ? "–" : percent(0), ...points };
+      });
+      return [`Share of the values: ${title}`, lines];
+    })
+    .filter(([, lines]) => lines.some(occurs));
+  for (const [title, lines] of figures) drawOrSay(grid, title, lines, compared);
+  if (!figures.length) drawOrSay(grid, SHARES, [], compared);
+}
+
+function drawOrSay(grid, title, lines, compared) {
+  const say = roughly(percent, areExact(compared)),
+    unit = compared[0].source.scales.unit;
+  if (lines.length) return lineFigure(grid, { title, lines, log: 10, show: percent, say, unit });
+  const none = el("p", { class: "quiet" }, "None of its values is flushed, subnormal or saturated.");
+  grid.append(el("figure", { class: "plot" }, el("figcaption", {}, title), none));
 }
