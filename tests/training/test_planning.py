@@ -27,6 +27,8 @@ def test_memory_that_is_none(text):
     ("words", "message"),
     [
         ({"gpus": 0}, "--gpus 0: must be at least 1"),
+        ({"gpus": 10**30}, "at most 131,072"),
+        ({"memory": "9" * 5000 + "GB"}, "--memory 9"),
         ({"seq": -1}, "--seq -1: must be at least 1"),
         ({"batch": 0}, "--batch 0"),
         ({"bandwidth": 0.0}, "--bandwidth 0.0: GB/s, above 0"),

@@ -8,7 +8,7 @@ bfloat16 but for the codes. Beside both stands the same without FP8, for which t
 """
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -140,6 +140,7 @@ class _Plan:
     def _asked_for(self, text: str) -> Parallel:
         """The mesh of --parallel. UserError if it does not fit the ranks, the heads, or the scaling."""
         settings, parallel = self.settings, Parallel(**sizes_of(text))
+        replace(settings, gpus=parallel.num_ranks)  # so many may be more than there are anywhere
         if parallel.num_ranks != self.gpus:
             raise UserError(f"--parallel {text} is for {parallel.num_ranks} ranks, and --gpus says {self.gpus}")
         if parallel.tp > 1 and settings.scaling in PRECISIONS:

@@ -17,6 +17,9 @@ UNITS = {
     **{f"{letter}iB": 1024**power for power, letter in enumerate("KMGT", 1)},
 }
 
+#: More than there are of these anywhere.
+_MOST = {"gpus": 2**17, "seq": 2**24, "batch": 2**16, "accumulate": 2**32}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Planning(FromFile, Conversion):
@@ -64,10 +67,10 @@ class Planning(FromFile, Conversion):
             raise UserError(
                 f"scaling {self.scaling} is no FP8, and dtype {self.dtype} is another precision: --dtype {self.scaling}"
             )
-        for name in ("gpus", "seq", "batch", "accumulate"):
+        for name, most in _MOST.items():
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"--{name} {value}: must be at least 1")
+            if value is not None and not 1 <= value <= most:
+                raise UserError(f"--{name} {value}: must be at least 1, and at most {most:,}")
         if not 0 < self.bandwidth < math.inf:
             raise UserError(f"--bandwidth {self.bandwidth}: GB/s, above 0, and finite")
 
@@ -76,6 +79,6 @@ def bytes_of(text: str) -> int:
     """80GB, 80GiB, 1.5TB. UserError for any other text."""
     for unit, size in UNITS.items():
         number = text.strip().removesuffix(unit).strip()
-        if number != text.strip() and number.replace(".", "", 1).isdecimal() and float(number) > 0:
+        if number != text.strip() and number.replace(".", "", 1).isdecimal() and 0 < float(number) < math.inf:
             return int(float(number) * size)
     raise UserError(f"--memory {text}: a number and its unit, as in 80GB, 80GiB or 1.5TB")
