@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from octoscale.conversion.settings import Conversion, FromFile, said_by_recipe
 from octoscale.numerics.formats import PRECISIONS
-from octoscale.numerics.recipe import parse_scaling
 from octoscale.system.errors import UserError
 from octoscale.system.settings import setting
 from octoscale.training.settings import TRAINING_DTYPES
@@ -58,6 +57,8 @@ class Planning(FromFile, Conversion):
         return bytes_of(self.memory)
 
     def __post_init__(self) -> None:
+        from octoscale.numerics.recipe import parse_scaling
+
         self.take_recipe("scaling")
         parse_scaling(self.scaling, self.formats, self.skip)
         bytes_of(self.memory)
