@@ -24,6 +24,7 @@ LEAST = {
     "sweep": ["MODEL", "--text", "TEXT", "--window", "32", "--tokens", "64", "--bias", "0"],
     "advise": ["MODEL", "--text", "TEXT", "--window", "32", "--tokens", "64", "--keep-at-most", "1"],
     "train": ["MODEL", "--text", "TEXT", "--window", "32", "--steps", "1", "--batch", "1"],
+    "plan": ["MODEL", "--gpus", "1"],
     "quantize": ["MODEL", "out"],
     "generate": ["MODEL", "--prompt", "fox", "--max-new-tokens", "2"],
     "report": ["RUN"],

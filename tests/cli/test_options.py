@@ -17,6 +17,7 @@ from octoscale.inference.settings import Chat, Generation
 from octoscale.models.settings import Materialization
 from octoscale.paper.settings import Reproduction
 from octoscale.system.settings import argument, setting
+from octoscale.training.planning import Planning
 from octoscale.training.settings import Training
 from octoscale.validation.settings import Demo, Sweep, Validation, parse_biases
 
@@ -29,6 +30,7 @@ SETTINGS = {
     "advise": Advice,
     "reproduce": Reproduction,
     "train": Training,
+    "plan": Planning,
     "quantize": Quantization,
     "generate": Generation,
     "chat": Chat,

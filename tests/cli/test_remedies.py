@@ -25,6 +25,7 @@ READERS = {
         ("training/trainer", "training/settings", "training/data", "training/resume", "training/share"), ("train",)
     ),
     "models/labels": ("train",),
+    **dict.fromkeys(("training/plan", "training/planning"), ("plan",)),
     "bench/generate": ("bench generate",),
 }
 #: Options of other programs, which the source calls.

@@ -8,6 +8,7 @@
     reproduce       the tables and figures of the paper
     bench           the commands of octoscale bench
     train           train
+    plan            plan
     ship            quantize, generate, chat
     output          what a command prints, where its run goes, how Ctrl-C ends it
     main            the entry point

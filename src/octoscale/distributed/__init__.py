@@ -10,6 +10,8 @@
     run_folder          a run's folder that several ranks write to
     norm                the norm of gradients that are in parts
     checkpoint          parameters and optimizer, for any other number of ranks
+    watch               what a step holds and moves, operation by operation
+    plan                what one rank of a large run would hold and move: a step of it on fake tensors
 
 Meshes, process groups, sharding and checkpoints are torch's. What stands here is what FP8 needs between them.
 """

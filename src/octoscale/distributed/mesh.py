@@ -45,7 +45,7 @@ class Parallel:
     @classmethod
     def parse(cls, text: str | None, size: int) -> "Parallel":
         """The words of --parallel for so many ranks; without words all of them share the parameters. UserError."""
-        sizes = {"fsdp": size} if text is None else _sizes(text)
+        sizes = {"fsdp": size} if text is None else sizes_of(text)
         parallel = cls(**sizes)
         if parallel.num_ranks != size:
             how = f"torchrun --nproc-per-node {parallel.num_ranks}"
@@ -67,7 +67,7 @@ class Parallel:
 
 def tensor_parallel_ranks(text: str | None) -> int:
     """The number of tp in the words of --parallel; 1 without it."""
-    return 1 if text is None else _sizes(text).get("tp", 1)
+    return 1 if text is None else sizes_of(text).get("tp", 1)
 
 
 def join() -> None:
@@ -183,7 +183,8 @@ def wait_for_all() -> None:
         dist.barrier()
 
 
-def _sizes(text: str) -> dict[str, int]:
+def sizes_of(text: str) -> dict[str, int]:
+    """Dimension -> number of ranks, of the words of --parallel. UserError."""
     sizes: dict[str, int] = {}
     for word in text.split(","):
         name, _, number = word.strip().partition("=")

@@ -24,6 +24,7 @@ from octoscale.distributed.groups import Largest
 from octoscale.distributed.part import Part, PartState
 from octoscale.layers.linear import Fp8Linear
 from octoscale.layers.state import nonfinite_error
+from octoscale.numerics.scaling import plain
 
 
 def shard(model: nn.Module, mesh: DeviceMesh, **options: Any) -> None:
@@ -88,7 +89,7 @@ class _Scales:
         device = parts[0][1].rows.device
         amaxes = [torch.as_tensor(part.state.amax, dtype=torch.float32, device=device) for _, part in parts]
         together = self._largest.of(torch.stack(amaxes))
-        largest: Sequence[Any] = together.tolist() if device.type == "cpu" else together.unbind()
+        largest = [plain(amax) for amax in together.unbind()]
         for (parameter, part), amax, out in zip(parts, largest, left_out, strict=True):
             part.state.settle(parameter, part, amax, left_out=out)
             if inference and amax == float("inf"):

@@ -4,6 +4,7 @@
     table           which backend serves a device, and why; a CUDA backend gets its line here
     base            what a backend must offer, and what it reports of a tensor: amax and counts are made by backends
     portable        plain torch: every format, every device, bit for bit
+    shapes          nothing but shapes and working memory: for a plan, on fake tensors
     native          the C++ core (csrc/), by instruction set
     operators       the core's operations for torch.compile
     decoder         a decoder layer's step in one call of the core

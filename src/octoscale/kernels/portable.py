@@ -118,14 +118,20 @@ def _decode(codes: Tensor, dtype: torch.dtype) -> Tensor:
     if codes.dtype == torch.bfloat16:
         return codes.to(dtype)
     known = codes.device.type == "cpu" and codes.numel() > 0
-    if known and codes.dtype == torch.float8_e4m3fn and (codes.view(torch.uint8) << 1).amax() != 0xFE:
+    if known and codes.dtype == torch.float8_e4m3fn and _is_not((codes.view(torch.uint8) << 1).amax(), 0xFE):
         bias_difference = 15 - 7
-    elif known and codes.dtype == torch.float8_e4m3fnuz and codes.view(torch.int8).amin() != -0x80:
+    elif known and codes.dtype == torch.float8_e4m3fnuz and _is_not(codes.view(torch.int8).amin(), -0x80):
         bias_difference = 15 - 8
     else:
         return codes.to(dtype)
     bits = codes.view(torch.int8).to(torch.int16).bitwise_left_shift_(7).bitwise_and_(_SIGN_AND_7_BITS)
     return bits.view(torch.float16).float().mul_(2.0**bias_difference).to(dtype)
+
+
+def _is_not(number: Tensor, other: int) -> bool:
+    """Whether this is known to be another number; to a tracer, none is known."""
+    found = plain(number)
+    return not isinstance(found, Tensor) and found != other
 
 
 def _count(x: Tensor, scaled: Tensor | None, codes: Tensor, fmt: Format) -> Tensor:

@@ -2,7 +2,8 @@
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
@@ -46,6 +47,17 @@ def choose(device_type: str) -> Choice:
     if device_type not in _choices:
         _choices[device_type] = _choose(device_type)
     return _choices[device_type]
+
+
+@contextmanager
+def instead(device_type: str, choice: Choice) -> Iterator[None]:
+    """Have another backend serve a type of device while the block runs, for all threads."""
+    before = choose(device_type)
+    _choices[device_type] = choice
+    try:
+        yield
+    finally:
+        _choices[device_type] = before
 
 
 def _choose(device_type: str) -> Choice:

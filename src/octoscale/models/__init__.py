@@ -17,6 +17,7 @@
     classifier_ids  what a classifier reads of them
     hub             data sets of the Hugging Face Hub
     export          the command quantize, from its words to the folder
+    simulated       a model without weights that runs, on fake tensors
     materialize     a checkpoint of random FP8 weights
 
 A new named model is a row in sizes.py or package_index.py.

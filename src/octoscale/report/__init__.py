@@ -10,6 +10,7 @@
     advice              an advice as tables, and as a page
     paper_page          the page of a reproduction, with all tables and figures
     diagnosis/          what is wrong with a run, in words: rules over its records
+    plan                what a plan found, as a table and a few lines
     terminal            tables and progress bars
     tasks_table         what scalings reached on tasks
     page/               one page in which a run can be explored: in a file, or served while the run goes on

@@ -11,6 +11,9 @@
     tensorboard     histograms of chosen modules, for TensorBoard
     resume          goes on with a run that was stopped
     model_state     parameters in a checkpoint, by the model's own names
+    planning        the words and defaults of the command plan
+    plan            from the words to what a rank holds and sends, beside the same without FP8
+    meshes          the smallest mesh that fits
     trained_files   what a trained model is saved with
 
 An optimizer or a schedule is Trainer's; a hyper-parameter of the paper is a number in settings.py.

@@ -1,7 +1,8 @@
 """What the ranks of a training do before it begins: meet, check that they are of one mind, share the model.
 
 mesh = meet(settings)              None for one process alone
-share(model, mesh, settings)       tensor parallel, then FSDP2, then whose amax a scale is chosen from
+share(model, mesh, settings)       check that all have the same model, and put it on the mesh
+put(model, mesh)                   tensor parallel, then FSDP2
 """
 
 from dataclasses import asdict
@@ -44,6 +45,14 @@ def meet(settings: Training) -> DeviceMesh | None:
 def share(model: nn.Module, mesh: DeviceMesh, settings: Training) -> None:
     """Put the model on the mesh, in place. UserError on every rank if they have read different ones."""
     agree({"model (a fingerprint)": fingerprint(model)})
+    put(model, mesh)
+    if settings.amax_group == "world" and settings.scaling not in PRECISIONS:
+        for name in ("replicate", "fsdp"):
+            share_scales(model, mesh.get_group(name))
+
+
+def put(model: nn.Module, mesh: DeviceMesh) -> None:
+    """The layers in parts, and the parameters, over the ranks of a mesh of `DIMENSIONS`."""
     if mesh["tp"].size() > 1:
         split_layers(model, mesh["tp"])
     if mesh["replicate"].size() > 1:
@@ -51,9 +60,6 @@ def share(model: nn.Module, mesh: DeviceMesh, settings: Training) -> None:
     else:
         shard(model, mesh["fsdp"])
     _add_gradients(model)
-    if settings.amax_group == "world" and settings.scaling not in PRECISIONS:
-        for name in ("replicate", "fsdp"):
-            share_scales(model, mesh.get_group(name))
 
 
 def _add_gradients(model: nn.Module) -> None:

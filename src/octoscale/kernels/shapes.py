@@ -1,0 +1,52 @@
+"""A backend that computes nothing: shapes, dtypes and working memory, for a plan of what a step would hold.
+
+    with table.instead("cpu", Choice(name="shapes", backend=shapes, reason="a plan")): ...
+
+It looks at no value, so that fake tensors pass, and it says the same on every machine. The working memory of a product
+is that of a GPU: both operands decoded to bfloat16, and the sum in float32 before its one rounding (portable.py).
+"""
+
+import torch
+from torch import Tensor
+
+from octoscale.kernels.base import Encoded, Scaled, Seen
+from octoscale.numerics.formats import Format
+from octoscale.numerics.granularity import TENSOR
+
+granularities = (TENSOR,)
+
+
+def observe(x: Tensor, *, exponents: bool) -> Seen:  # noqa: ARG001  a plan records nothing
+    """See `Backend.observe`."""
+    return Seen(x.new_empty((), dtype=torch.float32), None)
+
+
+def encode(
+    x: Tensor,
+    fmt: Format,
+    amax: Tensor | float,  # noqa: ARG001
+    scale_bias: Tensor | int,  # noqa: ARG001
+    *,
+    counts: bool,  # noqa: ARG001
+) -> Encoded:
+    """See `Backend.encode`."""
+    return Encoded(torch.empty_like(x, dtype=getattr(torch, fmt.torch_name)), None)
+
+
+def cast(x: Tensor, fmt: Format, scale_bias: int, *, counts: bool, exponents: bool) -> tuple[Seen, Encoded]:
+    """See `Backend.cast`."""
+    seen = observe(x, exponents=exponents)
+    return seen, encode(x, fmt, seen.amax, scale_bias, counts=counts)
+
+
+def dequantize(q: Scaled, dtype: torch.dtype) -> Tensor:
+    """See `Backend.dequantize`."""
+    return torch.empty_like(q.codes, dtype=dtype)
+
+
+def matmul(a: Scaled | Tensor, b: Scaled, bias_N: Tensor | None, dtype: torch.dtype) -> Tensor:  # noqa: ARG001
+    """See `Backend.matmul`."""
+    operands = [a if isinstance(a, Tensor) else a.codes, b.codes]
+    working = [x if x.dtype == torch.bfloat16 else torch.empty_like(x, dtype=torch.bfloat16) for x in operands]
+    sum_MN = working[0].new_empty((operands[0].shape[0], operands[1].shape[1]), dtype=torch.float32)
+    return sum_MN.to(dtype)
