@@ -127,10 +127,13 @@ inline float Chains<lanes, Int, Real>::cut(Int total, int exponent) const {
   }
 }
 
-// What a sum with a code that is not finite gives: NaN, or an infinity of E5.
-inline float special_sum(const Matrix& a, const Matrix& b, int64_t r, int64_t c) {
+// What a sum gives that has codes which are not finite, at these terms of the row and the column: NaN, or an infinity
+// of E5. No finite product changes that.
+inline float special_sum(const Matrix& a, const Matrix& b, int64_t r, int64_t c, const std::vector<int64_t>& in_row,
+                         const std::vector<int64_t>& in_column) {
   float sum = 0;
-  for (int64_t k = 0; k < a.cols; ++k) sum += element(a, r, k) * element(b, k, c);
+  for (const std::vector<int64_t>* terms : {&in_row, &in_column})
+    for (const int64_t k : *terms) sum += element(a, r, k) * element(b, k, c);
   return std::isnan(sum) ? from_bits(0x7FFFFFFF) : sum;
 }
 
@@ -140,26 +143,25 @@ void accumulate_with(const Accumulation& rule, const Matrix& a, const Matrix& b,
   const Sums sums{rule, row(a.format).mantissa_bits + row(b.format).mantissa_bits};
   const int64_t num_terms = a.cols, chain = rule.chain ? rule.chain : std::max<int64_t>(num_terms, 1);
   std::vector<Code> rows(a.rows * num_terms);
-  std::vector<uint8_t> is_finite(a.rows, 1);
+  std::vector<std::vector<int64_t>> row_specials(a.rows);
   parallel_for(static_cast<int>(a.rows), num_threads, [&](int r) {
     for (int64_t k = 0; k < num_terms; ++k) {
       const uint8_t code = code_at(a, r, k);
       rows[r * num_terms + k] = a_codes.of[code];
-      is_finite[r] &= a_codes.is_finite[code];
+      if (!a_codes.is_finite[code]) row_specials[r].push_back(k);
     }
   });
   const int num_tiles = static_cast<int>((b.cols + lanes - 1) / lanes);
   parallel_for(num_tiles, num_threads, [&](int tile) {
     const int64_t first = static_cast<int64_t>(tile) * lanes, count = std::min<int64_t>(lanes, b.cols - first);
     Columns columns(num_terms * lanes);
-    bool columns_finite[lanes];
-    std::fill(columns_finite, columns_finite + lanes, true);
+    std::vector<int64_t> column_specials[lanes];
     for (int64_t k = 0; k < num_terms; ++k)
       for (int64_t l = 0; l < count; ++l) {
         const uint8_t code = code_at(b, k, first + l);
         columns.significands[k * lanes + l] = b_codes.of[code].significand;
         columns.exponents[k * lanes + l] = b_codes.of[code].exponent;
-        columns_finite[l] &= b_codes.is_finite[code];
+        if (!b_codes.is_finite[code]) column_specials[l].push_back(k);
       }
     for (int64_t r = 0; r < a.rows; ++r) {
       float total[lanes] = {};
@@ -168,9 +170,11 @@ void accumulate_with(const Accumulation& rule, const Matrix& a, const Matrix& b,
         sums.add(&rows[r * num_terms], columns, k, std::min(k + chain, num_terms), sum);
         for (int l = 0; l < lanes; ++l) total[l] = k == 0 ? sum[l] : total[l] + sum[l];
       }
-      for (int64_t l = 0; l < count; ++l)
+      for (int64_t l = 0; l < count; ++l) {
+        const bool is_finite = row_specials[r].empty() && column_specials[l].empty();
         out[r * b.cols + first + l] =
-            is_finite[r] && columns_finite[l] ? total[l] : special_sum(a, b, r, first + l);
+            is_finite ? total[l] : special_sum(a, b, r, first + l, row_specials[r], column_specials[l]);
+      }
     }
   });
 }

@@ -5,7 +5,7 @@ import pytest
 from octoscale.advise.alternatives import alternatives, best_constant
 from octoscale.advise.estimate import LayerEstimate
 from octoscale.conversion.convert import ModuleReport
-from octoscale.numerics.recipe import Recipe
+from octoscale.numerics.recipe import Recipe, parse_scaling
 
 
 def estimates(recipe, *amaxes):
@@ -58,3 +58,11 @@ def test_formats_margins_and_constants(recipe, names):
 def test_the_constant_that_serves_most(wanted, constant):
     """[8, 8, 0]: -2 to 0 serve all three. [20, 19, 0]: 10 to 19 serve two, in the middle 14."""
     assert best_constant(wanted) == constant
+
+
+def test_other_scalings_are_summed_as_the_recipe_is():
+    """Else advice would compare the sums of a GPU with those of float32."""
+    found = alternatives(parse_scaling("amax:accumulate=hopper,fast=none"), [])
+    assert found
+    assert {(each.accumulate, each.fast) for each in found} == {("hopper", "none")}
+    assert all(parse_scaling(each.name) == each for each in found)

@@ -158,7 +158,9 @@ def test_a_layer_with_state_stays_eager_and_says_so(why, tmp_path):
     with octoscale.record(model, tmp_path / "run", every=0) if why == "recorded" else nullcontext():
         assert torch.equal(train()[0], loss_and_gradients(model, tokens(), model)[0])
         torch._dynamo.reset()
-        with pytest.raises(torch._dynamo.exc.Unsupported, match=r"octoscale records this layer, or its scaling is "):
+        with pytest.raises(
+            torch._dynamo.exc.Unsupported, match=r"octoscale records this layer, imitates sums, or its scaling is "
+        ):
             train(fullgraph=True)
     if why == "recorded":
         rows = read_scales(tmp_path / "run")

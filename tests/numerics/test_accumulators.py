@@ -8,8 +8,10 @@ from mmaemu import accumulate
 from models import tiny_llama
 from torch import Tensor
 
+from octoscale.checkpoints.settings import Quantization
 from octoscale.conversion.convert import convert
 from octoscale.kernels.ops import matmul, quantize
+from octoscale.models.export import run_quantization
 from octoscale.numerics.accumulators import ACCUMULATORS, dot, get_accumulator
 from octoscale.numerics.recipe import Recipe, parse_scaling
 from octoscale.numerics.scaling import Amax
@@ -196,3 +198,10 @@ def test_every_row_says_where_it_comes_from():
     for row in ACCUMULATORS.values():
         assert "arXiv" in row.source
         assert row.unknown
+
+
+@pytest.mark.parametrize("text", ["amax:accumulate=hopper", "amax:fast=none"])
+def test_a_checkpoint_does_not_say_how_products_are_summed(text, tmp_path):
+    with pytest.raises(UserError, match=f"scaling {text}: a checkpoint does not hold how products are summed"):
+        run_quantization(Quantization(model="gpt-10m", scaling=text), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -15,6 +15,7 @@ from torchrun import ENVIRONMENT, PACKAGE, command, losses, train, write_inputs
 
 from octoscale.runs.scales import read_scales
 from octoscale.system.errors import UserError
+from octoscale.training import share
 from octoscale.training.settings import Training
 from octoscale.training.share import meet
 
@@ -167,18 +168,19 @@ def test_what_the_first_rank_refuses_is_one_line_of_every_rank(inputs, tmp_path)
     assert (tmp_path / "run/thesis.txt").read_text() == "years of work"
 
 
-def test_ranks_with_other_words_hear_who_said_what(inputs, tmp_path):
-    """Also of the mesh, which no rank could make alone."""
+@pytest.mark.parametrize("words", [("fsdp=2", "replicate=2"), ("fsdp=2", "fsdp=3")])
+def test_ranks_with_other_words_hear_who_said_what(words, inputs, tmp_path):
+    """Also of the mesh, which no rank could make alone, and of one that is no mesh."""
     start = tmp_path / "start.py"
     start.write_text(
         "import os, sys\nfrom octoscale.cli.main import main\n"
-        "sys.argv += ['--parallel', ('fsdp=2', 'replicate=2')[int(os.environ['RANK'])]]\nmain()\n"
+        f"sys.argv += ['--parallel', {words}[int(os.environ['RANK'])]]\nmain()\n"
     )
     code, err = train(inputs, tmp_path / "run", ranks=2, start=str(start))
     assert code != 0
     assert "octoscale: error: " in err
-    assert "fsdp=2" in err
-    assert "replicate=2" in err
+    assert words[0] in err
+    assert words[1] in err
     assert PACKAGE not in err
 
 
@@ -221,8 +223,11 @@ def test_what_does_not_fit_is_one_line_of_every_rank(inputs, tmp_path):
         ({"scaling": "fp32", "dtype": "fp32", "parallel": "tp=2"}, "tp=2 splits FP8 layers, and fp32 has none"),
     ],
 )
-def test_what_does_not_fit_is_said_before_the_ranks_meet(words, message, monkeypatch):
+def test_what_does_not_fit_is_said_when_the_ranks_have_met(words, message, monkeypatch):
+    """So that one of them, which was told something else, leaves none waiting."""
     monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("join", "agree"):
+        monkeypatch.setattr(share, name, lambda *_: None)
     with pytest.raises(UserError, match=message):
         meet(Training(model="gpt-10m", **{"accumulate": 2, **words}))
 

@@ -454,6 +454,21 @@ def test_lm_eval_knows_our_model_and_asks_it_in_fp8(folder, loaded, questions):
     assert found == [value for item in expected.items for value in item["log_likelihoods"]]
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["amax:margin=1,accumulate=hopper,fast=none", "cscale:weight=3,input=-1", "delayed:history=4,margin=1", "amax"],
+)
+def test_a_scaling_reaches_our_model_whole(text, folder):
+    """lm-eval splits what it is told at commas."""
+    from lm_eval.api.registry import get_model
+
+    import octoscale.validation.lm_eval_name
+
+    model = get_model("octoscale").create_from_arg_string(f"pretrained={folder},scaling={text}").model
+    recipes = {layer.fp8.recipe for layer in model.modules() if hasattr(layer, "fp8")}
+    assert recipes == {octoscale.parse_scaling(text)}
+
+
 def test_an_fp8_folder_stays_fp8_and_has_its_own_scales(folder, tmp_path):
     from octoscale.checkpoints.settings import Quantization
     from octoscale.models.export import run_quantization

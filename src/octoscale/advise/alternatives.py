@@ -32,7 +32,8 @@ def alternatives(recipe: Recipe, estimates: Sequence[LayerEstimate]) -> list[Rec
     wanted = [estimate.wanted(role) for estimate in estimates for role, cast in estimate.casts.items() if cast.amax > 0]
     best = best_constant(wanted)
     rules += [(Constant(bias), formats) for bias in (best - 1, best, best + 1)]
-    made = [_recipe(rule, formats, recipe.skip) for rule, formats in rules]
+    sums = {"fast": recipe.fast, "accumulate": recipe.accumulate}
+    made = [_recipe(rule, formats, recipe.skip).summed(**sums) for rule, formats in rules]
     return [each for each in made if (each.weight, each.input) != (recipe.weight, recipe.input)]
 
 

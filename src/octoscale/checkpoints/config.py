@@ -48,10 +48,7 @@ class OctoscaleConfig(QuantizationConfigMixin):  # type: ignore[misc]
         recipe = parse_scaling(self.scaling, skip=self.skip)
         if not isinstance(recipe, Recipe):
             raise UserError(f"scaling {self.scaling} is no FP8: there is nothing to quantize")
-        if recipe.accumulate:
-            raise UserError(
-                f"scaling {self.scaling}: how a machine sums is nothing that a checkpoint holds; leave it out"
-            )
+        check_storable(recipe)
         return recipe
 
     def to_dict(self) -> dict[str, Any]:
@@ -74,3 +71,9 @@ def understood(content: dict[str, Any]) -> OctoscaleConfig | None:
         return None
     layout = {"fp8": "vllm-fp8"}.get(str(content["quant_method"]), "compressed-tensors")
     return OctoscaleConfig(activations=activations, layout=layout)
+
+
+def check_storable(recipe: Recipe) -> None:
+    """UserError for a recipe that says how products are summed: a checkpoint holds no such thing."""
+    if recipe.accumulate or recipe.fast != Recipe.fast:
+        raise UserError(f"scaling {recipe.name}: a checkpoint does not hold how products are summed, leave that out")

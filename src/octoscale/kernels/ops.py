@@ -253,6 +253,7 @@ def _product(
         if bias_N.device != device:
             raise UserError(f"{what} takes a bias on {device}, as its operands, not on {bias_N.device}")
         _check_dtype(bias_N.dtype, f"the bias of {what}")
+        bias_N = bias_N.detach()
     if not isinstance(a, Tensor):
         _backend_of(a, what)
         if accumulate:

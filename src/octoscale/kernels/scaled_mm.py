@@ -6,9 +6,9 @@ What the hardware asks for is arranged here: a row by row, b column by column (e
 the one that several micro-batches need), K and N in multiples of 16 (zeros fill them up), two E4 or one of them E5.
 `fast` lets an NVIDIA GPU keep its sums in fewer bits; without it they are promoted to float32 along the way.
 
-Casts are plain torch's, on the device. No number is read back, so nothing waits: two scales that together leave
-float32's exponents, which only a look at them could mend, make the product NaN. torch has the operator for CPUs, too:
-thousands of times slower than the C++ core (`octoscale bench linear`), it is for tests.
+Casts are plain torch's, on the device. No number is read back, so nothing waits; the one thing that only a look could
+mend are two scales whose product leaves float32: products below 1e-26 may become zero, and above 1e26 infinity. torch
+has the operator for CPUs, too: thousands of times slower than the C++ core (`octoscale bench linear`), it is for tests.
 """
 
 from collections.abc import Collection
@@ -36,9 +36,6 @@ _FNUZ = ("e4m3fnuz", "e5m2fnuz")
 _AMD = {"gfx942": _FNUZ, "gfx950": _OCP, "gfx1200": _OCP, "gfx1201": _OCP}
 #: NVIDIA's compute capability from which on tensor cores multiply FP8: Ada, Hopper, Blackwell.
 _NVIDIA = (8, 9)
-
-#: Scales are normal float32 numbers, and so has the product of two to be.
-_MOST = 126
 
 
 @dataclass(frozen=True)
@@ -68,19 +65,19 @@ class ScaledMM:
     def matmul(
         self, a: Scaled | Tensor, b: Scaled, bias_N: Tensor | None, dtype: torch.dtype, *, fast: bool = False
     ) -> Tensor:
-        """See `Backend.matmul`. UserError for a pair of formats that the hardware does not take."""
+        """See `Backend.matmul`; plain torch for formats that the hardware lacks. UserError for E5 by E5 of its own."""
         if isinstance(a, Tensor):
             return portable.matmul(a, b, bias_N, dtype)
-        self._check(a.codes, b.codes)
         num_rows, num_columns = a.codes.shape[0], b.codes.shape[1]
-        if 0 in (num_rows, num_columns, a.codes.shape[1]):
+        if not self._takes(a.codes, b.codes) or 0 in (num_rows, num_columns, a.codes.shape[1]):
             return portable.matmul(a, b, bias_N, dtype)
         a_MK, b_KN = _by_rows(_filled(a.codes, 1)), in_columns(_filled(b.codes, 0, 1))
         fused = bias_N is None or (bias_N.dtype == dtype and dtype != torch.float32)  # the epilogue's own bias
         y_MN: Tensor = torch._scaled_mm(
             a_MK,
             b_KN,
-            *_scales(a.scale_bias, b.scale_bias),
+            power_of_two(-a.scale_bias),
+            power_of_two(-b.scale_bias),
             bias=_filled(bias_N, 0) if fused and bias_N is not None else None,
             out_dtype=dtype if fused else torch.float32,
             use_fast_accum=fast and a_MK.device.type == "cuda" and torch.version.hip is None,
@@ -92,17 +89,13 @@ class ScaledMM:
         """See `Backend.in_columns`."""
         return in_columns(codes_KN)
 
-    def _check(self, a_MK: Tensor, b_KN: Tensor) -> None:
-        """UserError, in words, unless the hardware multiplies these."""
+    def _takes(self, a_MK: Tensor, b_KN: Tensor) -> bool:
+        """Whether the hardware has these formats. UserError, in words, for the pair that it lacks all the same."""
         names = [str(codes.dtype).removeprefix("torch.float8_") for codes in (a_MK, b_KN)]
         e4, e5 = self.formats
-        if not set(names) <= {e4, e5}:
-            raise UserError(
-                f"tensor cores here multiply {e4} and {e5}, not {names[0]} and {names[1]}: choose those formats, or "
-                "OCTOSCALE_BACKEND=portable, which multiplies the decoded codes in bfloat16"
-            )
         if names == [e5, e5]:
             raise UserError(f"no tensor core multiplies {e5} by {e5}: one of the operands has to be {e4}")
+        return set(names) <= {e4, e5}
 
 
 def why_not(device_type: str) -> str | None:
@@ -130,20 +123,28 @@ def why_not_gpus(is_amd: bool, models: Collection[str | tuple[int, int]]) -> str
 
 def make(device_type: str) -> tuple[ScaledMM, str]:
     """The backend for devices that it can serve, and what it is."""
+    formats, where = _OCP, "a CPU"
     if device_type == "cuda" and torch.version.hip is not None:
-        model = str(_model(0))
-        return ScaledMM(_AMD[model]), f"torch._scaled_mm on {model}"
-    where = "a CPU" if device_type == "cpu" else f"compute capability {'.'.join(map(str, _model(0)))}"
-    return ScaledMM(_OCP), f"torch._scaled_mm on {where}"
+        where = str(_model(0))
+        formats = _AMD[where]
+    elif device_type == "cuda":
+        where = f"compute capability {'.'.join(map(str, _model(0)))}"
+    return ScaledMM(formats), f"torch._scaled_mm on {where} of {' and '.join(formats)}, bf16 GEMM of other formats"
 
 
 def in_columns(codes_KN: Tensor) -> Tensor:
     """The codes column by column, as the second operand has to lie; the same ones if they do so already."""
-    return codes_KN if codes_KN.t().is_contiguous() else _by_rows(codes_KN.t()).t()
+    return codes_KN if _lies_by_rows(codes_KN.t()) else _by_rows(codes_KN.t()).t()
 
 
 def _by_rows(codes: Tensor) -> Tensor:
-    return codes.view(torch.uint8).contiguous().view(codes.dtype)
+    """Strides included: to torch, a row of one matrix may be a column of another, and is contiguous in any case."""
+    dense = codes.view(torch.uint8).contiguous().view(codes.dtype)
+    return dense if _lies_by_rows(dense) else dense.as_strided(dense.shape, (dense.shape[1], 1))
+
+
+def _lies_by_rows(codes: Tensor) -> bool:
+    return codes.stride() == (codes.shape[1], 1)
 
 
 def _filled(x: Tensor, *dims: int) -> Tensor:
@@ -153,12 +154,6 @@ def _filled(x: Tensor, *dims: int) -> Tensor:
         return x
     bits = x.view(torch.uint8) if x.itemsize == 1 else x
     return pad(bits, [size for more_of_dim in reversed(more) for size in (0, more_of_dim)]).view(x.dtype)
-
-
-def _scales(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """The factors of both operands, float32: NaN if the product of the two would be no normal number."""
-    usable = (a + b).abs() <= _MOST
-    return torch.where(usable, power_of_two(-a), torch.nan), power_of_two(-b)
 
 
 def _model(number: int) -> str | tuple[int, int]:

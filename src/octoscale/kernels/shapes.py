@@ -44,7 +44,19 @@ def dequantize(q: Scaled, dtype: torch.dtype) -> Tensor:
     return torch.empty_like(q.codes, dtype=dtype)
 
 
-def matmul(a: Scaled | Tensor, b: Scaled, bias_N: Tensor | None, dtype: torch.dtype) -> Tensor:  # noqa: ARG001
+def in_columns(codes_KN: Tensor) -> Tensor:
+    """See `Backend.in_columns`: they may lie as they like."""
+    return codes_KN
+
+
+def matmul(
+    a: Scaled | Tensor,
+    b: Scaled,
+    bias_N: Tensor | None,  # noqa: ARG001
+    dtype: torch.dtype,
+    *,
+    fast: bool = False,  # noqa: ARG001
+) -> Tensor:
     """See `Backend.matmul`."""
     operands = [a if isinstance(a, Tensor) else a.codes, b.codes]
     working = [x if x.dtype == torch.bfloat16 else torch.empty_like(x, dtype=torch.bfloat16) for x in operands]

@@ -107,7 +107,9 @@ class LayerState:
         if kept is not None and kept.is_of(w_KN):
             return kept.copy
         copy, own = ops.in_columns(w_KN), self.runtime.weight[1]
-        if copy is not w_KN and own is not None and own.codes.data_ptr() == w_KN.codes.data_ptr():
+        if own is None or own.observed is None:  # stored codes can be written to, without a trace
+            return copy
+        if copy is not w_KN and own.codes.data_ptr() == w_KN.codes.data_ptr():
             self.runtime.columns = Columns(w_KN, copy)
         return copy
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from octoscale.checkpoints.calibrate import calibrate
+from octoscale.checkpoints.config import check_storable
 from octoscale.checkpoints.quantize import Export, Progress, check_out, quantize_checkpoint, state_of_source
 from octoscale.checkpoints.settings import Quantization
 from octoscale.checkpoints.shards import check_shapes, find_shards, report_for_files, surplus_in
@@ -34,6 +35,7 @@ def run_quantization(
     recipe = parse_scaling(words.scaling, skip=words.skip)
     if not isinstance(recipe, Recipe):
         raise UserError(f"scaling {words.scaling} is no FP8: there is nothing to quantize")
+    check_storable(recipe)
     layout = get_layout(words.layout)
     source = loading.checkpoint_folder(words.model)
     if loading.is_stored(words.model):

@@ -32,6 +32,8 @@ _FORMS: dict[str, tuple[tuple[str, frozenset[str], frozenset[str]], ...]] = {
 }
 #: The fields that say how products are summed; each rule takes them.
 _SUMS = ("fast", "accumulate")
+#: What may stand behind the colon of a scaling's text, as key=value; formats may, too.
+PARAMETERS = ("margin", "history", *ROLES, *_SUMS)
 #: Of a parameter, its sign included; Python itself refuses to read more than 4,300.
 _MAX_DIGITS = 10
 _SCALING_FORMS = "amax, amax:margin=3, cscale:-1, cscale:weight=3,input=-1, delayed:history=16, bf16, fp16, fp32"
@@ -145,6 +147,11 @@ class Recipe:
             grad_output=grad_output or self.grad_output,
         )
 
+    def summed(self, *, fast: str, accumulate: str) -> "Recipe":
+        """This recipe with other sums; its name says what is not the default. UserError for an unknown word."""
+        name = _with(_with(self.name, "fast", fast, Recipe.fast), "accumulate", accumulate, Recipe.accumulate)
+        return replace(self, name=name, fast=fast, accumulate=accumulate)
+
     @classmethod
     def _uniform(cls, rule: Rule, formats: str, skip: Iterable[str]) -> "Recipe":
         """One rule for every role."""
@@ -188,10 +195,8 @@ def parse_scaling(text: str, formats: str = "ocp", skip: Iterable[str] = ()) -> 
         raise UserError(f"scaling {text:.40}...: no parameter has more than {_MAX_DIGITS - 1} digits")
     values: dict[str, Any] = {key: int(value) for key, value in options.items()}
     make: Callable[..., Recipe] = getattr(Recipe, form)
-    name = _name(make(**values).name, chosen, formats)
-    for key, value in sums.items():
-        name = _with(name, key, value, getattr(Recipe, key))
-    return replace(make(formats=chosen, skip=skip, **values), name=name, **sums)
+    recipe = make(formats=chosen, skip=skip, **values)
+    return replace(recipe, name=_name(make(**values).name, chosen, formats)).summed(**sums)
 
 
 def check_names(scalings: Sequence[Recipe | str]) -> None:

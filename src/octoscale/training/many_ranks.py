@@ -27,7 +27,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 
 from octoscale.conversion.state import fp8_state, largest_state
 from octoscale.distributed import checkpoint as parts
-from octoscale.distributed.mesh import of_first
+from octoscale.distributed.mesh import of_first, together
 from octoscale.system.errors import UserError
 from octoscale.system.ranks import is_first
 from octoscale.system.whole_file import write_json
@@ -167,17 +167,21 @@ class ManyRanksTrainer(Trainer):
         with self._checkpoint(name) as folder:
             parts.save(self.model, self.optimizer.optimizer, folder / PARTS)
             state = fp8_state(self.model)
-            write_json(folder / fp8_state_of(dist.get_rank()), state)
             of_ranks: list[Any] = [None] * dist.get_world_size()
             dist.all_gather_object(of_ranks, state)
-            self._save_rng_state(str(folder))
-            if is_first():
-                self._save_scaler(str(folder))
-                torch.save(self.lr_scheduler.state_dict(), folder / SCHEDULER_NAME)
-                self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
-                seconds = self.seconds_before + time.perf_counter() - self._started
-                (folder / SECONDS).write_text(json.dumps({"seconds": seconds}), encoding="utf-8")
-                write_json(folder / FP8_STATE, largest_state(of_ranks))
+            together(lambda: self._write_own(folder, state, of_ranks))
+
+    def _write_own(self, folder: Path, state: dict[str, Any], of_ranks: list[dict[str, Any]]) -> None:
+        """What this rank writes into a checkpoint besides its parts; the first one, what is of all."""
+        write_json(folder / fp8_state_of(dist.get_rank()), state)
+        self._save_rng_state(str(folder))
+        if is_first():
+            self._save_scaler(str(folder))
+            torch.save(self.lr_scheduler.state_dict(), folder / SCHEDULER_NAME)
+            self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
+            seconds = self.seconds_before + time.perf_counter() - self._started
+            (folder / SECONDS).write_text(json.dumps({"seconds": seconds}), encoding="utf-8")
+            write_json(folder / FP8_STATE, largest_state(of_ranks))
 
     @contextlib.contextmanager
     def _checkpoint(self, name: str) -> Iterator[Path]:

@@ -26,7 +26,12 @@ from octoscale.training.settings import Training
 
 def meet(settings: Training) -> DeviceMesh | None:
     """The mesh of --parallel. UserError on every rank for words that do not fit, or ranks that say different ones."""
-    parallel = Parallel.parse(settings.parallel, num_ranks())
+    join()
+    if num_ranks() > 1:
+        versions = {f"version of {name}": version(name) for name in ("octoscale", "transformers")}
+        words = {name: str(value) for name, value in asdict(settings).items()}
+        agree({**words, **versions, "version of torch": str(torch.__version__)})
+    parallel = Parallel.parse(settings.parallel, num_ranks())  # all ranks say the same: what one refuses, all refuse
     if settings.accumulate % parallel.num_batches:
         raise UserError(
             f"--accumulate {settings.accumulate}: the micro-batches of a step are shared by {parallel.num_batches} "
@@ -34,11 +39,6 @@ def meet(settings: Training) -> DeviceMesh | None:
         )
     if parallel.tp > 1 and settings.scaling in PRECISIONS:
         raise UserError(f"tp={parallel.tp} splits FP8 layers, and {settings.scaling} has none: --parallel fsdp=N")
-    join()
-    if parallel.num_ranks > 1:
-        versions = {f"version of {name}": version(name) for name in ("octoscale", "transformers")}
-        words = {name: str(value) for name, value in asdict(settings).items()}
-        agree({**words, **versions, "version of torch": str(torch.__version__)})
     return make_mesh(parallel)
 
 

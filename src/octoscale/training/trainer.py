@@ -18,6 +18,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers.trainer import SCHEDULER_NAME
 
 from octoscale.conversion.state import fp8_state
@@ -136,7 +137,9 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
             where = callback.first_nonfinite(self.state.global_step) if isinstance(callback, TrainerCallback) else None
             if where is not None:
                 return where
-        bad = [name for name, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+        grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        grads = {name: g.to_local() if isinstance(g, DTensor) else g for name, g in grads.items()}  # nothing is sent
+        bad = [name for name, grad in grads.items() if not grad.isfinite().all()]
         return f"the gradient of {bad[-1]}" if bad else "the norm of the gradients"
 
     def _last_good(self) -> str:

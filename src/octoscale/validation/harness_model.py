@@ -24,7 +24,7 @@ from octoscale.models import loading
 from octoscale.models.texts import embeddings_of, positions_of
 from octoscale.models.tokenizer import raw_byte_tokenizer
 from octoscale.numerics.formats import PRECISIONS, STORED
-from octoscale.numerics.recipe import Recipe, parse_scaling
+from octoscale.numerics.recipe import PARAMETERS, Recipe, parse_scaling
 from octoscale.system.errors import UserError
 from octoscale.validation.tasks import OnBatch
 
@@ -193,6 +193,7 @@ class OctoscaleLM(Checked):
         device: str | None = None,
         **options: Any,
     ) -> None:
+        scaling = _with_parameters(scaling, options)
         dtype = dtype or (scaling if scaling in PRECISIONS else "bf16")
         if dtype not in PRECISIONS:
             raise UserError(f"unknown dtype {dtype!r}: one of {', '.join(PRECISIONS)}")
@@ -216,6 +217,15 @@ def _first_of(tokenizer: Any) -> int | None:
     """What stands before a text that has nothing before it: lm-eval's choice, or id 0 for a tokenizer without one."""
     known = (tokenizer.bos_token_id, tokenizer.eos_token_id)
     return 0 if all(number is None for number in known) else None
+
+
+def _with_parameters(scaling: str, options: dict[str, Any]) -> str:
+    """The whole text of a scaling, whose commas lm-eval has taken for those between its own options, and none for None."""
+    values = {key: options.pop(key) for key in PARAMETERS if key in options}
+    words = [f"{key}={'none' if value is None else value}" for key, value in values.items()]
+    if not words:
+        return scaling
+    return f"{scaling or 'amax'}{',' if ':' in scaling else ':'}{','.join(words)}"
 
 
 def _recipe(pretrained: str, scaling: str, formats: str, skip: str) -> Recipe | str:
