@@ -220,7 +220,7 @@ def _first_of(tokenizer: Any) -> int | None:
 
 
 def _with_parameters(scaling: str, options: dict[str, Any]) -> str:
-    """The whole text of a scaling, whose commas lm-eval has taken for those between its own options, and none for None."""
+    """The whole text of a scaling: lm-eval takes its commas for those between options, and none for None."""
     values = {key: options.pop(key) for key in PARAMETERS if key in options}
     words = [f"{key}={'none' if value is None else value}" for key, value in values.items()]
     if not words:
