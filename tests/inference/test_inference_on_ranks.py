@@ -177,7 +177,9 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(
+    "change", ["words", *(pytest.param(name, marks=pytest.mark.slow) for name in CHANGES if name != "words")]
+)
 def test_ranks_that_are_told_different_things_all_say_which(change, inputs, tmp_path):
     line, message = CHANGES[change]
     words = f"validate {inputs / 'fp8'} --text {inputs / 'text.txt'} --window 16 --out {tmp_path / 'run'}"
@@ -202,7 +204,7 @@ def test_files_that_differ_are_named(inputs, tmp_path):
         assert "octoscale: error: rank 1 has another model.safetensors of model than rank 0: " in err
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_rank_that_dies_while_it_loads_is_named_by_all_others(size, inputs, tmp_path):
     dies = "import octoscale.models.loading as l\nl.load = lambda *_, **__: os.kill(os.getpid(), 9)"
     words = f"validate {inputs / 'fp8'} --text {inputs / 'text.txt'} --window 16 --out {tmp_path / 'run'}"

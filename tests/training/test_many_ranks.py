@@ -64,7 +64,9 @@ def test_two_ranks_train_the_model_of_one_process_to_the_byte(inputs, alone, tmp
     assert {**summary, "seconds": 0} == {**expected, "seconds": 0}
 
 
-@pytest.mark.parametrize("more", ["--parallel tp=2", "--parallel replicate=2", "--amax-group world"])
+@pytest.mark.parametrize(
+    "more", ["--parallel tp=2", pytest.param("--parallel replicate=2", marks=pytest.mark.slow), "--amax-group world"]
+)
 def test_other_ways_to_share_stay_close(more, inputs, alone, tmp_path):
     code, err = train(inputs, tmp_path / "run", more, ranks=2)
     assert code == 0, err
@@ -104,6 +106,7 @@ def test_two_ranks_train_a_classifier_as_one_process_does(inputs, tmp_path):
 _GOOD_AND_BAD = [(n, ("bad", "good")[n % 2]) for n in range(24)]
 
 
+@pytest.mark.slow
 def test_delayed_scales_go_on_with_the_histories_of_each_rank(inputs, tmp_path):
     """Inputs and gradients are a replica's own, so is what it remembers; one process takes the largest of all."""
     more = "--scaling delayed:history=3"
@@ -125,6 +128,7 @@ def _amaxes(path):
     return [amax for past in histories.values() for role in past.values() for amax in role]
 
 
+@pytest.mark.slow
 def test_a_dynamic_loss_scale_goes_on_where_it_was(inputs, tmp_path):
     more = "--dtype fp16 --loss-scale dynamic"
     for ranks, words in ((2, "--steps 2"), (2, "--steps 4 --resume")):
@@ -168,7 +172,9 @@ def test_what_the_first_rank_refuses_is_one_line_of_every_rank(inputs, tmp_path)
     assert (tmp_path / "run/thesis.txt").read_text() == "years of work"
 
 
-@pytest.mark.parametrize("words", [("fsdp=2", "replicate=2"), ("fsdp=2", "fsdp=3")])
+@pytest.mark.parametrize(
+    "words", [("fsdp=2", "fsdp=3"), pytest.param(("fsdp=2", "replicate=2"), marks=pytest.mark.slow)]
+)
 def test_ranks_with_other_words_hear_who_said_what(words, inputs, tmp_path):
     """Also of the mesh, which no rank could make alone, and of one that is no mesh."""
     start = tmp_path / "start.py"
