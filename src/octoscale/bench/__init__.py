@@ -2,6 +2,7 @@
 
     kernels         casts and products; how times are taken
     train           a training step
+    growth          larger layers, and more ranks
     generate        writing and reading
     checkpoint      a checkpoint to FP8, beside cp
     gguf_shape      a Llama as a GGUF file, for llama.cpp's own measurement
