@@ -137,8 +137,8 @@ def test_bits_are_compared(dtype, tmp_path):
 def test_a_weight_is_compared_once_a_step(tmp_path, monkeypatch):
     """Oracle: how often its values are read: at the cast, and once in each of three steps of four micro-batches."""
     read = []
-    some = state._some_bits_of
-    monkeypatch.setattr(state, "_some_bits_of", lambda weight: read.append(1) or some(weight))
+    some = state._some_of
+    monkeypatch.setattr(state, "_some_of", lambda weight: read.append(1) or some(weight))
     model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8))
     octoscale.convert(model, Recipe.amax())
     with octoscale.record(model, tmp_path / "run") as recorder:
