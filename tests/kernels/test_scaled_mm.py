@@ -116,7 +116,9 @@ def test_operands_lie_as_the_hardware_asks(shape, layouts):
         torch, "_scaled_mm", side_effect=lambda *args, **more: seen.append(args) or real(*args, **more)
     ):
         matmul(a, b)
-    left, right, *_ = seen[0]
+    left, right, *scales = seen[0]
+    like = [torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta") for x in (left, right)]
+    real(*like, *(scale.to("meta") for scale in scales), out_dtype=torch.float32)
     assert left.stride() == (left.shape[1], 1)
     assert right.stride() == (1, right.shape[0])
     assert left.shape[1] % 16 == 0

@@ -152,6 +152,22 @@ def test_a_weight_is_compared_once_a_step(tmp_path, monkeypatch):
     assert [note["step"] for note in notes_of(tmp_path / "run", "stale_weight")] == [2]
 
 
+@pytest.mark.parametrize("shape", [(1, 8192), (8192, 1), (3, 2000), (2000, 31), (100, 70), (32, 4097)])
+@pytest.mark.parametrize("layout", ["rows", "columns", "with gaps"])
+def test_some_values_of_a_weight_are_of_all_of_it(shape, layout):
+    """Also of one with few rows or columns, as a head for one score has. Oracle: each value is its own place."""
+    place = torch.arange(float(shape[0] * shape[1])).view(shape)
+    weight = place if layout == "rows" else place.t().contiguous().t()
+    if layout == "with gaps":
+        weight = torch.cat([place, -place], dim=1)[:, : shape[1]]
+    some = state._some_of(weight).flatten()
+    assert len(set(some.tolist())) == len(some) >= 32
+    rows, columns = some // shape[1], some % shape[1]
+    assert rows.unique().numel() >= min(32, shape[0])
+    assert columns.unique().numel() >= min(32, shape[1])
+    assert rows.max() >= 0.9 * (shape[0] - 1)
+
+
 def test_a_weight_that_is_frozen_is_noted_once(tmp_path):
     """Where gradients are taken; one that was frozen before the record began is known."""
     model = tiny_llama()

@@ -24,7 +24,7 @@ from octoscale.numerics.scaling import Delayed, History
 from octoscale.runs.scales import LayerName, Recorder
 
 #: So many values of a weight, each of another row and column, are looked at where its cast is reused: a write to all of
-#: it changes some. A small weight is looked at as a whole.
+#: it changes some. Of one with fewer rows or columns, so many of each; a small weight is looked at as a whole.
 _SAMPLE, _SMALL = 32, 4096
 
 _INTS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -270,10 +270,11 @@ def _some_of(weight: Tensor) -> Tensor:
     """Some values of a weight, along its diagonal, as they are now."""
     if weight.numel() <= _SMALL:
         return weight.detach().clone()
-    rows, columns = weight.shape
-    num = min(_SAMPLE, rows, columns)
-    step = (rows // num) * weight.stride(0) + (columns // num) * weight.stride(1)
-    return torch.as_strided_copy(weight.detach(), (num,), (step,))
+    counts = [min(_SAMPLE, size) for size in weight.shape]
+    steps = [size // count * stride for size, count, stride in zip(weight.shape, counts, weight.stride(), strict=True)]
+    if min(counts) == _SAMPLE:
+        counts, steps = [_SAMPLE], [sum(steps)]
+    return torch.as_strided_copy(weight.detach(), counts, steps)
 
 
 def _bits_of(x: Tensor) -> Tensor:
