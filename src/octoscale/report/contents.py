@@ -44,7 +44,8 @@ from octoscale.report.fields import (
     says,
 )
 from octoscale.runs.folder import RunFolder
-from octoscale.runs.scales import SCHEMA, read_readable_scales
+from octoscale.runs.parts import readable_parts
+from octoscale.runs.scales import SCHEMA
 from octoscale.system.errors import UserError
 from octoscale.system.inside import LEADS_OUT, is_inside
 
@@ -69,6 +70,11 @@ class RunContents:
     def figures(self) -> Path:
         """The folder for its figures."""
         return RunFolder(self.path).figures
+
+    @property
+    def numbers(self) -> pl.DataFrame:
+        """The scales without their histograms, which are most of their bytes: to be filtered and copied."""
+        return self.scales.drop("exponents")
 
     @property
     def has_results(self) -> bool:
@@ -272,16 +278,14 @@ def _object(line: bytes) -> dict[str, Any] | None:
 
 
 def _scales(run: RunFolder, damaged: list[str]) -> pl.DataFrame:
-    """The rows of the parts that can be read and hold what a cast can see."""
-    try:
-        rows, lost = read_readable_scales(run.path, follow_links=False)
-    except FileNotFoundError:
-        return pl.DataFrame(schema=SCHEMA)
+    """The rows of the parts that can be read and hold what a cast can see; each part is looked at by itself."""
+    tables, lost = readable_parts(run.scales, SCHEMA, run.path)
     damaged.extend(map(str, lost))
-    kept = rows.filter(possible())
-    if kept.height < rows.height:
-        damaged.append(f"{run.scales}: {rows.height - kept.height} of {rows.height} rows hold what no cast can see")
-    return kept
+    kept = [table.filter(possible()) for table in tables]
+    before, after = (sum(table.height for table in of) for of in (tables, kept))
+    if after < before:
+        damaged.append(f"{run.scales}: {before - after} of {before} rows hold what no cast can see")
+    return pl.concat([pl.DataFrame(schema=SCHEMA), *kept])
 
 
 def possible(longest: int = LONGEST_MODULE) -> pl.Expr:

@@ -6,6 +6,7 @@ those that were drawn, `damaged` and `not_drawn` are there if anything is.
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def show(folder: Path | str, *, as_json: bool, module: str | None = None, with_p
     if not as_json:
         _print_results(contents)
     drawing = of_run.draw_all(contents, module)
+    contents = replace(contents, scales=contents.scales.clear())  # the page reads them part by part
     page = write_report([folder], RunFolder(contents.path).report) if with_page else None
     if as_json:
         found = {

@@ -8,10 +8,14 @@ from collections.abc import Sequence
 import polars as pl
 
 
-def scale_bias_by_layer(rows: pl.DataFrame) -> pl.DataFrame:
-    """role, kind, layer -> mode, low, high of scale_bias over steps and modules; the smallest of equal modes."""
+def scale_bias_by_layer(rows: pl.DataFrame, scaling: str | None = None) -> pl.DataFrame:
+    """role, kind, layer -> mode, low, high of scale_bias over steps and modules; the smallest of equal modes.
+
+    scaling: of the rows of one; None for all.
+    """
     bias = pl.col("scale_bias")
-    groups = _with_scale(rows).group_by("role", "kind", "layer")
+    of_scaling = None if scaling is None else pl.col("scaling") == scaling
+    groups = _with_scale(rows, of_scaling).group_by("role", "kind", "layer")
     return groups.agg(mode=bias.mode().min(), low=bias.min(), high=bias.max()).sort("role", "kind", "layer")
 
 
@@ -33,5 +37,7 @@ def drawn_layers(layers: Sequence[int]) -> list[int]:
     return [ordered[place] for place in sorted(places)] if ordered else []
 
 
-def _with_scale(rows: pl.DataFrame) -> pl.DataFrame:
-    return rows.filter(pl.col("amax").is_finite() & (pl.col("amax") > 0) & pl.col("layer").is_not_null())
+def _with_scale(rows: pl.DataFrame, also: pl.Expr | None = None) -> pl.DataFrame:
+    wanted = rows.lazy() if also is None else rows.lazy().filter(also)
+    wanted = wanted.select("role", "kind", "layer", "step", "scale_bias", "amax")
+    return wanted.filter(pl.col("amax").is_finite() & (pl.col("amax") > 0) & pl.col("layer").is_not_null()).collect()

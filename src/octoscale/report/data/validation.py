@@ -17,6 +17,8 @@ from octoscale.validation import bias_range
 
 Key = TypeVar("Key", str, int)
 
+_ROWS_AT_A_TIME = 20_000
+
 #: The precisions without FP8; the first that a run has is what its other perplexities are measured against.
 REFERENCES = ("bf16", "fp16", "fp32")
 
@@ -87,8 +89,8 @@ def reach(fmt: Format, scale_bias: int) -> Reach:
 
 def clipped_shares(rows: pl.DataFrame) -> pl.DataFrame:
     """scaling, role, kind, layer -> saturated, flushed: shares in % of all values, zeros included, over all steps."""
-    groups = rows.filter(pl.col("layer").is_not_null()).group_by("scaling", "role", "kind", "layer")
-    sums = groups.agg(pl.col("saturated", "flushed", "numel").sum()).filter(pl.col("numel") > 0)
+    groups = rows.lazy().filter(pl.col("layer").is_not_null()).group_by("scaling", "role", "kind", "layer")
+    sums = groups.agg(pl.col("saturated", "flushed", "numel").sum()).filter(pl.col("numel") > 0).collect()
     shares = [(100 * pl.col(count) / pl.col("numel")).alias(count) for count in ("saturated", "flushed")]
     return sums.select("scaling", "role", "kind", "layer", *shares).sort("scaling", "role", "kind", "layer")
 
@@ -112,7 +114,7 @@ def default_module(rows: pl.DataFrame) -> str | None:
     """The module of kind ffn_out, with a histogram, that flushes most under the main scaling; the middle one if none
     flushes. Among all kinds if there is no ffn_out, among all scalings if there is no main one.
     """
-    rows = with_histograms(rows)
+    rows = rows.drop("exponents").filter(_have_histograms(rows))
     main = main_scaling(scalings_of(rows))
     rows = rows if main is None else rows.filter(scaling=main)
     rows = rows if rows.filter(kind="ffn_out").is_empty() else rows.filter(kind="ffn_out")
@@ -155,7 +157,14 @@ def histogram(rows: pl.DataFrame) -> dict[int, int]:
 
 def with_histograms(rows: pl.DataFrame) -> pl.DataFrame:
     """The rows whose histogram was recorded and holds a value other than zero."""
-    return rows.filter(pl.col("exponents").list.slice(1, NUM_EXPONENT_BINS - 2).list.max() > 0)
+    return rows.filter(_have_histograms(rows))
+
+
+def _have_histograms(rows: pl.DataFrame) -> pl.Series:
+    """Of which rows; some at a time, for what is looked at is copied."""
+    largest = pl.col("exponents").list.slice(1, NUM_EXPONENT_BINS - 2).list.max()
+    found = [some.select(largest.fill_null(0) > 0).to_series() for some in rows.iter_slices(_ROWS_AT_A_TIME)]
+    return pl.concat(found) if found else pl.Series(dtype=pl.Boolean)
 
 
 def scalings_of(rows: pl.DataFrame) -> list[str]:

@@ -80,14 +80,15 @@ def diagnose(folder: Path | str) -> list[Finding]:
 def examine(folder: Path | str) -> Diagnosis:
     """The same, with what there was to look at, and what is missing."""
     contents = _read(Path(folder))
+    missing = _missing(contents)
     groups = list(groups_of(contents.scales, contents.notes, contents.metrics, contents.header.get("plan", {})))
+    contents = replace(contents, scales=contents.scales.clear())  # the groups have what rules look at
     findings = [_damage(text) for text in contents.damaged]
     for group in groups:
         findings += ask(group)
     order = {name: place for place, name in enumerate((DAMAGED, *RULES))}
     of_sweep = swept(findings)
     findings.sort(key=lambda each: (SEVERITIES.index(each.severity), each.scaling in of_sweep, order[each.rule]))
-    missing = _missing(contents)
     return Diagnosis(path=contents.path, findings=findings, there=_there(groups), missing=missing)
 
 
@@ -156,7 +157,7 @@ def _missing(contents: RunContents) -> list[str]:
         lines.append("run.json: which command wrote this run, with which settings")
     if contents.scales.is_empty():
         lines.append("scales: no cast was recorded, so most rules had nothing to look at")
-    elif contents.scales.filter(pl.col("exponents").is_not_null()).is_empty():
+    elif contents.scales["exponents"].null_count() == contents.scales.height:
         lines.append("histograms: none were recorded (every=0); shares are of all values, zeros included")
     if not contents.scales.is_empty() and not contents.notes:
         lines.append(

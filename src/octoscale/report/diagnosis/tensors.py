@@ -30,7 +30,8 @@ TENSOR = ("module", "role")
 class Group:
     """What one phase recorded under one scaling.
 
-    rows: as recorded, with `at`, their place in the order of writing. notes: those of runs/notes.py. metrics: the lines
+    rows: as recorded, with `at`, their place in the order of writing; of exponents the number of `zeros` and a hash,
+    `histogram`, null where none were recorded. notes: those of runs/notes.py. metrics: the lines
     of metrics.jsonl. plan: what the command was told.
     """
 
@@ -125,7 +126,7 @@ def groups_of(
     rows: pl.DataFrame, notes: list[dict[str, Any]], metrics: list[dict[str, Any]], plan: dict[str, Any]
 ) -> Iterator[Group]:
     """The groups of a run, in the order in which they were run; then those that were measured without any row."""
-    rows = _with_slack(rows.with_columns(at=pl.int_range(pl.len()), template=_template()))
+    rows = _with_slack(_abridged(rows).with_columns(at=pl.int_range(pl.len()), template=_template()))
     keys = dict.fromkeys(rows.select("phase", "scaling").iter_rows())
     recorded = {scaling for _, scaling in keys}
     measured = [(row.get("phase", ""), row["scaling"]) for row in metrics if "scaling" in row]
@@ -141,6 +142,13 @@ def groups_of(
             metrics=[row for row in metrics if row.get("scaling") == scaling and row.get("phase", phase) == phase],
             plan=plan,
         )
+
+
+def _abridged(rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows with zeros and a hash, `histogram`, in place of their exponents, which are most of their bytes."""
+    bins = pl.col("exponents")
+    zeros, histogram = bins.list.get(0, null_on_oob=True), pl.when(bins.is_not_null()).then(bins.hash())
+    return rows.with_columns(zeros=zeros, histogram=histogram).drop("exponents")
 
 
 _NUMBER = r"(^|\.)\d+(\.|$)"
@@ -183,9 +191,8 @@ def _with_slack(rows: pl.DataFrame) -> pl.DataFrame:
 def _by_step(rows: pl.DataFrame) -> pl.DataFrame:
     """Micro-batches of a step together."""
     keys = ("module", "template", "layer", "kind", "role", "format", "step")
-    zeros = pl.col("exponents").list.get(0, null_on_oob=True)
-    with_zeros = rows.with_columns(_zeros=zeros, _seen=pl.when(zeros.is_not_null()).then(pl.col("numel")))
-    share = (pl.col("_zeros").sum() / pl.col("_seen").sum()).over(TENSOR)
+    with_zeros = rows.with_columns(_seen=pl.when(pl.col("zeros").is_not_null()).then(pl.col("numel")))
+    share = (pl.col("zeros").sum() / pl.col("_seen").sum()).over(TENSOR)
     with_zeros = with_zeros.with_columns(nonzero=pl.col("numel") * (1 - share.fill_nan(0).fill_null(0)))
     steps = with_zeros.group_by(keys).agg(
         casts=pl.len(),

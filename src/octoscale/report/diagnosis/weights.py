@@ -108,8 +108,8 @@ def idle_weight(group: Group) -> Iterator[Finding]:
 def _same_histogram(group: Group, module: str, since: int) -> bool:
     """Whether no histogram of the weight since a step says that it moved."""
     of = (pl.col("module") == module) & (pl.col("role") == "weight") & (pl.col("step") >= since)
-    seen = group.rows.filter(of & pl.col("exponents").is_not_null())
-    return seen["exponents"].n_unique() <= 1
+    seen = group.rows.filter(of & pl.col("histogram").is_not_null())
+    return seen["histogram"].n_unique() <= 1
 
 
 def frozen_weight(group: Group) -> Iterator[Finding]:

@@ -168,9 +168,9 @@ def _bias_map(contents: RunContents, _: str | None) -> _Made:
 
 
 def _scale_bias(contents: RunContents, _: str | None) -> _Made:
-    rows = contents.scales
+    rows = contents.numbers
     main = main_scaling(scalings_of(rows))
-    if not scale_bias_by_layer(rows.filter(scaling=main or "")).is_empty():
+    if not scale_bias_by_layer(rows, main or "").is_empty():
         yield "scale_bias", partial(scale_bias_figure, rows, scaling=main, note=_measured(contents))
 
 
@@ -184,13 +184,13 @@ def _exponents(contents: RunContents, module: str | None) -> _Made:
 
 
 def _clipping(contents: RunContents, _: str | None) -> _Made:
-    if not clipped_shares(contents.scales).is_empty():
-        yield "clipping", partial(clipping_figure, contents.scales, note=_measured(contents))
+    if not clipped_shares(contents.numbers).is_empty():
+        yield "clipping", partial(clipping_figure, contents.numbers, note=_measured(contents))
 
 
 def _scale_bias_steps(contents: RunContents, _: str | None) -> _Made:
-    if not scale_bias_of_training(contents.scales).is_empty():
-        yield "scale_bias_steps", partial(scale_bias_steps_figure, contents.scales, note=_trained(contents))
+    if not scale_bias_of_training(contents.numbers).is_empty():
+        yield "scale_bias_steps", partial(scale_bias_steps_figure, contents.numbers, note=_trained(contents))
 
 
 def _loss(contents: RunContents, _: str | None) -> _Made:

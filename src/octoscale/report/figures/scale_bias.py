@@ -31,7 +31,7 @@ def scale_bias_figure(
     with a scale under it: tensors whose amax is 0 or not finite have none.
     """
     scaling = main_scaling(scalings_of(scales)) if scaling is None else scaling
-    biases = scale_bias_by_layer(scales.filter(scaling=scaling or ""))
+    biases = scale_bias_by_layer(scales, scaling or "")
     if biases.is_empty():
         raise UserError(f"no scale_bias of decoder layers under {scaling or 'a scaling that adapts'} in these rows")
     return draw_scale_bias(biases, style=style, note=join(f"mode over steps and modules, scaling {scaling}", note))

@@ -45,7 +45,7 @@ MOST_DIAGNOSED = 200_000
 #: Bytes of a name: a page wraps it, where a picture has no room.
 LONGEST_NAME = 100_000
 
-_BATCH = 48_000_000  # bytes of rows in memory at a time
+_BATCH = 16_000_000  # bytes of rows in memory at a time
 _Stamp = tuple[int, int]
 
 

@@ -167,11 +167,11 @@ def _waterfall(waterfall: Waterfall) -> dict[str, Any]:
     """Each column: tensor, step, scale_bias, the share of zeros, and of values of each exponent from `first` on."""
     keys = sorted(waterfall.columns)
     columns = [waterfall.columns[key] for key in keys]
-    counts = np.array([column.counts for column in columns], dtype=np.float64).reshape(-1, NUM_EXPONENT_BINS)
-    shares = counts / np.maximum(np.array([[column.numel] for column in columns], dtype=np.float64), 1).reshape(-1, 1)
-    used = np.flatnonzero(counts[:, 1:-1].sum(axis=0)) + 1
+    counts = np.array([column.counts for column in columns], dtype=np.float32).reshape(-1, NUM_EXPONENT_BINS)
+    used = np.flatnonzero(counts[:, 1:-1].any(axis=0)) + 1
     first, last = (int(used[0]), int(used[-1])) if used.size else (EXPONENT_OFFSET, EXPONENT_OFFSET)
-    zeros, shares = shares[:, 0], shares[:, first : last + 1]
+    numel = np.maximum(np.array([column.numel for column in columns], dtype=np.float64), 1)
+    zeros, shares = counts[:, 0] / numel, counts[:, first : last + 1] / numel.reshape(-1, 1)
     exact = shares.size <= EXACT_CELLS
     return {
         "exact": exact,
