@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import torch
+from models import tiny_gpt2, tiny_llama
 from torch import Tensor, nn
 
 from octoscale.kernels import table
@@ -12,6 +14,12 @@ from octoscale.kernels.table import Choice
 
 #: Those of the dispatch table, the tensor cores' in its form for CPUs.
 BACKENDS = ("native", "portable", "scaled_mm")
+
+#: Models of one layer: what compiling takes grows with their number. Without dropout, whose random numbers differ.
+ONE_LAYER = {
+    "gpt2": partial(tiny_gpt2, n_layer=1, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0),
+    "llama": partial(tiny_llama, num_hidden_layers=1),
+}
 
 
 @contextmanager

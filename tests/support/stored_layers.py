@@ -1,10 +1,13 @@
 """Layers whose weight is codes, of every kind that there is: what becomes of their input, and their scales."""
 
 import torch
+from tensors import normal
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from octoscale.conversion.convert import replace_module
 from octoscale.layers.layouts import get_layout
+from octoscale.layers.linear import Fp8Linear
 from octoscale.layers.stored import StoredLinear, scale_parameter, to_stored
 from octoscale.numerics.recipe import Operand, Recipe
 from octoscale.numerics.scaling import Amax
@@ -24,7 +27,10 @@ KINDS = [
 
 
 class AllKinds(nn.Module):
-    """A stored layer of each kind, for nn.Linear and Conv1D, with a bias and without, in one graph."""
+    """A stored layer of each kind, for nn.Linear and Conv1D, with a bias and without, in one graph.
+
+    Each has a part of the input to itself: where gradients meet, a compiler adds them up in an order of its own.
+    """
 
     def __init__(self, dtype: torch.dtype, kinds=KINDS) -> None:
         super().__init__()
@@ -33,11 +39,15 @@ class AllKinds(nn.Module):
             for is_conv1d in (False, True)
             for number, kind in enumerate(kinds)
         ]
-        self.layers = nn.ModuleList(both)
+        self.layers, self.dtype = nn.ModuleList(both), dtype
 
     def forward(self, x):
-        """What each gives for the same input."""
-        return [layer(x) for layer in self.layers]
+        """What each gives for its part of the input."""
+        return [layer(part) for layer, part in zip(self.layers, x.split(40, dim=-1), strict=True)]
+
+    def inputs(self, *shape: int) -> torch.Tensor:
+        """Normal numbers [*shape, 40 for each layer]."""
+        return normal(*shape, 40 * len(self.layers)).to(self.dtype)
 
 
 def stored(
@@ -63,3 +73,16 @@ def stored(
     if activations == "static":
         layer.input_scale = scale_parameter(2.0**-7 * input_factor, layout)
     return layer
+
+
+def as_stored(model: nn.Module, activations: str) -> None:
+    """Put the linear layers of a converted model into the state in which they would come from a checkpoint."""
+    layout = get_layout("compressed-tensors")
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, Fp8Linear):
+            original, fp8 = layer.original(), layer.fp8
+            new = to_stored(original, fp8.name, fp8.recipe, layout, activations, layout.scale_shape)
+            new.set_weight(original.weight.detach(), fp8.recipe.weight)
+            if activations == "static":
+                new.input_scale = scale_parameter(0.03, layout)
+            replace_module(model, name, new)

@@ -3,8 +3,8 @@
     octoscale::stored_cast          x, the scale of the file -> codes, scale_bias; dynamic inputs take octoscale::cast
     octoscale::stored_linear        the product, from the codes of x and the parameters of the layer
     octoscale::stored_linear_grad   the gradient of x; the weight has none
-    octoscale::stored_values        codes, their scale -> float32: the weight, where it alone is FP8
-    octoscale::stored_bf16          there, the product of bfloat16 at inference
+    octoscale::weight_only          the product where the weight alone is FP8
+    octoscale::weight_only_grad     its gradient of x: an operator, for a compiler would let autocast round it
 
 A scale is a parameter, and a graph gets it as one: no number of it is baked in, so that another file can be loaded into
 the same graph. Inside, the operators do what eager mode does, to the bit; that depends on whether a scale is a power of
@@ -52,11 +52,9 @@ def weight_only(
     x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, operand: str, is_conv1d: bool, dtype: torch.dtype
 ) -> Tensor:
     """`x @ w + bias` in `dtype`, where x stays what it is. operand: what the weight is, as a recipe prints it."""
-    if x.dtype == torch.bfloat16 and not torch.is_grad_enabled():
-        y: Tensor = torch.ops.octoscale.stored_bf16(x, weight, scale, bias, operand, is_conv1d, dtype)
-        return y
-    values = torch.ops.octoscale.stored_values(weight, scale, operand)
-    return values_product(x, values.t() if is_conv1d else values, bias, dtype)
+    is_inference = not torch.is_grad_enabled()
+    y: Tensor = torch.ops.octoscale.weight_only(x, weight, scale, bias, operand, is_conv1d, dtype, is_inference)
+    return y
 
 
 def values_product(x: Tensor, w_NK: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
@@ -168,47 +166,86 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    dx = db = None
+    dx = None
     if ctx.x_dtype is not None:
         words = (ctx.terms, ctx.fast, ctx.is_conv1d, ctx.x_dtype)
         dx = torch.ops.octoscale.stored_linear_grad(grad, *ctx.saved_tensors, *words)
-    if ctx.bias_dtype is not None:
-        db = grad.reshape(-1, grad.shape[-1]).sum(0, dtype=torch.float32).to(ctx.bias_dtype)
-    return (dx, *[None] * 5, db, *[None] * 4)
+    return (dx, *[None] * 5, _bias_grad(ctx, grad), *[None] * 4)
 
 
 _linear.register_autograd(_backward, setup_context=_setup)
 
 
-@torch.library.custom_op("octoscale::stored_values", mutates_args=())
-def _values(weight: Tensor, scale: Tensor, operand: str) -> Tensor:
-    w8, factor = _weight(weight, scale, operand)
-    return (w8.dequantize(torch.float32) * factor).contiguous()
-
-
-@_values.register_fake
-def _(weight: Tensor, scale: Tensor, operand: str) -> Tensor:
-    return weight.new_empty(weight.shape, dtype=torch.float32)
-
-
-@torch.library.custom_op("octoscale::stored_bf16", mutates_args=())
-def _bf16(
-    x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, operand: str, is_conv1d: bool, dtype: torch.dtype
+@torch.library.custom_op("octoscale::weight_only", mutates_args=())
+def _weight_only(
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    bias: Tensor | None,
+    operand: str,
+    is_conv1d: bool,
+    dtype: torch.dtype,
+    is_inference: bool,
 ) -> Tensor:
     w8, factor = _weight(weight, scale, operand)
     w_NK = w8.t() if is_conv1d else w8
-    if is_one(factor):
+    if is_inference and x.dtype == torch.bfloat16 and is_one(factor):
         return ops.linear(x, w_NK, bias=bias, dtype=dtype)
-    if isinstance(factor, Tensor):
+    if is_inference and x.dtype == torch.bfloat16 and isinstance(factor, Tensor):
         return _finished(ops.linear(x, w_NK, dtype=torch.float32) * factor, bias, dtype)
     return values_product(x, w_NK.dequantize(torch.float32) * factor, bias, dtype)
 
 
-@_bf16.register_fake
+@_weight_only.register_fake
 def _(
-    x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, operand: str, is_conv1d: bool, dtype: torch.dtype
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    bias: Tensor | None,
+    operand: str,
+    is_conv1d: bool,
+    dtype: torch.dtype,
+    is_inference: bool,
 ) -> Tensor:
     return _new_output(x, weight, is_conv1d, dtype)
+
+
+@torch.library.custom_op("octoscale::weight_only_grad", mutates_args=())
+def _weight_only_grad(
+    grad: Tensor, weight: Tensor, scale: Tensor, operand: str, is_conv1d: bool, x_dtype: torch.dtype
+) -> Tensor:
+    w8, factor = _weight(weight, scale, operand)
+    w_KN = w8 if is_conv1d else w8.t()
+    return values_product(grad.contiguous(), w_KN.dequantize(torch.float32) * factor, None, x_dtype)
+
+
+@_weight_only_grad.register_fake
+def _(grad: Tensor, weight: Tensor, scale: Tensor, operand: str, is_conv1d: bool, x_dtype: torch.dtype) -> Tensor:
+    return _new_output(grad, weight, not is_conv1d, x_dtype)
+
+
+def _setup_weight_only(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, weight, scale, bias, ctx.operand, ctx.is_conv1d, _, _ = inputs
+    ctx.save_for_backward(weight, scale)
+    ctx.x_dtype = x.dtype if ctx.needs_input_grad[0] else None
+    ctx.bias_dtype = bias.dtype if bias is not None and ctx.needs_input_grad[3] else None
+
+
+def _backward_weight_only(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    dx = None
+    if ctx.x_dtype is not None:
+        words = (ctx.operand, ctx.is_conv1d, ctx.x_dtype)
+        dx = torch.ops.octoscale.weight_only_grad(grad, *ctx.saved_tensors, *words)
+    return (dx, None, None, _bias_grad(ctx, grad), *[None] * 4)
+
+
+_weight_only.register_autograd(_backward_weight_only, setup_context=_setup_weight_only)
+
+
+def _bias_grad(ctx: Any, grad: Tensor) -> Tensor | None:
+    if ctx.bias_dtype is None:
+        return None
+    return grad.reshape(-1, grad.shape[-1]).sum(0, dtype=torch.float32).to(ctx.bias_dtype)
 
 
 def _weight(weight: Tensor, scale: Tensor, operand: str) -> tuple[Quantized, Amount]:
