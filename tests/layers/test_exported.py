@@ -73,7 +73,8 @@ def test_an_exported_program_computes_what_eager_mode_does(make, strict, tmp_pat
             x = model.inputs(*shape)
             assert_same(program.module()(x), model(x))
             assert_same(loaded(x), model(x))
-        x, changed = model.inputs(3, 5), {name: tensor.flip(0) for name, tensor in model.state_dict().items()}
+        x, state = model.inputs(3, 5), model.state_dict()
+        changed = {name: x * 1.3 if name.endswith("scale") else x.flip(0) for name, x in state.items()}
         before = loaded(x)
         model.load_state_dict(changed)
         loaded.load_state_dict(changed)
