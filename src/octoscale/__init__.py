@@ -167,6 +167,23 @@ class _OldNames:
         module.__spec__ = module.__spec__.loader_state or module.__spec__
 
 
+class _ForExportedPrograms:
+    """Registers our operators when torch is about to read an exported program, which may call them."""
+
+    reader: ClassVar = "torch.export.pt2_archive"
+
+    @classmethod
+    def find_spec(cls, name: str, *_: object) -> None:
+        """What importlib asks every finder; it finds nothing."""
+        if name == cls.reader:
+            cls.register()
+
+    @staticmethod
+    def register() -> None:
+        """They are registered where they are defined."""
+        importlib.import_module("octoscale.layers.compiled_stored")
+
+
 def _old_name_in_models(name: str) -> object:
     """People wrote octoscale.models.load, when that room was a file."""
     if name != "load":
@@ -185,4 +202,7 @@ class _Package(ModuleType):
 
 
 sys.meta_path.insert(0, _OldNames)  # before the finder that would load kernels/decoder.py a second time
+sys.meta_path.insert(0, _ForExportedPrograms)
 sys.modules[__name__].__class__ = _Package
+if _ForExportedPrograms.reader in sys.modules:
+    _ForExportedPrograms.register()

@@ -90,9 +90,9 @@ class FusedLayer:
         self.__init__(*state)  # type: ignore[misc]
 
     def __call__(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """As the decoder layer's own forward."""
+        """As the decoder layer's own forward; in a graph of torch.compile always that."""
         past = kwargs.get("past_key_values")
-        if args or not self.is_known() or not self._serves(hidden_states, kwargs):
+        if torch.compiler.is_compiling() or args or not self.is_known() or not self._serves(hidden_states, kwargs):
             return type(self._layer).forward(self._layer, hidden_states, *args, **kwargs)  # type: ignore[no-any-return]
         cache = past and past.layers[self.parts.index]
         num_tokens, out = hidden_states.shape[1], torch.empty_like(hidden_states)

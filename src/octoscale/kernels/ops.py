@@ -133,12 +133,21 @@ def observe(x: Tensor, *, exponents: bool = False) -> Seen:
 
 
 def encode(
-    x: Tensor, format: str | Format, rule: Rule, seen: Seen, *, history: History | None = None, counts: bool = False
+    x: Tensor,
+    format: str | Format,
+    rule: Rule | Tensor,
+    seen: Seen,
+    *,
+    history: History | None = None,
+    counts: bool = False,
 ) -> Quantized:
-    """The second half: the cast with the scale that `rule` chooses for the amax in `seen`, of `x` or of more."""
+    """The second half: the cast with the scale that `rule` chooses for the amax in `seen`, of `x` or of more.
+
+    A tensor in place of a rule is the scale_bias itself, int32 without dimensions.
+    """
     x = _checked(x)
     fmt = get_format(format) if isinstance(format, str) else format
-    scale_bias = rule.scale_bias(seen.amax, fmt, history)
+    scale_bias = rule if isinstance(rule, Tensor) else rule.scale_bias(seen.amax, fmt, history)
     encoded = table.choose(x.device.type).backend.encode(x, fmt, seen.amax, scale_bias, counts=counts)
     return _quantized(fmt, scale_bias, seen, encoded)
 

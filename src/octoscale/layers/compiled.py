@@ -1,4 +1,4 @@
-"""The products of Fp8Linear for torch.compile: operators whose shapes a compiler knows, and whose insides it does not.
+"""The products of Fp8Linear for torch.compile and torch.export: operators whose shapes they know, and no more.
 
     octoscale::cast              x -> codes, scale_bias
     octoscale::fp8_linear        the forward product, from the codes of x and weight
@@ -40,7 +40,7 @@ def fp8_linear(
 
 
 @lru_cache
-def _operand(text: str) -> tuple[Format, Rule]:
+def operand_of(text: str) -> tuple[Format, Rule]:
     """The format and the rule that an operand's text names."""
     name, _, rule = text.partition(" ")
     recipe = parse_scaling(rule)
@@ -50,13 +50,13 @@ def _operand(text: str) -> tuple[Format, Rule]:
 
 @torch.library.custom_op("octoscale::cast", mutates_args=())
 def _cast(x: Tensor, operand: str) -> tuple[Tensor, Tensor]:
-    cast = ops.quantize(x.contiguous(), *_operand(operand))
+    cast = ops.quantize(x.contiguous(), *operand_of(operand))
     return cast.codes, cast.scale_bias
 
 
 @_cast.register_fake
 def _(x: Tensor, operand: str) -> tuple[Tensor, Tensor]:
-    codes = x.new_empty(x.shape, dtype=getattr(torch, _operand(operand)[0].torch_name))
+    codes = x.new_empty(x.shape, dtype=getattr(torch, operand_of(operand)[0].torch_name))
     return codes, x.new_empty((), dtype=torch.int32)
 
 
@@ -114,7 +114,7 @@ def _grads(
     """The gradients of x and weight in these dtypes; an empty tensor for one that is not wanted, dtype None."""
     for_weight, for_input, for_grad = terms.split(SEPARATOR)
     w_q, x_q = _quantized(w8, w_bias, for_weight), _quantized(x8, x_bias, for_input).flatten_rows()
-    g8 = ops.quantize(grad.contiguous(), *_operand(for_grad)).flatten_rows()
+    g8 = ops.quantize(grad.contiguous(), *operand_of(for_grad)).flatten_rows()
     dx, dw = grad.new_empty(0), grad.new_empty(0)
     is_fast = "backward" in FAST[fast]
     if x_dtype is not None:
@@ -166,4 +166,4 @@ _linear.register_autograd(_backward, setup_context=_setup)
 
 
 def _quantized(codes: Tensor, scale_bias: Tensor, operand: str) -> Quantized:
-    return Quantized(codes=codes, scale_bias=scale_bias, format=_operand(operand)[0])
+    return Quantized(codes=codes, scale_bias=scale_bias, format=operand_of(operand)[0])

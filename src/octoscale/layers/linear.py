@@ -38,8 +38,6 @@ from octoscale.numerics.recipe import Recipe
 from octoscale.runs.scales import LayerName
 from octoscale.system.errors import UserError
 
-_WHY_EAGER = "octoscale records this layer, imitates sums, or its scaling is delayed: a graph has no place for that"
-
 
 class Products(torch.autograd.Function):
     """The three products of the table at the top."""
@@ -104,7 +102,7 @@ class Fp8Linear(nn.Linear):
     Input float32, bfloat16 or float16 [..., K]; output [..., N] in the input's dtype, or autocast's where that is on.
     The weight keeps the layout of its origin: [N, K], or Conv1D's [K, N]. `fp8` holds the recipe and all other state.
     After a write to `weight.data` in place, which leaves no trace, call `octoscale.forget_casts(model)`. torch.compile
-    takes a layer whole (compiled.py), unless it is being recorded or its scaling is delayed: then it stays eager.
+    takes a layer whole (compiled.py), unless `fp8.why_no_graph` has a reason: then it stays eager.
     """
 
     fp8: "LayerState"
@@ -120,8 +118,8 @@ class Fp8Linear(nn.Linear):
             dtype = torch.get_autocast_dtype(x.device.type)
         if torch.compiler.is_compiling():
             if self.fp8.is_stateless and not isinstance(weight, Gathered):
-                return fp8_linear(x, weight, self.bias, self.fp8.terms, self.fp8.recipe.fast, self.fp8.is_conv1d, dtype)
-            return self._forward_eager(x, dtype)  # type: ignore[no-any-return]
+                return self._in_graph(x, weight, dtype)
+            return self._out_of_graph(x, dtype)
         return self._forward(x, dtype)
 
     def _forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -130,7 +128,18 @@ class Fp8Linear(nn.Linear):
         x8 = self.fp8.cast_input(x, inference=self._is_inference())
         return Products.apply(x, weight, bias, x8, w8, self.fp8, dtype)  # type: ignore[no-any-return,no-untyped-call]
 
-    @torch.compiler.disable(reason=_WHY_EAGER)  # type: ignore[untyped-decorator,no-untyped-call]
+    def _in_graph(self, x: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+        return fp8_linear(x, weight, self.bias, self.fp8.terms, self.fp8.recipe.fast, self.fp8.is_conv1d, dtype)
+
+    def _out_of_graph(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """Eager mode between two graphs; where only one is wanted, the error says why."""
+        why = self.fp8.why_no_graph(isinstance(self.weight, Gathered))
+        torch._dynamo.graph_break(msg=why)
+        if torch.compiler.is_exporting():
+            raise UserError(why)
+        return self._forward_eager(x, dtype)  # type: ignore[no-any-return]
+
+    @torch.compiler.disable(reason="the graph break before it says why")  # type: ignore[untyped-decorator,no-untyped-call]
     def _forward_eager(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         return self._forward(x, dtype)
 

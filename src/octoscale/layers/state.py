@@ -60,6 +60,20 @@ class LayerState:
         imitates = bool(self.recipe.accumulate)
         return self.runtime.recorder is None and not (self.is_delayed or imitates) and self.ranks.is_alone
 
+    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # or each layer would be a graph of its own
+    def why_no_graph(self, gathered: bool = False) -> str:
+        """Why a layer that is not stateless, or whose weight is `gathered`, cannot be in a graph, and what to do."""
+        accumulate = self.recipe.accumulate
+        reasons = [
+            (self.runtime.recorder is not None, "it is being recorded: compile where octoscale.record has ended"),
+            (self.is_delayed, f"its scaling is {self.recipe.name}, which each call adds to: take amax or cscale"),
+            (accumulate, f"its sums imitate {accumulate}: take accumulate={accumulate} out of the scaling"),
+            (gathered, "its weight comes from other ranks as FP8 codes (FSDP): compile without fullgraph=True"),
+            (not self.ranks.is_alone, "it is one rank's part (tensor parallel): compile without fullgraph=True"),
+        ]
+        said = "; ".join(text for holds, text in reasons if holds)
+        return f"octoscale: {self.name.module} cannot be in a graph: {said}"
+
     def cast_weight(self, weight: Tensor, inference: bool, *, owner: Tensor | None = None) -> Quantized:
         """The weight's cast, made anew only if the weight changed, or an optimizer stepped, since the last one.
 
@@ -231,6 +245,7 @@ class Runtime:
     def __init__(self) -> None:
         self.recorder: Recorder | None = None
         self.weight: tuple[Seen | None, Quantized | None] = (None, None)
+        self.input_scale: Seen | None = None  # of a stored layer with static inputs
         self.columns: Columns | None = None  # of that cast
         self.sample: Tensor | None = None  # some values of the weight, as they were when it was cast
         self.compared_at: int | None = None  # the last step in which they were compared

@@ -17,10 +17,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from octoscale.kernels import ops
 from octoscale.kernels.ops import Quantized
+from octoscale.layers import compiled_stored
+from octoscale.layers.compiled import SEPARATOR
+from octoscale.layers.compiled_stored import values_product
+from octoscale.layers.factor import split_scale
 from octoscale.layers.layouts import Layout
 from octoscale.layers.linear import Fp8Linear, Products
 from octoscale.layers.origin import is_conv1d
@@ -29,7 +32,7 @@ from octoscale.layers.reuse import Seen
 from octoscale.layers.state import LayerState
 from octoscale.numerics.formats import get_format
 from octoscale.numerics.recipe import Operand, Recipe
-from octoscale.numerics.scaling import MAX_SCALE_BIAS, MIN_SCALE_BIAS, Constant
+from octoscale.numerics.scaling import Constant
 from octoscale.runs.scales import LayerName
 from octoscale.system.errors import UserError
 
@@ -82,11 +85,12 @@ class StoredLinear(Fp8Linear):
 
     def quantized_weight(self) -> Quantized:
         """Codes and scale_bias of the weight; its factor, 1 for a power of two, is `fp8.weight_factor`."""
-        scale = self.get_parameter(self.fp8.layout.weight_scale)
-        seen, w8 = self.fp8.runtime.weight
-        if w8 is None or seen is None or not (seen.is_still(scale) and _is_view_of(w8.codes, self.weight)):
+        scale, runtime = self.get_parameter(self.fp8.layout.weight_scale), self.fp8.runtime
+        seen, w8 = runtime.weight
+        known = seen is not None and seen.is_still(scale) and self._has_known_input_scale()
+        if w8 is None or not (known and _is_view_of(w8.codes, self.weight)):
             w8 = self._read_scales(scale)
-            self.fp8.runtime.weight = (Seen(scale), w8)
+            runtime.weight = (Seen(scale), w8)
         return w8
 
     def set_weight(self, values: Tensor, operand: Operand) -> None:
@@ -110,6 +114,18 @@ class StoredLinear(Fp8Linear):
         y = Products.apply(x, self.weight, None, x8, w8, self.fp8, torch.float32) * factor  # type: ignore[no-untyped-call]
         return (y if self.bias is None else y + self.bias).to(dtype)  # type: ignore[no-any-return]
 
+    def _in_graph(self, x: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+        state = self.fp8
+        scale = self.get_parameter(state.layout.weight_scale)
+        if state.activations == "none":
+            operand = state.terms.split(SEPARATOR)[0]
+            return compiled_stored.weight_only(x, weight, scale, self.bias, operand, state.is_conv1d, dtype)
+        input_scale = self.get_parameter(state.layout.input_scale) if state.activations == "static" else None
+        terms, fast = state.terms, state.recipe.fast
+        return compiled_stored.stored_linear(
+            x, weight, scale, input_scale, self.bias, terms, fast, state.is_conv1d, dtype
+        )
+
     def _weight_only(self, x: Tensor, w8: Quantized, dtype: torch.dtype) -> Tensor:
         """The input stays what it is; bfloat16 of no gradients has a kernel of its own."""
         factor, add = self.fp8.weight_factor, self.fp8.ranks.sum_output
@@ -120,11 +136,17 @@ class StoredLinear(Fp8Linear):
             y = add(ops.linear(x, w_NK, dtype=torch.float32))
         else:
             weight = w_NK.dequantize(torch.float32) * factor
-            bias = None if self.bias is None else self.bias.float()
             if add is None:
-                return functional.linear(x.float(), weight, bias).to(dtype)
-            y = add(functional.linear(x.float(), weight))
+                return values_product(x, weight, self.bias, dtype)
+            y = add(values_product(x, weight, None, torch.float32))
         return (y if self.bias is None else y + self.bias.float()).to(dtype)
+
+    def _has_known_input_scale(self) -> bool:
+        """Whether the scale of inputs, if they are static, is the one that was read."""
+        if self.fp8.activations != "static":
+            return True
+        seen = self.fp8.runtime.input_scale
+        return seen is not None and seen.is_still(self.get_parameter(self.fp8.layout.input_scale))
 
     def _read_scales(self, scale: Tensor) -> Quantized:
         """Check the scales, note what they are, and record the weight."""
@@ -132,6 +154,7 @@ class StoredLinear(Fp8Linear):
         bias, state.weight_factor = split_scale(scale, f"{state.name.module}.{layout.weight_scale}")
         if state.activations == "static":
             values = self.get_parameter(layout.input_scale)
+            state.runtime.input_scale = Seen(values)
             input_bias, state.input_factor = split_scale(values, f"{state.name.module}.{layout.input_scale}")
             rule = Operand(format=state.recipe.input.format, rule=Constant(input_bias))
             state.recipe = replace(state.recipe, input=rule)
@@ -161,11 +184,6 @@ class StoredState(LayerState):
     dtype: torch.dtype
     weight_factor: float = 1.0
     input_factor: float = 1.0
-
-    @property
-    def is_stateless(self) -> bool:
-        """The operators of torch.compile cast a weight; here there is none to cast."""
-        return False
 
 
 def to_stored(
@@ -207,17 +225,3 @@ def check_finite_weight(name: str, amax: Tensor) -> None:
     """ValueError naming a weight whose amax is not finite: its scale would flush every finite value."""
     if not math.isfinite(amax.item()):
         raise UserError(f"{name} holds infinity or NaN: no scale fits it; mend the checkpoint, or keep it with skip")
-
-
-def split_scale(scale: Tensor, what: str) -> tuple[int, float]:
-    """scale_bias and factor of a scale of one value. ValueError naming `what` unless it is positive and finite."""
-    if scale.numel() != 1:
-        raise UserError(f"{what} has shape {list(scale.shape)}: one scale for a tensor can be read, no rows or blocks")
-    value = float(scale.item())
-    if not (math.isfinite(value) and value > 0):
-        raise UserError(f"{what} is {value}: a scale is a positive, finite number; the checkpoint is damaged")
-    mantissa, exponent = math.frexp(value)
-    bias = 1 - exponent
-    if not MIN_SCALE_BIAS <= bias <= MAX_SCALE_BIAS:
-        raise UserError(f"{what} is {value}: outside of 2**{-MAX_SCALE_BIAS}..2**{-MIN_SCALE_BIAS}")
-    return bias, 2 * mantissa
