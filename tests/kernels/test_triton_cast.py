@@ -48,7 +48,7 @@ def in_a_process(*words: str, **environment: str) -> str:
 
 def interpreted(marker: str) -> str:
     file = Path(__file__).with_name("interpreted_triton.py")
-    return in_a_process("-m", "pytest", "-q", "-m", marker, str(file), TRITON_INTERPRET="1")
+    return in_a_process("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", marker, str(file), TRITON_INTERPRET="1")
 
 
 @needs_triton
