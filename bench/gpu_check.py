@@ -5,8 +5,8 @@
     python bench/gpu_check.py --device cpu             a rehearsal: the same on tiny shapes, by torch's kernel for CPUs
 
 What it does, in this order, each part written as soon as it is there: correctness (gpu_correct.py), limits of the
-device, the linear layers of the paper's sizes, and a training step of each size that fits (gpu_speed.py). Half an hour,
-about. Nothing else should run meanwhile.
+device, the linear layers of the paper's sizes, and a training step of each size that fits (gpu_speed.py). Nothing else
+should run meanwhile.
 
 Exit code 0: everything holds. 1: some check failed, and the table says which. 2: there is no GPU with FP8.
 """

@@ -80,9 +80,10 @@ def _served(device: str) -> str:
 
 def _casts(fmt: Format, device: str) -> str:
     number = 0
-    for name, x in _inputs().items():
+    for name, (whole, part) in _inputs().items():
+        x, on_device = part(whole), part(whole.to(device))
         for rule in RULES:
-            ours = ops.quantize(x.to(device), fmt, rule, counts=True, exponents=True)
+            ours = ops.quantize(on_device, fmt, rule, counts=True, exponents=True)
             for what, found, expected in _compared(ours, x, fmt, rule):
                 torch.testing.assert_close(
                     found.cpu(), expected, rtol=0, atol=0, equal_nan=True, msg=f"{what} of {name} under {rule}"
@@ -109,17 +110,19 @@ def _compared(ours: Quantized, x: Tensor, fmt: Format, rule: Rule) -> Iterator[t
     yield "exponents", observed.exponents, seen.exponents
 
 
-def _inputs() -> dict[str, Tensor]:
+def _inputs() -> dict[str, tuple[Tensor, Callable[[Tensor], Tensor]]]:
+    """What is cast, by name: a tensor, and what of it, for a copy to a device would close gaps."""
     every = torch.arange(-(2**15), 2**15).to(torch.int16)
     draw = torch.Generator().manual_seed(0)
     bits = torch.randint(-(2**31), 2**31, (100_003,), generator=draw).to(torch.int32)
+    matrix = torch.randn(257, 129, generator=draw)
     return {
-        "all bfloat16": every.view(torch.bfloat16),
-        "all float16": every.view(torch.float16),
-        "float32 of any bits": bits.view(torch.float32),
-        "a transposed matrix": torch.randn(257, 129, generator=draw).t(),
-        "a part of a matrix": torch.randn(257, 129, generator=draw).bfloat16()[1::2, 3:],
-        "nothing": torch.empty(0, 16),
+        "all bfloat16": (every.view(torch.bfloat16), torch.Tensor.detach),
+        "all float16": (every.view(torch.float16), torch.Tensor.detach),
+        "float32 of any bits": (bits.view(torch.float32), torch.Tensor.detach),
+        "a transposed matrix": (matrix, torch.Tensor.t),
+        "a part of a matrix": (matrix.bfloat16(), lambda x: x[1::2, 3:]),
+        "nothing": (torch.empty(0, 16), torch.Tensor.detach),
     }
 
 
@@ -192,6 +195,8 @@ def _waits(device: str) -> str:
     layer = fp8_layer(linear, "checked", device)
     x = torch.randn(32, 64, device=device, requires_grad=True)
     layer(x).sum().backward()  # what is made once may wait
+    with torch.no_grad():
+        layer.weight.mul_(1.0)  # a write, after which the weight is cast anew
     if device != "cuda":
         return "not on a CPU, where nothing waits"
     before = torch.cuda.get_sync_debug_mode()

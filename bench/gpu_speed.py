@@ -102,9 +102,9 @@ def step(size: str, window: int, device: str) -> Iterator[Row]:
             yield row | {"left out": f"ran out of {(free or 0) / 1e9:,.1f} GB, where {needed / 1e9:,.1f} were planned"}
 
 
-def in_turns(candidates: dict[str, Callable[[], object]], device: str) -> dict[str, float]:
+def in_turns(candidates: dict[str, Callable[[], object]], device: str, calls: int = CALLS) -> dict[str, float]:
     """The median seconds of a call of each, after one round that is not counted."""
-    rounds, calls = (1, 1) if device == "cpu" else (ROUNDS, CALLS)
+    rounds, calls = (1, 1) if device == "cpu" else (ROUNDS, calls)
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds + 1):
         for name, candidate in candidates.items():
@@ -174,7 +174,7 @@ def _measured(size: str, scaling: str, window: int, device: str) -> Row:
 
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    seconds = in_turns({"step": take}, device)["step"]
+    seconds = in_turns({"step": take}, device, calls=1)["step"]
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     return {
         "seconds": seconds,
