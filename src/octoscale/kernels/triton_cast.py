@@ -1,7 +1,8 @@
 """Casts on a GPU by Triton: one launch observes, one encodes, and where the scale is known, one does both.
 
 Plain torch takes a launch for each step of a cast, and each reads and writes all values. Here a value is read once to
-observe it and once to encode it (triton_kernel.py). What is found stays on the device: nothing waits for a number.
+observe it and once to encode it (triton_kernel.py); one more launch fills the few numbers that are found with zeros.
+They stay on the device: nothing waits for them.
 
 A compiler, which makes one kernel of torch's steps by itself, gets those of portable.py, and so does a tensor without
 memory of its own. The bits are the same.
