@@ -3,11 +3,14 @@
     ops             quantize, dequantize, matmul: what every other room calls; Quantized, codes with their scale_bias
     table           which backend serves a device, and why
     base            what a backend must offer, and what it reports of a tensor: amax and counts are made by backends
-    scaled_mm       the tensor cores of GPUs, by torch._scaled_mm; casts are portable's
+    scaled_mm       the tensor cores of GPUs, by torch._scaled_mm
+    triton_cast     their casts where Triton is; portable's are theirs elsewhere
+    triton_kernel   what it runs on the device, in integers alone
     portable        plain torch: every format, every device, bit for bit
     shapes          nothing but shapes and working memory: for a plan, on fake tensors
     native          the C++ core (csrc/), by instruction set
     operators       the core's operations for torch.compile
+    eager           whether a tensor has an address to hand to a kernel
     decoder         a decoder layer's step in one call of the core
     bf16_gemm       bfloat16 products by way of float32, for CPUs without bfloat16 dot products
 

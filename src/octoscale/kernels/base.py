@@ -65,13 +65,8 @@ class Scaled(Protocol):
         ...
 
 
-class Backend(Protocol):
-    """The operations. `ops.py` has checked shapes, dtypes, devices and granularities before it calls them."""
-
-    @property
-    def granularities(self) -> tuple[Granularity, ...]:
-        """Those of the operands that it multiplies and decodes."""
-        ...
+class Casts(Protocol):
+    """From values to codes."""
 
     def observe(self, x: Tensor, *, exponents: bool) -> Seen:
         """The largest magnitude and, if asked for, the histogram of exponents."""
@@ -85,6 +80,15 @@ class Backend(Protocol):
 
     def cast(self, x: Tensor, fmt: Format, scale_bias: int, *, counts: bool, exponents: bool) -> tuple[Seen, Encoded]:
         """Both, for a scale that is known beforehand."""
+        ...
+
+
+class Backend(Casts, Protocol):
+    """The operations. `ops.py` has checked shapes, dtypes, devices and granularities before it calls them."""
+
+    @property
+    def granularities(self) -> tuple[Granularity, ...]:
+        """Those of the operands that it multiplies and decodes."""
         ...
 
     def dequantize(self, q: Scaled, dtype: torch.dtype) -> Tensor:

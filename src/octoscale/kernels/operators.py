@@ -9,9 +9,10 @@ dispatcher alone would take longer than a small cast.
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from octoscale.kernels.base import NUM_EXPONENT_BINS, Encoded, Scaled, Seen
+from octoscale.kernels.eager import is_eager
 from octoscale.kernels.native import Native, Rows, Source, chosen
 from octoscale.numerics.formats import Format
 from octoscale.numerics.granularity import TENSOR, Granularity
@@ -31,7 +32,7 @@ class Operators:
 
     def observe(self, x: Tensor, *, exponents: bool) -> Seen:
         """See `Backend.observe`."""
-        if _is_eager(x):
+        if is_eager(x):
             return self.native.observe(x, exponents=exponents)
         amax, histogram = torch.ops.octoscale.observe(x, exponents)
         return Seen(amax, histogram if exponents else None)
@@ -45,7 +46,7 @@ class Operators:
 
     def cast(self, x: Tensor, fmt: Format, scale_bias: int, *, counts: bool, exponents: bool) -> tuple[Seen, Encoded]:
         """See `Backend.cast`."""
-        if _is_eager(x):
+        if is_eager(x):
             return self.native.cast(x, fmt, scale_bias, counts=counts, exponents=exponents)
         seen = self.observe(x, exponents=exponents)
         bias = torch.full((), scale_bias, dtype=torch.int32, device=x.device)
@@ -53,7 +54,7 @@ class Operators:
 
     def dequantize(self, q: Scaled, dtype: torch.dtype) -> Tensor:
         """See `Backend.dequantize`."""
-        if _is_eager(q.codes):
+        if is_eager(q.codes):
             return self.native.dequantize(q, dtype)
         return torch.ops.octoscale.decode(q.codes, q.scale_bias, dtype)  # type: ignore[no-any-return]
 
@@ -68,7 +69,7 @@ class Operators:
     ) -> Tensor:
         """See `Backend.matmul`."""
         a_MK = a if isinstance(a, Tensor) else a.codes
-        if _is_eager(a_MK):
+        if is_eager(a_MK):
             return self.native.matmul(a, b, bias_N, dtype)
         a_bias = None if isinstance(a, Tensor) else a.scale_bias
         return torch.ops.octoscale.matmul(a_MK, a_bias, b.codes, b.scale_bias, bias_N, dtype)  # type: ignore[no-any-return]
@@ -85,19 +86,6 @@ class _Operand:
     codes: Tensor
     scale_bias: Tensor
     granularity: Granularity = TENSOR
-
-
-def _is_eager(x: Tensor) -> bool:
-    """Whether this is a tensor with memory of its own, outside of any tracer.
-
-    The wrappers of torch.func have the type Tensor, and no memory: an address of theirs would be null. Raises
-    RuntimeError under torch.jit.trace, which would keep the scale of the one tensor that it saw.
-    """
-    if torch.compiler.is_compiling() or type(x) not in (Tensor, nn.Parameter):
-        return False
-    if torch._C._is_tracing():
-        raise RuntimeError("torch.jit.trace cannot record a scale that follows its input: use torch.compile or export")
-    return not (torch._is_functional_tensor(x) or torch._C._functorch.is_functorch_wrapped_tensor(x))
 
 
 @torch.library.custom_op("octoscale::observe", mutates_args=(), device_types="cpu")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from octoscale.kernels.base import NUM_EXPONENT_BINS, Encoded, Scaled, Seen
+from octoscale.kernels.eager import is_eager
 from octoscale.numerics.formats import Format
 from octoscale.numerics.granularity import TENSOR
 from octoscale.numerics.scaling import Amount, Bias, plain, power_of_two
@@ -153,5 +154,9 @@ def _exponents(x: Tensor) -> Tensor:
     """How many values have each float32 exponent field; int64 [NUM_EXPONENT_BINS]."""
     wide = x.float().contiguous() if x.dtype != torch.bfloat16 else x.contiguous()
     integer, mantissa_bits = (torch.int16, 7) if wide.dtype == torch.bfloat16 else (torch.int32, 23)
-    fields = (wide.view(integer) >> mantissa_bits).to(torch.uint8)  # the sign bit is cut off
-    return torch.bincount(fields.flatten(), minlength=NUM_EXPONENT_BINS)
+    fields = (wide.view(integer) >> mantissa_bits).to(torch.uint8).flatten()  # the sign bit is cut off
+    if x.device.type == "cpu" and is_eager(x):
+        return torch.bincount(fields, minlength=NUM_EXPONENT_BINS)
+    # bincount would wait for a device to say how many bins there are.
+    one = torch.ones((), dtype=torch.int64, device=x.device)
+    return one.new_zeros(NUM_EXPONENT_BINS).scatter_add_(0, fields.long(), one.expand(fields.numel()))

@@ -6,26 +6,31 @@ What the hardware asks for is arranged here: a row by row, b column by column (e
 the one that several micro-batches need), K and N in multiples of 16 (zeros fill them up), two E4 or one of them E5.
 `fast` lets an NVIDIA GPU keep its sums in fewer bits; without it they are promoted to float32 along the way.
 
-Casts are plain torch's, on the device. No number is read back, so nothing waits; the one thing that only a look could
-mend are two scales whose product leaves float32: products below 1e-26 may become zero, and above 1e26 infinity. torch
-has the operator for CPUs, too: thousands of times slower than the C++ core (`octoscale bench linear`), it is for tests.
+Casts are Triton's where it is (triton_cast.py), else plain torch's, on the device. No number is read back, so nothing
+waits; the one thing that only a look could mend are two scales whose product leaves float32: products below 1e-26 may
+become zero, and above 1e26 infinity. torch has the operator for CPUs, too: thousands of times slower than the C++ core
+(`octoscale bench linear`), it is for tests.
 """
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from octoscale.kernels import portable
-from octoscale.kernels.base import Encoded, Scaled, Seen
+from octoscale.kernels import portable, triton_cast
+from octoscale.kernels.base import Casts, Encoded, Scaled, Seen
 from octoscale.numerics.formats import Format
 from octoscale.numerics.granularity import TENSOR, Granularity
 from octoscale.numerics.scaling import Amount, Bias, power_of_two
 from octoscale.system.errors import UserError
 
 NAME = "scaled_mm"
+
+#: Plain torch's casts, for every device.
+PLAIN = cast(Casts, portable)
 
 #: Rows of 16 bytes are the least that tensor cores read.
 _MULTIPLE = 16
@@ -40,23 +45,24 @@ _NVIDIA = (8, 9)
 
 @dataclass(frozen=True)
 class ScaledMM:
-    """The backend. formats: E4 and E5, as the hardware names them; of two operands at most one is E5."""
+    """The backend. formats: E4 and E5, as the hardware names them; of two operands at most one is E5. casts: whose."""
 
     formats: tuple[str, str]
+    casts: Casts = PLAIN
 
     granularities: tuple[Granularity, ...] = (TENSOR,)
 
     def observe(self, x: Tensor, *, exponents: bool) -> Seen:
         """See `Backend.observe`."""
-        return portable.observe(x, exponents=exponents)
+        return self.casts.observe(x, exponents=exponents)
 
     def encode(self, x: Tensor, fmt: Format, amax: Amount, scale_bias: Bias, *, counts: bool) -> Encoded:
         """See `Backend.encode`."""
-        return portable.encode(x, fmt, amax, scale_bias, counts=counts)
+        return self.casts.encode(x, fmt, amax, scale_bias, counts=counts)
 
     def cast(self, x: Tensor, fmt: Format, scale_bias: int, *, counts: bool, exponents: bool) -> tuple[Seen, Encoded]:
         """See `Backend.cast`."""
-        return portable.cast(x, fmt, scale_bias, counts=counts, exponents=exponents)
+        return self.casts.cast(x, fmt, scale_bias, counts=counts, exponents=exponents)
 
     def dequantize(self, q: Scaled, dtype: torch.dtype) -> Tensor:
         """See `Backend.dequantize`."""
@@ -129,7 +135,17 @@ def make(device_type: str) -> tuple[ScaledMM, str]:
         formats = _AMD[where]
     elif device_type == "cuda":
         where = f"compute capability {'.'.join(map(str, _model(0)))}"
-    return ScaledMM(formats), f"torch._scaled_mm on {where} of {' and '.join(formats)}, bf16 GEMM of other formats"
+    casts, how = _casts(device_type)
+    products = f"torch._scaled_mm on {where} of {' and '.join(formats)}, bf16 GEMM of other formats"
+    return ScaledMM(formats, casts), f"{products}; {how}"
+
+
+def _casts(device_type: str) -> tuple[Casts, str]:
+    """Those for devices of this type, and why."""
+    why_not_triton = triton_cast.why_not(device_type)
+    if why_not_triton is None:
+        return triton_cast.TritonCast(), triton_cast.describe()
+    return PLAIN, f"casts by plain torch: {why_not_triton}"
 
 
 def in_columns(codes_KN: Tensor) -> Tensor:

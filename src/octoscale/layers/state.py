@@ -123,7 +123,7 @@ class LayerState:
         copy, own = ops.in_columns(w_KN), self.runtime.weight[1]
         if own is None or own.observed is None:  # stored codes can be written to, without a trace
             return copy
-        if copy is not w_KN and own.codes.data_ptr() == w_KN.codes.data_ptr():
+        if copy is not w_KN and _memory(own) == _memory(w_KN):
             self.runtime.columns = Columns(w_KN, copy)
         return copy
 
@@ -236,7 +236,12 @@ class Columns:
         codes = weight.codes
         if codes.is_inference():
             return None
-        return codes.data_ptr(), codes.shape, codes.stride(), codes._version
+        return _memory(weight), codes.shape, codes.stride(), codes._version
+
+
+def _memory(cast: Quantized) -> tuple[int, int]:
+    """Where its codes begin; a fake tensor has a storage, too, though no address."""
+    return cast.codes.untyped_storage()._cdata, cast.codes.storage_offset()
 
 
 class Runtime:
