@@ -6,7 +6,8 @@ What the hardware asks for is arranged here: a row by row, b column by column (e
 the one that several micro-batches need), K and N in multiples of 16 (zeros fill them up), two E4 or one of them E5.
 `fast` lets an NVIDIA GPU keep its sums in fewer bits; without it they are promoted to float32 along the way.
 
-Casts are plain torch's, on the device. No number is read back, so nothing waits; the one thing that only a look could
+Casts are plain torch's, on the device; so are products of operands with more than one scale. Of those with one, no
+number is read back, so nothing waits; the one thing that only a look could
 mend are two scales whose product leaves float32: products below 1e-26 may become zero, and above 1e26 infinity. torch
 has the operator for CPUs, too: thousands of times slower than the C++ core (`octoscale bench linear`), it is for tests.
 """
@@ -20,6 +21,7 @@ from torch.nn.functional import pad
 
 from octoscale.kernels import portable
 from octoscale.kernels.base import Encoded, Scaled, Seen
+from octoscale.kernels.groups import whole
 from octoscale.numerics.formats import Format
 from octoscale.numerics.granularity import TENSOR, Granularity
 from octoscale.numerics.scaling import Amount, Bias, power_of_two
@@ -44,15 +46,24 @@ class ScaledMM:
 
     formats: tuple[str, str]
 
-    granularities: tuple[Granularity, ...] = (TENSOR,)
+    granularities: tuple[Granularity, ...] = portable.granularities
 
-    def observe(self, x: Tensor, *, exponents: bool) -> Seen:
+    def observe(self, x: Tensor, *, exponents: bool, granularity: Granularity = TENSOR) -> Seen:
         """See `Backend.observe`."""
-        return portable.observe(x, exponents=exponents)
+        return portable.observe(x, exponents=exponents, granularity=granularity)
 
-    def encode(self, x: Tensor, fmt: Format, amax: Amount, scale_bias: Bias, *, counts: bool) -> Encoded:
+    def encode(
+        self,
+        x: Tensor,
+        fmt: Format,
+        amax: Amount,
+        scale_bias: Bias,
+        *,
+        counts: bool,
+        granularity: Granularity = TENSOR,
+    ) -> Encoded:
         """See `Backend.encode`."""
-        return portable.encode(x, fmt, amax, scale_bias, counts=counts)
+        return portable.encode(x, fmt, amax, scale_bias, counts=counts, granularity=granularity)
 
     def cast(self, x: Tensor, fmt: Format, scale_bias: int, *, counts: bool, exponents: bool) -> tuple[Seen, Encoded]:
         """See `Backend.cast`."""
@@ -65,8 +76,11 @@ class ScaledMM:
     def matmul(
         self, a: Scaled | Tensor, b: Scaled, bias_N: Tensor | None, dtype: torch.dtype, *, fast: bool = False
     ) -> Tensor:
-        """See `Backend.matmul`; plain torch for formats that the hardware lacks. UserError for E5 by E5 of its own."""
-        if isinstance(a, Tensor):
+        """See `Backend.matmul`; plain torch for formats that the hardware lacks, and for more than one scale a tensor.
+
+        UserError for E5 by E5 of its own.
+        """
+        if isinstance(a, Tensor) or not whole(a, b):
             return portable.matmul(a, b, bias_N, dtype)
         num_rows, num_columns = a.codes.shape[0], b.codes.shape[1]
         if not self._takes(a.codes, b.codes) or 0 in (num_rows, num_columns, a.codes.shape[1]):
@@ -129,7 +143,8 @@ def make(device_type: str) -> tuple[ScaledMM, str]:
         formats = _AMD[where]
     elif device_type == "cuda":
         where = f"compute capability {'.'.join(map(str, _model(0)))}"
-    return ScaledMM(formats), f"torch._scaled_mm on {where} of {' and '.join(formats)}, bf16 GEMM of other formats"
+    others = "bf16 GEMM of other formats, and of scales by row, block or mx"
+    return ScaledMM(formats), f"torch._scaled_mm on {where} of {' and '.join(formats)}, {others}"
 
 
 def in_columns(codes_KN: Tensor) -> Tensor:
