@@ -5,6 +5,7 @@ does that. A constant does either where a tensor's size is not what the constant
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -82,7 +83,11 @@ def _numbers(hit: dict[str, Any], what: str) -> dict[str, Any]:
 
 def _remedy(group: Group, hit: dict[str, Any]) -> str:
     """Scales of the tensors' own in place of a constant; else the layer stays out."""
-    if not isinstance(group.rule(hit["role"]), Constant):
+    rule = group.rule(hit["role"])
+    if isinstance(rule, Amax) and rule.round == "down":
+        up = replace(rule, round="up")
+        return f"a scale that is rounded up clamps nothing: {up} in place of {rule}"
+    if not isinstance(rule, Constant):
         return f"keep the layer out of FP8, in a recipe: {keep_out(hit['module'])}"
     own = scaling_text(group, {"grad_output": Amax()}) if hit["role"] == "grad_output" else None
     if own is not None:
