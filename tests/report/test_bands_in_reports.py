@@ -35,7 +35,7 @@ def test_report_and_diagnosis_take_such_a_run(run, tmp_path, text):
     assert (code, err) == (0, "")
     assert (folder / "report.html").exists()
     named = {found.rule for found in octoscale.diagnose(folder)}
-    assert not named & {"foreign_scale", "scale_at_clamp", "margin_wasted"}
+    assert not named
     rows = octoscale.read_scales(folder)
     recipe = octoscale.parse_scaling(text)
     assert {role: set(rows.filter(role=role)["granularity"]) for role in ROLES} == {
@@ -57,11 +57,11 @@ def test_a_foreign_scale_is_found_among_several(tmp_path):
 
 def test_the_picture_shows_what_is_held_under_any_scale(tmp_path):
     """Oracle: the reach of the highest scale below, of the lowest above."""
-    rows = octoscale.read_scales(trained(tmp_path / "run", "amax:row")).filter(role="input")
+    rows = octoscale.read_scales(trained(tmp_path / "run", "amax:row")).filter(role="grad_output")
     rows = rows.filter(module=rows["module"][0])
     low, high = rows["scale_bias"].min(), rows["scale_bias_high"].max()
     assert low < high
-    fmt = get_format("e4m3fn")
+    fmt = get_format("e5m2")
     expected = Reach(
         flushed=reach(fmt, high).flushed, normal=reach(fmt, high).normal, saturated=reach(fmt, low).saturated
     )

@@ -33,6 +33,8 @@ from octoscale.numerics.granularity import TENSOR, Granularity, get_granularity
 from octoscale.numerics.scaling import Amount, Bias, Constant, History, Rule
 from octoscale.system.errors import UserError
 
+_WHOLE = TENSOR.name
+
 #: The largest of an amax here and those of the same tensor on other ranks.
 Everywhere = Callable[[Amount], Amount]
 
@@ -58,7 +60,7 @@ def quantize(
     Raises TypeError for another dtype, ValueError for an unknown format.
     """
     fmt = get_format(format) if isinstance(format, str) else format
-    if rule.granularity != TENSOR.name or (granularity is not None and granularity is not TENSOR):
+    if rule.granularity != _WHOLE or (granularity is not None and granularity is not TENSOR):
         groups = get_granularity(rule.granularity) if granularity is None else granularity
         return _quantize_groups(x, fmt, rule, groups, counts, exponents, everywhere)
     if not isinstance(rule, Constant):
@@ -133,7 +135,7 @@ def encode(
     UserError for a rule with several scales: `quantize` does both halves of it.
     """
     x = _checked(x)
-    if rule.granularity != TENSOR.name:
+    if rule.granularity != _WHOLE:
         raise UserError(f"{rule}: what is observed and encoded apart has one scale, of granularity tensor")
     fmt = get_format(format) if isinstance(format, str) else format
     scale_bias = rule.scale_bias(seen.amax, fmt, history)

@@ -5,13 +5,12 @@ does that. A constant does either where a tensor's size is not what the constant
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
 from octoscale.numerics.formats import FORMATS
-from octoscale.numerics.scaling import Amax, Constant, Delayed
+from octoscale.numerics.scaling import Amax, Constant, Delayed, Rule
 from octoscale.report.diagnosis import limits
 from octoscale.report.diagnosis.finding import Finding, count
 from octoscale.report.diagnosis.remedies import keep_out, scaling_text
@@ -19,8 +18,8 @@ from octoscale.report.diagnosis.tensors import Group, hits
 
 
 def saturates(group: Group) -> Iterator[Finding]:
-    """A scale that is too high: the tensor's largest values are clamped."""
-    roles = [role for role in group.roles if not isinstance(group.rule(role), Delayed)]
+    """A scale that is too high: the tensor's largest values are clamped, and not as MX's round=down means it."""
+    roles = [role for role in group.roles if not _clamps_by_design(group.rule(role))]
     far = pl.col("overshoot") >= limits.CLIPPED_BINADES
     clipped = far | (pl.col("saturated_share") >= limits.CLIPPED_SHARE)
     found = hits(group, clipped & (pl.col("saturated") > 0) & pl.col("role").is_in(roles))
@@ -56,6 +55,11 @@ def flushes(group: Group) -> Iterator[Finding]:
         )
 
 
+def _clamps_by_design(rule: Rule | None) -> bool:
+    """Whether a rule leaves its largest values to be clamped: delayed_lags says when that is too much of it."""
+    return isinstance(rule, Delayed) or (isinstance(rule, Amax) and rule.round == "down")
+
+
 def _is_flushed(group: Group) -> pl.Expr:
     """Where too many values become zero, by what scales the tensor."""
     own = [role for role in group.roles if isinstance(group.rule(role), Amax | Delayed)]
@@ -83,11 +87,7 @@ def _numbers(hit: dict[str, Any], what: str) -> dict[str, Any]:
 
 def _remedy(group: Group, hit: dict[str, Any]) -> str:
     """Scales of the tensors' own in place of a constant; else the layer stays out."""
-    rule = group.rule(hit["role"])
-    if isinstance(rule, Amax) and rule.round == "down":
-        up = replace(rule, round="up")
-        return f"a scale that is rounded up clamps nothing: {up} in place of {rule}"
-    if not isinstance(rule, Constant):
+    if not isinstance(group.rule(hit["role"]), Constant):
         return f"keep the layer out of FP8, in a recipe: {keep_out(hit['module'])}"
     own = scaling_text(group, {"grad_output": Amax()}) if hit["role"] == "grad_output" else None
     if own is not None:
