@@ -1,5 +1,6 @@
 """One FP8 state of several ranks'. Oracle: by hand."""
 
+import pytest
 from models import tiny_llama
 
 from octoscale.conversion.convert import convert
@@ -28,6 +29,20 @@ def test_the_last_steps_are_the_same_ones():
 
 def test_no_state_is_none():
     assert largest_state([{}, {}]) == {}
+
+
+def test_a_state_of_before_scales_had_a_granularity_fits():
+    """Oracle: the text that such a version wrote."""
+    model, operand = tiny_llama(), "Operand(format='{}', rule=Amax(margin=1))"
+    convert(model, Recipe.amax(margin=1))
+    formats = {"weight": "e4m3fn", "input": "e4m3fn", "grad_output": "e5m2"}
+    roles = ", ".join(f"{role}={operand.format(name)}" for role, name in formats.items())
+    old = f"Recipe(name='amax:margin=1', {roles}, skip=())"
+    assert fp8_state(model)["recipe"] == old
+    finer = tiny_llama()
+    convert(finer, Recipe.amax(margin=1, granularity="row"))
+    with pytest.raises(ValueError, match="this FP8 state is of another recipe"):
+        load_fp8_state(finer, {"recipe": old, "histories": {}})
 
 
 def test_a_state_of_before_recipes_said_how_they_sum_fits():

@@ -172,10 +172,11 @@ def test_a_chain_of_layers_on_another_backend(backend):
         assert_same(*compared_on_a_chain(autocast=False, backend="eager"))
 
 
-@pytest.mark.parametrize("why", ["recorded", "delayed"])
+@pytest.mark.parametrize("why", ["recorded", "delayed", "finer than a tensor"])
 def test_a_layer_with_state_stays_eager_and_says_so(why, tmp_path):
     model = tiny_llama().train()
-    octoscale.convert(model, Recipe.delayed() if why == "delayed" else Recipe.amax())
+    recipes = {"delayed": Recipe.delayed(), "finer than a tensor": Recipe.amax(granularity="row")}
+    octoscale.convert(model, recipes.get(why, Recipe.amax()))
 
     def train(**options):
         return loss_and_gradients(model, tokens(), torch.compile(model, backend="aot_eager", **options))

@@ -25,6 +25,17 @@ def test_a_step_looks_at_no_value(backend, make, scaling, autocast):
     assert all(parameter.grad.shape == parameter.shape for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2])
+@pytest.mark.parametrize("scaling", ["amax:row", "weight=amax:block,input=amax:mx"])
+def test_so_does_one_with_several_scales_a_tensor_in_a_plan(make, scaling):
+    """What a plan measures: each operand that is turned is there as codes once more."""
+    with table.instead("cpu", _choice("shapes")), FakeTensorMode() as fake:
+        model = octoscale_model(make, scaling)
+        ids = fake.from_tensor(torch.arange(24).view(2, 12))
+        model(input_ids=ids, labels=ids).loss.backward()
+    assert all(parameter.grad.shape == parameter.shape for parameter in model.parameters())
+
+
 def octoscale_model(make, scaling):
     """A converted model whose tensors are fake."""
     model = make().train()

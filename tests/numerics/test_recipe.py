@@ -11,7 +11,11 @@ from octoscale.numerics.scaling import Amax, Constant, Delayed
 
 OCP = {"weight": "e4m3fn", "input": "e4m3fn", "grad_output": "e5m2"}
 FNUZ = {"weight": "e4m3fnuz", "input": "e4m3fnuz", "grad_output": "e5m2fnuz"}
-FORMS = "amax, amax:margin=3, cscale:-1, cscale:weight=3,input=-1, delayed:history=16, bf16, fp16, fp32"
+FORMS = (
+    "amax, amax:margin=3, amax:row, amax:block, amax:mx,round=up, weight=amax:block,input=amax:row, cscale:-1, "
+    "cscale:weight=3,input=-1, delayed:history=16, bf16, fp16, fp32"
+)
+ROW, BLOCK, MX = (Amax(granularity=name) for name in ("row", "block", "mx"))
 
 
 def formats_of(recipe: Recipe) -> dict[str, str]:
@@ -140,6 +144,22 @@ def test_override_of_nothing_is_the_same_recipe():
         ("delayed:history=16", Recipe.delayed(history=16)),
         ("delayed:margin=1", Recipe.delayed(margin=1)),
         ("delayed:history=4,margin=1,formats=fnuz", Recipe.delayed(history=4, margin=1, formats="fnuz")),
+        ("amax:tensor", Recipe.amax()),
+        ("amax:row", Recipe.amax(granularity="row")),
+        ("amax:block,margin=1", Recipe.amax(granularity="block", margin=1)),
+        ("amax:mx", Recipe.amax(granularity="mx", round="down")),
+        ("amax:mx,round=up,formats=fnuz", Recipe.amax(granularity="mx", round="up", formats="fnuz")),
+        ("weight=amax:row,input=amax:row", Recipe.amax(granularity="row")),
+        ("weight=amax:block,input=amax:row", Recipe.by_role(weight=BLOCK, input=ROW)),
+        ("input=amax:row,weight=amax:block", Recipe.by_role(weight=BLOCK, input=ROW)),
+        ("weight=amax,input=amax:mx,grad_output=amax", Recipe.by_role(weight=Amax(), input=MX, grad_output=Amax())),
+        (
+            "weight=amax:mx,round=up,margin=1,formats=fnuz,input=delayed:history=4",
+            Recipe.by_role(
+                weight=Amax(granularity="mx", round="up", margin=1), input=Delayed(history=4), formats="fnuz"
+            ),
+        ),
+        ("weight=cscale:3,input=cscale:-1", Recipe.cscale_by_role(weight=3, input=-1)),
     ],
 )
 def test_each_text_means_its_recipe(text, recipe):
@@ -185,8 +205,14 @@ def test_two_recipes_of_one_run_have_two_names(formats):
         lambda **kwargs: Recipe.cscale_by_role(weight=-3, input=1, grad_output=9, **kwargs),
         Recipe.delayed,
         lambda **kwargs: Recipe.delayed(history=4, margin=2, **kwargs),
+        lambda **kwargs: Recipe.amax(granularity="mx", margin=2, round="up", **kwargs),
+        lambda **kwargs: Recipe.by_role(weight=BLOCK, input=Amax(), **kwargs),
+        lambda **kwargs: Recipe.by_role(weight=Amax(), input=Delayed(), grad_output=MX, **kwargs),
     ],
-    ids=["amax", "amax:margin=3", "cscale", "by role", "by role with all", "delayed", "delayed with all"],
+    ids=[
+        *("amax", "amax:margin=3", "cscale", "by role", "by role with all", "delayed", "delayed with all"),
+        *("mx with all", "granularity by role", "rule by role"),
+    ],
 )
 def test_the_name_of_a_recipe_means_the_recipe(make, formats):
     recipe = make(formats=formats)
@@ -220,6 +246,14 @@ def test_the_name_of_a_recipe_means_the_recipe(make, formats):
         "delayed:bias=1",
         "__init__",
         "override:margin=1",
+        "amax:column",
+        "amax:margin=1,row",
+        "amax:row,block",
+        "weight=amax",
+        "weight=amax,input=",
+        "weight=bf16,input=amax",
+        "weight=amax,weight=amax,input=amax",
+        "weight=amax,input=amax,formats=ocp,formats=fnuz",
     ],
 )
 def test_an_unknown_scaling_is_named_with_the_known_forms(text):
@@ -274,6 +308,55 @@ def test_a_value_out_of_its_range_is_named_with_the_rule(text, what):
 def test_a_setting_is_never_dropped_silently(text):
     with pytest.raises(ValueError, match=re.escape(text)):
         parse_scaling(text)
+
+
+# granularity
+
+
+@pytest.mark.parametrize("granularity", ["row", "block", "mx"])
+def test_a_rule_that_serves_whole_tensors_takes_no_granularity(granularity):
+    with pytest.raises(ValueError, match=f"cscale:{granularity}.*a constant is the same.*write amax:{granularity}"):
+        parse_scaling(f"cscale:{granularity}")
+    with pytest.raises(ValueError, match=f"delayed:{granularity}.*a history is of one amax.*write amax:{granularity}"):
+        parse_scaling(f"weight=amax,input=delayed:{granularity},history=4")
+
+
+@pytest.mark.parametrize("text", ["amax:round=up", "amax:row,round=up", "amax:mx,round=even"])
+def test_a_rounding_is_one_of_two_and_of_mx(text):
+    with pytest.raises(ValueError, match=r"round=(up|even): it is down or up, and for amax:mx alone"):
+        parse_scaling(text)
+
+
+def test_an_unknown_rule_of_a_role_is_named():
+    with pytest.raises(ValueError, match=re.escape(f"unknown scaling 'amox': write one of {FORMS}")):
+        parse_scaling("weight=amax,input=amox")
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("weight=amax:block,input=amax:row", ROW),
+        ("weight=amax:block,input=amax:row,margin=2", Amax(granularity="row", margin=2)),
+        ("weight=amax:block,input=cscale:1", Amax()),
+        ("weight=cscale:1,input=amax:mx", MX),
+        ("weight=amax,input=delayed", Delayed()),
+    ],
+)
+def test_gradients_that_are_not_named_are_scaled_as_inputs(text, rule):
+    assert parse_scaling(text).grad_output.rule == rule
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [("amax", True), ("cscale:1", True), ("delayed", True), ("amax:row", False), ("weight=amax,input=amax:mx", False)],
+)
+def test_a_recipe_knows_whether_each_tensor_has_one_scale(text, whole):
+    assert parse_scaling(text).is_whole == whole
+
+
+def test_imitated_sums_are_of_one_scale_a_tensor():
+    with pytest.raises(ValueError, match="accumulate=hopper imitates products of one scale a tensor: write amax"):
+        parse_scaling("amax:row,accumulate=hopper")
 
 
 # constants by role

@@ -147,6 +147,7 @@ def estimate_costs(
     the same in each run; else the text's own. The model is left as it was. NonFiniteError, naming the layer, for
     infinity or NaN in an input or a weight.
     """
+    recipe.check_whole("an estimate of costs")
     estimates = [LayerEstimate(row=row, recipe=recipe) for row in rows]
     num_tokens, generator = 0, torch.Generator().manual_seed(0)
     with ExitStack() as stack:

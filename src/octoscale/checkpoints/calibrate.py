@@ -22,6 +22,7 @@ def calibrate(model: nn.Module, windows: Tensor, recipe: Recipe) -> dict[str, in
     windows: int64 [W, T]. A constant scaling needs no text: its bias is every layer's. ValueError for a layer whose
     input is never other than zero, or not finite.
     """
+    recipe.check_whole("a static scale of an activation")
     operand = recipe.input
     modules = [row.module for row in preview(model, recipe).converted]
     if isinstance(operand.rule, Constant):

@@ -74,6 +74,7 @@ def understood(content: dict[str, Any]) -> OctoscaleConfig | None:
 
 
 def check_storable(recipe: Recipe) -> None:
-    """UserError for a recipe that says how products are summed: a checkpoint holds no such thing."""
+    """UserError for what a checkpoint cannot hold: more scales than one a tensor, or how products are summed."""
+    recipe.check_whole("a checkpoint")
     if recipe.accumulate or recipe.fast != Recipe.fast:
         raise UserError(f"scaling {recipe.name}: a checkpoint does not hold how products are summed, leave that out")

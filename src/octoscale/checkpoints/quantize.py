@@ -67,6 +67,7 @@ class Export:
     tie_fused: bool = False
 
     def __post_init__(self) -> None:
+        self.recipe.check_whole("a checkpoint")
         if self.recipe.weight.format != WEIGHT_FORMAT:
             raise UserError(
                 f"weights in {self.recipe.weight.format}: checkpoints hold {WEIGHT_FORMAT}, leave formats= out"

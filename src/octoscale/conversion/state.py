@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from octoscale.layers.linear import Fp8Linear
+from octoscale.numerics.granularity import TENSOR
 from octoscale.numerics.recipe import Recipe
 from octoscale.numerics.scaling import Delayed
 from octoscale.system.errors import UserError
@@ -68,8 +69,12 @@ def load_fp8_state(model: nn.Module, state: dict[str, Any]) -> None:
 
 
 def _described(recipe: Recipe) -> str:
-    """The recipe as text, without how its products are summed: that is free to change."""
-    return re.sub(r", fast=[^,)]*, accumulate=[^,)]*", "", repr(recipe))
+    """The recipe as text, without how its products are summed: that is free to change.
+
+    One scale a tensor is not said, as by versions that knew no other.
+    """
+    text = re.sub(r", fast=[^,)]*, accumulate=[^,)]*", "", repr(recipe))
+    return text.replace(f", granularity={TENSOR.name!r}, round=''", "")
 
 
 def _layers(model: nn.Module) -> list[Fp8Linear]:

@@ -34,6 +34,8 @@ def shard(model: nn.Module, mesh: DeviceMesh, **options: Any) -> None:
     layers is sharded as FSDP2 does it. Make optimizers afterwards, as with FSDP2 alone.
     """
     layers = [module for module in model.modules() if isinstance(module, Fp8Linear)]
+    for layer in layers:
+        layer.fp8.recipe.check_whole("a model on many ranks")
     _to_parts(layers)
     for stack in decoder_stacks(model) or []:
         for layer in model.get_submodule(stack).children():

@@ -68,7 +68,8 @@ def split_layers(model: nn.Module, mesh: DeviceMesh) -> dict[str, str]:
     All else is on every rank. Before `shard`, and before an optimizer is made. UserError if the model has no FP8 layer.
     """
     layers = {name: module for name, module in model.named_modules() if isinstance(module, Fp8Linear)}
-    fp8_layers(model)
+    for layer in fp8_layers(model):
+        layer.fp8.recipe.check_whole("a model on many ranks")
     styles = styles_of(model, layers, mesh.size())
     for name, layer in layers.items():
         _split(layer, styles[name], mesh)

@@ -8,6 +8,9 @@
 The rule stands between the first two, in ops.py, and so does whatever else must happen to an amax before it becomes a
 scale: a reduction over ranks, rows or blocks. Where the scale is known beforehand, `cast` does both in one visit.
 
+Where a scale reaches less far than the tensor, amax and scale_bias are tensors with one number for each group, in the
+shape that the granularity says; such calls name it.
+
 Numbers of one element are plain on a CPU, where looking at one is cheaper than a tensor of it: amax a float, scale_bias
 an int. On a device, and for a compiler, they are tensors without dimensions, and nothing waits for them.
 """
@@ -18,7 +21,7 @@ import torch
 from torch import Tensor
 
 from octoscale.numerics.formats import Format
-from octoscale.numerics.granularity import Granularity
+from octoscale.numerics.granularity import TENSOR, Granularity
 
 #: `Observed.exponents` has one bin for each value of float32's exponent field: bin = exponent + EXPONENT_OFFSET.
 #: Bin 0 holds zeros (and float32's own subnormals), the last bin holds inf and NaN.
@@ -31,7 +34,7 @@ COUNTS = ("saturated", "flushed", "nonfinite")
 class Seen(NamedTuple):
     """What `observe` finds.
 
-    amax: float32; not finite if any value is not; 0 for an empty tensor.
+    amax: float32; not finite if any value is not; 0 for an empty tensor. Of each group, where there are several.
     exponents: int64 [NUM_EXPONENT_BINS], how many values have each exponent before scaling; None unless asked for.
     """
 
@@ -68,12 +71,19 @@ class Scaled(Protocol):
 class Casts(Protocol):
     """From values to codes."""
 
-    def observe(self, x: Tensor, *, exponents: bool) -> Seen:
+    def observe(self, x: Tensor, *, exponents: bool, granularity: Granularity = TENSOR) -> Seen:
         """The largest magnitude and, if asked for, the histogram of exponents."""
         ...
 
     def encode(
-        self, x: Tensor, fmt: Format, amax: Tensor | float, scale_bias: Tensor | int, *, counts: bool
+        self,
+        x: Tensor,
+        fmt: Format,
+        amax: Tensor | float,
+        scale_bias: Tensor | int,
+        *,
+        counts: bool,
+        granularity: Granularity = TENSOR,
     ) -> Encoded:
         """`cast(x * 2**scale_bias)` and, if asked for, what the cast did to the values. amax: what `observe` found."""
         ...
@@ -100,7 +110,8 @@ class Backend(Casts, Protocol):
     ) -> Tensor:
         """`(a @ b) * 2**-(a's scale_bias + b's) + bias` of matrices [M, K] and [K, N], summed in float32.
 
-        a may be bfloat16 values instead, without a scale. fast: sums may keep fewer bits, where that is faster.
+        a may be bfloat16 values instead, without a scale. fast: sums may keep fewer bits, where that is faster. Scales
+        that change along the sum stand at the products instead (groups.py).
         """
         ...
 

@@ -10,6 +10,7 @@ Threads are those of torch: the core has none of its own, it is handed the OpenM
 """
 
 import ctypes
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from octoscale.kernels import _core
+from octoscale.kernels import _core, groups, portable
 from octoscale.kernels.base import NUM_EXPONENT_BINS, Encoded, Scaled, Seen
-from octoscale.kernels.portable import unscale
+from octoscale.kernels.groups import amaxes, spread, unscale, whole
 from octoscale.numerics.formats import FORMATS, Format
-from octoscale.numerics.granularity import TENSOR
-from octoscale.numerics.scaling import Amount, Bias
+from octoscale.numerics.granularity import GRANULARITIES, TENSOR, Granularity
+from octoscale.numerics.scaling import Amount, Bias, power_of_two
 from octoscale.system.errors import UserError
 
 #: From the slowest to the fastest; the position is the number by which the core knows an instruction set.
@@ -33,22 +34,57 @@ ISA_VARIABLE = "OCTOSCALE_ISA"
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _FORMATS = {getattr(torch, fmt.torch_name): number for number, fmt in enumerate(FORMATS.values())}
 
+#: `max_stream_rows` of csrc/product/matmul.h: products of so many rows have kernels that sum in another order.
+_FEW_ROWS = 16
+#: Of those, AVX2's sums in one order for 2 rows or more, 4 at a time.
+_ROWS_OF_AVX2 = 4
+
 
 @dataclass(frozen=True)
 class Native:
     """The backend of one instruction set. The methods are those of `Backend`, which says what they compute."""
 
     isa: str
-    granularities = (TENSOR,)
+    granularities = tuple(GRANULARITIES.values())
 
-    def observe(self, x: Tensor, *, exponents: bool) -> Seen:
+    def observe(self, x: Tensor, *, exponents: bool, granularity: Granularity = TENSOR) -> Seen:
         """See `Backend.observe`."""
-        return self.observe_rows(Rows(x), exponents)
+        if granularity is TENSOR:
+            return self.observe_rows(Rows(x), exponents)
+        return Seen(amaxes(x, granularity), self.observe_rows(Rows(x), True).exponents if exponents else None)
 
-    def encode(self, x: Tensor, fmt: Format, amax: Amount, scale_bias: Bias, *, counts: bool) -> Encoded:
+    def encode(
+        self,
+        x: Tensor,
+        fmt: Format,
+        amax: Amount,
+        scale_bias: Bias,
+        *,
+        counts: bool,
+        granularity: Granularity = TENSOR,
+    ) -> Encoded:
         """See `Backend.encode`."""
+        if granularity is not TENSOR:
+            return self._encode_groups(x, fmt, amax, scale_bias, counts, granularity)
         source = Source(x, getattr(torch, fmt.torch_name))
         return Encoded(source.result, self.encode_rows(source, float(amax), int(scale_bias), counts))
+
+    def _encode_groups(
+        self, x: Tensor, fmt: Format, amax: Amount, scale_bias: Bias, counts: bool, granularity: Granularity
+    ) -> Encoded:
+        """Scaled by torch, which rounds nothing, then encoded as it is; by plain torch, if anything is not finite.
+
+        What a scale makes zero, the core cannot count as flushed: only far below float32's normal numbers is there any.
+        """
+        largest = portable.largest_scaled(amax, scale_bias)
+        if isinstance(largest, Tensor) or not math.isfinite(largest):
+            return portable.encode(x, fmt, amax, scale_bias, counts=counts, granularity=granularity)
+        wide, factor = x.float() if x.dtype == torch.float16 else x, power_of_two(scale_bias)
+        scaled = wide * spread(factor.to(wide.dtype), granularity, x.shape)  # type: ignore[union-attr]
+        encoded = self.encode(scaled, fmt, largest, 0, counts=counts)
+        if encoded.counts is not None and bool((torch.as_tensor(scale_bias) < 0).any()):
+            encoded.counts[1] += torch.count_nonzero(x) - torch.count_nonzero(scaled)
+        return encoded
 
     def cast(self, x: Tensor, fmt: Format, scale_bias: int, *, counts: bool, exponents: bool) -> tuple[Seen, Encoded]:
         """See `Backend.cast`: one visit to memory, where observe and encode take two."""
@@ -60,13 +96,21 @@ class Native:
 
     def dequantize(self, q: Scaled, dtype: torch.dtype) -> Tensor:
         """See `Backend.dequantize`."""
-        return self.decode(q.codes, int(q.scale_bias.item()), dtype)
+        if q.granularity is TENSOR:
+            return self.decode(q.codes, int(q.scale_bias.item()), dtype)
+        return self._wide(q.codes).mul_(spread(power_of_two(-q.scale_bias), q.granularity, q.codes.shape)).to(dtype)
 
     def matmul(self, a: Scaled | Tensor, b: Scaled, bias_N: Tensor | None, dtype: torch.dtype) -> Tensor:
         """See `Backend.matmul`. AVX2 has no kernel for many rows: there, torch's float32 GEMM on decoded codes."""
+        if not whole(a, b):
+            return groups.matmul(a, b, bias_N, dtype, self._wide, self._sums_by_row)
         a_MK, a_bias = (a, 0) if isinstance(a, Tensor) else (a.codes, int(a.scale_bias.item()))
-        a_MK, b_KN = _with_a_unit_stride(a_MK), _with_a_unit_stride(b.codes)
-        scale_bias = a_bias + int(b.scale_bias.item())
+        return self._product(a_MK, b.codes, a_bias + int(b.scale_bias.item()), bias_N, dtype)
+
+    def _product(
+        self, a_MK: Tensor, b_KN: Tensor, scale_bias: int, bias_N: Tensor | None, dtype: torch.dtype
+    ) -> Tensor:
+        a_MK, b_KN = _with_a_unit_stride(a_MK), _with_a_unit_stride(b_KN)
         bias_N = None if bias_N is None else bias_N.detach().resolve_neg().contiguous()
         out_MN = torch.empty(a_MK.shape[0], b_KN.shape[1], dtype=dtype)
         done = _core.matmul(
@@ -88,9 +132,29 @@ class Native:
     def _matmul_by_torch(
         self, a_MK: Tensor, b_KN: Tensor, scale_bias: int, bias_N: Tensor | None, dtype: torch.dtype
     ) -> Tensor:
-        a, b = (x.float() if x.dtype == torch.bfloat16 else self.decode(x, 0, torch.float32) for x in (a_MK, b_KN))
-        with torch.autocast("cpu", enabled=False):
-            return unscale(torch.mm(a, b), torch.tensor(scale_bias, dtype=torch.int32), bias_N, dtype)
+        sums = groups.mm(self._wide(a_MK), self._wide(b_KN))
+        return unscale(sums, torch.tensor(scale_bias, dtype=torch.int32), bias_N, dtype)
+
+    def _sums_by_row(self, a_MK: Tensor, b_KN: Tensor) -> Tensor:
+        """Unscaled sums, float32, each in an order that does not depend on how many rows of a there are.
+
+        So a sequence has the bits that it has alone, whoever stands beside it. A kernel for few rows sums in an order
+        of its own: rows of zeros make them many. AVX2 has no other: it takes few at a time.
+        """
+        num_rows = a_MK.shape[0]
+        if self.isa == "scalar":
+            return self._product(a_MK, b_KN, 0, None, torch.float32)
+        if self.isa != "avx2":
+            filled = _with_rows(a_MK, max(num_rows, _FEW_ROWS + 1))
+            return self._product(filled, b_KN, 0, None, torch.float32)[:num_rows]
+        b_KN = b_KN if b_KN.stride(0) == 1 else b_KN.t().contiguous().t()
+        filled = _with_rows(a_MK, -(-num_rows // _ROWS_OF_AVX2) * _ROWS_OF_AVX2)
+        parts = [self._product(rows, b_KN, 0, None, torch.float32) for rows in filled.split(_FEW_ROWS)]
+        return torch.cat(parts)[:num_rows]
+
+    def _wide(self, codes: Tensor) -> Tensor:
+        """The values of codes, or of bfloat16, in float32."""
+        return codes.float() if codes.dtype == torch.bfloat16 else self.decode(codes, 0, torch.float32)
 
     def accumulate(self, a_MK: Tensor, b_KN: Tensor, rule: tuple[int, int, int, int, int]) -> Tensor:
         """Sums of codes as a tensor core makes them, float32, unscaled; rule: as `_core` takes it."""
@@ -212,6 +276,15 @@ def _rows(x: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
     x = x.flatten(0, -2) if x.ndim > 1 else x[None]
     x = x if x.stride(1) == 1 else x.contiguous()
     return x, (x.shape[0], x.shape[1], x.stride(0))
+
+
+def _with_rows(x: Tensor, num_rows: int) -> Tensor:
+    """A matrix with rows of zeros behind it."""
+    more = num_rows - x.shape[0]
+    if more == 0:
+        return x
+    bits = x.view(torch.uint8) if x.itemsize == 1 else x
+    return torch.cat([bits, bits.new_zeros((more, x.shape[1]))]).view(x.dtype)
 
 
 def _with_a_unit_stride(x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from octoscale.kernels.native import Native, Rows, Source, chosen
 from octoscale.numerics.formats import Format
 from octoscale.numerics.granularity import TENSOR, Granularity
 from octoscale.numerics.scaling import Amount, Bias
+from octoscale.system.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -30,17 +31,30 @@ class Operators:
         """See `Backend.granularities`."""
         return self.native.granularities
 
-    def observe(self, x: Tensor, *, exponents: bool) -> Seen:
+    def observe(self, x: Tensor, *, exponents: bool, granularity: Granularity = TENSOR) -> Seen:
         """See `Backend.observe`."""
         if is_eager(x):
-            return self.native.observe(x, exponents=exponents)
+            return self.native.observe(x, exponents=exponents, granularity=granularity)
+        _check_whole(granularity)
         amax, histogram = torch.ops.octoscale.observe(x, exponents)
         return Seen(amax, histogram if exponents else None)
 
-    def encode(self, x: Tensor, fmt: Format, amax: Amount, scale_bias: Bias, *, counts: bool) -> Encoded:
+    def encode(
+        self,
+        x: Tensor,
+        fmt: Format,
+        amax: Amount,
+        scale_bias: Bias,
+        *,
+        counts: bool,
+        granularity: Granularity = TENSOR,
+    ) -> Encoded:
         """See `Backend.encode`."""
         if not isinstance(amax, Tensor):
             return self.native.encode(x, fmt, amax, scale_bias, counts=counts)
+        if granularity is not TENSOR and is_eager(x):
+            return self.native.encode(x, fmt, amax, scale_bias, counts=counts, granularity=granularity)
+        _check_whole(granularity)
         codes, count = torch.ops.octoscale.encode(x, amax, scale_bias, getattr(torch, fmt.torch_name), counts)
         return Encoded(codes, count if counts else None)
 
@@ -56,6 +70,7 @@ class Operators:
         """See `Backend.dequantize`."""
         if is_eager(q.codes):
             return self.native.dequantize(q, dtype)
+        _check_whole(q.granularity)
         return torch.ops.octoscale.decode(q.codes, q.scale_bias, dtype)  # type: ignore[no-any-return]
 
     def matmul(
@@ -71,12 +86,19 @@ class Operators:
         a_MK = a if isinstance(a, Tensor) else a.codes
         if is_eager(a_MK):
             return self.native.matmul(a, b, bias_N, dtype)
+        _check_whole(b.granularity if isinstance(a, Tensor) or a.granularity is TENSOR else a.granularity)
         a_bias = None if isinstance(a, Tensor) else a.scale_bias
         return torch.ops.octoscale.matmul(a_MK, a_bias, b.codes, b.scale_bias, bias_N, dtype)  # type: ignore[no-any-return]
 
     def in_columns(self, codes_KN: Tensor) -> Tensor:
         """See `Backend.in_columns`: they may lie as they like."""
         return codes_KN
+
+
+def _check_whole(granularity: Granularity) -> None:
+    """UserError where a tracer would need an operator of several scales."""
+    if granularity is not TENSOR:
+        raise UserError(f"no graph holds scales of granularity {granularity}: keep what is traced under amax, or eager")
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,92 +5,38 @@ q.dequantize(torch.float32)              codes * 2**-scale_bias
 matmul(a, b)                             (a.codes @ b.codes) * 2**-(a.scale_bias + b.scale_bias)
 linear(x, w)                             x @ w^T, where x may stay in bfloat16
 
+A scale may reach less far than the tensor (numerics/granularity.py):
+
+q = quantize(x, "e4m3fn", Amax(granularity="row"))       q.scale_bias [M, 1]: one for each row of x [M, K]
+quantize(w, "e4m3fn", Amax(granularity="block"), granularity=along("block", "weight"))
+turned(q, Amax(granularity="row"))                       the same values, with a scale for each column
+
 Here, and nowhere else, a rule stands between what a backend observes and what it encodes.
 """
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from octoscale.kernels import table
-from octoscale.kernels.base import Backend, Encoded, Seen
-from octoscale.kernels.portable import unscale
+from octoscale.kernels.base import Encoded, Seen
+from octoscale.kernels.groups import unscale, whole
+from octoscale.kernels.quantized import DTYPES as DTYPES
+from octoscale.kernels.quantized import Observed as Observed
+from octoscale.kernels.quantized import Quantized as Quantized
+from octoscale.kernels.quantized import backend_of, check_dtype, check_granularity, name_of, rows_of
 from octoscale.numerics.accumulators import get_accumulator
 from octoscale.numerics.formats import Format, get_format
-from octoscale.numerics.granularity import TENSOR, Granularity
+from octoscale.numerics.granularity import TENSOR, Granularity, get_granularity
 from octoscale.numerics.scaling import Amount, Bias, Constant, History, Rule
 from octoscale.system.errors import UserError
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_WHOLE = TENSOR.name
 
 #: The largest of an amax here and those of the same tensor on other ranks.
 Everywhere = Callable[[Amount], Amount]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Observed:
-    """What a cast saw: each a tensor on the operand's device, so that nothing waits for it.
-
-    amax: float32, no dimensions; not finite if any value is not; 0 for an empty tensor.
-    saturated, flushed, nonfinite: int64, no dimensions; None unless counts were asked for.
-    exponents: int64 [NUM_EXPONENT_BINS], how many values have each exponent before scaling; None unless asked for.
-    """
-
-    amax: Tensor
-    saturated: Tensor | None = None
-    flushed: Tensor | None = None
-    nonfinite: Tensor | None = None
-    exponents: Tensor | None = None
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Quantized:
-    """A tensor in FP8: `x ~ codes * 2**-scale_bias`.
-
-    codes: torch's float8 dtype of `format`, the shape of x. scale_bias: int32, on the same device, in the shape that
-    the granularity says: no dimensions for `tensor`.
-    observed: what the cast saw; None where the codes were not cast just now (a view of saved codes).
-    """
-
-    codes: Tensor
-    scale_bias: Tensor
-    format: Format
-    granularity: Granularity = TENSOR
-    observed: Observed | None = None
-
-    def __post_init__(self) -> None:
-        expected = getattr(torch, self.format.torch_name)
-        if self.codes.dtype != expected:
-            raise TypeError(f"codes of {self.format.name} are {_name(expected)}, not {_name(self.codes.dtype)}")
-        shape = self.granularity.scale_shape(self.codes.shape)
-        if self.scale_bias.dtype != torch.int32 or tuple(self.scale_bias.shape) != shape:
-            what = f"{_name(self.scale_bias.dtype)} {list(self.scale_bias.shape)}"
-            form = f"of shape {list(shape)}, by {self.granularity}" if shape else "without dimensions"
-            raise TypeError(f"scale_bias is an int32 tensor {form}, not {what}")
-
-    def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The values, `codes * 2**-scale_bias`: exact in float32 and bfloat16 unless they leave the dtype's range."""
-        _check_dtype(dtype, "dequantize")
-        return _backend_of(self, "dequantize").dequantize(self, dtype)
-
-    def t(self) -> "Quantized":
-        """The transpose of a matrix, as a view of the same codes."""
-        return self._view(self.codes.t())
-
-    def flatten_rows(self) -> "Quantized":
-        """The same values as a matrix: all leading dimensions become rows."""
-        return self._view(_rows(self.codes))
-
-    def _view(self, codes: Tensor) -> "Quantized":
-        """The same with a view of the codes; unchecked where one scale fits any, for each product makes two."""
-        if self.granularity is not TENSOR:
-            return replace(self, codes=codes, observed=None)
-        view = object.__new__(Quantized)
-        view.__dict__.update(self.__dict__, codes=codes, observed=None)
-        return view
 
 
 def quantize(
@@ -102,17 +48,21 @@ def quantize(
     counts: bool = False,
     exponents: bool = False,
     everywhere: Everywhere | None = None,
+    granularity: Granularity | None = None,
 ) -> Quantized:
-    """Cast `x` to FP8 with the scale_bias that `rule` chooses.
+    """Cast `x` to FP8 with the scale_bias that `rule` chooses, or with one for each group of values.
 
     x: float32, bfloat16 or float16 of any shape and strides, empty included. Round to nearest, ties to even; finite
     values beyond the format's largest saturate; infinity and NaN become NaN (golden table: numerics/reference.py).
     `counts` and `exponents` fill those parts of `observed`; `history` serves the rule `Delayed`. everywhere: from the
     amax of this part of a tensor to that of the whole one, other parts of which are on other ranks; that is the amax
-    of `observed` then.
+    of `observed` then. granularity: the rule's as this operand lies (`along`); None: groups along the last dimension.
     Raises TypeError for another dtype, ValueError for an unknown format.
     """
     fmt = get_format(format) if isinstance(format, str) else format
+    if rule.granularity != _WHOLE or (granularity is not None and granularity is not TENSOR):
+        groups = get_granularity(rule.granularity) if granularity is None else granularity
+        return _quantize_groups(x, fmt, rule, groups, counts, exponents, everywhere)
     if not isinstance(rule, Constant):
         seen = observe(x, exponents=exponents)
         if everywhere is not None:
@@ -124,6 +74,51 @@ def quantize(
     if everywhere is not None:  # whether all is finite has to be known on all ranks
         seen = seen._replace(amax=everywhere(seen.amax))
     return _quantized(fmt, rule.bias, seen, encoded)
+
+
+def turned(q: Quantized, rule: Rule) -> Quantized:
+    """A matrix with scales along its other dimension, for a sum along that one; itself, if they serve both.
+
+    It is cast again, from the values of its codes. As scales are powers of two, a value keeps its code's digits: only
+    one that becomes subnormal in its new group loses any, and one that its new scale saturates (mx with round=down).
+    rule: that of the first cast.
+    """
+    granularity = q.granularity.t()
+    if granularity == q.granularity:
+        return q
+    return quantize(q.dequantize(torch.float32), q.format, rule, granularity=granularity)
+
+
+def _quantize_groups(
+    x: Tensor,
+    fmt: Format,
+    rule: Rule,
+    granularity: Granularity,
+    counts: bool,
+    exponents: bool,
+    everywhere: Everywhere | None,
+) -> Quantized:
+    """`quantize` with a scale for each group."""
+    if granularity.name != rule.granularity:
+        raise UserError(f"quantize: {rule} has scales of granularity {rule.granularity}, not {granularity}")
+    if everywhere is not None:
+        raise UserError(f"{rule}: a tensor whose parts are on several ranks has one scale, of granularity tensor")
+    x = _checked(x)
+    choice = table.choose(x.device.type)
+    check_granularity(choice, granularity, "quantize")
+    seen = choice.backend.observe(x, exponents=exponents, granularity=granularity)
+    bias = rule.scale_bias(seen.amax, fmt)
+    encoded = choice.backend.encode(x, fmt, seen.amax, bias, counts=counts, granularity=granularity)
+    assert isinstance(bias, Tensor)
+    observed = _observed(seen, encoded)
+    largest = observed.amax.amax() if observed.amax.numel() else observed.amax.new_zeros(())
+    return Quantized(
+        codes=encoded.codes,
+        scale_bias=bias,
+        format=fmt,
+        granularity=granularity,
+        observed=replace(observed, amax=largest, amaxes=observed.amax),
+    )
 
 
 def observe(x: Tensor, *, exponents: bool = False) -> Seen:
@@ -144,8 +139,11 @@ def encode(
     """The second half: the cast with the scale that `rule` chooses for the amax in `seen`, of `x` or of more.
 
     A tensor in place of a rule is the scale_bias itself, int32 without dimensions.
+    UserError for a rule with several scales: `quantize` does both halves of it.
     """
     x = _checked(x)
+    if not isinstance(rule, Tensor) and rule.granularity != _WHOLE:
+        raise UserError(f"{rule}: what is observed and encoded apart has one scale, of granularity tensor")
     fmt = get_format(format) if isinstance(format, str) else format
     scale_bias = rule if isinstance(rule, Tensor) else rule.scale_bias(seen.amax, fmt, history)
     encoded = table.choose(x.device.type).backend.encode(x, fmt, seen.amax, scale_bias, counts=counts)
@@ -153,9 +151,9 @@ def encode(
 
 
 def _checked(x: Tensor) -> Tensor:
-    _check_dtype(x.dtype, "quantize")
+    check_dtype(x.dtype, "quantize")
     if x.layout != torch.strided:
-        raise TypeError(f"quantize takes a dense tensor, not one of layout {_name(x.layout)}: x.to_dense()")
+        raise TypeError(f"quantize takes a dense tensor, not one of layout {name_of(x.layout)}: x.to_dense()")
     return x.detach() if x.requires_grad else x
 
 
@@ -217,10 +215,10 @@ def linear(
     """
     values = x.codes if isinstance(x, Quantized) else x
     if not isinstance(x, Quantized) and x.dtype != torch.bfloat16:
-        raise TypeError(f"linear takes codes or bfloat16 values, not {_name(x.dtype)}: quantize x, or x.bfloat16()")
+        raise TypeError(f"linear takes codes or bfloat16 values, not {name_of(x.dtype)}: quantize x, or x.bfloat16()")
     if weight.codes.ndim != 2 or values.ndim == 0 or values.shape[-1] != weight.codes.shape[1]:
         raise UserError(f"linear takes [..., K] and [N, K], not {list(values.shape)} and {list(weight.codes.shape)}")
-    rows = x.flatten_rows() if isinstance(x, Quantized) else _rows(x)
+    rows = x.flatten_rows() if isinstance(x, Quantized) else rows_of(x)
     out = _product(rows, weight.t(), bias, torch.bfloat16 if dtype is None else dtype, "linear", fast)
     return reshaped(out, (*values.shape[:-1], weight.codes.shape[0]))
 
@@ -238,8 +236,8 @@ def reshaped(fresh: Tensor, shape: Sequence[int]) -> Tensor:
 
 def in_columns(weight: Quantized) -> Quantized:
     """The same matrix [K, N] as the backend wants a second operand to lie: worth keeping for several products."""
-    codes = _backend_of(weight, "matmul").in_columns(weight.codes)
-    return weight if codes is weight.codes else weight._view(codes)
+    codes = backend_of(weight, "matmul").in_columns(weight.codes)
+    return weight if codes is weight.codes else weight.view(codes)
 
 
 def _product(
@@ -253,7 +251,7 @@ def _product(
 ) -> Tensor:
     """Check what `matmul` and `linear` both need, then dispatch."""
     device = (a if isinstance(a, Tensor) else a.codes).device
-    _check_dtype(dtype, what)
+    check_dtype(dtype, what)
     if b.codes.device != device:
         raise UserError(f"{what} takes two operands on one device, not {device} and {b.codes.device}")
     if bias_N is not None:
@@ -261,13 +259,15 @@ def _product(
             raise UserError(f"{what} takes a bias [{b.codes.shape[1]}], not {list(bias_N.shape)}")
         if bias_N.device != device:
             raise UserError(f"{what} takes a bias on {device}, as its operands, not on {bias_N.device}")
-        _check_dtype(bias_N.dtype, f"the bias of {what}")
+        check_dtype(bias_N.dtype, f"the bias of {what}")
         bias_N = bias_N.detach()
     if not isinstance(a, Tensor):
-        _backend_of(a, what)
+        backend_of(a, what)
         if accumulate:
+            if not whole(a, b):
+                raise UserError(f"accumulate={accumulate} imitates products of one scale a tensor: cast under amax")
             return unscale(_imitated(a, b, accumulate, fast), a.scale_bias + b.scale_bias, bias_N, dtype)
-    return _backend_of(b, what).matmul(a, b, bias_N, dtype, fast=fast)
+    return backend_of(b, what).matmul(a, b, bias_N, dtype, fast=fast)
 
 
 def _imitated(a: Quantized, b: Quantized, name: str, fast: bool) -> Tensor:
@@ -281,26 +281,3 @@ def _imitated(a: Quantized, b: Quantized, name: str, fast: bool) -> Tensor:
     row = get_accumulator(name)
     rule = (row.block, row.fraction, row.kept, row.floor, 0 if fast else row.chain)
     return Native(chosen()).accumulate(a.codes, b.codes, rule)
-
-
-def _backend_of(q: Quantized, what: str) -> Backend:
-    """The backend of an operand's device. UserError if it does not take such scales."""
-    choice = table.choose(q.codes.device.type)
-    if q.granularity not in choice.backend.granularities:
-        known = ", ".join(map(str, choice.backend.granularities))
-        raise UserError(f"{what}: the backend {choice.name} takes scales of granularity {known}, not {q.granularity}")
-    return choice.backend
-
-
-def _rows(x: Tensor) -> Tensor:
-    """All leading dimensions as rows of a matrix; no copy unless the strides need one."""
-    return x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-
-
-def _check_dtype(dtype: torch.dtype, what: str) -> None:
-    if dtype not in DTYPES:
-        raise TypeError(f"{what} takes float32, bfloat16 or float16, not {_name(dtype)}")
-
-
-def _name(dtype: torch.dtype | torch.layout) -> str:
-    return str(dtype).removeprefix("torch.")

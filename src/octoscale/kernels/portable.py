@@ -13,27 +13,42 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from octoscale.kernels import groups
 from octoscale.kernels.base import NUM_EXPONENT_BINS, Encoded, Scaled, Seen
 from octoscale.kernels.eager import is_eager
+from octoscale.kernels.groups import amaxes, spread, unscale, whole
 from octoscale.numerics.formats import Format
-from octoscale.numerics.granularity import TENSOR
+from octoscale.numerics.granularity import GRANULARITIES, TENSOR, Granularity
 from octoscale.numerics.scaling import Amount, Bias, plain, power_of_two
 
 _SIGN_AND_7_BITS = -0x8000 + 0x3F80  # of an int16 that holds a code shifted by 7
 
 
-granularities = (TENSOR,)
+granularities = tuple(GRANULARITIES.values())
 
 
-def observe(x: Tensor, *, exponents: bool) -> Seen:
+def observe(x: Tensor, *, exponents: bool, granularity: Granularity = TENSOR) -> Seen:
     """See `Backend.observe`. One pass over memory for amax, a few more for the histogram."""
-    return Seen(plain(_amax(x)), _exponents(x) if exponents else None)
+    amax = plain(_amax(x)) if granularity is TENSOR else amaxes(x, granularity)
+    return Seen(amax, _exponents(x) if exponents else None)
 
 
-def encode(x: Tensor, fmt: Format, amax: Amount, scale_bias: Bias, *, counts: bool) -> Encoded:
+def encode(
+    x: Tensor,
+    fmt: Format,
+    amax: Amount,
+    scale_bias: Bias,
+    *,
+    counts: bool,
+    granularity: Granularity = TENSOR,
+) -> Encoded:
     """See `Backend.encode`. What no value can need is left out, where amax is known without waiting for a device."""
     wide = x.float() if x.dtype == torch.float16 else x  # x * 2**scale_bias may leave float16's range
-    scaled = wide * power_of_two(scale_bias)
+    factor = power_of_two(scale_bias)
+    if granularity is not TENSOR:
+        amax, scale_bias = largest_scaled(amax, scale_bias), 0
+        factor = spread(factor.to(wide.dtype), granularity, x.shape)  # type: ignore[union-attr]
+    scaled = wide * factor
     known = not isinstance(amax, Tensor)
     all_finite = known and math.isfinite(amax)
     none_too_large = all_finite and bool(amax * power_of_two(scale_bias) <= fmt.max)
@@ -52,7 +67,10 @@ def cast(x: Tensor, fmt: Format, scale_bias: int, *, counts: bool, exponents: bo
 def dequantize(q: Scaled, dtype: torch.dtype) -> Tensor:
     """See `Backend.dequantize`."""
     wide = torch.float32 if dtype == torch.float16 else dtype
-    return _decode(q.codes, wide).mul_(power_of_two(-q.scale_bias)).to(dtype)
+    factor = power_of_two(-q.scale_bias)
+    if q.granularity is not TENSOR:
+        factor = spread(factor, q.granularity, q.codes.shape)
+    return _decode(q.codes, wide).mul_(factor).to(dtype)
 
 
 def matmul(
@@ -68,6 +86,8 @@ def matmul(
     A CPU with bf16 dot products returns bfloat16 results rounded before the unscaling; as that is a power of two, the
     bits are the same unless the result is a bfloat16 subnormal (below 2**-126).
     """
+    if not whole(a, b):
+        return groups.matmul(a, b, bias_N, dtype, lambda codes: _decode(codes, torch.float32), _unscaled)
     a_MK, b_KN = a if isinstance(a, Tensor) else a.codes, b.codes
     scale_bias = b.scale_bias if isinstance(a, Tensor) else a.scale_bias + b.scale_bias
     with torch.autocast(a_MK.device.type, enabled=False):
@@ -80,19 +100,21 @@ def matmul(
         return unscale(sum_MN, scale_bias, bias_N, dtype)
 
 
+def _unscaled(a_MK: Tensor, b_KN: Tensor) -> Tensor:
+    """The float32 product of codes, or bfloat16 values and codes, without any scale."""
+    return groups.mm(_decode(a_MK, torch.float32), _decode(b_KN, torch.float32))
+
+
+def largest_scaled(amax: Amount, scale_bias: Bias) -> Amount:
+    """The largest magnitude that groups of these amaxes have once they are scaled; not finite if any is not."""
+    scaled = amax * power_of_two(scale_bias)
+    assert isinstance(scaled, Tensor)
+    return plain(scaled.amax() if scaled.numel() else scaled.new_zeros(()))
+
+
 def in_columns(codes_KN: Tensor) -> Tensor:
     """See `Backend.in_columns`: they may lie as they like."""
     return codes_KN
-
-
-def unscale(sum_MN: Tensor, scale_bias: Tensor, bias_N: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """`sum * 2**-scale_bias + bias` in `dtype`, in place where it can be; scale_bias is that of two operands.
-
-    It may need two factors. The smaller one goes first, so that only the last one rounds.
-    """
-    last = (-scale_bias).clamp(-126, 126)
-    out_MN = sum_MN.mul_(power_of_two(-scale_bias - last)).mul_(power_of_two(last))
-    return (out_MN if bias_N is None else out_MN.add_(bias_N)).to(dtype)
 
 
 @cache

@@ -6,10 +6,11 @@ What the hardware asks for is arranged here: a row by row, b column by column (e
 the one that several micro-batches need), K and N in multiples of 16 (zeros fill them up), two E4 or one of them E5.
 `fast` lets an NVIDIA GPU keep its sums in fewer bits; without it they are promoted to float32 along the way.
 
-Casts are Triton's where it is (triton_cast.py), else plain torch's, on the device. No number is read back, so nothing
-waits; the one thing that only a look could mend are two scales whose product leaves float32: products below 1e-26 may
-become zero, and above 1e26 infinity. torch has the operator for CPUs, too: thousands of times slower than the C++ core
-(`octoscale bench linear`), it is for tests.
+Casts are Triton's where it is (triton_cast.py), else plain torch's, on the device; with more than one scale a tensor,
+casts and products are plain torch's. Of those with one, no number is read back, so nothing waits; the one thing that
+only a look could mend are two scales whose product leaves float32: products below 1e-26 may become zero, and above 1e26
+infinity. torch has the operator for CPUs, too: thousands of times slower than the C++ core (`octoscale bench linear`),
+it is for tests.
 """
 
 from collections.abc import Collection
@@ -22,6 +23,7 @@ from torch.nn.functional import pad
 
 from octoscale.kernels import portable, triton_cast
 from octoscale.kernels.base import Casts, Encoded, Scaled, Seen
+from octoscale.kernels.groups import whole
 from octoscale.numerics.formats import Format
 from octoscale.numerics.granularity import TENSOR, Granularity
 from octoscale.numerics.scaling import Amount, Bias, power_of_two
@@ -50,15 +52,24 @@ class ScaledMM:
     formats: tuple[str, str]
     casts: Casts = PLAIN
 
-    granularities: tuple[Granularity, ...] = (TENSOR,)
+    granularities: tuple[Granularity, ...] = portable.granularities
 
-    def observe(self, x: Tensor, *, exponents: bool) -> Seen:
+    def observe(self, x: Tensor, *, exponents: bool, granularity: Granularity = TENSOR) -> Seen:
         """See `Backend.observe`."""
-        return self.casts.observe(x, exponents=exponents)
+        return self.casts.observe(x, exponents=exponents, granularity=granularity)
 
-    def encode(self, x: Tensor, fmt: Format, amax: Amount, scale_bias: Bias, *, counts: bool) -> Encoded:
+    def encode(
+        self,
+        x: Tensor,
+        fmt: Format,
+        amax: Amount,
+        scale_bias: Bias,
+        *,
+        counts: bool,
+        granularity: Granularity = TENSOR,
+    ) -> Encoded:
         """See `Backend.encode`."""
-        return self.casts.encode(x, fmt, amax, scale_bias, counts=counts)
+        return self.casts.encode(x, fmt, amax, scale_bias, counts=counts, granularity=granularity)
 
     def cast(self, x: Tensor, fmt: Format, scale_bias: int, *, counts: bool, exponents: bool) -> tuple[Seen, Encoded]:
         """See `Backend.cast`."""
@@ -71,8 +82,11 @@ class ScaledMM:
     def matmul(
         self, a: Scaled | Tensor, b: Scaled, bias_N: Tensor | None, dtype: torch.dtype, *, fast: bool = False
     ) -> Tensor:
-        """See `Backend.matmul`; plain torch for formats that the hardware lacks. UserError for E5 by E5 of its own."""
-        if isinstance(a, Tensor):
+        """See `Backend.matmul`; plain torch for formats that the hardware lacks, and for more than one scale a tensor.
+
+        UserError for E5 by E5 of its own.
+        """
+        if isinstance(a, Tensor) or not whole(a, b):
             return portable.matmul(a, b, bias_N, dtype)
         num_rows, num_columns = a.codes.shape[0], b.codes.shape[1]
         if not self._takes(a.codes, b.codes) or 0 in (num_rows, num_columns, a.codes.shape[1]):
@@ -136,8 +150,9 @@ def make(device_type: str) -> tuple[ScaledMM, str]:
     elif device_type == "cuda":
         where = f"compute capability {'.'.join(map(str, _model(0)))}"
     casts, how = _casts(device_type)
-    products = f"torch._scaled_mm on {where} of {' and '.join(formats)}, bf16 GEMM of other formats"
-    return ScaledMM(formats, casts), f"{products}; {how}"
+    products = f"torch._scaled_mm on {where} of {' and '.join(formats)}"
+    others = "bf16 GEMM of other formats, and of scales by row, block or mx"
+    return ScaledMM(formats, casts), f"{products}, {others}; {how}"
 
 
 def _casts(device_type: str) -> tuple[Casts, str]:

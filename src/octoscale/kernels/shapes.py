@@ -11,14 +11,14 @@ from torch import Tensor
 
 from octoscale.kernels.base import Encoded, Scaled, Seen
 from octoscale.numerics.formats import Format
-from octoscale.numerics.granularity import TENSOR
+from octoscale.numerics.granularity import GRANULARITIES, TENSOR, Granularity
 
-granularities = (TENSOR,)
+granularities = tuple(GRANULARITIES.values())
 
 
-def observe(x: Tensor, *, exponents: bool) -> Seen:  # noqa: ARG001  a plan records nothing
+def observe(x: Tensor, *, exponents: bool, granularity: Granularity = TENSOR) -> Seen:  # noqa: ARG001  a plan records nothing
     """See `Backend.observe`."""
-    return Seen(x.new_empty((), dtype=torch.float32), None)
+    return Seen(x.new_empty(granularity.scale_shape(x.shape), dtype=torch.float32), None)
 
 
 def encode(
@@ -28,6 +28,7 @@ def encode(
     scale_bias: Tensor | int,  # noqa: ARG001
     *,
     counts: bool,  # noqa: ARG001
+    granularity: Granularity = TENSOR,  # noqa: ARG001
 ) -> Encoded:
     """See `Backend.encode`."""
     return Encoded(torch.empty_like(x, dtype=getattr(torch, fmt.torch_name)), None)

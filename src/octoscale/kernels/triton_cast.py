@@ -5,7 +5,7 @@ observe it and once to encode it (triton_kernel.py); one more launch fills the f
 They stay on the device: nothing waits for them.
 
 A compiler, which makes one kernel of torch's steps by itself, gets those of portable.py, and so does a tensor without
-memory of its own. The bits are the same.
+memory of its own; more than one scale a tensor is portable's, too. The bits are the same.
 """
 
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from octoscale.kernels import portable
 from octoscale.kernels.base import COUNTS, NUM_EXPONENT_BINS, Encoded, Seen
 from octoscale.kernels.eager import is_eager
 from octoscale.numerics.formats import FORMATS, Format
+from octoscale.numerics.granularity import TENSOR, Granularity
 from octoscale.numerics.scaling import Amount, Bias
 
 #: Values that a program of the kernel visits, and the groups of threads that share them: 16 values a thread.
@@ -38,18 +39,27 @@ class TritonCast:
 
     block: int = BLOCK
 
-    def observe(self, x: Tensor, *, exponents: bool) -> Seen:
+    def observe(self, x: Tensor, *, exponents: bool, granularity: Granularity = TENSOR) -> Seen:
         """See `Backend.observe`."""
-        if not is_eager(x):
-            return portable.observe(x, exponents=exponents)
+        if granularity is not TENSOR or not is_eager(x):
+            return portable.observe(x, exponents=exponents, granularity=granularity)
         found = _found(x.device, amax=True, counts=False, exponents=exponents)
         self._launch(_dense(x), None, None, 0, found)
         return _seen(found)
 
-    def encode(self, x: Tensor, fmt: Format, amax: Amount, scale_bias: Bias, *, counts: bool) -> Encoded:
+    def encode(
+        self,
+        x: Tensor,
+        fmt: Format,
+        amax: Amount,
+        scale_bias: Bias,
+        *,
+        counts: bool,
+        granularity: Granularity = TENSOR,
+    ) -> Encoded:
         """See `Backend.encode`. It does not need the amax."""
-        if not is_eager(x):
-            return portable.encode(x, fmt, amax, scale_bias, counts=counts)
+        if granularity is not TENSOR or not is_eager(x):
+            return portable.encode(x, fmt, amax, scale_bias, counts=counts, granularity=granularity)
         found = _found(x.device, amax=False, counts=counts, exponents=False)
         return Encoded(self._codes(x, fmt, scale_bias, found), found.counts)
 

@@ -45,6 +45,7 @@ def operand_of(text: str) -> tuple[Format, Rule]:
     name, _, rule = text.partition(" ")
     recipe = parse_scaling(rule)
     assert isinstance(recipe, Recipe)
+    recipe.check_whole("an operator of torch.compile")
     return get_format(name), recipe.weight.rule
 
 

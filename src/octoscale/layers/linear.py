@@ -10,6 +10,18 @@ K input features, N output features; `q(.)` casts to FP8: codes, and an int `sca
 Each product sums in float32, is unscaled by 2**-(b1 + b2), and is rounded once to the output's dtype. E4 has more
 mantissa bits and serves weights and activations; E5 has more range, which gradients need (Perez et al. 2023).
 
+More than one scale a tensor (numerics/granularity.py). Each of the three products sums along another dimension, K, N
+or B, and a scale for a row, a block or 32 values runs along one: q(x) and q(w) along K, q(g) along N. What a backward
+product lacks is *turned*: cast once more, with scales along its own sum. x8 and w8 are turned from their codes, which
+is all that is kept of them; g from itself, which is at hand.
+
+    output       x8 @ w8                      sums along K
+    grad_input   g8 @ turned(w8)^T            along N; blocks of 128 x 128 serve both sums, and are not turned
+    grad_weight  turned(x8)^T @ turned(g)     along B, the tokens: of a row, one scale a feature
+
+A row's scale is a factor of its sums. The others change along the sum, whose runs of 128 or 32 products have each
+their scale, as in DeepSeek-V3 and in the tensor cores that take MX (kernels/groups.py).
+
 What is kept. Parameters stay what they were: the same objects, in their own dtype, under the same names, so that
 optimizers, tied weights and state dicts go on working. The weight's cast is reused until the weight changes or an
 optimizer steps. Backward keeps the FP8 codes of input and weight, one byte a value, never the high-precision input.
@@ -74,11 +86,11 @@ class Products(torch.autograd.Function):
         if x8 is not None or w8 is not None:
             g_BN = layer.cast_grad_output(grad, ctx.step).flatten_rows()
         if w8 is not None:
-            w_NK = layer.weight_in_columns(w8.t() if layer.is_conv1d else w8)
+            w_NK = layer.weight_in_columns(layer.turned("weight", w8.t() if layer.is_conv1d else w8))
             dx_BK = _product(g_BN, w_NK, ctx.x_dtype, layer.ranks.sum_grad_input, None, sums)
             dx = ops.reshaped(dx_BK, ctx.x_shape)
         if x8 is not None:
-            x_BK = x8.flatten_rows()
+            x_BK, g_BN = layer.turned("input", x8.flatten_rows()), layer.turned_grad_output(grad, g_BN)
             a, b = (x_BK, g_BN) if layer.is_conv1d else (g_BN, x_BK)
             dw = ops.matmul(a.t(), b, dtype=ctx.w_dtype, **sums)
         if ctx.needs_input_grad[2]:

@@ -19,6 +19,7 @@ from octoscale.layers.origin import is_conv1d_class
 from octoscale.layers.ranks import Ranks
 from octoscale.layers.reuse import Seen, last_cast, optimizer_steps
 from octoscale.numerics.formats import ROLES, Role
+from octoscale.numerics.granularity import Granularity, along
 from octoscale.numerics.recipe import Recipe
 from octoscale.numerics.scaling import Delayed, History
 from octoscale.runs.scales import LayerName, Recorder
@@ -45,9 +46,17 @@ class LayerState:
     runtime: "Runtime" = field(default_factory=lambda: Runtime(), repr=False)
 
     def __post_init__(self) -> None:
+        if not self.ranks.is_alone:
+            self.recipe.check_whole("a model on many ranks")
         operands = [self.recipe.operand(role) for role in ROLES]
         self.is_delayed = any(isinstance(operand.rule, Delayed) for operand in operands)
         self.terms = SEPARATOR.join(map(str, operands))
+        self._granularities = {role: self._granularity(role) for role in ROLES}
+
+    def _granularity(self, role: Role) -> Granularity:
+        """Of a role's cast for the sum in `output`, and of a gradient's for that in `grad_input`."""
+        name = self.recipe.operand(role).rule.granularity
+        return along(name, role, sum_first=role == "weight" and self.is_conv1d)
 
     @property
     def is_conv1d(self) -> bool:
@@ -56,9 +65,9 @@ class LayerState:
 
     @property
     def is_stateless(self) -> bool:
-        """Whether nothing but the product comes out of a call: no row of a record, no history, no word to others."""
-        imitates = bool(self.recipe.accumulate)
-        return self.runtime.recorder is None and not (self.is_delayed or imitates) and self.ranks.is_alone
+        """Whether torch.compile's operators do all that a call does: no row, no history, no word to others."""
+        has_operators = not (self.is_delayed or self.recipe.accumulate) and self.recipe.is_whole
+        return self.runtime.recorder is None and has_operators and self.ranks.is_alone
 
     @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # or each layer would be a graph of its own
     def why_no_graph(self, gathered: bool = False) -> str:
@@ -67,6 +76,7 @@ class LayerState:
         reasons = [
             (self.runtime.recorder is not None, "it is being recorded: compile where octoscale.record has ended"),
             (self.is_delayed, f"its scaling is {self.recipe.name}, which each call adds to: take amax or cscale"),
+            (not self.recipe.is_whole, f"its scaling is {self.recipe.name}, finer than a tensor: take amax or cscale"),
             (accumulate, f"its sums imitate {accumulate}: take accumulate={accumulate} out of the scaling"),
             (gathered, "its weight comes from other ranks as FP8 codes (FSDP): compile without fullgraph=True"),
             (not self.ranks.is_alone, "it is one rank's part (tensor parallel): compile without fullgraph=True"),
@@ -147,6 +157,19 @@ class LayerState:
         self._record("grad_output", g8, step)
         return g8
 
+    def turned(self, role: Role, cast: Quantized) -> Quantized:
+        """A matrix of this role for the sum along its other dimension; it leaves no row."""
+        return ops.turned(cast, self.recipe.operand(role).rule)
+
+    def turned_grad_output(self, grad: Tensor, g_BN: Quantized) -> Quantized:
+        """The same of the gradient whose cast is g_BN: cast anew from itself, as it is still here; it leaves no row."""
+        granularity = g_BN.granularity.t()
+        if granularity == g_BN.granularity:
+            return g_BN
+        operand = self.recipe.grad_output
+        rows = grad.reshape(g_BN.codes.shape)
+        return ops.quantize(rows, operand.format, operand.rule, granularity=granularity)
+
     @property
     def step(self) -> int:
         """The step that is being recorded: in backward, where a checkpoint recomputes it, the last one. Else 0."""
@@ -166,6 +189,7 @@ class LayerState:
                 counts=recorder is not None,
                 exponents=recorder is not None and recorder.wants_exponents(step),
                 everywhere=self.ranks.amax.get(role),
+                granularity=self._granularities[role],
             )
         if history is not None and cast.observed is not None:
             history.observe(cast.observed.amax)

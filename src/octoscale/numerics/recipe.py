@@ -1,6 +1,7 @@
 """A recipe says what each role becomes: role -> (format, rule), and which modules stay as they are.
 
     Recipe.amax()                         FP8-AMAX, OCP formats
+    Recipe.amax(granularity="row")        a scale a token and an output channel; "block" and "mx" are others
     Recipe.cscale(-1)                     FP8-CSCALE, one constant scale_bias
     Recipe.paper_training()               the paper's training: fnuz formats, margin 3
     Recipe.amax(skip=["down_proj"])       a pattern keeps modules out of FP8
@@ -10,6 +11,11 @@ Recipes are frozen: `dataclasses.replace` makes a changed one. On the command li
 `amax`, `amax:margin=3`, `cscale:-1`, `delayed:history=16`; `bf16`, `fp16` and `fp32` stand for no FP8 at all.
 `cscale:weight=3,input=-1` has a constant for each role. Gradients that it does not name, `grad_output=8`, have each
 their own scale, as under `amax`: no constant of weights or inputs says how small a gradient is.
+
+`amax:row`, `amax:block` and `amax:mx` have a scale for less than a tensor (granularity.py); margin= and, for mx, round=
+may follow. `weight=amax:block,input=amax:row` has a rule for each role, whose parameters follow it:
+`weight=amax:mx,round=up,input=amax`. Gradients that it does not name are scaled as inputs are, granularity included,
+or by amax where inputs have a constant. formats=, fast= and accumulate= are the recipe's, wherever they stand.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -18,12 +24,13 @@ from typing import Any
 
 from octoscale.numerics.accumulators import get_accumulator
 from octoscale.numerics.formats import PRECISIONS, ROLES, Role, get_format, get_format_set
+from octoscale.numerics.granularity import GRANULARITIES, TENSOR
 from octoscale.numerics.scaling import Amax, Constant, Delayed, Rule
 from octoscale.system.errors import UserError
 
 #: Rule -> the recipes that it makes: of which name, from the parameters that its text must have, and may have.
 _FORMS: dict[str, tuple[tuple[str, frozenset[str], frozenset[str]], ...]] = {
-    "amax": (("amax", frozenset(), frozenset({"margin"})),),
+    "amax": (("amax", frozenset(), frozenset({"margin", "granularity", "round"})),),
     "cscale": (
         ("cscale", frozenset({"bias"}), frozenset()),
         ("cscale_by_role", frozenset({"weight", "input"}), frozenset({"grad_output"})),
@@ -33,10 +40,20 @@ _FORMS: dict[str, tuple[tuple[str, frozenset[str], frozenset[str]], ...]] = {
 #: The fields that say how products are summed; each rule takes them.
 _SUMS = ("fast", "accumulate")
 #: What may stand behind the colon of a scaling's text, as key=value; formats may, too.
-PARAMETERS = ("margin", "history", *ROLES, *_SUMS)
+PARAMETERS = ("margin", "round", "history", *ROLES, *_SUMS)
+#: Those that are words; all others are whole numbers.
+_WORDS = ("granularity", "round")
+#: Why a rule has one scale a tensor.
+_WHY_WHOLE = {
+    "cscale": "a constant is the same for every row and block",
+    "delayed": "a history is of one amax a tensor",
+}
 #: Of a parameter, its sign included; Python itself refuses to read more than 4,300.
 _MAX_DIGITS = 10
-_SCALING_FORMS = "amax, amax:margin=3, cscale:-1, cscale:weight=3,input=-1, delayed:history=16, bf16, fp16, fp32"
+_SCALING_FORMS = (
+    "amax, amax:margin=3, amax:row, amax:block, amax:mx,round=up, weight=amax:block,input=amax:row, cscale:-1, "
+    "cscale:weight=3,input=-1, delayed:history=16, bf16, fp16, fp32"
+)
 
 #: By their word: the passes in which sums may keep fewer bits. Forward: the output; backward: both gradients.
 FAST = {"none": (), "forward": ("forward",), "backward": ("backward",), "both": ("forward", "backward")}
@@ -78,6 +95,18 @@ class Recipe:
             raise UserError(f"unknown fast={self.fast}: one of {', '.join(FAST)}")
         if self.accumulate:
             get_accumulator(self.accumulate)
+            if not self.is_whole:
+                raise UserError(f"accumulate={self.accumulate} imitates products of one scale a tensor: write amax")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether each tensor has one scale, and none a scale for each row or block."""
+        return all(self.operand(role).rule.granularity == TENSOR.name for role in ROLES)
+
+    def check_whole(self, what: str) -> None:
+        """UserError, naming what takes one scale a tensor, for a recipe with more."""
+        if not self.is_whole:
+            raise UserError(f"scaling {self.name}: {what} takes one scale a tensor: amax, cscale or delayed")
 
     def is_fast(self, which: str) -> bool:
         """Whether the sums of a pass, forward or backward, may keep fewer bits."""
@@ -92,9 +121,16 @@ class Recipe:
         return {"weight": self.weight, "input": self.input, "grad_output": self.grad_output}[role]
 
     @classmethod
-    def amax(cls, formats: str = "ocp", margin: int = 0, skip: Iterable[str] = ()) -> "Recipe":
-        """FP8-AMAX: each tensor's own scale, just in time (Perez et al. 2023, section 3)."""
-        return cls._uniform(Amax(margin=margin), formats, skip)
+    def amax(
+        cls,
+        formats: str = "ocp",
+        margin: int = 0,
+        skip: Iterable[str] = (),
+        granularity: str = TENSOR.name,
+        round: str = "",
+    ) -> "Recipe":
+        """FP8-AMAX: each tensor's own scale, just in time (Perez et al. 2023, section 3); or each row's, or block's."""
+        return cls._uniform(Amax(margin=margin, granularity=granularity, round=round), formats, skip)
 
     @classmethod
     def cscale(cls, bias: int, formats: str = "ocp", skip: Iterable[str] = ()) -> "Recipe":
@@ -112,10 +148,23 @@ class Recipe:
         skip: Iterable[str] = (),
     ) -> "Recipe":
         """A constant scale_bias for all weights, one for all inputs; gradients have a third, or for None their own."""
-        rules: dict[Role, Rule] = {"weight": Constant(weight), "input": Constant(input)}
-        rules["grad_output"] = Amax() if grad_output is None else Constant(grad_output)
-        constants = {role: rule.bias for role, rule in rules.items() if isinstance(rule, Constant)}
-        text = "cscale:" + ",".join(f"{role}={bias}" for role, bias in constants.items())
+        rule = None if grad_output is None else Constant(grad_output)
+        return cls.by_role(weight=Constant(weight), input=Constant(input), grad_output=rule, formats=formats, skip=skip)
+
+    @classmethod
+    def by_role(
+        cls,
+        *,
+        weight: Rule,
+        input: Rule,
+        grad_output: Rule | None = None,
+        formats: str = "ocp",
+        skip: Iterable[str] = (),
+    ) -> "Recipe":
+        """A rule for each role. grad_output=None: as inputs, or amax where those have a constant."""
+        usual: Rule = Amax() if isinstance(input, Constant) else input
+        rules: dict[Role, Rule] = {"weight": weight, "input": input, "grad_output": grad_output or usual}
+        text = _text_of(rules, usual)
         return cls._of(rules, _name(text, formats, "ocp"), formats, skip)
 
     @classmethod
@@ -178,25 +227,65 @@ def parse_scaling(text: str, formats: str = "ocp", skip: Iterable[str] = ()) -> 
     """
     if text in PRECISIONS:
         return text
+    if text.partition("=")[0] in ROLES:
+        return _parse_by_role(text, formats, skip)
     rule, _, rest = text.partition(":")
     words = rest.split(",") if rest else []
-    if rule == "cscale" and words and "=" not in words[0]:
-        words[0] = f"bias={words[0]}"
+    if rule in _WHY_WHOLE and (named := [word for word in words if word in GRANULARITIES]):
+        raise UserError(f"scaling {text!r}: {_WHY_WHOLE[rule]}; write amax:{named[0]}")
+    if words and "=" not in words[0]:
+        words[0] = {"cscale": "bias=", "amax": "granularity="}.get(rule, "") + words[0]
     pairs = [(key, value) for key, equals, value in (word.partition("=") for word in words) if equals]
     options: dict[str, str] = dict(pairs)
     chosen, sums = options.pop("formats", formats), {key: options.pop(key, getattr(Recipe, key)) for key in _SUMS}
     said_once = len({key for key, _ in pairs}) == len(words) and all(value for _, value in pairs)
-    form = _form(rule, options.keys()) if said_once else None
+    form = _form(rule, options.keys()) if said_once and options.get("granularity", "row") in GRANULARITIES else None
     if form is None:
         raise UserError(f"unknown scaling {text!r}: write one of {_SCALING_FORMS}{_lacking(rule, options)}")
-    if not all(value.removeprefix("-").isdecimal() for value in options.values()):
+    numbers = {key: value for key, value in options.items() if key not in _WORDS}
+    if not all(value.removeprefix("-").isdecimal() for value in numbers.values()):
         raise UserError(f"scaling {text!r}: its parameters are whole numbers, as in {_SCALING_FORMS}")
-    if any(len(value) > _MAX_DIGITS for value in options.values()):
+    if any(len(value) > _MAX_DIGITS for value in numbers.values()):
         raise UserError(f"scaling {text:.40}...: no parameter has more than {_MAX_DIGITS - 1} digits")
-    values: dict[str, Any] = {key: int(value) for key, value in options.items()}
+    values: dict[str, Any] = {**options, **{key: int(value) for key, value in numbers.items()}}
     make: Callable[..., Recipe] = getattr(Recipe, form)
     recipe = make(formats=chosen, skip=skip, **values)
     return replace(recipe, name=_name(make(**values).name, chosen, formats)).summed(**sums)
+
+
+def _parse_by_role(text: str, formats: str, skip: Iterable[str]) -> Recipe:
+    """The recipe of a text that names roles: each word that names none belongs to the one before."""
+    texts: dict[str, str] = {}
+    options = {"formats": formats} | {key: getattr(Recipe, key) for key in _SUMS}
+    said: list[str] = []
+    role = ""
+    for word in text.split(","):
+        key, _, value = word.partition("=")
+        if key in ROLES:
+            role, texts[key] = key, value
+        elif key in options:
+            options[key] = value
+        else:
+            texts[role] = with_word(texts[role], word)
+            continue
+        said.append(key)
+    rules = {role: _rule(words) for role, words in texts.items()}
+    if len(set(said)) < len(said) or not {"weight", "input"} <= rules.keys() or None in rules.values():
+        lacks = [f"; here {role} has no rule" for role in ("weight", "input") if rules.get(role) is None][:1]
+        raise UserError(f"unknown scaling {text!r}: write one of {_SCALING_FORMS}{''.join(lacks)}")
+    given: dict[str, Any] = {role: rule for role, rule in rules.items() if rule is not None}
+    chosen = options.pop("formats")
+    recipe = Recipe.by_role(**given, formats=chosen, skip=skip)
+    return replace(recipe, name=_name(Recipe.by_role(**given).name, chosen, formats)).summed(**options)
+
+
+def _rule(text: str) -> Rule | None:
+    """The rule that a text gives to every role; None if it is none. ValueError where it is one, with a wrong value."""
+    recipe = parse_scaling(text) if text and text.partition("=")[0] not in ROLES else None
+    if not isinstance(recipe, Recipe):
+        return None
+    rules = {recipe.operand(role).rule for role in ROLES}
+    return rules.pop() if len(rules) == 1 else None
 
 
 def check_names(scalings: Sequence[Recipe | str]) -> None:
@@ -220,6 +309,23 @@ def _lacking(rule: str, options: Collection[str]) -> str:
     return f"; here {lacks[0]} has no constant" if by_role and lacks else ""
 
 
+def _text_of(rules: Mapping[Role, Rule], usual: Rule) -> str:
+    """The text that means these rules; usual: that of gradients which are not named."""
+    weight, input, grad_output = (rules[role] for role in ROLES)
+    named = {role: rule for role, rule in rules.items() if role != "grad_output" or rule != usual}
+    constants = {role: rule.bias for role, rule in named.items() if isinstance(rule, Constant)}
+    if weight == input == grad_output and not constants:
+        return str(weight)
+    if len(constants) == len(named):
+        return "cscale:" + ",".join(f"{role}={bias}" for role, bias in constants.items())
+    return ",".join(f"{role}={rule}" for role, rule in named.items())
+
+
+def with_word(text: str, word: str) -> str:
+    """The text of a scaling with one more word: `amax` and `margin=3` make `amax:margin=3`."""
+    return f"{text}{',' if ':' in text or '=' in text else ':'}{word}"
+
+
 def _name(text: str, formats: str, default: str) -> str:
     """How a recipe is called: what it does, and its formats unless they are the default."""
     return _with(text, "formats", formats, default)
@@ -227,7 +333,7 @@ def _name(text: str, formats: str, default: str) -> str:
 
 def _with(text: str, key: str, value: str, default: str) -> str:
     """The text of a scaling with one more parameter, unless it is the default."""
-    return text if value == default else f"{text}{',' if ':' in text else ':'}{key}={value}"
+    return text if value == default else with_word(text, f"{key}={value}")
 
 
 def _patterns(skip: Iterable[str]) -> tuple[str, ...]:

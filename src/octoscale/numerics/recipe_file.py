@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from octoscale.numerics.formats import PRECISIONS, get_format_set
-from octoscale.numerics.recipe import Recipe, parse_scaling
+from octoscale.numerics.recipe import Recipe, parse_scaling, with_word
 from octoscale.system.errors import UserError
 from octoscale.system.printable import first_line, printable
 from octoscale.system.whole_file import replacing
@@ -110,7 +110,7 @@ def _named(path: Path, key: str, read: Callable[[], T]) -> T:
 def _with_formats(scaling: str, formats: str) -> str:
     if formats == "ocp" or scaling in PRECISIONS:
         return scaling
-    return f"{scaling}{',' if ':' in scaling else ':'}formats={formats}"
+    return with_word(scaling, f"formats={formats}")
 
 
 def _text(path: Path, content: Mapping[str, Any], key: str, default: str = "") -> str:

@@ -55,15 +55,19 @@ def round(x: float, fmt: Format) -> float:
     return decode(encode(x, fmt), fmt)
 
 
-def scale_bias(amax: float, fmt: Format, margin: int = 0) -> int:
+def scale_bias(amax: float, fmt: Format, margin: int = 0, *, down: bool = False) -> int:
     """FP8-AMAX's scale_bias: the largest b with `amax * 2**b <= fmt.max`, less `margin`, within [-126, 126].
 
-    An amax that is 0, infinite or NaN gives 0.
+    An amax that is 0, infinite or NaN gives 0. down: of both only the largest power of two below counts, as in OCP's
+    MX: `floor(log2(amax)) + b <= emax`.
     """
     if amax == 0 or not math.isfinite(amax):
         return 0
+    largest = fmt.max
+    if down:
+        amax, largest = (math.ldexp(0.5, math.frexp(x)[1]) for x in (amax, fmt.max))
     bias = -2000
-    while math.ldexp(amax, bias + 1) <= fmt.max:
+    while math.ldexp(amax, bias + 1) <= largest:
         bias += 1
     return max(-126, min(126, bias - margin))
 

@@ -9,11 +9,19 @@ scale_bias moves a tensor of small values up into the range of the format. Three
     Constant  one number for every tensor, chosen by a sweep (FP8-CSCALE)
     Delayed   from the largest amax of the last steps, as in Transformer Engine; for comparison
 
+Amax takes a granularity (numerics/granularity.py): a scale for each row, block or 32 values, from the amax of each.
+Under `mx` its power of two is rounded in one of two ways. `round=down`, the default, is that of the OCP Microscaling
+Formats v1.0: the largest value lands in the format's top binade, and saturates where it lies above the format's largest
+there. `round=up` (Mishra et al. 2025, arXiv:2506.08027) is what every other granularity does: nothing saturates. OCP's
+scale is 2**-scale_bias, kept in E8M0, whose exponent reaches from -127 to 127: scale_bias -127 would need an amax above
+float32's, and 127, for an amax below 2**-118 in e4m3fn, is 126 here. Groups of zeros, for which OCP names no scale,
+have scale_bias 0.
+
 scale_bias comes from exponent bits (frexp), never from a floating logarithm, which is wrong next to powers of two. It
 stays in [-126, 126], so that 2**scale_bias is a normal float32. An amax that is 0, infinite or NaN gives 0.
 
-An amax is a plain float where its tensor is on a CPU, and its scale_bias then an int; on a device both are tensors, and
-nothing waits for them.
+An amax is a plain float where its tensor is on a CPU, and its scale_bias then an int; on a device, and where there are
+several of them, both are tensors, and nothing waits for them.
 """
 
 import math
@@ -21,12 +29,13 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import overload
+from typing import ClassVar, overload
 
 import torch
 from torch import Tensor
 
 from octoscale.numerics.formats import Format
+from octoscale.numerics.granularity import MX, TENSOR, get_granularity
 from octoscale.system.errors import UserError
 
 #: One number: plain on a CPU, a tensor without dimensions on a device.
@@ -35,22 +44,38 @@ Bias = Tensor | int
 
 MIN_SCALE_BIAS, MAX_SCALE_BIAS = -126, 126
 
+#: How the power of two of an MX scale is rounded; the first is the default.
+ROUNDINGS = ("down", "up")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Amax:
-    """FP8-AMAX: `floor(log2(max / amax)) - margin`. A margin m leaves m binades of headroom."""
+    """FP8-AMAX: `floor(log2(max / amax)) - margin`. A margin m leaves m binades of headroom.
+
+    granularity: over which values a scale, and its amax, reaches. round: of `ROUNDINGS`, for `mx` alone.
+    """
 
     margin: int = 0
+    granularity: str = TENSOR.name
+    round: str = ""
 
     def __post_init__(self) -> None:
         _check_margin(self.margin)
+        get_granularity(self.granularity)
+        if self.granularity == MX.name:
+            object.__setattr__(self, "round", self.round or ROUNDINGS[0])
+        if self.round not in (ROUNDINGS if self.granularity == MX.name else ("",)):
+            raise UserError(f"round={self.round}: it is {' or '.join(ROUNDINGS)}, and for amax:mx alone")
 
     def scale_bias(self, amax: Amount, fmt: Format, history: "History | None" = None) -> Bias:
         """The scale_bias for a tensor with this amax: an int of a float, an int32 tensor of a tensor, in its shape."""
-        return amax_to_scale_bias(amax, fmt, self.margin)
+        return amax_to_scale_bias(amax, fmt, self.margin, down=self.round == "down")
 
     def __str__(self) -> str:
-        return "amax" + (f":margin={self.margin}" if self.margin else "")
+        words = [] if self.granularity == TENSOR.name else [self.granularity]
+        words += [f"margin={self.margin}"] if self.margin else []
+        words += [f"round={self.round}"] if self.round not in ("", ROUNDINGS[0]) else []
+        return ":".join(["amax", ",".join(words)] if words else ["amax"])
 
 
 @dataclass(frozen=True)
@@ -58,6 +83,7 @@ class Constant:
     """FP8-CSCALE: the same `bias` for every tensor, whatever it holds. ValueError outside [-126, 126]."""
 
     bias: int
+    granularity: ClassVar[str] = TENSOR.name
 
     def __post_init__(self) -> None:
         _check_int("bias", self.bias)
@@ -83,6 +109,7 @@ class Delayed:
 
     history: int = 16
     margin: int = 0
+    granularity: ClassVar[str] = TENSOR.name
 
     def __post_init__(self) -> None:
         _check_margin(self.margin)
@@ -159,31 +186,33 @@ def _larger(a: Amount, b: Amount) -> Amount:
 
 
 @overload
-def amax_to_scale_bias(amax: Tensor, fmt: Format, margin: int = 0) -> Tensor: ...
+def amax_to_scale_bias(amax: Tensor, fmt: Format, margin: int = 0, *, down: bool = False) -> Tensor: ...
 @overload
-def amax_to_scale_bias(amax: Amount, fmt: Format, margin: int = 0) -> Bias: ...
-def amax_to_scale_bias(amax: Amount, fmt: Format, margin: int = 0) -> Bias:
+def amax_to_scale_bias(amax: Amount, fmt: Format, margin: int = 0, *, down: bool = False) -> Bias: ...
+def amax_to_scale_bias(amax: Amount, fmt: Format, margin: int = 0, *, down: bool = False) -> Bias:
     """The largest b with `amax * 2**b <= fmt.max`, less `margin`, within [-126, 126].
 
-    An int of a float; of a tensor int32, in its shape. Exact for every float32, subnormals included; 0, inf and NaN
-    give 0. Does not wait for a device.
+    down: of both only the power of two below counts, so that amax may saturate. An int of a float; of a tensor int32,
+    in its shape. Exact for every float32, subnormals included; 0, inf and NaN give 0. Does not wait for a device.
     """
     if not isinstance(amax, Tensor):
-        return _scale_bias(amax, fmt, margin)
+        return _scale_bias(amax, fmt, margin, down)
     max_mantissa, max_exponent = math.frexp(fmt.max)
     mantissa, exponent = torch.frexp(amax.float())
-    bias = max_exponent - exponent - (mantissa > max_mantissa).to(torch.int32) - margin
+    bias = max_exponent - exponent - margin
+    if not down:
+        bias = bias - (mantissa > max_mantissa).to(torch.int32)
     usable = amax.isfinite() & (amax > 0)
     return torch.where(usable, bias.clamp(MIN_SCALE_BIAS, MAX_SCALE_BIAS), 0).to(torch.int32)
 
 
-def _scale_bias(amax: float, fmt: Format, margin: int) -> int:
+def _scale_bias(amax: float, fmt: Format, margin: int, down: bool) -> int:
     """The same of one number."""
     if amax == 0 or not math.isfinite(amax):
         return 0
     max_mantissa, max_exponent = math.frexp(fmt.max)
     mantissa, exponent = math.frexp(amax)
-    bias = max_exponent - exponent - (mantissa > max_mantissa) - margin
+    bias = max_exponent - exponent - (mantissa > max_mantissa and not down) - margin
     return max(MIN_SCALE_BIAS, min(MAX_SCALE_BIAS, bias))
 
 

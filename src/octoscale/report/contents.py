@@ -19,6 +19,7 @@ import polars as pl
 from octoscale.conversion.kinds import KINDS
 from octoscale.kernels.base import NUM_EXPONENT_BINS
 from octoscale.numerics.formats import FORMATS, ROLES
+from octoscale.numerics.granularity import GRANULARITIES
 from octoscale.report.advice_contents import advice_of
 from octoscale.report.fields import (
     LONGEST_MODULE,
@@ -301,8 +302,18 @@ def possible(longest: int = LONGEST_MODULE) -> pl.Expr:
         pl.col("role").is_in(ROLES),
         pl.col("format").is_in(list(FORMATS)),
         pl.col("scale_bias").is_between(-MOST_BITS, MOST_BITS),
+        *(pl.col(name).is_null() | within for name, within in _of_several()),
         pl.col("amax").is_not_null(),
         pl.col("numel").is_between(0, MOST),
         bins.is_null() | ((bins.list.len() == NUM_EXPONENT_BINS) & ~bins.list.eval(pl.element().is_null()).list.any()),
     ]
     return reduce(lambda a, b: a & b, [*checks, *counts, *names]).fill_null(value=False)
+
+
+def _of_several() -> list[tuple[str, pl.Expr]]:
+    """What a column about several scales holds, where it holds anything."""
+    return [
+        ("granularity", pl.col("granularity").is_in(list(GRANULARITIES))),
+        ("scale_bias_high", pl.col("scale_bias_high").is_between(pl.col("scale_bias"), MOST_BITS)),
+        ("num_scales", pl.col("num_scales").is_between(0, pl.col("numel") + 1)),
+    ]

@@ -23,8 +23,11 @@ from octoscale.system.whole_file import replacing
 
 Schema = Mapping[str, pl.DataType | type[pl.DataType]]
 
-#: The column that says which rank wrote a row, which runs of older versions lack.
-RANK = "rank"
+#: The columns that say which rank wrote a row, and over which values a scale reaches.
+RANK, GRANULARITY = "rank", "granularity"
+
+#: What parts of older versions lack, and what is true of them: one rank, and one scale a tensor.
+_LATER = {RANK: 0, GRANULARITY: "tensor", "scale_bias_high": None, "num_scales": None}
 
 _WORD, _DIGITS = b"octoscale.crc32=", 8
 _MAGIC, _TAIL = b"PAR1", 8  # a parquet file ends with the length of its footer, 4 bytes, and this
@@ -96,10 +99,12 @@ def readable_parts(
 
 
 def _completed(table: pl.DataFrame, schema: Schema) -> pl.DataFrame:
-    """A table of a version before there were ranks: all of it is of the first one."""
-    if RANK in schema and RANK not in table.columns:
-        return table.with_columns(pl.lit(0, dtype=schema[RANK]).alias(RANK))
-    return table
+    """A table of an older version with the columns that came later."""
+    missing = [name for name in _LATER if name in schema and name not in table.columns]
+    if not missing:
+        return table
+    table = table.with_columns(pl.lit(_LATER[name], dtype=schema[name]).alias(name) for name in missing)
+    return table.select(list(schema)) if set(table.columns) == set(schema) else table
 
 
 def _place(path: Path) -> tuple[int, int] | None:

@@ -24,15 +24,30 @@ import torch
 from octoscale.kernels import table
 from octoscale.kernels.ops import Quantized
 from octoscale.numerics.formats import Role
+from octoscale.numerics.granularity import TENSOR
+from octoscale.numerics.scaling import MAX_SCALE_BIAS, MIN_SCALE_BIAS
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.notes import Notes
-from octoscale.runs.parts import RANK, DamagedPartError, list_parts, read_part, readable_parts, replace_part, write_part
+from octoscale.runs.parts import (
+    GRANULARITY,
+    RANK,
+    DamagedPartError,
+    list_parts,
+    read_part,
+    readable_parts,
+    replace_part,
+    write_part,
+)
 from octoscale.system.errors import UserError
 from octoscale.system.machine import cpu_name
 
 #: The columns of `scales/*.parquet`. `layer` is null outside a stack of layers. `exponents` is null between the steps
 #: that record it; else it counts the values before scaling by float32's exponent field (kernels/base.py). `rank`:
-#: which of several processes wrote it; 0 if there was one.
+#: which of several processes wrote it; 0 if there was one. `granularity`: over which values a scale reaches. Where
+#: there are several scales, `num_scales` of them, `scale_bias` is the lowest, that of the group that holds amax, and
+#: `scale_bias_high` the highest; groups of zeros, or with infinity or NaN, are left out of both. `num_scales` and
+#: `scale_bias_high` are null where one scale serves the tensor. What backward casts again, for the other direction of
+#: a sum, has no row.
 SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "step": pl.Int64,
     "phase": pl.String,
@@ -50,6 +65,9 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "nonfinite": pl.Int64,
     "exponents": pl.List(pl.UInt32),
     RANK: pl.Int32,
+    GRANULARITY: pl.String,
+    "scale_bias_high": pl.Int32,
+    "num_scales": pl.Int64,
 }
 
 _MAX_WAITING_ROWS = 20_000
@@ -115,9 +133,10 @@ class Recorder:
         seen = cast.observed
         if seen is None or seen.saturated is None:
             raise UserError(f"{name.module}: a cast without counts cannot be recorded; quantize with counts=True")
-        numbers = (cast.scale_bias, seen.amax, seen.saturated, seen.flushed, seen.nonfinite)
+        low, band = (cast.scale_bias, None) if cast.granularity is TENSOR else _band_of(cast)
+        numbers = (low, seen.amax, seen.saturated, seen.flushed, seen.nonfinite)
         exponents = seen.exponents if self.wants_exponents(step) else None
-        row = _Row(step, name, role, cast.format.name, cast.codes.numel(), numbers, exponents)
+        row = _Row(step, name, role, cast.format.name, cast.codes.numel(), numbers, exponents, band)
         if cast.codes.is_cpu:
             row = row.read()
         with self._lock:
@@ -184,6 +203,9 @@ class Recorder:
             "numel": [row.numel for row in rows],
             **dict(zip(_NUMBERS, numbers, strict=True)),
             "exponents": [row.exponents for row in rows],
+            GRANULARITY: [TENSOR.name if row.band is None else row.band.granularity for row in rows],
+            "scale_bias_high": [None if row.band is None else row.band.high for row in rows],
+            "num_scales": [None if row.band is None else row.band.num_scales for row in rows],
         }
         always = {"phase": self._phase, "scaling": self._scaling, RANK: self._rank}
         return pl.DataFrame({key: columns.get(key, [always.get(key)] * len(rows)) for key in SCHEMA}, schema=SCHEMA)
@@ -191,6 +213,28 @@ class Recorder:
 
 #: The columns that a cast leaves as tensors, in the order of `_Row.numbers`.
 _NUMBERS = ("scale_bias", "amax", "saturated", "flushed", "nonfinite")
+
+
+class _Band(NamedTuple):
+    """What a row says of several scales. high: a tensor, or what it holds."""
+
+    granularity: str
+    high: Any
+    num_scales: int
+
+
+def _band_of(cast: Quantized) -> tuple[torch.Tensor, _Band]:
+    """The lowest scale_bias, and the rest; of the groups that have a scale of their own."""
+    assert cast.observed is not None
+    assert cast.observed.amaxes is not None
+    amaxes, biases = cast.observed.amaxes, cast.scale_bias
+    low = high = biases.new_zeros(())
+    if biases.numel():
+        own = amaxes.isfinite() & (amaxes > 0)
+        low = torch.where(own, biases, MAX_SCALE_BIAS + 1).amin()
+        high = torch.where(own, biases, MIN_SCALE_BIAS - 1).amax()
+        low, high = (torch.where(own.any(), number, 0) for number in (low, high))
+    return low, _Band(cast.granularity.name, high, biases.numel())
 
 
 class _Row(NamedTuple):
@@ -203,13 +247,15 @@ class _Row(NamedTuple):
     numel: int
     numbers: tuple[Any, ...]
     exponents: Any
+    band: _Band | None
 
     def read(self) -> "_Row":
         """The row with numbers instead of tensors; an accelerator is waited for."""
         if not isinstance(self.numbers[0], torch.Tensor):
             return self
         exponents = None if self.exponents is None else self.exponents.tolist()
-        return _Row(*self[:5], tuple([number.item() for number in self.numbers]), exponents)
+        band = None if self.band is None else self.band._replace(high=self.band.high.item())
+        return _Row(*self[:5], tuple([number.item() for number in self.numbers]), exponents, band)
 
 
 def read_scales(folder: Path | str) -> pl.DataFrame:

@@ -24,7 +24,7 @@ from octoscale.models import loading
 from octoscale.models.texts import embeddings_of, positions_of
 from octoscale.models.tokenizer import raw_byte_tokenizer
 from octoscale.numerics.formats import PRECISIONS, STORED
-from octoscale.numerics.recipe import PARAMETERS, Recipe, parse_scaling
+from octoscale.numerics.recipe import PARAMETERS, Recipe, parse_scaling, with_word
 from octoscale.system.errors import UserError
 from octoscale.validation.tasks import OnBatch
 
@@ -225,7 +225,7 @@ def _with_parameters(scaling: str, options: dict[str, Any]) -> str:
     words = [f"{key}={'none' if value is None else value}" for key, value in values.items()]
     if not words:
         return scaling
-    return f"{scaling or 'amax'}{',' if ':' in scaling else ':'}{','.join(words)}"
+    return with_word(scaling or "amax", ",".join(words))
 
 
 def _recipe(pretrained: str, scaling: str, formats: str, skip: str) -> Recipe | str:

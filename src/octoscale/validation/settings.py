@@ -101,7 +101,8 @@ class Validation(FromFile, Head, Shared, Measurement):
 
     scalings: Sequence[str] = setting(
         (),
-        "bf16, fp16, fp32 (no FP8), amax, amax:margin=3, cscale:-1, cscale:weight=3,input=-1, delayed:history=16. "
+        "bf16, fp16, fp32 (no FP8), amax, amax:margin=3, cscale:-1, cscale:weight=3,input=-1, delayed:history=16; "
+        "amax:row, amax:block, amax:mx, weight=amax:block,input=amax:row (more than one scale a tensor). "
         "Repeat it to compare. "
         "Unless given: bf16 and amax; a checkpoint of FP8 weights has one only, its own.",
         option="--scaling",

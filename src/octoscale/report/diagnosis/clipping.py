@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from octoscale.numerics.formats import FORMATS
-from octoscale.numerics.scaling import Amax, Constant, Delayed
+from octoscale.numerics.scaling import Amax, Constant, Delayed, Rule
 from octoscale.report.diagnosis import limits
 from octoscale.report.diagnosis.finding import Finding, count
 from octoscale.report.diagnosis.remedies import keep_out, scaling_text
@@ -18,8 +18,8 @@ from octoscale.report.diagnosis.tensors import Group, hits
 
 
 def saturates(group: Group) -> Iterator[Finding]:
-    """A scale that is too high: the tensor's largest values are clamped."""
-    roles = [role for role in group.roles if not isinstance(group.rule(role), Delayed)]
+    """A scale that is too high: the tensor's largest values are clamped, and not as MX's round=down means it."""
+    roles = [role for role in group.roles if not _clamps_by_design(group.rule(role))]
     far = pl.col("overshoot") >= limits.CLIPPED_BINADES
     clipped = far | (pl.col("saturated_share") >= limits.CLIPPED_SHARE)
     found = hits(group, clipped & (pl.col("saturated") > 0) & pl.col("role").is_in(roles))
@@ -53,6 +53,11 @@ def flushes(group: Group) -> Iterator[Finding]:
             numbers=_numbers(hit, "flushed") | {"slack": hit["slack_low"]},
             remedy=_remedy(group, hit),
         )
+
+
+def _clamps_by_design(rule: Rule | None) -> bool:
+    """Whether a rule leaves its largest values to be clamped: delayed_lags says when that is too much of it."""
+    return isinstance(rule, Delayed) or (isinstance(rule, Amax) and rule.round == "down")
 
 
 def _is_flushed(group: Group) -> pl.Expr:

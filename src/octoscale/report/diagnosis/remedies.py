@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from octoscale.numerics.formats import ROLES, Role
-from octoscale.numerics.recipe import Recipe, parse_scaling
+from octoscale.numerics.recipe import Recipe, parse_scaling, with_word
 from octoscale.numerics.recipe_file import quoted
 from octoscale.numerics.scaling import Amax, Constant, Rule
 from octoscale.report.diagnosis.finding import Finding
@@ -32,7 +32,7 @@ def scaling_text(group: Group, changed: Mapping[Role, Rule]) -> str | None:
     else:
         return None
     is_fnuz = any(name.endswith("fnuz") for name in group.tensors["format"].unique())
-    text += f"{',' if ':' in text else ':'}formats=fnuz" if is_fnuz else ""
+    text = with_word(text, "formats=fnuz") if is_fnuz else text
     recipe, before = parse_scaling(text), group.recipe
     if not isinstance(recipe, Recipe) or before is None:
         return text

@@ -58,6 +58,8 @@ def foreign_scale(group: Group) -> Iterator[Finding]:
 def _wrong(rule: Rule | None) -> tuple[pl.Expr, int]:
     """Where a scale is not what the rule makes of amax, and how long that must last."""
     match rule:
+        case Amax(margin=margin, round="down"):  # the largest value may lie in the last binade, above the format's
+            return (pl.col("slack_low") < margin - 1) | (pl.col("slack_high") > margin), 1
         case Amax(margin=margin):
             return (pl.col("slack_low") != margin) | (pl.col("slack_high") != margin), 1
         case Constant(bias=bias):

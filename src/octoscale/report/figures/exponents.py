@@ -104,13 +104,24 @@ def _draw_reach(axes: Axes, rows: pl.DataFrame, left: float, right: float, style
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5} if "%" in text else None
         look: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": style.small, "bbox": box, "zorder": 4}
         axes.text((low + high) / 2, 0.95, text, transform=axes.get_xaxis_transform(), **look)
-    biases = rows["scale_bias"]
-    mode = f"scale_bias {mode_of(biases)}" + (" (mode)" if biases.n_unique() > 1 else "")
-    axes.set_title(f"{ROLE_LABELS[rows['role'][0]]}: {rows['format'][0]}, {mode}")
+    axes.set_title(f"{ROLE_LABELS[rows['role'][0]]}: {rows['format'][0]}, {_scales(rows)}")
+
+
+def _scales(rows: pl.DataFrame) -> str:
+    """The scale_bias in words, or how far several of them reach."""
+    biases, high = rows["scale_bias"], rows["scale_bias_high"].max()
+    if high is not None:
+        return f"scale_bias {biases.min()} to {high} ({rows['granularity'][0]})"
+    return f"scale_bias {mode_of(biases)}" + (" (mode)" if biases.n_unique() > 1 else "")
 
 
 def _reach(rows: pl.DataFrame) -> Reach:
-    return reach(get_format(rows["format"][0]), mode_of(rows["scale_bias"]))
+    """What the format holds; of several scales, what it holds under any: the highest one decides about small values."""
+    fmt, high = get_format(rows["format"][0]), rows["scale_bias_high"].max()
+    if high is None:
+        return reach(fmt, mode_of(rows["scale_bias"]))
+    low, high = reach(fmt, int(rows["scale_bias"].min())), reach(fmt, int(high))  # type: ignore[arg-type]
+    return Reach(flushed=high.flushed, normal=high.normal, saturated=low.saturated)
 
 
 def _lost_share(rows: pl.DataFrame, count: str) -> str:

@@ -1,0 +1,161 @@
+"""Scales for less than a tensor, in plain torch: the amax of each group, its scale over its values, and products.
+
+    amaxes(x, BLOCK)                     float32, in the granularity's scale_shape
+    spread(scales, BLOCK, x.shape)       each scale at all values of its group
+    matmul(a, b, ...)                    a product of operands that bring such scales
+
+Where a scale does not change along the sum it is a factor of the whole sum, and stands in the epilogue. Where it does,
+each run of the sum that has one scale would be scaled and added up in float32; as scales are powers of two, that is the
+sum of the same products in some order. So operands are decoded *with* their scales, relative to the largest one of
+their row (of b: column), which is a factor again: values and products are then exact in float32 as long as the scales
+of a row lie within 2**`WIDEST` of each other. Where they do not, products and sums are float64's.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from octoscale.kernels.base import Scaled
+from octoscale.numerics.granularity import TENSOR, Granularity
+from octoscale.numerics.scaling import power_of_two
+
+#: How far the scale_biases of two operands may reach, together, along the sum. The smallest product of two codes is
+#: 2**-34 (e5m2fnuz squared): 2**-126 with these, which a dot product in bfloat16 that knows no subnormals holds, too.
+WIDEST = 92
+
+#: A factor of 2**60 leaves any sum of products of two codes within float32, as a normal number.
+_MODEST = 60
+
+Decode = Callable[[Tensor], Tensor]
+Multiply = Callable[[Tensor, Tensor], Tensor]
+
+
+def amaxes(x: Tensor, granularity: Granularity) -> Tensor:
+    """The largest magnitude of each group, float32; NaN wins over everything; 0 for a group without values."""
+    shape = granularity.scale_shape(x.shape)
+    if x.numel() == 0:
+        return torch.zeros(shape, dtype=torch.float32, device=x.device)
+    found = x.abs()
+    for dim, size in zip((-1, -2), reversed(granularity.group), strict=False):
+        if x.ndim >= -dim:
+            found = _largest(found, dim, size)
+    return found.float()
+
+
+def _largest(x: Tensor, dim: int, size: int | None) -> Tensor:
+    """The largest of each `size` values along a dimension; the last ones may be fewer."""
+    length = x.shape[dim]
+    if size is None or size >= length:
+        return x.amax(dim, keepdim=True)
+    if size == 1:
+        return x
+    whole = length // size * size
+    parts = [x.narrow(dim, 0, whole).unflatten(dim, (-1, size)).amax(dim)]
+    if whole < length:
+        parts.append(x.narrow(dim, whole, length - whole).amax(dim, keepdim=True))
+    return torch.cat(parts, dim)
+
+
+def spread(scales: Tensor, granularity: Granularity, shape: Sequence[int]) -> Tensor:
+    """The scale of each value of a tensor of this shape; broadcast, not copied, where a group is a whole dimension."""
+    for dim, size in zip((-1, -2), reversed(granularity.group), strict=False):
+        if size not in (None, 1) and len(shape) >= -dim and scales.shape[dim] > 1:
+            scales = scales.repeat_interleave(size, dim).narrow(dim, 0, shape[dim])
+    return scales.expand(tuple(shape))
+
+
+def whole(a: Scaled | Tensor, b: Scaled) -> bool:
+    """Whether each operand of a product has one scale at most."""
+    return b.granularity is TENSOR and (isinstance(a, Tensor) or a.granularity is TENSOR)
+
+
+def matmul(
+    a: Scaled | Tensor, b: Scaled, bias_N: Tensor | None, dtype: torch.dtype, decode: Decode, multiply: Multiply
+) -> Tensor:
+    """See `Backend.matmul`, of operands with any granularity.
+
+    decode: codes, or bfloat16 values, as float32. multiply: the unscaled product of two such, float32, which serves
+    where no scale changes along the sum.
+    """
+    left, right = _relative(a, 1), _relative(b, 0)
+    reach = left.reach + right.reach
+    if reach > WIDEST:
+        sums = _in_float64(left, decode) @ _in_float64(right, decode)
+        out_MN = (sums * _power_of_two_64(-left.base - right.base)).float()
+    elif reach:
+        sums = mm(_in_float32(left, decode), _in_float32(right, decode))
+        out_MN = unscale(sums, left.base + right.base, None, torch.float32)
+    else:
+        out_MN = _scaled(multiply(left.codes, right.codes), left.base, right.base)
+    return (out_MN if bias_N is None else out_MN.add_(bias_N)).to(dtype)
+
+
+def unscale(sum_MN: Tensor, scale_bias: Tensor, bias_N: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """`sum * 2**-scale_bias + bias` in `dtype`, in place where it can be; scale_bias is that of two operands.
+
+    It may need two factors. The smaller one goes first, so that only the last one rounds.
+    """
+    last = (-scale_bias).clamp(-126, 126)
+    out_MN = sum_MN.mul_(power_of_two(-scale_bias - last)).mul_(power_of_two(last))
+    return (out_MN if bias_N is None else out_MN.add_(bias_N)).to(dtype)
+
+
+class _Relative(NamedTuple):
+    """An operand whose scale_bias is `base`, a factor of sums, plus `beyond`, of each value; None: it is 0 everywhere.
+
+    reach: the largest of `beyond`.
+    """
+
+    codes: Tensor
+    base: Tensor
+    beyond: Tensor | None
+    reach: int
+
+
+def _relative(operand: Scaled | Tensor, along: int) -> _Relative:
+    """along: the dimension of the sum."""
+    if isinstance(operand, Tensor):
+        return _Relative(operand, torch.zeros((1, 1), dtype=torch.int32, device=operand.device), None, 0)
+    codes, granularity, biases = operand.codes, operand.granularity, operand.scale_bias
+    of_sums = list(codes.shape)
+    of_sums[along] = 1
+    if biases.ndim == 0 or biases.numel() == 0:
+        return _Relative(codes, biases.new_zeros(of_sums) if biases.ndim else biases.view(1, 1), None, 0)
+    base = biases.amin(along, keepdim=True)
+    beyond = biases - base
+    reach = int(beyond.amax()) if biases.shape[along] > 1 else 0
+    factor = spread(base, granularity, of_sums)
+    return _Relative(codes, factor, spread(beyond, granularity, codes.shape) if reach else None, reach)
+
+
+def _in_float32(operand: _Relative, decode: Decode) -> Tensor:
+    """The values relative to the base: exact, for WIDEST is far from the end of float32's range."""
+    values = decode(operand.codes)
+    return values if operand.beyond is None else values * power_of_two(-operand.beyond)
+
+
+def _in_float64(operand: _Relative, decode: Decode) -> Tensor:
+    values = decode(operand.codes).double()
+    return values if operand.beyond is None else values * _power_of_two_64(-operand.beyond)
+
+
+def mm(a_MK: Tensor, b_KN: Tensor) -> Tensor:
+    """float32 sums of products of values that are bfloat16, too: a GPU multiplies them as such."""
+    with torch.autocast(a_MK.device.type, enabled=False):
+        if a_MK.device.type == "cuda":
+            return torch.mm(a_MK.bfloat16(), b_KN.bfloat16(), out_dtype=torch.float32)
+        return torch.mm(a_MK, b_KN)
+
+
+def _scaled(sums: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """`sums * 2**-(rows + columns)`, in place. The first factor rounds nothing, as sums of codes are 0 or 2**-34 up."""
+    if bool((rows.abs() > _MODEST).any()):
+        return unscale(sums, rows + columns, None, torch.float32)
+    return sums.mul_(power_of_two(-rows)).mul_(power_of_two(-columns))
+
+
+def _power_of_two_64(exponent: Tensor) -> Tensor:
+    """2**exponent in [-1022, 1023], float64, from its bits."""
+    return ((exponent.long() + 1023) << 52).view(torch.float64)
