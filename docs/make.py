@@ -1,6 +1,7 @@
 """What the documents say of measurements, made again from docs/results: each block between two marks is one function.
 
-    python docs/make.py                   README.md and docs/results/README.md, from the files in docs/results
+    python docs/make.py                   README.md and docs/results/README.md, from the files in docs/results; a
+                                          picture of bench/growth.json, if that is there
     python docs/make.py demo RUN          the same, after docs/results/demo was taken from a run of the demo
     python docs/make.py advise RUN        the same, after docs/results/advise was taken from a run of advise
     python docs/make.py NAME FOLDER       the same, after docs/results/NAME was taken from a folder of reproduce
@@ -20,13 +21,15 @@ from typing import Any
 from PIL import Image
 
 from octoscale.report.advice import advice_tables
+from octoscale.report.figures.growth import growth_figure
+from octoscale.report.figures.style import save
 from octoscale.report.terminal import against, flatten, perplexity_text
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"
 DOCUMENTS = {
     "README.md": ("demo", "accuracy", "advice", "speed"),
-    "docs/results/README.md": ("index", "accuracy", "ranges", "advice"),
+    "docs/results/README.md": ("index", "accuracy", "ranges", "advice", "growth"),
 }
 FIGURES = ("perplexity", "scale_bias")
 TAKEN = {"demo": ["summary.json"], "advise": ["advice.json", "recipe.toml", "advice.md", "figures/advice.png"]}
@@ -34,9 +37,10 @@ WIDTH = 1200
 
 
 def main(name: str = "", run: str = "") -> None:
-    """Write the blocks of all documents; take a run before, if there is one."""
+    """Write the blocks of all documents, and the picture; take a run before, if there is one."""
     if name:
         take(name, Path(run))
+    draw_growth(RESULTS / "bench")
     for name in DOCUMENTS:
         path = ROOT / name
         path.write_text(with_blocks(path.read_text(encoding="utf-8")), encoding="utf-8")
@@ -139,6 +143,23 @@ def speed() -> str:
     return "\n".join([*lines, "", f"{'; '.join(machines)}."])
 
 
+def growth() -> str:
+    """Whether FP8 costs more as work grows: the picture, and the command, machine and date of its numbers."""
+    if not (RESULTS / "bench" / "growth.json").is_file():
+        return "Not measured yet: `octoscale bench growth --json`."
+    machine = read("bench/growth.json")["machine"]
+    picture = "![A step's time over bfloat16's, by size and by ranks](bench/growth.png)"
+    return f"{picture}\n\n`octoscale bench growth --json`; {machine['date']}; {_facts(machine)}."
+
+
+def draw_growth(folder: Path) -> list[Path]:
+    """The picture of growth.json beside it, if that is there."""
+    numbers = folder / "growth.json"
+    if not numbers.is_file():
+        return []
+    return save(growth_figure(json.loads(numbers.read_text(encoding="utf-8"))), folder, "growth")
+
+
 def index() -> str:
     """Each folder of results: what it holds, with which command, on what machine and when it was measured."""
     lines = ["| what | command | date | machine |", "|---|---|---|---|"]
@@ -202,6 +223,11 @@ def read(name: str) -> Any:
 
 FASTER, TIME, SHARE = "{:.2f} times as fast", "{:.2f} times its time", "{:.2f}"
 
+
+def _growth(what: str) -> tuple[str, str, str]:
+    return "growth", f"time_over_bf16, {what}", TIME
+
+
 #: A row of the table of speeds: what, against what, the bench that measured it, which of its ratios, how it is said.
 SPEEDS = [
     ("cast, 64 Mi float32 -> e4m3fn, amax, counts", "torch eager", "quantize", "speedup_over_torch_eager", FASTER),
@@ -214,6 +240,11 @@ SPEEDS = [
     ("a training step of SmolLM2-135M, AMAX", "bfloat16 autocast", "train", "step_time_over_bf16", TIME),
     ("", "bytes kept for backward, of bfloat16's", "train", "saved_bytes_over_bf16", SHARE),
     ("", "the same without a record of each cast", "train", "recorder_time_over_none", TIME),
+    ("a decoder layer of 111M, forward and backward", "bfloat16 autocast", *_growth("a layer of gpt-111m")),
+    ("of 590M", "bfloat16 autocast", *_growth("a layer of gpt-590m")),
+    ("of 1.3B", "bfloat16 autocast", *_growth("a layer of gpt-1.3b")),
+    ("two layers of 111M, one rank", "bfloat16 autocast", *_growth("1 rank")),
+    ("two ranks, each with as much work", "bfloat16 autocast", *_growth("2 ranks")),
     ("writing 64 tokens, 1.17B parameters, AMAX", "transformers, bf16", "generate", "decode_speedup_over_bf16", FASTER),
     ("", "the machine's limit (read the weights)", "generate", "decode_fraction_of_limit", SHARE),
     ("reading 512 tokens, the same", "transformers, bf16", "generate", "prefill_speedup_over_bf16", FASTER),
@@ -227,6 +258,7 @@ MAKERS: dict[str, Callable[[], str]] = {
     "ranges": ranges,
     "advice": advice,
     "speed": speed,
+    "growth": growth,
     "index": index,
 }
 

@@ -11,12 +11,16 @@ from octoscale.report import terminal
 
 def test_the_ratios_follow_from_the_seconds(monkeypatch):
     monkeypatch.setattr(growth, "LAYERS", ("gpt-10m",))
-    monkeypatch.setattr(growth, "_on_ranks", lambda number, _: {growth.BF16: 2.0 * number, growth.FP8: 3.0 * number})
+    of_turns = {growth.BF16: [2.0, 4.0, 4.0], growth.FP8: [3.0, 6.0, 9.0]}  # ratios 1.5, 1.5, 2.25
+    monkeypatch.setattr(growth, "_on_ranks", lambda *_: of_turns)
     report = growth.growth(rounds=1)
     layer = report["seconds"]["a layer of gpt-10m"]
     expected = [layer[growth.FP8] / layer[growth.BF16], 1.5, 1.5]
     assert list(report["ratios"].values()) == pytest.approx(expected)
     assert list(report["ratios"]) == [f"time_over_bf16, {what}" for what in ("a layer of gpt-10m", "1 rank", "2 ranks")]
+    quartiles = report["quartiles of the turns' ratios"]
+    assert quartiles["a layer of gpt-10m"] == {"lower": expected[0], "upper": expected[0]}
+    assert quartiles["2 ranks"] == {"lower": 1.5, "upper": 1.875}
     assert terminal.bench_table(report).row_count > 6
 
 
@@ -40,6 +44,7 @@ def test_a_step_of_a_layer_casts_its_weights_anew(recipe, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", growth.RANKS)
 def test_ranks_take_a_step_together(number):
-    seconds = growth._on_ranks(number, 1)
+    seconds = growth._on_ranks(number, 2)
     assert set(seconds) == {growth.BF16, growth.FP8}
-    assert all(second > 0 for second in torch.tensor(list(seconds.values())))
+    assert torch.tensor(list(seconds.values())).shape == (2, 2)
+    assert all(second > 0 for of_turns in seconds.values() for second in of_turns)

@@ -5,13 +5,15 @@ import json
 import pytest
 from checkpoints import save_tiny_llama
 
+from octoscale.models.sizes import SIZES
+
 REFUSED = [
     (["lama2-70b"], "unknown model 'lama2-70b': near are llama2-70b"),
     (["gpt-10m", "--memory", "lots"], "--memory lots: a number and its unit"),
     (["gpt-10m", "--gpus", "8", "--parallel", "fsdp=4"], "--parallel fsdp=4 is for 4 ranks, and --gpus says 8"),
     (["gpt-10m", "--parallel", "fsdp=4,pp=2"], "--parallel fsdp=4,pp=2: numbers of ranks"),
     (["gpt-10m", "--parallel", "tp=2"], "tp=2 does not divide the heads of gpt-10m, 5: tp of 1"),
-    (["gpt-10m", "--scaling", "bf16", "--parallel", "tp=5"], "tp=5 splits FP8 layers, and bf16 has none"),
+    (["gpt-10m", "--scaling", "bf16", "--amax-group", "world"], "--amax-group is for FP8 layers, and bf16 has none"),
     (["gpt-10m", "--parallel", "fsdp=4", "--accumulate", "6"], "shared by 4 replicas"),
     (["gpt-10m", "--gpus", "4", "--accumulate", "0"], "--accumulate 0: must be at least 1"),
     (["gpt-10m", "--seq", "4096"], "--seq 4096 is longer than the 1024 positions of gpt-10m"),
@@ -31,7 +33,8 @@ def test_words_that_do_not_fit(run, words, message):
 
 
 def test_a_plan_as_json(run):
-    code, out, err = run("plan", "gpt-10m", "--parallel", "fsdp=2", "--seq", "64", "--bandwidth", "10", "--json")
+    words = ["--parallel", "fsdp=2", "--seq", "64", "--bandwidth", "10", "--amax-group", "world"]
+    code, out, err = run("plan", "gpt-10m", *words, "--json")
     assert code == 0, err
     found = json.loads(out)
     assert (found["gpus"], found["accumulate"], found["chosen"]) == (2, 2, False)
@@ -40,6 +43,9 @@ def test_a_plan_as_json(run):
     assert in_fp8["bytes"]["optimizer"] == pytest.approx(8 * found["parameters"] / 2, rel=1e-3)
     assert in_fp8["bytes"]["casts"] < without["bytes"]["casts"]
     assert in_fp8["moved"]["all-gather"] < without["moved"]["all-gather"]
+    casts = SIZES["gpt-10m"].num_layers * (4 + 4)  # inputs and gradients, whose scales are for the world
+    assert in_fp8["messages"]["all-reduce"] == 1 + casts
+    assert in_fp8["parallel"] == without["parallel"] == "fsdp=2"
     assert in_fp8["seconds"] == pytest.approx(in_fp8["communication"] / 10e9)
     assert found["inference"]["amax"]["bytes"]["peak"] < found["inference"]["bf16"]["bytes"]["peak"]
 
@@ -50,7 +56,7 @@ def test_a_plan_as_a_table(run, tmp_path):
     code, out, err = run("plan", str(tmp_path / "tiny"), "--gpus", "4", "--memory", "1GB", "--scaling", "cscale:-1")
     assert code == 0, err
     assert "the smallest mesh for cscale:-1: 1 rank, --parallel fsdp=1; on all 4" in " ".join(out.split())
-    for row in ("saved activations", "casts of weights", "fits in 1", "sent in a step"):
+    for row in ("saved activations", "casts of weights", "fits in 1", "sent in a step", "messages in a step"):
         assert row in out
 
 

@@ -6,6 +6,7 @@ from checkpoints import byte_tokenizer, quantize
 from held import measured, written
 from many import MODELS, norms, train, train_alone
 from models import stories
+from placed import cut_otherwise
 from ranks import Ranks
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -43,6 +44,13 @@ def test_the_norm_is_that_of_all_values_on_every_rank(name, fsdp, tp, four_ranks
     assert len({found for found, _ in answers}) == 1
     for found, expected in answers:
         assert found == pytest.approx(expected, rel=1e-7)
+
+
+@pytest.mark.parametrize("sizes", [(1, 4, 1), (1, 2, 2), (1, 1, 4), (2, 1, 2)], ids=str)
+@pytest.mark.parametrize("name", MODELS)
+def test_a_cut_is_where_torch_cuts(name, sizes, four_ranks):
+    """Oracle: what FSDP2 and tensor parallel leave of values."""
+    assert four_ranks.call(cut_otherwise, name, sizes) == [[]] * 4
 
 
 @pytest.mark.parametrize("name", MODELS)

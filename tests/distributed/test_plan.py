@@ -11,6 +11,7 @@ from octoscale.distributed.plan import Work
 from octoscale.models.quiet import quietly
 from octoscale.models.simulated import simulated
 from octoscale.models.sizes import config_of_size
+from octoscale.training.settings import AMAX_GROUPS
 
 ROWS = ("parameters", "casts", "gradients", "optimizer", "activations", "peak")
 
@@ -19,6 +20,7 @@ STEPS = [
     ("llama", "amax", {"fsdp": 2}, 2),
     ("llama", "cscale:-1", {"tp": 2}, 1),
     ("llama", "bf16", {"fsdp": 2}, 1),
+    ("llama", "bf16", {"tp": 2}, 1),
     ("gpt", "amax", {"fsdp": 2}, 1),
     ("gpt", "amax", {"replicate": 2}, 1),
 ]
@@ -48,6 +50,7 @@ def test_a_rank_holds_what_was_planned(two_ranks, family, scaling, words, micro_
         ("llama", "amax", {"fsdp": 4, "tp": 2}, 1),
         ("llama", "amax", {"fsdp": 3}, 3),
         ("gpt", "bf16", {"fsdp": 2, "replicate": 2}, 2),
+        pytest.param("llama", "bf16", {"fsdp": 2, "tp": 2}, 1, marks=pytest.mark.slow),
         ("gpt", "cscale:-1", {}, 1),
     ],
 )
@@ -57,6 +60,7 @@ def test_a_deep_model_is_drawn_out_exactly(family, scaling, words, micro_batches
     all_of_them = planned(family, scaling, words, micro_batches, 7, are_alike=False)
     assert few.parts() == all_of_them.parts()
     assert few.moved == pytest.approx(all_of_them.moved)
+    assert few.messages == all_of_them.messages
     assert few.peak == all_of_them.peak
 
 
@@ -78,6 +82,23 @@ def test_micro_batches_gather_each_and_share_gradients_once():
     assert many.moved["reduce-scatter"] == one.moved["reduce-scatter"]
     assert many.moved["all-gather"] == 5 * one.moved["all-gather"]
     assert many.gradients == pytest.approx(2 * one.gradients, rel=0.01)  # whole, until the last
+
+
+def test_scales_for_the_world_cost_a_message_a_cast():
+    """Oracle: by hand. A layer casts 4 inputs, for q, k and v, and gate and up, share theirs, and 7 gradients."""
+    own, shared = (planned("llama", "amax", {"fsdp": 4}, 3, 1, amax_group=group) for group in AMAX_GROUPS)
+    casts = 3 * (4 + 7)
+    assert own.messages["all-reduce"] == 3  # the amaxes of all weights
+    assert shared.messages["all-reduce"] == own.messages["all-reduce"] + casts
+    assert shared.moved["all-reduce"] == pytest.approx(own.moved["all-reduce"] + casts * 4 * 2 * 3 / 4)
+    assert {**shared.moved, "all-reduce": 0} == {**own.moved, "all-reduce": 0}
+
+
+def test_tensor_parallel_without_fp8_adds_up_the_same_sums():
+    """Oracle: by hand. In float32, 2 sums of a layer's outputs, and of its 5 gradients with respect to an input."""
+    held = planned("llama", "bf16", {"tp": 2}, 1, 1)
+    assert held.messages == {"all-reduce": 2 + 5}
+    assert held.moved["all-reduce"] == (2 + 5) * 2 * 200 * 128 * 4 * 2 * 1 / 2
 
 
 def test_inference_holds_codes_keys_and_values():

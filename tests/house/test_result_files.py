@@ -13,8 +13,10 @@ import pytest
 from octoscale.bench.generate import BF16, OURS
 from octoscale.paper.write import Column, Table, csv_text
 from octoscale.report.advice import markdown as advice_markdown
+from octoscale.report.figures.growth import growth_figure
 from octoscale.report.figures.of_run import draw
 from octoscale.report.figures.paper import draw_paper
+from octoscale.report.figures.style import save
 from octoscale.report.paper_page import write_page
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
@@ -70,6 +72,16 @@ def test_the_picture_of_the_advice_is_drawn_again(tmp_path):
     (copy / "figures" / "advice.png").unlink()
     assert draw(copy) == [copy / "figures" / "advice.png"]
     assert (copy / "figures" / "advice.png").read_bytes() == before
+
+
+@pytest.mark.skipif(not is_pinned(), reason="another matplotlib draws other bytes")
+def test_the_picture_of_growth_is_drawn_again_from_its_numbers(tmp_path):
+    folder = RESULTS / "bench"
+    if not (folder / "growth.json").is_file():
+        assert list(folder.glob("growth.*")) == []
+        pytest.skip("it is not measured yet")
+    for path in save(growth_figure(read(folder / "growth.json")), tmp_path, "growth"):
+        assert (folder / path.name).read_bytes() == path.read_bytes()
 
 
 @pytest.mark.parametrize("path", BENCHES, ids=lambda path: path.stem)
@@ -157,6 +169,10 @@ def _generate(report):
     }
 
 
+def _growth(report):
+    return {f"time_over_bf16, {what}": of["AMAX"] / of["bf16 autocast"] for what, of in report["seconds"].items()}
+
+
 def _checkpoint(report):
     seconds, memory = report["seconds"], report["memory, MB"]
     return {
@@ -170,4 +186,11 @@ def _over(seconds, other, ours):
 
 
 #: What each bench promises of its own numbers.
-RATIOS = {"quantize": _quantize, "linear": _linear, "train": _train, "generate": _generate, "checkpoint": _checkpoint}
+RATIOS = {
+    "quantize": _quantize,
+    "linear": _linear,
+    "train": _train,
+    "growth": _growth,
+    "generate": _generate,
+    "checkpoint": _checkpoint,
+}

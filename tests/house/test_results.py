@@ -51,6 +51,38 @@ def test_each_bench_that_was_measured_is_shown_and_each_ratio_is_there(make):
         assert name not in measured or measured[name][key] is not None
 
 
+def test_fp8_costs_no_more_as_work_grows():
+    """What docs/MANY_RANKS.md and the LOG say of it: of the largest layer no more than of the smallest, of two ranks
+    than of one; within what turns differ by."""
+    path = RESULTS / "bench" / "growth.json"
+    if not path.is_file():
+        pytest.skip("it is not measured yet")
+    report = json.loads(path.read_text("utf-8"))
+    ratios = [report["ratios"][f"time_over_bf16, {what}"] for what in report["seconds"]]
+    spread = [report["quartiles of the turns' ratios"][what] for what in report["seconds"]]
+    assert list(report["seconds"]) == [f"a layer of gpt-{size}" for size in ("111m", "590m", "1.3b")] + [
+        "1 rank",
+        "2 ranks",
+    ]
+    assert ratios[2] <= max(ratios[0], spread[0]["upper"])
+    assert ratios[4] <= max(ratios[3], spread[3]["upper"])
+
+
+def test_the_picture_of_growth_is_beside_its_numbers(make, tmp_path):
+    """Drawn with what the command prints, where it is; nothing is drawn where it is not."""
+    assert make.draw_growth(tmp_path) == []
+    names = [*(f"a layer of gpt-{size}" for size in ("111m", "590m", "1.3b")), "1 rank", "2 ranks"]
+    report = {
+        "what": "a decoder layer",
+        "machine": {"cpu": "a CPU", "threads": 2},
+        "ratios": {f"time_over_bf16, {name}": 1.0 for name in names},
+        "quartiles of the turns' ratios": {name: {"lower": 0.9, "upper": 1.1} for name in names},
+    }
+    (tmp_path / "growth.json").write_text(json.dumps(report))
+    assert make.draw_growth(tmp_path) == [tmp_path / "growth.png", tmp_path / "growth.svg"]
+    assert (tmp_path / "growth.png").read_bytes()[:4] == b"\x89PNG"
+
+
 def test_a_folder_is_taken_without_its_measurements(make, tmp_path, monkeypatch):
     """Oracle: the folder that it was made of, here put back beside what was left out of it."""
     run = tmp_path / "run"

@@ -264,9 +264,7 @@ def test_an_h100_gets_scaled_mm(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _=0: (9, 0))
     choice = table.choose("cuda")
     assert (choice.name, choice.backend.formats) == ("scaled_mm", BACKEND.formats)
-    products = (
-        "torch._scaled_mm on compute capability 9.0 of e4m3fn and e5m2, bf16 GEMM of other formats, and of"
-    )
+    products = "torch._scaled_mm on compute capability 9.0 of e4m3fn and e5m2, bf16 GEMM of other formats, and of"
     assert products in choice.reason
 
 

@@ -7,10 +7,11 @@ from torch.distributed.fsdp import FSDPModule
 from transformers import PhiConfig, PhiForCausalLM
 
 import octoscale
-from octoscale.conversion.record import fp8_layers
 from octoscale.distributed.groups import share_scales
 from octoscale.distributed.shard import shard
 from octoscale.distributed.tensor_parallel import split_layers
+from octoscale.layers.linear import Fp8Linear
+from octoscale.numerics.formats import PRECISIONS
 
 #: Models by what is hard about them: sizes that two ranks do not divide, weights in several places, [in, out].
 MODELS = {
@@ -35,7 +36,7 @@ def batches(steps, each, seed=1):
 
 
 def prepared(name, scaling, *, checkpointing=False, frozen=(), lora=False, autocast=False, skip=()):
-    """A converted model in training."""
+    """A model in training, converted unless the scaling is a precision."""
     model = MODELS[name]()
     if lora:
         import peft
@@ -49,7 +50,9 @@ def prepared(name, scaling, *, checkpointing=False, frozen=(), lora=False, autoc
     if checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
-    octoscale.convert(model, octoscale.parse_scaling(scaling, skip=skip))
+    recipe = octoscale.parse_scaling(scaling, skip=skip)
+    if scaling not in PRECISIONS:
+        octoscale.convert(model, recipe)
     if autocast:
         model.forward = torch.autocast("cpu", torch.bfloat16)(model.forward)
     return model.train()
@@ -73,7 +76,8 @@ def casts(model):
     """The codes and the scale of each weight, as far as they are on this rank."""
     return {
         layer.fp8.name.module: (cast.codes.view(torch.uint8).clone(), int(cast.scale_bias))
-        for layer in fp8_layers(model)
+        for layer in model.modules()
+        if isinstance(layer, Fp8Linear)
         for cast in [layer.fp8.runtime.weight[1]]
     }
 
@@ -173,13 +177,13 @@ def disagreeing(what):
     return None
 
 
-def gradients(name, tp):
+def gradients(name, tp, scaling="amax"):
     """Name -> gradient of one batch, whole."""
     from torch.distributed.tensor import DTensor
 
     from octoscale.distributed.checkpoint import _without_part
 
-    model = prepared(name, "amax")
+    model = prepared(name, scaling)
     parallel(model, 1, tp)
     backward(model, batches(1, 1)[0])
     found = {key: _without_part(parameter.grad) for key, parameter in model.named_parameters()}

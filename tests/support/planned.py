@@ -29,23 +29,23 @@ def config(family, num_layers=5):
     return found
 
 
-def prepare(scaling):
+def prepare(scaling, amax_group="replica"):
     """What a training does with a model."""
 
     def on_mesh(model, mesh):
         if scaling != "bf16":
             octoscale.convert(model, octoscale.parse_scaling(scaling))
         if mesh is not None:
-            put(model, mesh)
+            put(model, mesh, amax_group)
 
     return on_mesh
 
 
-def work(family, scaling, words, micro_batches=1, num_layers=5, **options):
+def work(family, scaling, words, micro_batches=1, num_layers=5, amax_group="replica", **options):
     """The same, to be planned."""
     return Work(
         make=lambda depth: simulated(config(family), depth, torch.float32),
-        prepare=prepare(scaling),
+        prepare=prepare(scaling, amax_group),
         num_layers=num_layers,
         vocabulary=640,
         parallel=Parallel(**words),
@@ -63,6 +63,8 @@ def measured(family, scaling, words, micro_batches):
     model = AutoModelForCausalLM.from_config(config(family), dtype=torch.float32)
     shapes = {tuple(sorted(p.shape)) for p in model.parameters() if p.ndim > 1}
     prepare(scaling)(model.train(), init_device_mesh("cpu", sizes, mesh_dim_names=DIMENSIONS))
+    if sizes[-1] > 1:
+        shapes |= {tuple(sorted(_plain(p).shape)) for p in model.parameters() if p.ndim > 1}
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     _step(model, optimizer, shapes, micro_batches)
     states = [*model.parameters(), *_states(optimizer), *_codes(model)]

@@ -5,7 +5,9 @@ import zlib
 
 import pytest
 
+from octoscale.system import checksums
 from octoscale.system.checksums import CHECKSUMS, check_checksums, write_checksums
+from octoscale.system.errors import UserError
 from octoscale.system.whole_file import write_json
 
 CONTENT = {"a.json": b"{}", "b.pt": bytes(range(256)) * 20, "empty": b"", "sub/c": b"parts"}
@@ -24,6 +26,20 @@ def test_a_folder_that_is_as_it_was_passes(folder):
     check_checksums(folder)
     assert f"{zlib.crc32(CONTENT['b.pt']):08x}" in (folder / CHECKSUMS).read_text()
     write_checksums(folder)
+    check_checksums(folder)
+
+
+def test_what_another_process_computed_is_taken_as_it_says(folder, monkeypatch):
+    """Files that are listed nowhere here yet, too: another machine wrote them."""
+    read = []
+    monkeypatch.setattr(checksums, "crc_of", lambda path: read.append(path.name) or zlib.crc32(path.read_bytes()))
+    known = {name: zlib.crc32(CONTENT[name]) for name in ("b.pt", "empty", "sub/c")}
+    (folder / "sub" / "c").unlink()
+    write_checksums(folder, known)
+    assert read == ["a.json"]
+    with pytest.raises(UserError, match="c is missing, or no file"):
+        check_checksums(folder)
+    (folder / "sub" / "c").write_bytes(CONTENT["sub/c"])
     check_checksums(folder)
 
 

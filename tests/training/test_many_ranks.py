@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
+import zlib
 from pathlib import Path
 
 import polars as pl
@@ -16,6 +17,7 @@ from torchrun import ENVIRONMENT, PACKAGE, command, losses, train, write_inputs
 from octoscale.runs.scales import read_scales
 from octoscale.system.errors import UserError
 from octoscale.training import share
+from octoscale.training.many_ranks import _crcs_of_own
 from octoscale.training.settings import Training
 from octoscale.training.share import meet
 
@@ -71,6 +73,18 @@ def test_other_ways_to_share_stay_close(more, inputs, alone, tmp_path):
     code, err = train(inputs, tmp_path / "run", more, ranks=2)
     assert code == 0, err
     assert losses(tmp_path / "run") == pytest.approx(losses(alone), rel=5e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "bound"), [("fp32", 1e-4), ("bf16", 5e-3)])
+def test_tensor_parallel_without_fp8_trains_as_one_process_does(dtype, bound, inputs, tmp_path):
+    """What a training in FP8 is compared with; it goes on, too."""
+    more = f"--scaling {dtype} --dtype {dtype}"
+    for ranks, words in ((1, ""), (2, "--parallel tp=2 --steps 2"), (2, "--parallel tp=2 --resume")):
+        out = tmp_path / str(ranks)
+        code, err = train(inputs, out, f"{more} {words}", ranks=ranks)
+        assert code == 0, err
+    assert losses(tmp_path / "2") == pytest.approx(losses(tmp_path / "1"), rel=bound)
 
 
 def test_a_run_goes_on_with_another_number_of_ranks(inputs, alone, tmp_path):
@@ -138,6 +152,16 @@ def test_a_dynamic_loss_scale_goes_on_where_it_was(inputs, tmp_path):
     code, err = train(inputs, tmp_path / "whole", more, ranks=2)
     assert code == 0, err
     assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+
+
+def test_a_rank_computes_the_checksums_of_its_own_parts(tmp_path, monkeypatch):
+    """Oracle: zlib. Rank 1 leaves those of rank 10 to it."""
+    (tmp_path / "parts").mkdir()
+    for name in (".metadata", "__0_0.distcp", "__1_0.distcp", "__1_1.distcp", "__10_0.distcp"):
+        (tmp_path / "parts" / name).write_text(name)
+    monkeypatch.setattr("torch.distributed.get_rank", lambda: 1)
+    own = ("parts/__1_0.distcp", "parts/__1_1.distcp")
+    assert _crcs_of_own(tmp_path) == {name: zlib.crc32((tmp_path / name).read_bytes()) for name in own}
 
 
 def test_a_part_of_a_checkpoint_that_is_gone_is_named(inputs, tmp_path):
@@ -226,7 +250,6 @@ def test_what_does_not_fit_is_one_line_of_every_rank(inputs, tmp_path):
     [
         ({"parallel": "rows=2"}, "--parallel rows=2: numbers of ranks, as in fsdp=4,tp=2,replicate=2"),
         ({"accumulate": 3}, "--accumulate 3: the micro-batches of a step are shared by 2 replicas"),
-        ({"scaling": "fp32", "dtype": "fp32", "parallel": "tp=2"}, "tp=2 splits FP8 layers, and fp32 has none"),
     ],
 )
 def test_what_does_not_fit_is_said_when_the_ranks_have_met(words, message, monkeypatch):

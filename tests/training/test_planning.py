@@ -36,6 +36,7 @@ def test_memory_that_is_none(text):
         ({"dtype": "int8"}, "unknown dtype 'int8'"),
         ({"scaling": "fp32"}, "--dtype fp32"),
         ({"scaling": "amx"}, "unknown scaling 'amx'"),
+        ({"amax_group": "all"}, "unknown amax group 'all': one of replica, world"),
         ({"memory": "much"}, "--memory much"),
     ],
 )
@@ -67,6 +68,7 @@ def held_by(parallel, states=1000, activations=100):
         activations=activations // parallel.tp,
         peaks={"all": mine + activations // parallel.tp},
         moved={"all-gather": states * (parallel.fsdp - 1) + 10_000 * (parallel.tp - 1)},
+        messages={},
     )
 
 

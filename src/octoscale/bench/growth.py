@@ -7,6 +7,7 @@ parameters and bfloat16 autocast, as in `octoscale train`; no optimizer. Both ca
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from octoscale.bench.kernels import Report, alternate, machine
+from octoscale.bench.kernels import Report, machine, turns
 from octoscale.conversion.convert import convert
 from octoscale.distributed.mesh import Parallel, join, make_mesh
 from octoscale.distributed.shard import shard
@@ -33,15 +34,24 @@ BF16, FP8 = "bf16 autocast", "AMAX"
 
 
 def growth(rounds: int = ROUNDS) -> Report:
-    """Seconds of a step by size and by ranks, and FP8's over bfloat16's."""
-    found = {f"a layer of {size}": alternate(_steps_of_a_layer(size), rounds) for size in LAYERS}
+    """Median seconds of a step by size and by ranks, and FP8's over bfloat16's; and how far the turns lie apart."""
+    found = {f"a layer of {size}": turns(_steps_of_a_layer(size), rounds) for size in LAYERS}
     found |= {f"{number} rank{'s' * (number > 1)}": _on_ranks(number, rounds) for number in RANKS}
+    seconds = {what: {name: statistics.median(of_turns) for name, of_turns in of.items()} for what, of in found.items()}
     return {
         "what": f"a decoder layer of {TOKENS} tokens, forward and backward; {NUM_LAYERS} layers of {RANKED} on ranks",
         "machine": machine(),
-        "seconds": found,
-        "ratios": {f"time_over_bf16, {what}": seconds[FP8] / seconds[BF16] for what, seconds in found.items()},
+        "seconds": seconds,
+        "quartiles of the turns' ratios": {what: _quartiles(of) for what, of in found.items()},
+        "ratios": {f"time_over_bf16, {what}": of[FP8] / of[BF16] for what, of in seconds.items()},
     }
+
+
+def _quartiles(of_turns: dict[str, list[float]]) -> dict[str, float]:
+    """Of FP8's seconds over bfloat16's, turn by turn."""
+    ratios = [ours / theirs for ours, theirs in zip(of_turns[FP8], of_turns[BF16], strict=True)]
+    lower, _, upper = statistics.quantiles(ratios, method="inclusive") if len(ratios) > 1 else 3 * ratios
+    return {"lower": lower, "upper": upper}
 
 
 def _steps_of_a_layer(size: str) -> dict[str, Callable[[], object]]:
@@ -85,14 +95,14 @@ def _forget_gradients(module: nn.Module) -> None:
             parameter.mul_(1.0)
 
 
-def _on_ranks(number: int, rounds: int) -> dict[str, float]:
-    """The seconds that rank 0 of so many sees."""
+def _on_ranks(number: int, rounds: int) -> dict[str, list[float]]:
+    """The seconds of each turn that rank 0 of so many sees."""
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(number)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(  # noqa: S603
         [*words, "-m", __name__, str(rounds)], stdout=subprocess.PIPE, text=True, env=environment, check=True
     )
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, list[float]] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
@@ -117,7 +127,7 @@ def _rank(rounds: int) -> None:
 
         return step
 
-    found = alternate({BF16: step_of(None), FP8: step_of(Recipe.amax())}, rounds)
+    found = turns({BF16: step_of(None), FP8: step_of(Recipe.amax())}, rounds)
     if size > 1:
         dist.destroy_process_group()
     if os.environ["RANK"] == "0":

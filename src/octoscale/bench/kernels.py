@@ -123,11 +123,16 @@ def machine() -> Report:
 
 def alternate(candidates: Candidates, rounds: int) -> dict[str, float]:
     """The median seconds of each candidate, run in turns, after one turn that is not counted."""
+    return {name: statistics.median(seconds) for name, seconds in turns(candidates, rounds).items()}
+
+
+def turns(candidates: Candidates, rounds: int) -> dict[str, list[float]]:
+    """The seconds of each candidate in each turn, but for a first one, which is not counted."""
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds + 1):
         for name, seconds in zip(candidates, _seconds_of(*candidates.values()), strict=True):
             times[name].append(seconds)
-    return {name: statistics.median(values[1:]) for name, values in times.items()}
+    return {name: seconds[1:] for name, seconds in times.items()}
 
 
 def time_over(other: Callable[[], object], candidate: Callable[[], object], rounds: int) -> float:
@@ -136,8 +141,9 @@ def time_over(other: Callable[[], object], candidate: Callable[[], object], roun
     What a shared host adds, up to half of a step, is never negative: medians of tens of steps differ by 7 %, minima of
     the same steps by 0.1 %.
     """
-    turns = range(2 * rounds)
-    seconds = [_seconds_of(other, candidate) if i % 2 else _seconds_of(candidate, other)[::-1] for i in turns]
+    seconds = [
+        _seconds_of(other, candidate) if i % 2 else _seconds_of(candidate, other)[::-1] for i in range(2 * rounds)
+    ]
     return min(ours for _, ours in seconds) / min(theirs for theirs, _ in seconds)
 
 

@@ -1,16 +1,18 @@
 """Each rank reads its part of a checkpoint: of the layers that are split, its rows or columns and no others.
 
-    with only_parts(group):
+    with only_parts(shared_by(group)):
         model = AutoModelForCausalLM.from_pretrained(folder)       of whose FP8 layers this rank has its part
+    with only_parts(these(cuts)):                                  of whose parameters this rank has these parts
 
-transformers builds the model without values, asks us about FP8 layers, then reads. In between, the layers that can be
-FP8 are cut down to this rank's part (distributed/held_parts.py), and transformers is handed slices of the files that
-are cut alike. Rows stay in the file's own memory; columns are copied out of it. Renaming, ties and dtypes stay
-transformers' matter. A weight that the files hold in another form, merged or split, is whole on every rank.
+transformers builds the model without values, asks us about FP8 layers, then reads. In between, the model is cut down:
+for inference, layers that can be FP8, to this rank's part (distributed/held_parts.py); for training, every parameter,
+to what the mesh will leave here (distributed/read_parts.py). transformers is handed slices of the files that are cut
+alike. Rows stay in the file's own memory; columns are copied out of it. Renaming, ties and dtypes stay transformers'
+matter. A weight that the files hold in another form, merged or split, is whole on every rank.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +24,18 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from octoscale.checkpoints.guard import LOAD, refuse_codes
+from octoscale.checkpoints.headers import read_entries
 from octoscale.checkpoints.names import parameters_of
 from octoscale.checkpoints.shards import report_for_files
 from octoscale.conversion.convert import preview
-from octoscale.distributed.held_parts import Cut, hold_parts
+from octoscale.distributed.cut import Cut
+from octoscale.distributed.held_parts import hold_parts
+from octoscale.distributed.read_parts import leave
 from octoscale.layers.stored import StoredLinear
 from octoscale.numerics.recipe import Recipe
+
+#: Cuts a model without values down, of which it gets the files too; parameter -> the part of it that is left.
+CutDown = Callable[[Any, Sequence[Path]], Mapping[str, Cut]]
 
 
 @dataclass(frozen=True)
@@ -39,10 +47,7 @@ class Slice:
 
     def get_shape(self) -> list[int]:
         """Of the part."""
-        shape = list(self.stored.get_shape())
-        if self.cut is not None:
-            shape[self.cut.dim] = self.cut.stop - self.cut.start
-        return shape
+        return list(self.stored.get_shape() if self.cut is None else self.cut.shape)
 
     def get_dtype(self) -> str:
         """In safetensors' words."""
@@ -55,20 +60,39 @@ class Slice:
 
 def read(stored: Any, cut: Cut | None) -> Tensor:
     """The part of a tensor of a file: a view of the file where it lies in one piece, else a copy."""
-    if cut is None:
+    if cut is None or not cut.where:
         return stored[...]  # type: ignore[no-any-return]
-    where = (slice(None),) * cut.dim + (slice(cut.start, cut.stop),)
-    part: Tensor = stored[where]
+    part: Tensor = stored[cut.where]
     return part.contiguous()
 
 
-@contextmanager
-def only_parts(group: dist.ProcessGroup | None) -> Iterator[None]:
-    """While the block runs, from_pretrained of this process leaves a model in parts; None changes nothing.
+def shared_by(group: dist.ProcessGroup) -> CutDown:
+    """Leave of the layers that are FP8, or could be, this rank's part; all ranks of the group load the same checkpoint.
 
-    All ranks of the group load the same checkpoint. UserError for a model that has no layer for FP8.
+    UserError for a model that has no layer for FP8.
     """
-    if group is None:
+    return lambda model, files: hold_parts(model, layers_to_split(model, files), group)
+
+
+def these(cuts: Mapping[str, Cut]) -> CutDown:
+    """Leave these parts, of all parameters that the files hold as they are, and of those that are tied to one."""
+
+    def cut_down(model: Any, files: Sequence[Path]) -> Mapping[str, Cut]:
+        names = [name for path in files for name in read_entries(path)]
+        held = {target.parameter for target in parameters_of(model, names).values() if not target.merged}
+        tied = dict(getattr(model, "all_tied_weights_keys", None) or {})
+        held |= {other for pair in tied.items() if not held.isdisjoint(pair) for other in pair}
+        left = {name: cut for name, cut in cuts.items() if name in held}
+        leave(model, left)
+        return left
+
+    return cut_down
+
+
+@contextmanager
+def only_parts(cut_down: CutDown | None) -> Iterator[None]:
+    """While the block runs, from_pretrained of this process leaves a model in parts; None changes nothing."""
+    if cut_down is None:
         yield
         return
     theirs = getattr(PreTrainedModel, LOAD)
@@ -80,7 +104,7 @@ def only_parts(group: dist.ProcessGroup | None) -> Iterator[None]:
         quantizer = load_config.hf_quantizer
         if quantizer is None or not quantizer.pre_quantized:
             refuse_codes(model, files, quantizes=quantizer is not None)
-        with _slices(model, files, hold_parts(model, layers_to_split(model, files), group)) as slices:
+        with _slices(model, files, cut_down(model, files)) as slices:
             return theirs(model, slices, checkpoint_files, load_config, *rest, **more)
 
     setattr(PreTrainedModel, LOAD, staticmethod(load))
@@ -120,7 +144,7 @@ def _asks(module: Any) -> bool:
 
 
 @contextmanager
-def _slices(model: Any, files: Sequence[Path], cuts: dict[str, Cut]) -> Iterator[dict[str, Slice]]:
+def _slices(model: Any, files: Sequence[Path], cuts: Mapping[str, Cut]) -> Iterator[dict[str, Slice]]:
     """Name in the files -> what to read of it, as long as the block runs."""
     with ExitStack() as stack:
         stored: dict[str, Any] = {}

@@ -6,6 +6,8 @@
     part                this rank's part of a weight: looked at by itself, cast with the scale of the whole weight
     shard               FSDP2 for a converted model
     tensor_parallel     layers in parts, and the sums of their products
+    cut                 of a tensor, what one rank holds
+    read_parts          for training: a rank reads of each parameter what it will hold
     held_parts          for inference: a rank has its part of each weight from the beginning
     run_folder          a run's folder that several ranks write to
     norm                the norm of gradients that are in parts

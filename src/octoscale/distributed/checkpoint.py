@@ -27,6 +27,7 @@ from octoscale.conversion.convert import forget_casts
 from octoscale.distributed.part import Part
 from octoscale.layers.linear import Fp8Linear
 from octoscale.system.errors import UserError
+from octoscale.system.ranks import is_first
 
 
 def save(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> None:
@@ -82,7 +83,8 @@ def take_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -
 def whole_state(model: nn.Module) -> dict[str, Tensor]:
     """All parameters and buffers under the model's own names, whole, on the CPU; all ranks call it.
 
-    Those that are tied are one tensor, as in the model.
+    Those that are tied are one tensor, as in the model. The first rank alone keeps them: the others return nothing, and
+    never have more than one at a time.
     """
     tensors = model.state_dict(keep_vars=True)
     whole: dict[int, Tensor] = {}
@@ -90,7 +92,9 @@ def whole_state(model: nn.Module) -> dict[str, Tensor]:
         if id(tensor) not in whole:
             plain = _without_part(tensor.detach())
             whole[id(tensor)] = (plain.full_tensor() if isinstance(plain, DTensor) else plain).cpu()
-    return {name: whole[id(tensor)] for name, tensor in tensors.items()}
+            if not is_first():
+                whole[id(tensor)] = torch.empty(0)
+    return {name: whole[id(tensor)] for name, tensor in tensors.items()} if is_first() else {}
 
 
 @contextmanager

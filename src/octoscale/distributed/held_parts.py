@@ -8,33 +8,17 @@ layers in high precision are in parts as well, so that a model is compared with 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from octoscale.conversion.convert import replace_module
+from octoscale.distributed.cut import Cut, share_of
 from octoscale.distributed.tensor_parallel import RULES, ask_others, styles_of
 from octoscale.layers.linear import Fp8Linear
 from octoscale.layers.origin import is_conv1d
 from octoscale.layers.part_linear import RowPart, RowPartConv1D
-
-_CONTIGUOUS = torch.contiguous_format
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cut:
-    """Of a tensor, what is on this rank: from `start` to before `stop` in one dimension."""
-
-    dim: int
-    start: int
-    stop: int
-
-    def of(self, whole: Tensor) -> Tensor:
-        """This part of a tensor, in memory of its own."""
-        return whole.narrow(self.dim, self.start, self.stop - self.start).clone(memory_format=_CONTIGUOUS)
 
 
 def hold_parts(model: nn.Module, names: Iterable[str], group: dist.ProcessGroup) -> dict[str, Cut]:
@@ -66,7 +50,7 @@ def _hold(model: nn.Module, name: str, style: str, group: dist.ProcessGroup) -> 
         part.__dict__.update(whole.__dict__)  # what transformers notes there
         setattr(layer, key, part)
     if by_output and "nf" in layer.__dict__:
-        layer.nf = cuts["weight"].stop - cuts["weight"].start  # the width that Conv1D gives its output
+        layer.nf = cuts["weight"].shape[1]  # the width that Conv1D gives its output
     ranks = ask_others(layer, style, num_outputs, group)
     owner: Any = layer.fp8 if isinstance(layer, Fp8Linear) else layer
     owner.ranks = ranks
@@ -83,7 +67,6 @@ def _summing(layer: nn.Module) -> nn.Module:
 
 
 def _cut(whole: Tensor, dim: int, group: dist.ProcessGroup) -> Cut:
-    """This rank's part, as torch's `Shard` cuts: the last ranks may have less, or nothing."""
-    size, length = -(-whole.shape[dim] // group.size()), whole.shape[dim]
-    start = min(size * group.rank(), length)
-    return Cut(dim=dim, start=start, stop=min(start + size, length))
+    """This rank's part of one dimension."""
+    start, stop = share_of(whole.shape[dim], group.rank(), group.size())
+    return Cut.along(dim, start, stop, whole.shape)

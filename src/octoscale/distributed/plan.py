@@ -14,7 +14,7 @@ tensor of the step is, is not counted: the device's context and caches, the allo
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from weakref import WeakSet
 
 import torch
@@ -33,6 +33,8 @@ from octoscale.kernels import shapes, table
 from octoscale.kernels.base import Backend
 from octoscale.layers.linear import Fp8Linear
 from octoscale.system.errors import UserError
+
+T = TypeVar("T", int, float)
 
 #: The depths at which a deep model is simulated: the last layer, the first, and the one above it are unlike the others.
 DEPTHS = (3, 4)
@@ -67,7 +69,7 @@ class Held:
     parameters; casts: FP8 codes of weights, and copies of weights in autocast's dtype, which backward keeps; gradients,
     the most of them; optimizer; activations: what backward keeps beside weights; gathered: whole weights, the most at
     a time; logits: with their gradients, the most at a time; cache: keys and values of all tokens. peaks: the most of
-    all, by the segment of the step; moved: what this rank sends in a step, by collective.
+    all, by the segment of the step; moved: what this rank sends in a step, by collective; messages: how often.
     """
 
     parameters: int
@@ -80,6 +82,7 @@ class Held:
     cache: int = 0
     peaks: Mapping[str, int]
     moved: Mapping[str, float]
+    messages: Mapping[str, int]
 
     @property
     def peak(self) -> int:
@@ -119,7 +122,8 @@ def drawn_out(few: Held, more: Held, num_layers: int) -> Held:
         return {name: a[name] + (num_layers - DEPTHS[0]) * (b[name] - a[name]) for name in a if name in b}
 
     numbers = each(few.parts(), more.parts())
-    return Held(**numbers, peaks=each(few.peaks, more.peaks), moved=each(few.moved, more.moved))
+    maps = {name: each(getattr(few, name), getattr(more, name)) for name in ("peaks", "moved", "messages")}
+    return Held(**numbers, **maps)
 
 
 def _at_depths(work: Work, simulate: Callable[[Work], Held]) -> Held:
@@ -168,14 +172,17 @@ def _train(work: Work) -> Held:
     _name_segments(model, watch)
     runs, most_gradients, kept = min(work.micro_batches, 2), 0, (0, 0)
     moved: list[dict[str, float]] = []
+    messages: list[dict[str, int]] = []
     with fake, watch:
         for number in range(runs):
             if isinstance(model, FSDPModule):
                 model.set_requires_gradient_sync(number == runs - 1)
             watch.moved.clear()
+            watch.messages.clear()
             found = _micro_batch(model, watch, work, number)
             kept = max(kept, found)
             moved.append(dict(watch.moved))
+            messages.append(dict(watch.messages))
             most_gradients = max(most_gradients, size(gradients(model)))
             if number < runs - 1 and any(isinstance(module, Fp8Linear) for module in model.modules()):
                 forget_casts(model)  # a fake amax cannot be compared with that of the micro-batch before
@@ -193,12 +200,13 @@ def _train(work: Work) -> Held:
         logits=watch.most["logits"],
         peaks={name: peak + (0 if name == "step" else moments) for name, peak in watch.peaks.items()},
         moved=_of_step(moved, work.micro_batches),
+        messages=_of_step(messages, work.micro_batches),
     )
 
 
-def _of_step(moved: list[dict[str, float]], micro_batches: int) -> dict[str, float]:
+def _of_step(counted: list[dict[str, T]], micro_batches: int) -> dict[str, T]:
     """All micro-batches but the last are as the first; gradients are shared in the last."""
-    first, last = moved[0], moved[-1]
+    first, last = counted[0], counted[-1]
     return {name: (micro_batches - 1) * first.get(name, 0) + last.get(name, 0) for name in {*first, *last}}
 
 
@@ -263,4 +271,5 @@ def _infer(work: Work) -> Held:
         cache=cache,
         peaks={name: peak - unused for name, peak in watch.peaks.items()},
         moved=dict(watch.moved),
+        messages=dict(watch.messages),
     )

@@ -1,6 +1,6 @@
 """Tensor parallel: each rank holds some columns or rows of a layer's weight, and computes its part of the product.
 
-    styles = split_layers(model, mesh)       a converted model, in place; {module: style}
+    styles = split_layers(model, mesh)       in place, converted or not; {module: style}
 
 Legend as in layers/linear.py: y_BN = x_BK @ w_KN. The styles are those of transformers' plans, by their names:
 
@@ -10,9 +10,11 @@ Legend as in layers/linear.py: y_BN = x_BK @ w_KN. The styles are those of trans
     rowwise_split_input      w in parts of K    x whole     y whole         each rank takes its part of x
 
 Partial sums are added up in float32, then rounded once. A tensor that is in parts is scaled by the largest amax of all
-parts, so that its codes are those of one machine. The plan is the model's own (transformers' `base_model_tp_plan`),
-where the ranks divide the heads and a block holds nothing that the plan does not name; else tensors are put together
-after each layer, and what stands between them, attention say, is computed on every rank.
+parts, so that its codes are those of one machine. Of a model without FP8 the layers that could be FP8 are split in the
+same way, so that a training has one to be compared with (layers/trained_part.py). The plan is the model's own
+(transformers' `base_model_tp_plan`), where the ranks divide the heads and a block holds nothing that the plan does not
+name; else tensors are put together after each layer, and what stands between them, attention say, is computed on every
+rank.
 """
 
 import re
@@ -26,12 +28,14 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
+from octoscale.conversion.convert import preview, replace_module
 from octoscale.conversion.kinds import WRAPPED
-from octoscale.conversion.record import fp8_layers
 from octoscale.distributed.groups import Largest
 from octoscale.layers.linear import Fp8Linear
 from octoscale.layers.ranks import Ranks
+from octoscale.layers.trained_part import TrainedPartConv1D, trained_part
 from octoscale.numerics.formats import Role
+from octoscale.numerics.recipe import Recipe
 
 COLWISE, ROWWISE = "colwise", "rowwise"
 GATHER_OUTPUT, SPLIT_INPUT = "colwise_gather_output", "rowwise_split_input"
@@ -65,14 +69,19 @@ _OWN_PLANS: Mapping[str, Mapping[str, str]] = {
 def split_layers(model: nn.Module, mesh: DeviceMesh) -> dict[str, str]:
     """Split the FP8 layers of `model` over the ranks of a mesh of one dimension; returns the style of each.
 
-    All else is on every rank. Before `shard`, and before an optimizer is made. UserError if the model has no FP8 layer.
+    Of a model that has none, those that could be. All else is on every rank. Before `shard`, and before an optimizer is
+    made. UserError if the model has neither.
     """
     layers = {name: module for name, module in model.named_modules() if isinstance(module, Fp8Linear)}
-    for layer in fp8_layers(model):
+    for layer in layers.values():
         layer.fp8.recipe.check_whole("a model on many ranks")
-    styles = styles_of(model, layers, mesh.size())
-    for name, layer in layers.items():
-        _split(layer, styles[name], mesh)
+    names = [*layers] or [row.module for row in preview(model, Recipe.amax()).converted]
+    if not layers:
+        for name in names:
+            replace_module(model, name, trained_part(model.get_submodule(name)))
+    styles = styles_of(model, names, mesh.size())
+    for name, style in styles.items():
+        _split(model.get_submodule(name), style, mesh)
     return styles
 
 
@@ -124,14 +133,15 @@ def _matches(pattern: str, name: str) -> bool:
     return re.search(rf"(^|\.){re.escape(pattern)}$".replace(r"\*", r"\d+"), name) is not None
 
 
-def _split(layer: Fp8Linear, name: str, mesh: DeviceMesh) -> None:
+def _split(layer: Any, name: str, mesh: DeviceMesh) -> None:
     """Keep this rank's part of the weight; have the layer ask the other ranks for the rest."""
-    style, group = RULES[name], mesh.get_group()
-    dim = int(style.by_output == layer.fp8.is_conv1d)  # Conv1D's weight is [in, out]
-    _distribute(layer, "weight", mesh, Shard(dim))
+    style, owner = RULES[name], layer.fp8 if isinstance(layer, Fp8Linear) else layer
+    in_out = layer.fp8.is_conv1d if isinstance(layer, Fp8Linear) else isinstance(layer, TrainedPartConv1D)
+    num_outputs = layer.weight.shape[int(in_out)]  # Conv1D's weight is [in, out]
+    _distribute(layer, "weight", mesh, Shard(int(style.by_output == in_out)))
     if layer.bias is not None:
         _distribute(layer, "bias", mesh, Shard(0) if style.by_output else Replicate())
-    layer.fp8.ranks = ask_others(layer, name, layer.out_features, group)
+    owner.ranks = ask_others(layer, name, num_outputs, mesh.get_group())
 
 
 def ask_others(layer: nn.Module, style: str, num_outputs: int, group: dist.ProcessGroup) -> Ranks:

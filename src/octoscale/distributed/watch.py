@@ -45,7 +45,8 @@ _DEEP = 24
 
 
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """peaks: the most bytes in each segment of a step. moved: bytes that this rank sends, by collective.
+    """peaks: the most bytes in each segment of a step. moved: bytes that this rank sends, by collective; messages: how
+    often it takes part in one.
 
     most: the most bytes of gathered weights, and of logits: what has the vocabulary as its last dimension. `segment`
     is for the caller to name. copies: weights in another dtype, as autocast makes them.
@@ -57,6 +58,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.segment = "begin"
         self.peaks: dict[str, int] = defaultdict(int)
         self.moved: dict[str, float] = defaultdict(float)
+        self.messages: dict[str, int] = defaultdict(int)
         self.most = {"gathered": 0, "logits": 0}
         self.copies: WeakSet[torch.UntypedStorage] = WeakSet()
         self._logits: WeakSet[torch.UntypedStorage] = WeakSet()
@@ -107,7 +109,9 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kind, position, times = _COLLECTIVES[name]
         whole = sum(x.nbytes for x in pytree.tree_leaves(args[position]))
         group = next(ProcessGroup.unbox(x) for x in args if isinstance(x, torch.ScriptObject))
-        self.moved[kind] += times * whole * (group.size() - 1) / group.size()
+        if group.size() > 1:
+            self.moved[kind] += times * whole * (group.size() - 1) / group.size()
+            self.messages[kind] += 1
 
 
 def storages(tensors: Iterable[Any]) -> set[torch.UntypedStorage]:

@@ -5,6 +5,7 @@
     reuse           what has not changed need not be computed again
     ranks           what a layer asks other ranks for
     part_linear     a part of a layer in high precision, for inference
+    trained_part    the same in a training
     gathered        a weight that arrives as codes, of which each rank has cast its part
     origin          what a layer was before: torch's, or GPT-2's Conv1D
     compiled        the same products for torch.compile and torch.export

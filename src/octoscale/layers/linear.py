@@ -36,7 +36,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.distributed.tensor import DTensor
 
 from octoscale.kernels import ops
 from octoscale.kernels.ops import Quantized
@@ -44,7 +43,7 @@ from octoscale.layers.compiled import fp8_linear
 from octoscale.layers.gathered import Gathered
 from octoscale.layers.origin import is_conv1d
 from octoscale.layers.part_linear import ranks_of
-from octoscale.layers.ranks import Add
+from octoscale.layers.ranks import Add, here
 from octoscale.layers.state import LayerState
 from octoscale.numerics.recipe import Recipe
 from octoscale.runs.scales import LayerName
@@ -121,7 +120,7 @@ class Fp8Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x @ w + bias` with FP8 operands; see the top of this file."""
-        weight = _here(self.weight)
+        weight = here(self.weight)
         in_features = weight.shape[0 if self.fp8.is_conv1d else 1]
         if x.shape[-1:] != (in_features,):
             raise UserError(f"{self.fp8.name.module}: takes inputs [..., {in_features}], not {list(x.shape)}")
@@ -135,7 +134,7 @@ class Fp8Linear(nn.Linear):
         return self._forward(x, dtype)
 
     def _forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        weight, bias = _here(self.weight), None if self.bias is None else _here(self.bias)
+        weight, bias = here(self.weight), None if self.bias is None else here(self.bias)
         w8 = self.fp8.cast_weight(weight, inference=self._is_inference(), owner=self.weight)
         x8 = self.fp8.cast_input(x, inference=self._is_inference())
         return Products.apply(x, weight, bias, x8, w8, self.fp8, dtype)  # type: ignore[no-any-return,no-untyped-call]
@@ -185,11 +184,6 @@ def to_fp8(module: nn.Module, name: LayerName, recipe: Recipe) -> Fp8Linear:
         fp8.in_features, fp8.out_features = fp8.weight.shape
     fp8.fp8 = LayerState(name=name, recipe=recipe, original_type=type(module), ranks=ranks_of(module))
     return fp8
-
-
-def _here(parameter: Tensor) -> Tensor:
-    """A parameter, or this rank's part of it under tensor parallel; gradients find their way back."""
-    return parameter.to_local() if isinstance(parameter, DTensor) else parameter
 
 
 def _save(ctx: Any, *casts: Quantized | None) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from octoscale.kernels.ops import Everywhere
 from octoscale.numerics.formats import Role
@@ -31,3 +32,8 @@ class Ranks:
     def is_alone(self) -> bool:
         """Whether a call says nothing to others."""
         return not (self.amax or self.sum_output or self.sum_grad_input)
+
+
+def here(parameter: Tensor) -> Tensor:
+    """A parameter, or this rank's part of it under tensor parallel; gradients find their way back."""
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter

@@ -62,21 +62,24 @@ def load(
     seed: int = 0,
     fp8: Any = None,
     ranks: Any = None,
+    cuts: Any = None,
 ) -> LoadedModel:
     """The model that `spec` means, on the CPU in `dtype`, in eval mode. ModelError if it cannot be had.
 
     num_labels: a classifier of so many classes, in place of a causal language model. seed: of all weights that the
     checkpoint does not hold: those of a size, and a classifier's head. fp8: an OctoscaleConfig, for
     weights in FP8 alone. ranks: a process group of torch, each of whose ranks calls this, and gets its part of the
-    layers that are FP8, or could be (checkpoints/part_reader.py).
+    layers that are FP8, or could be (checkpoints/part_reader.py). cuts: of a folder that `is_read_in_parts`, parameter
+    -> the part of it that is read, a `Cut`: those of a training on many ranks (distributed/read_parts.py).
 
     Nothing else changes: torch's generator goes on where it was, transformers logs what it logged, and its own
     from_pretrained reads FP8 checkpoints as before, unless `octoscale.hf` was imported.
     """
-    from octoscale.checkpoints.part_reader import only_parts
+    from octoscale.checkpoints.part_reader import only_parts, shared_by, these
     from octoscale.checkpoints.takeover import in_force
 
-    with _one_at_a_time, quietly(), in_force(), only_parts(ranks), torch.random.fork_rng(devices=[]):
+    cut_down = these(cuts) if cuts is not None else None if ranks is None else shared_by(ranks)
+    with _one_at_a_time, quietly(), in_force(), only_parts(cut_down), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return _load(spec, dtype, num_labels, fp8, ranks)
 
@@ -147,6 +150,12 @@ def config_of(spec: str) -> Any:
         return config
     except READ_ERRORS as error:
         raise ModelError(explain(spec, error)) from error
+
+
+def is_read_in_parts(spec: str) -> bool:
+    """Whether a rank can read a part of each tensor: of a folder of safetensors without an adapter."""
+    folder = local_folder(spec)
+    return folder is not None and bool(shards_in(folder)) and not (folder / ADAPTER).exists()
 
 
 def shards_in(folder: Path) -> list[Path]:

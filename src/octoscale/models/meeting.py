@@ -44,11 +44,11 @@ def meet(model: str, *, parallel: str | None, words: Mapping[str, Any]) -> dist.
         versions = {f"version of {name}": version(name) for name in ("octoscale", "transformers", "tokenizers")}
         said = {name: str(value) for name, value in words.items()}
         agree({**said, **versions, "version of torch": str(torch.__version__)})
-        agree(together(lambda: _files_of(model)))
+        agree(together(lambda: files_of(model)))
     return dist.group.WORLD
 
 
-def _files_of(model: str) -> dict[str, str]:
+def files_of(model: str) -> dict[str, str]:
     """The config of a model, and what tells its files apart. ModelError for a shard that is missing or damaged."""
     config, folder = loading.config_of(model), loading.local_folder(model)
     if folder is None:

@@ -1,4 +1,4 @@
-"""What a plan found, as a table and a few lines: bytes a rank, and what a step sends."""
+"""What a plan found, as a table and a few lines: bytes a rank, and what a step sends, in how many messages."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -33,6 +33,7 @@ def plan_table(plan: Mapping[str, Any]) -> Table:
         table.add_row(called, *(gigabytes(row["bytes"][name]) for row in rows))
     table.add_row(f"fits in {gigabytes(plan['memory'])}", *("yes" if row["fits"] else "no" for row in rows))
     table.add_row("sent in a step", *(gigabytes(row["communication"]) for row in rows))
+    table.add_row("messages in a step", *(f"{sum(row['messages'].values()):,}" for row in rows))
     table.add_row(f"at {plan['bandwidth'] / 1e9:g} GB/s", *(f"{row['seconds']:.2f} s" for row in rows))
     return table
 
@@ -50,8 +51,6 @@ def plan_lines(plan: Mapping[str, Any]) -> str:
         copies = plan["gpus"] // row["ranks"]
         more = f"; on all {plan['gpus']}: --parallel {row['parallel']},replicate={copies}" if copies > 1 else ""
         lines.append(f"the smallest mesh for {scaling}: {ranks_of(row)}, --parallel {row['parallel']}{more}")
-    if any(row["ranks"] > 1 for row in plan["inference"].values()):
-        lines.append("octoscale has no inference on several ranks yet: this is what tensor parallel would hold")
     return "\n".join(lines)
 
 

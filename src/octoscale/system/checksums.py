@@ -9,6 +9,7 @@ A folder of an older version has none, and is taken as it is.
 
 import json
 import zlib
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,11 +21,17 @@ CHECKSUMS = "checksums.json"
 _PIECE = 1 << 20  # bytes read at a time
 
 
-def write_checksums(folder: Path) -> None:
-    """Note the files that the folder and its subfolders hold now."""
+def write_checksums(folder: Path, known: Mapping[str, int] | None = None) -> None:
+    """Note the files that the folder and its subfolders hold now.
+
+    known: by name, what was computed already, by who wrote the file: those are not read again.
+    """
     paths = [path for path in folder.rglob("*") if path.is_file() and path != folder / CHECKSUMS]
-    names = sorted(path.relative_to(folder).as_posix() for path in paths)
-    write_json(folder / CHECKSUMS, {name: f"{crc_of(folder / name):08x}" for name in names})
+    crcs = dict(known or {})
+    for name in (path.relative_to(folder).as_posix() for path in paths):
+        if name not in crcs:
+            crcs[name] = crc_of(folder / name)
+    write_json(folder / CHECKSUMS, {name: f"{crcs[name]:08x}" for name in sorted(crcs)})
 
 
 def check_checksums(folder: Path) -> None:

@@ -28,6 +28,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 from octoscale.conversion.state import fp8_state, largest_state
 from octoscale.distributed import checkpoint as parts
 from octoscale.distributed.mesh import of_first, together
+from octoscale.system.checksums import crc_of
 from octoscale.system.errors import UserError
 from octoscale.system.ranks import is_first
 from octoscale.system.whole_file import write_json
@@ -164,12 +165,16 @@ class ManyRanksTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:  # noqa: ARG002  Trainer's signature
         name = f"checkpoint-{self.state.global_step}"
-        with self._checkpoint(name) as folder:
+        crcs: dict[str, int] = {}
+        with self._checkpoint(name, crcs) as folder:
             parts.save(self.model, self.optimizer.optimizer, folder / PARTS)
             state = fp8_state(self.model)
             of_ranks: list[Any] = [None] * dist.get_world_size()
             dist.all_gather_object(of_ranks, state)
             together(lambda: self._write_own(folder, state, of_ranks))
+            dist.all_gather_object(of_ranks, together(lambda: _crcs_of_own(folder)))
+            for of_rank in of_ranks:
+                crcs.update(of_rank)
 
     def _write_own(self, folder: Path, state: dict[str, Any], of_ranks: list[dict[str, Any]]) -> None:
         """What this rank writes into a checkpoint besides its parts; the first one, what is of all."""
@@ -184,10 +189,10 @@ class ManyRanksTrainer(Trainer):
             write_json(folder / FP8_STATE, largest_state(of_ranks))
 
     @contextlib.contextmanager
-    def _checkpoint(self, name: str) -> Iterator[Path]:
+    def _checkpoint(self, name: str, crcs: dict[str, int]) -> Iterator[Path]:
         """A folder that all ranks write to, which the first one puts in its place when all have written."""
         if is_first():
-            with self._new_checkpoint(name) as temporary:
+            with self._new_checkpoint(name, crcs) as temporary:
                 of_first(str(temporary))
                 yield temporary
                 dist.barrier()
@@ -210,3 +215,9 @@ class ManyRanksTrainer(Trainer):
         state = torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu", weights_only=True)
         parts.take_optimizer(self.optimizer.optimizer, state)
         self._load_scheduler(Path(checkpoint))
+
+
+def _crcs_of_own(folder: Path) -> dict[str, int]:
+    """Name in a checkpoint -> CRC of each part that this rank wrote: the large files, which no other rank need read."""
+    own = (folder / PARTS).glob(f"__{dist.get_rank()}_*.distcp")
+    return {path.relative_to(folder).as_posix(): crc_of(path) for path in own}

@@ -4,7 +4,8 @@
 
 Training is what `octoscale train` does: float32 parameters under autocast, AdamW, no recomputation of activations, and
 gradients of micro-batches added up before they are shared. Inference is a forward pass that keeps keys and values, in
-bfloat16 but for the codes. Beside both stands the same without FP8, for which there is no tensor parallel.
+bfloat16 but for the codes. Beside the training stands the same on the same mesh without FP8; beside inference, that of
+one rank.
 """
 
 import difflib
@@ -69,8 +70,7 @@ class _Plan:
         training = {scaling: self._row(parallel, held)}
         inference = {}
         if scaling not in PRECISIONS:
-            alike = Parallel(replicate=parallel.replicate, fsdp=parallel.fsdp * parallel.tp)
-            training[without] = self._row(alike, self._train(alike, without))
+            training[without] = self._row(parallel, self._train(parallel, without))
             inference[scaling] = self._inference()
         alone = Parallel()
         inference["bf16"] = self._row(alone, self._infer(alone, "bf16"))
@@ -96,6 +96,7 @@ class _Plan:
             "bytes": {**held.parts(), "peak": held.peak},
             "fits": held.peak <= self.settings.memory_bytes,
             "moved": {name: round(bytes_) for name, bytes_ in held.moved.items()},
+            "messages": dict(held.messages),
             "communication": held.communication,
             "seconds": held.communication / (self.settings.bandwidth * 1e9),
         }
@@ -108,7 +109,7 @@ class _Plan:
             return parallel, self._train(parallel, settings.scaling)
         groups = [
             [parallel for parallel in group if (settings.accumulate or 0) % parallel.num_batches == 0]
-            for group in meshes(self.gpus, self.tps if settings.scaling not in PRECISIONS else [1])
+            for group in meshes(self.gpus, self.tps)
         ]
         search = Search(
             memory=settings.memory_bytes,
@@ -143,8 +144,6 @@ class _Plan:
         replace(settings, gpus=parallel.num_ranks)  # so many may be more than there are anywhere
         if parallel.num_ranks != self.gpus:
             raise UserError(f"--parallel {text} is for {parallel.num_ranks} ranks, and --gpus says {self.gpus}")
-        if parallel.tp > 1 and settings.scaling in PRECISIONS:
-            raise UserError(f"tp={parallel.tp} splits FP8 layers, and {settings.scaling} has none: --parallel fsdp=N")
         if any(count is not None and count % parallel.tp for count in self.heads):
             counts = " and ".join(str(count) for count in dict.fromkeys(self.heads) if count is not None)
             raise UserError(
@@ -171,7 +170,7 @@ class _Plan:
         def prepare(model: nn.Module, mesh: DeviceMesh | None) -> None:
             self._convert(model, scaling)
             if mesh is not None:
-                put(model, mesh)
+                put(model, mesh, self.settings.amax_group)
 
         micro_batches = self._micro_batches(parallel)
         return simulation.train(

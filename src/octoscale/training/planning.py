@@ -8,7 +8,7 @@ from octoscale.conversion.settings import Conversion, FromFile, said_by_recipe
 from octoscale.numerics.formats import PRECISIONS
 from octoscale.system.errors import UserError
 from octoscale.system.settings import setting
-from octoscale.training.settings import TRAINING_DTYPES
+from octoscale.training.settings import AMAX_GROUPS, TRAINING_DTYPES
 
 #: Bytes, by the unit that a text of memory ends with.
 UNITS = {
@@ -18,6 +18,12 @@ UNITS = {
 
 #: More than there are of these anywhere.
 _MOST = {"gpus": 2**17, "seq": 2**24, "batch": 2**16, "accumulate": 2**32}
+
+
+def _amax_group_in_vain(settings: "Planning") -> str | None:
+    if settings.scaling in PRECISIONS:
+        return f"--amax-group is for FP8 layers, and {settings.scaling} has none: leave it out"
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +48,11 @@ class Planning(FromFile, Conversion):
     )
     parallel: str | None = setting(
         None, "This mesh, as fsdp=4,tp=2,replicate=2.  [default: the smallest that fits, of so many GPUs]"
+    )
+    amax_group: str = setting(
+        "replica",
+        "Scales of inputs and gradients on many ranks: each replica its own, or one for the world.",
+        in_vain=_amax_group_in_vain,
     )
     dtype: str = setting("bf16", "Of a training: bf16 or fp16 (autocast on float32 weights), or fp32.")
     bandwidth: float = setting(50.0, "GB/s that a rank sends: 50 is one network adapter of 400 Gb/s for each GPU.")
@@ -68,6 +79,8 @@ class Planning(FromFile, Conversion):
             raise UserError(
                 f"scaling {self.scaling} is no FP8, and dtype {self.dtype} is another precision: --dtype {self.scaling}"
             )
+        if self.amax_group not in AMAX_GROUPS:
+            raise UserError(f"unknown amax group {self.amax_group!r}: one of {', '.join(AMAX_GROUPS)}")
         for name, most in _MOST.items():
             value = getattr(self, name)
             if value is not None and not 1 <= value <= most:

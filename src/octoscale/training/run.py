@@ -8,7 +8,7 @@ script of your own, `convert` the model and give Trainer an `octoscale.TrainerCa
 """
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import transformers
+from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
 from octoscale.conversion.convert import convert, preview
@@ -40,7 +41,14 @@ from octoscale.training.first_batch import check_first_batch
 from octoscale.training.many_ranks import ManyRanksTrainer
 from octoscale.training.model_state import own_memory
 from octoscale.training.settings import Training
-from octoscale.training.share import meet, num_batches, share
+from octoscale.training.share import (
+    can_read_in_parts,
+    check_shared_first_batch,
+    meet,
+    num_batches,
+    read_in_parts,
+    share,
+)
 from octoscale.training.tensorboard import HistogramCallback
 from octoscale.training.trained_files import save_reader
 from octoscale.training.trainer import Trainer, checkpoint_step, save_model_whole
@@ -105,10 +113,14 @@ def _prepare(settings: Training, mesh: DeviceMesh | None) -> _Parts:
     if loading.is_stored(settings.model):
         raise UserError(f"{settings.model} holds FP8 weights, which do not train: name the checkpoint it was made from")
     transformers.set_seed(settings.seed)
+    in_parts = can_read_in_parts(settings, mesh)
     if settings.task is None:
         text = texts.read_text(settings.text)
-        loaded = loading.load(settings.model, torch.float32, seed=settings.seed)
-        loading.check_causal(loaded.model, settings.model)
+        if mesh is not None and in_parts:
+            loaded = read_in_parts(settings, scaling, mesh)
+        else:
+            loaded = loading.load(settings.model, torch.float32, seed=settings.seed)
+            loading.check_causal(loaded.model, settings.model)
         texts.check_window(settings.window, loaded.model)
         data = text_data(settings, text, loaded)
     else:
@@ -117,16 +129,26 @@ def _prepare(settings: Training, mesh: DeviceMesh | None) -> _Parts:
         texts.check_window(settings.window, loaded.model)
         data = labeled_data(settings, train, validation, loaded)
     first = [data.train[index] for index in range(min(2, settings.batch, len(data.train)))]
-    check_first_batch(settings.model, loaded.model, data.collate(first), settings.dtype)
-    own_memory(loaded.model)
-    if isinstance(scaling, Recipe):
-        preview(loaded.model, scaling)
-        convert(loaded.model, scaling)
-    if mesh is not None:
-        share(loaded.model, mesh, settings)
+    if in_parts:
+        check_shared_first_batch(settings, loaded.model, data.collate(first))
+    else:
+        _put_into_fp8(settings, scaling, loaded.model, data.collate(first), mesh)
     in_fp8 = [name for name, module in loaded.model.named_modules() if isinstance(module, Fp8Linear)]
     check_patterns("--histograms", settings.histograms_of, "FP8 layer", in_fp8)
     return _Parts(loaded=loaded, data=data, mesh=mesh)
+
+
+def _put_into_fp8(
+    settings: Training, scaling: Recipe | str, model: Any, first: Mapping[str, Tensor], mesh: DeviceMesh | None
+) -> None:
+    """If the settings say so; and a model that every rank has whole, on the mesh."""
+    check_first_batch(settings.model, model, first, settings.dtype)
+    own_memory(model)
+    if isinstance(scaling, Recipe):
+        preview(model, scaling)
+        convert(model, scaling)
+    if mesh is not None:
+        share(model, mesh, settings)
 
 
 def _train(

@@ -1,26 +1,36 @@
 """What the ranks of a training do before it begins: meet, check that they are of one mind, share the model.
 
-mesh = meet(settings)              None for one process alone
-share(model, mesh, settings)       check that all have the same model, and put it on the mesh
-put(model, mesh)                   tensor parallel, then FSDP2
+mesh = meet(settings)                         None for one process alone
+loaded = read_in_parts(settings, ..., mesh)   a checkpoint, of which each rank reads what it will hold; or, of whatever
+share(model, mesh, settings)                  every rank has whole: check that all have the same, and put it on the mesh
+put(model, mesh, "replica")                   tensor parallel, then FSDP2
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule
 
+from octoscale.conversion.convert import convert, forget_casts, preview
 from octoscale.distributed.groups import share_scales
-from octoscale.distributed.mesh import Parallel, agree, join, make_mesh
+from octoscale.distributed.mesh import Parallel, agree, join, make_mesh, together
+from octoscale.distributed.read_parts import cuts_of, fill, take_out
 from octoscale.distributed.shard import shard
 from octoscale.distributed.tensor_parallel import split_layers
+from octoscale.layers.linear import Fp8Linear
+from octoscale.models import loading
 from octoscale.models.fingerprint import fingerprint
-from octoscale.numerics.formats import PRECISIONS
+from octoscale.models.loading import LoadedModel
+from octoscale.models.meeting import files_of
+from octoscale.numerics.recipe import Recipe
 from octoscale.system.errors import UserError
 from octoscale.system.ranks import num_ranks
+from octoscale.training.first_batch import check_first_batch
 from octoscale.training.settings import Training
 
 
@@ -37,22 +47,61 @@ def meet(settings: Training) -> DeviceMesh | None:
             f"--accumulate {settings.accumulate}: the micro-batches of a step are shared by {parallel.num_batches} "
             f"replicas, which does not divide it: --accumulate {parallel.num_batches}, or a multiple"
         )
-    if parallel.tp > 1 and settings.scaling in PRECISIONS:
-        raise UserError(f"tp={parallel.tp} splits FP8 layers, and {settings.scaling} has none: --parallel fsdp=N")
     return make_mesh(parallel)
+
+
+def can_read_in_parts(settings: Training, mesh: DeviceMesh | None) -> bool:
+    """Whether each rank can read its part alone. A classifier begins with a head that all of them draw alike, whole."""
+    return mesh is not None and settings.task is None and loading.is_read_in_parts(settings.model)
+
+
+def read_in_parts(settings: Training, scaling: Recipe | str, mesh: DeviceMesh) -> LoadedModel:
+    """The model in float32, in FP8 if the scaling says so, and on the mesh: no rank ever holds more than its part.
+
+    UserError on every rank if they see other files. ModelError as `loading.load`.
+    """
+    agree(together(lambda: files_of(settings.model)))
+    with torch.random.fork_rng(devices=[]):
+        skeleton = loading.skeleton(settings.model)
+        loading.check_causal(skeleton, settings.model)
+        _place(skeleton, settings, scaling, mesh)
+    cuts = cuts_of(skeleton)
+    loaded = loading.load(settings.model, torch.float32, seed=settings.seed, cuts=cuts)
+    values = take_out(loaded.model, cuts)
+    _place(loaded.model, settings, scaling, mesh)
+    fill(loaded.model, values)
+    return loaded
+
+
+def _place(model: nn.Module, settings: Training, scaling: Recipe | str, mesh: DeviceMesh) -> None:
+    if isinstance(scaling, Recipe):
+        preview(model, scaling)
+        convert(model, scaling)
+    put(model, mesh, settings.amax_group)
+
+
+def check_shared_first_batch(settings: Training, model: Any, batch: Mapping[str, Tensor]) -> None:
+    """As `check_first_batch`, on all ranks together; the model then knows nothing of it."""
+    check_first_batch(settings.model, model, batch, settings.dtype)
+    model.reshard()
+    layers = [module for module in model.modules() if isinstance(module, Fp8Linear)]
+    for layer in layers:
+        layer.fp8.runtime.load_histories({}, {}, layer.weight.device)
+    if layers:
+        forget_casts(model)
 
 
 def share(model: nn.Module, mesh: DeviceMesh, settings: Training) -> None:
     """Put the model on the mesh, in place. UserError on every rank if they have read different ones."""
     agree({"model (a fingerprint)": fingerprint(model)})
-    put(model, mesh)
-    if settings.amax_group == "world" and settings.scaling not in PRECISIONS:
-        for name in ("replicate", "fsdp"):
-            share_scales(model, mesh.get_group(name))
+    put(model, mesh, settings.amax_group)
 
 
-def put(model: nn.Module, mesh: DeviceMesh) -> None:
-    """The layers in parts, and the parameters, over the ranks of a mesh of `DIMENSIONS`."""
+def put(model: nn.Module, mesh: DeviceMesh, amax_group: str = "replica") -> None:
+    """The layers in parts, and the parameters, over the ranks of a mesh of `DIMENSIONS`.
+
+    amax_group: who shares the scale of an input or a gradient, one of AMAX_GROUPS.
+    """
     if mesh["tp"].size() > 1:
         split_layers(model, mesh["tp"])
     if mesh["replicate"].size() > 1:
@@ -60,6 +109,10 @@ def put(model: nn.Module, mesh: DeviceMesh) -> None:
     else:
         shard(model, mesh["fsdp"])
     _add_gradients(model)
+    if amax_group == "world" and any(isinstance(module, Fp8Linear) for module in model.modules()):
+        for name in ("replicate", "fsdp"):
+            if mesh[name].size() > 1:
+                share_scales(model, mesh.get_group(name))
 
 
 def _add_gradients(model: nn.Module) -> None:

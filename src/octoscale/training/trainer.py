@@ -10,7 +10,7 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -190,12 +190,15 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
                 self._checkpoint_parent = None
 
     @contextlib.contextmanager
-    def _new_checkpoint(self, name: str) -> Iterator[Path]:
-        """A folder for a checkpoint, which takes its place when it is whole; then the one before goes."""
+    def _new_checkpoint(self, name: str, known: Mapping[str, int] | None = None) -> Iterator[Path]:
+        """A folder for a checkpoint, which takes its place when it is whole; then the one before goes.
+
+        known: CRCs of files there, by name, which the block may fill in.
+        """
         parent = Path(self.args.output_dir)
         with _aside(parent / name) as temporary, self._explaining(name):
             yield temporary
-            write_checksums(temporary)
+            write_checksums(temporary, known)
         for other in checkpoints(parent)[:-1]:
             shutil.rmtree(other, ignore_errors=True)
 

@@ -11,6 +11,7 @@
     scale_bias_steps    the scales of a training, by step
     loss                the losses of trainings
     advice              what FP8 costs each layer
+    growth              what FP8 costs as layers and ranks grow, from octoscale bench growth
     of_run              which figures a run has, and drawing them
     publish             some of them in a style and formats, into a folder: octoscale figures
     paper               the figures of Perez et al., from what reproduce wrote
