@@ -82,6 +82,19 @@ def test_a_classifiers_answers_depend_on_its_training(words, tmp_path):
     assert len(names) == 2
 
 
+def test_whether_weights_are_rounded_before_is_part_of_a_cell_and_older_cells_stay_what_they_are(words):
+    trained = training(words, "gpt-10m", SST2, "amax", 0)
+    rounded = asking(words, "gpt-10m", SST2, "amax", of=trained)
+    as_trained = asking(words, "gpt-10m", SST2, "amax", of=trained, as_trained=True)
+    assert (rounded.words.autocast, as_trained.words.autocast) == (False, True)
+    assert as_trained.name != rounded.name
+    assert "autocast" not in rounded.identity
+    assert (
+        asking(replace(words, dtype="fp32"), "gpt-10m", SST2, "amax", of=trained, as_trained=True).words.autocast
+        is False
+    )
+
+
 def test_the_papers_training_is_its_preset(words):
     """Oracle: 2 examples are one step of 512 in each of 3 epochs; the rest is PAPER.md's."""
     cell = training(replace(words, preset="paper"), "gpt-111m", SST2, "amax", 0)

@@ -46,3 +46,14 @@ def test_a_scaling_that_fails_beside_others_is_a_result(tmp_path, run, monkeypat
     code, out, _ = run("validate", "m", *WORDS, "--scaling", "bf16", "--scaling", "cscale:0", "--scaling", "cscale:3")
     assert code == 0
     assert "cscale:3" in out
+
+
+def test_autocast_is_for_float32_weights_and_half_a_precision(tmp_path, run):
+    save_tiny_llama(tmp_path / "m")
+    code, out, _ = run("validate", "m", *WORDS, "--scaling", "amax", "--autocast")
+    assert (code, "perplexity" in out) == (0, True)
+    code, _, err = run("validate", "m", *WORDS, "--dtype", "fp32", "--autocast")
+    assert (code, "--autocast is for --dtype bf16 or fp16" in err) == (2, True)
+    assert run("quantize", "m", "m8")[0] == 0
+    code, _, err = run("validate", "m8", *WORDS[:-1], "run8", "--autocast")
+    assert (code, "m8 holds FP8 weights, and --autocast is for float32 ones: leave it out" in err) == (2, True)

@@ -1,5 +1,6 @@
 """A model under each scaling. Oracles: float64, the run's own files, what the model was before."""
 
+import copy
 import json
 import math
 
@@ -39,6 +40,23 @@ def test_another_precision_is_evaluated_on_a_copy(model):
     (score,) = validate(model, ["bf16"], windows=WINDOWS)
     expected = perplexity(model.to(torch.bfloat16), WINDOWS)
     assert score.perplexity == pytest.approx(expected, rel=1e-2)
+
+
+@pytest.mark.parametrize("scaling", ["bf16", "amax"])
+def test_under_autocast_the_float32_weights_are_cast_as_in_training(scaling, model):
+    """Oracle: the model under torch.autocast. Weights rounded to bfloat16 before give another number."""
+    nudged = {id(parameter) for parameter in model.parameters() if parameter.ndim == 2}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if id(parameter) in nudged:  # to the ties of E4 that bfloat16 holds, and a little further up
+                parameter.copy_(((parameter * 2**8).round() + 0.5) / 2**8 * (1 + 2**-14))
+    (score,) = validate(model, [scaling], windows=WINDOWS, autocast=torch.bfloat16)
+    (rounded,) = validate(copy.deepcopy(model).bfloat16(), [scaling], windows=WINDOWS)
+    if scaling == "amax":
+        octoscale.convert(model, octoscale.Recipe.amax())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert score.perplexity == perplexity(model, WINDOWS)
+    assert score.perplexity != rounded.perplexity
 
 
 def test_a_run_holds_every_cast_every_loss_and_the_summary(model, tmp_path):

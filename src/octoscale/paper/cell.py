@@ -35,6 +35,9 @@ SAVE_EVERY = 100
 #: What says where files lie, and nothing of what is measured.
 _PLACES = ("include", "task")
 
+#: Words that older cells do not have: where one says no, the cell is the same.
+_LATER = ("autocast",)
+
 #: How files of a checkpoint end that change what a model says: its weights and config, its tokenizer.
 _OF_A_MODEL = (".json", ".safetensors", ".model", ".txt")
 
@@ -52,6 +55,7 @@ class Cell:
         """All that its result depends on, but for the machine and the versions."""
         free = (*FREE_FIELDS[1:], *_PLACES) if isinstance(self.words, Training) else _PLACES
         words: dict[str, Any] = json.loads(json.dumps(asdict(self.words), default=str))
+        free += tuple(name for name in _LATER if words.get(name) is False)
         return {name: value for name, value in words.items() if name not in free} | dict(self.beside)
 
     @property
@@ -63,9 +67,19 @@ class Cell:
 
 
 def asking(
-    settings: Reproduction, model: str, task: Task, scaling: str, *, of: Cell | None = None, place: Path | None = None
+    settings: Reproduction,
+    model: str,
+    task: Task,
+    scaling: str,
+    *,
+    of: Cell | None = None,
+    place: Path | None = None,
+    as_trained: bool = False,
 ) -> Cell:
-    """A task, asked of a model, or of the classifier that a cell trained, which lies at `place`."""
+    """A task, asked of a model, or of the classifier that a cell trained, which lies at `place`.
+
+    as_trained: with the float32 parameters of the training, and its autocast; else rounded to high precision before.
+    """
     words = Validation(
         model=model if place is None else str(place),
         scalings=(scaling,),
@@ -77,6 +91,7 @@ def asking(
         dtype=settings.high,
         formats=settings.codes,
         every=0,
+        autocast=as_trained and settings.high != "fp32",
     )
     file = data_file(task, settings.include)
     beside = {"task": task.name, "data": "of the hub" if file is None else f"{crc_of(file):08x}"}

@@ -83,8 +83,12 @@ class Lab:
         return self._ask(training(self.settings, model, task, self.high, seed), model, task, scaling)
 
     def ask_trained(self, model: str, task: Task, scaling: str, seed: int) -> Answers:
-        """What a model says that was fine-tuned under a scaling, under the same."""
-        return self._ask(training(self.settings, model, task, scaling, seed), model, task, scaling)
+        """What a model says that was fine-tuned under a scaling, under the same: its float32 parameters are cast.
+
+        Rounded to bfloat16 before, they lose the updates that decide to which side an FP8 value is rounded (LOG.md).
+        """
+        trained = training(self.settings, model, task, scaling, seed)
+        return self._ask(trained, model, task, scaling, as_trained=True)
 
     def loss(self, model: str, task: Task, scaling: str, seed: int) -> float:
         """The loss of the examples for validation after a fine-tuning; infinity where it is not finite."""
@@ -128,12 +132,13 @@ class Lab:
         result: dict[str, Any] = kept
         return result
 
-    def _ask(self, trained: Cell, model: str, task: Task, scaling: str) -> Answers:
+    def _ask(self, trained: Cell, model: str, task: Task, scaling: str, *, as_trained: bool = False) -> Answers:
         failure = self.result(trained).get("failure")
         if failure is not None:
             return Answers(scaling=scaling, failure=str(failure))
         place = self.folder / trained.name / "model"
-        return from_cell(self.result(asking(self.settings, model, task, scaling, of=trained, place=place)))
+        asked = asking(self.settings, model, task, scaling, of=trained, place=place, as_trained=as_trained)
+        return from_cell(self.result(asked))
 
     def _make(self, cell: Cell) -> dict[str, Any]:
         with self._bars(cell) as progress:

@@ -66,7 +66,8 @@ def over_seeds(pairs: Sequence[tuple[Answers, Answers]]) -> Mapping[str, Any]:
 
 
 _NOTE = (
-    "Accuracies in %, each model asked under the scaling that it was fine-tuned with. Spread: the standard deviation "
-    "over the seeds. The interval is that of the difference over the seeds; where there is one seed, item by item, "
-    "which says nothing of another seed. The standard error is that of the first seed's items."
+    "Accuracies in %, each model asked as it was trained: with float32 parameters, under the scaling of its training. "
+    "Spread: the standard deviation over the seeds. The interval is that of the difference over the seeds; where there "
+    "is one seed, item by item, which says nothing of another seed. The standard error is that of the first seed's "
+    "items."
 )

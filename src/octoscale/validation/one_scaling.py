@@ -37,6 +37,7 @@ class Context:
 
     every: histograms of exponents on each N-th window; 0 for none. to_check: whether this model can go layer by layer
     is not known yet. rank: of this process, if several share the model; the first one writes what all of them know.
+    autocast: the dtype to compute in, with parameters of float32.
     """
 
     windows: Tensor | None
@@ -47,6 +48,7 @@ class Context:
     to_check: bool = False
     rank: int = 0
     progress: Progress | None = None
+    autocast: torch.dtype | None = None
 
 
 @dataclass(kw_only=True)
@@ -127,10 +129,12 @@ def _enter(
 ) -> tuple[nn.Module, Recorder | None]:
     """The model under a scaling, recorded where that has something to record, until the stack is closed."""
     recorder = None
+    if context.autocast is not None:
+        stack.enter_context(torch.autocast(next(model.parameters()).device.type, context.autocast))
     if isinstance(scaling, Recipe):
         stack.callback(revert, model)
         convert(model, scaling)
-    elif scaling != STORED:
+    elif scaling != STORED and context.autocast is None:
         model = _in_precision(model, scaling)
     if context.run is not None and (isinstance(scaling, Recipe) or scaling == STORED):
         name = scaling.name if isinstance(scaling, Recipe) else scaling

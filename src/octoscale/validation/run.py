@@ -72,6 +72,7 @@ def _run_validation(
             progress=progress,
             by_layer=settings.by_layer,
             rank=rank(),
+            autocast=_dtype(settings) if settings.autocast else None,
         )
         if find_range:
             _note_range(run, scores)
@@ -114,6 +115,8 @@ def prepare(settings: Validation, ranks: ProcessGroup | None = None) -> Parts:
     if stored and list(settings.scalings) != [STORED]:
         option = "--recipe" if settings.recipe else "--scaling"
         raise UserError(f"{settings.model} holds FP8 weights with their scales already: leave {option} out")
+    if settings.autocast and stored:
+        raise UserError(f"{settings.model} holds FP8 weights, and --autocast is for float32 ones: leave it out")
     if settings.fp8_head and not stored:
         raise UserError(f"--fp8-head is for FP8 checkpoints: octoscale quantize {settings.model} OUT first")
     scalings = [
@@ -123,7 +126,7 @@ def prepare(settings: Validation, ranks: ProcessGroup | None = None) -> Parts:
     text = None if settings.text is None else read_text(settings.text)
     asked = find_tasks(settings) if settings.asks else None
     loading.check_tokenizer(settings.model)
-    loaded = loading.load(settings.model, getattr(torch, PRECISIONS[settings.dtype]), ranks=ranks)
+    loaded = loading.load(settings.model, torch.float32 if settings.autocast else _dtype(settings), ranks=ranks)
     if text is not None or not is_classifier(loaded.model):
         loading.check_causal(loaded.model, settings.model)
     if settings.fp8_head:
@@ -136,6 +139,12 @@ def prepare(settings: Validation, ranks: ProcessGroup | None = None) -> Parts:
     windows = None if text is None else _windows(settings, text, loaded)
     tasks = None if asked is None else asked(loaded)
     return Parts(loaded=loaded, scalings=scalings, windows=windows, tasks=tasks)
+
+
+def _dtype(settings: Validation) -> torch.dtype:
+    """The model's own precision."""
+    dtype: torch.dtype = getattr(torch, PRECISIONS[settings.dtype])
+    return dtype
 
 
 def _windows(settings: Validation, text: str, loaded: LoadedModel) -> Tensor:

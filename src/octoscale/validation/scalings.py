@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from octoscale.layers.linear import Fp8Linear
@@ -42,6 +43,7 @@ def validate(
     progress: Progress | None = None,
     by_layer: bool = False,
     rank: int = 0,
+    autocast: torch.dtype | None = None,
 ) -> list[Score]:
     """Evaluate the model under each scaling, a recipe or a text such as "amax"; the model is left as it was.
 
@@ -52,7 +54,8 @@ def validate(
     than memory (by_layer.py);
     progress then counts layers, and ValueError refuses models that cannot go so. A model that was loaded with FP8
     weights has one scaling: "stored". rank: of this process, where several share the model and the run, which is there
-    and held by the first one; all of them call this.
+    and held by the first one; all of them call this. autocast: the dtype to compute in, with float32 parameters, as a
+    training does: FP8 weights are then cast from those, and high precision is that dtype.
     Raises ValueError for a scaling that cannot be read, two of one name, a model in training mode or in FP8 already;
     FileExistsError if the run holds records, or another process writes to it; and whatever `convert` raises.
     """
@@ -81,6 +84,7 @@ def validate(
                 to_check=to_check,
                 rank=rank,
                 progress=progress,
+                autocast=autocast,
             )
             scores.append(score_one(model, scaling, context))
             _write_summary(summary, head, scores)

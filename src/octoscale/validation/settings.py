@@ -39,6 +39,10 @@ def _without_text(option: str) -> Callable[["Measurement"], str | None]:
     return in_vain
 
 
+def _without_half(settings: "Measurement") -> str | None:
+    return "--autocast is for --dtype bf16 or fp16: leave it out" if settings.dtype == "fp32" else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measurement(Conversion):
     """A text, and tasks, that a model is measured with. text: None stands for pydoc, or none where tasks are asked."""
@@ -110,6 +114,12 @@ class Validation(FromFile, Head, Shared, Measurement):
     )
     by_layer: bool = setting(
         False, "Layer by layer over all windows: each weight is read once. Larger than memory.", option="--batch"
+    )
+
+    autocast: bool = setting(
+        False,
+        "Keep parameters in float32 and compute in --dtype under autocast, as octoscale train does.",
+        in_vain=_without_half,
     )
 
     @property
