@@ -138,7 +138,7 @@ assert torch.equal(torch.export.load({str(tmp_path / "model.pt2")!r}).module()(x
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("backend", "dtype"), zip(BACKENDS, DTYPES, strict=True))
+@pytest.mark.parametrize(("backend", "dtype"), [*zip(BACKENDS, DTYPES, strict=True)])
 @pytest.mark.parametrize("strict", [False, True], ids=["", "strict"])
 @pytest.mark.parametrize("activations", ["converted", "dynamic", "static", "none"])
 @pytest.mark.parametrize("make", ONE_LAYER.values(), ids=ONE_LAYER)
