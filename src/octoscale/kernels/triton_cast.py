@@ -9,6 +9,7 @@ memory of its own. The bits are the same.
 """
 
 from dataclasses import dataclass
+from subprocess import SubprocessError
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ from octoscale.kernels.base import COUNTS, NUM_EXPONENT_BINS, Encoded, Seen
 from octoscale.kernels.eager import is_eager
 from octoscale.numerics.formats import FORMATS, Format
 from octoscale.numerics.scaling import Amount, Bias
+from octoscale.system.printable import first_line
 
 #: Values that a program of the kernel visits, and the groups of threads that share them: 16 values a thread.
 BLOCK, NUM_WARPS = 4096, 8
@@ -105,9 +107,11 @@ def why_not(device_type: str) -> str | None:
         return f"Triton serves CUDA and ROCm, not {device_type}"
     try:
         import triton
-    except ImportError as error:
-        return f"Triton does not load ({error})"
-    return None if hasattr(triton, "jit") else "what is installed as triton is not the compiler of that name"
+
+        _ = triton.runtime.driver.active  # builds what launches kernels, for which it needs a C compiler
+    except (ImportError, AttributeError, OSError, RuntimeError, SubprocessError) as error:
+        return f"Triton does not serve this machine ({first_line(error)})"
+    return None
 
 
 def describe() -> str:
