@@ -76,7 +76,7 @@ class TritonCast:
         from octoscale.kernels.triton_kernel import visit
 
         row = fmt or next(iter(FORMATS.values()))  # not looked at without codes
-        with torch.cuda.device_of(x):
+        with torch.cuda.device(x.device if x.is_cuda else -1):
             visit[(-(-x.numel() // self.block),)](
                 x,
                 x if codes is None else codes.view(torch.uint8),
@@ -126,7 +126,7 @@ def _found(device: torch.device, *, amax: bool, counts: bool, exponents: bool) -
     parts = [int(amax), len(COUNTS) * counts, NUM_EXPONENT_BINS * exponents]
     if not any(parts):
         return _Found(None, None, None)
-    first, *rest = torch.zeros(sum(parts), dtype=torch.int64, device=device).split(parts)
+    first, *rest = torch.zeros(sum(parts), dtype=torch.int64, device=device).split_with_sizes(parts)
     low = first.view(torch.int32)[0].view(torch.float32) if amax else None  # the low half, as all bytes are zero
     return _Found(low, *(part if part.numel() else None for part in rest))
 
