@@ -48,7 +48,12 @@ def test_a_rehearsal_runs_all_of_it(script, tmp_path):
     assert found["rehearsal"]
     assert [row["what"] for row in found["checks"] if not row["holds"]] == []
     assert len(found["checks"]) == 11
-    assert [row["kind"] for row in found["layers"]] == ["attn_qkv", "attn_out", "ffn_in", "ffn_out"]
+    assert [(row["kind"], row["in_features"], row["out_features"]) for row in found["layers"]] == [
+        ("attn_qkv", 32, 96),
+        ("attn_out", 32, 32),
+        ("ffn_in", 32, 64),
+        ("ffn_out", 64, 32),
+    ]
     assert [row["scaling"] for row in found["steps"]] == ["bf16", "amax", "cscale:0"]
     assert all(seconds > 0 for row in found["layers"] for seconds in row["seconds"].values())
     assert all("left out" not in row for row in found["steps"])

@@ -9,6 +9,7 @@ memory of its own; more than one scale a tensor is portable's, too. The bits are
 """
 
 from dataclasses import dataclass
+from subprocess import SubprocessError
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,7 @@ from octoscale.kernels.eager import is_eager
 from octoscale.numerics.formats import FORMATS, Format
 from octoscale.numerics.granularity import TENSOR, Granularity
 from octoscale.numerics.scaling import Amount, Bias
+from octoscale.system.printable import first_line
 
 #: Values that a program of the kernel visits, and the groups of threads that share them: 16 values a thread.
 BLOCK, NUM_WARPS = 4096, 8
@@ -84,7 +86,7 @@ class TritonCast:
         from octoscale.kernels.triton_kernel import visit
 
         row = fmt or next(iter(FORMATS.values()))  # not looked at without codes
-        with torch.cuda.device_of(x):
+        with torch.cuda.device(x.device if x.is_cuda else -1):
             visit[(-(-x.numel() // self.block),)](
                 x,
                 x if codes is None else codes.view(torch.uint8),
@@ -115,9 +117,11 @@ def why_not(device_type: str) -> str | None:
         return f"Triton serves CUDA and ROCm, not {device_type}"
     try:
         import triton
-    except ImportError as error:
-        return f"Triton does not load ({error})"
-    return None if hasattr(triton, "jit") else "what is installed as triton is not the compiler of that name"
+
+        _ = triton.runtime.driver.active  # builds what launches kernels, for which it needs a C compiler
+    except (ImportError, AttributeError, OSError, RuntimeError, SubprocessError) as error:
+        return f"Triton does not serve this machine ({first_line(error)})"
+    return None
 
 
 def describe() -> str:
@@ -132,7 +136,7 @@ def _found(device: torch.device, *, amax: bool, counts: bool, exponents: bool) -
     parts = [int(amax), len(COUNTS) * counts, NUM_EXPONENT_BINS * exponents]
     if not any(parts):
         return _Found(None, None, None)
-    first, *rest = torch.zeros(sum(parts), dtype=torch.int64, device=device).split(parts)
+    first, *rest = torch.zeros(sum(parts), dtype=torch.int64, device=device).split_with_sizes(parts)
     low = first.view(torch.int32)[0].view(torch.float32) if amax else None  # the low half, as all bytes are zero
     return _Found(low, *(part if part.numel() else None for part in rest))
 
