@@ -1,5 +1,6 @@
 """Over which values one scale reaches. Oracle: the shape of the scales, by hand."""
 
+import copy
 import pickle
 
 import pytest
@@ -65,6 +66,11 @@ def test_the_role_and_the_direction_of_the_sum_choose_the_groups():
 def test_a_granularity_is_found_by_its_name(name):
     assert get_granularity(name).name == str(get_granularity(name)) == name
     assert pickle.loads(pickle.dumps(get_granularity(name))) == get_granularity(name)
+
+
+def test_a_copy_of_the_granularity_of_tensors_is_itself():
+    """Backends know it by that."""
+    assert pickle.loads(pickle.dumps(TENSOR)) is copy.deepcopy(TENSOR) is copy.copy(TENSOR) is TENSOR
 
 
 def test_an_unknown_granularity_is_refused_with_those_that_there_are():

@@ -28,12 +28,20 @@ def trained(folder, text):
     return folder
 
 
-@pytest.mark.parametrize("text", ["amax", "amax:row", "weight=amax:block,input=amax:mx,round=up", "amax:mx"])
-def test_report_and_diagnosis_take_such_a_run(run, tmp_path, text):
-    folder = trained(tmp_path / "run", text)
+MIXED = "weight=amax:block,input=amax:mx,round=up"
+
+
+def test_report_takes_such_a_run(run, tmp_path):
+    folder = trained(tmp_path / "run", MIXED)
     code, _, err = run("report", folder)
     assert (code, err) == (0, "")
     assert (folder / "report.html").exists()
+    assert any(path.name.startswith("exponents-") for path in (folder / "figures").iterdir())
+
+
+@pytest.mark.parametrize("text", ["amax", "amax:row", MIXED, "amax:mx"])
+def test_diagnosis_finds_no_fault_in_such_a_run(tmp_path, text):
+    folder = trained(tmp_path / "run", text)
     named = {found.rule for found in octoscale.diagnose(folder)}
     assert not named
     rows = octoscale.read_scales(folder)

@@ -112,7 +112,7 @@ def test_a_row_says_what_the_cast_did(tmp_path, scaling, bad, formats):
         bias = 4 if scaling == "cscale" else reference.scale_bias(amax, get_format(operand.format))
         expected = expected_row(tensor, operand.format, bias)
         name = {"step": 0, "phase": "train", "scaling": recipe.name, "module": "0", "layer": None, "kind": "other"}
-        name["rank"] = 0
+        name |= {"rank": 0, "granularity": "tensor", "scale_bias_high": None, "num_scales": None}
         if row["role"] != "weight" and bad is not None:
             assert expected["nonfinite"] == 1
             assert math.isnan(row["amax"]) == math.isnan(bad)

@@ -51,8 +51,8 @@ def _largest(x: Tensor, dim: int, size: int | None) -> Tensor:
         return x.amax(dim, keepdim=True)
     if size == 1:
         return x
-    whole = length // size * size
-    parts = [x.narrow(dim, 0, whole).unflatten(dim, (-1, size)).amax(dim)]
+    whole, at = length // size * size, x.ndim + dim
+    parts = [x.narrow(dim, 0, whole).reshape(*x.shape[:at], -1, size, *x.shape[at + 1 :]).amax(at + 1)]
     if whole < length:
         parts.append(x.narrow(dim, whole, length - whole).amax(dim, keepdim=True))
     return torch.cat(parts, dim)
@@ -61,7 +61,7 @@ def _largest(x: Tensor, dim: int, size: int | None) -> Tensor:
 def spread(scales: Tensor, granularity: Granularity, shape: Sequence[int]) -> Tensor:
     """The scale of each value of a tensor of this shape; broadcast, not copied, where a group is a whole dimension."""
     for dim, size in zip((-1, -2), reversed(granularity.group), strict=False):
-        if size not in (None, 1) and len(shape) >= -dim and scales.shape[dim] > 1:
+        if size is not None and size > 1 and len(shape) >= -dim and scales.shape[dim] > 1:
             scales = scales.repeat_interleave(size, dim).narrow(dim, 0, shape[dim])
     return scales.expand(tuple(shape))
 

@@ -149,8 +149,8 @@ class Native:
             return self._product(filled, b_KN, 0, None, torch.float32)[:num_rows]
         b_KN = b_KN if b_KN.stride(0) == 1 else b_KN.t().contiguous().t()
         filled = _with_rows(a_MK, -(-num_rows // _ROWS_OF_AVX2) * _ROWS_OF_AVX2)
-        parts = [self._product(rows, b_KN, 0, None, torch.float32) for rows in filled.split(_FEW_ROWS)]
-        return torch.cat(parts)[:num_rows]
+        few = [filled[first : first + _FEW_ROWS] for first in range(0, max(1, num_rows), _FEW_ROWS)]
+        return torch.cat([self._product(rows, b_KN, 0, None, torch.float32) for rows in few])[:num_rows]
 
     def _wide(self, codes: Tensor) -> Tensor:
         """The values of codes, or of bfloat16, in float32."""

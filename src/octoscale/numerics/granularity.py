@@ -55,6 +55,14 @@ class Granularity:
     def __str__(self) -> str:
         return self.name
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_made, (self.name, self.group))
+
+
+def _made(name: str, group: tuple[int | None, int | None]) -> Granularity:
+    """The one object where there is one: what has one scale a tensor is known by being `TENSOR`."""
+    return TENSOR if name == TENSOR.name else Granularity(name=name, group=group)
+
 
 TENSOR = Granularity(name="tensor", group=(None, None))
 ROW = Granularity(name="row", group=(1, None))

@@ -117,11 +117,13 @@ def _scales(rows: pl.DataFrame) -> str:
 
 def _reach(rows: pl.DataFrame) -> Reach:
     """What the format holds; of several scales, what it holds under any: the highest one decides about small values."""
-    fmt, high = get_format(rows["format"][0]), rows["scale_bias_high"].max()
+    fmt = get_format(rows["format"][0])
+    high: Any = rows["scale_bias_high"].max()
     if high is None:
         return reach(fmt, mode_of(rows["scale_bias"]))
-    low, high = reach(fmt, int(rows["scale_bias"].min())), reach(fmt, int(high))  # type: ignore[arg-type]
-    return Reach(flushed=high.flushed, normal=high.normal, saturated=low.saturated)
+    low: Any = rows["scale_bias"].min()
+    small, large = reach(fmt, high), reach(fmt, low)
+    return Reach(flushed=small.flushed, normal=small.normal, saturated=large.saturated)
 
 
 def _lost_share(rows: pl.DataFrame, count: str) -> str:
