@@ -25,6 +25,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from octoscale.conversion.convert import forget_casts
 from octoscale.distributed.part import Part
+from octoscale.distributed.read_parts import cut_of
 from octoscale.layers.linear import Fp8Linear
 from octoscale.system.errors import UserError
 from octoscale.system.ranks import is_first
@@ -121,10 +122,16 @@ def _plain(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _without_part(tensor: Any) -> Any:
-    if not isinstance(tensor, DTensor) or not isinstance(tensor._local_tensor, Part):
+    """A tensor whose part here is an ordinary one, in the same memory.
+
+    One without values gets the shape back that torch needs to put it together with others': FSDP2 has changed it.
+    """
+    here = tensor._local_tensor if isinstance(tensor, DTensor) else None
+    if here is None or not (isinstance(here, Part) or 0 in here.shape):
         return tensor
+    rows = here.rows if isinstance(here, Part) else here
     return DTensor.from_local(
-        tensor._local_tensor.rows,
+        rows.reshape(cut_of(tensor).shape) if 0 in rows.shape else rows,
         tensor.device_mesh,
         tensor.placements,
         run_check=False,
