@@ -10,10 +10,8 @@ def is_conv1d(module: nn.Module) -> bool:
 
 def is_conv1d_class(cls: type[nn.Module]) -> bool:
     """The same of a class."""
-    return (
-        getattr(cls, "is_part_of_conv1d", False)
-        or (cls.__name__ == "Conv1D"
-        and cls.__module__ == "transformers.pytorch_utils")
+    return getattr(cls, "is_part_of_conv1d", False) or (
+        cls.__name__ == "Conv1D" and cls.__module__ == "transformers.pytorch_utils"
     )
 
 
