@@ -6,7 +6,7 @@ from checkpoints import byte_tokenizer, quantize
 from held import measured, written
 from many import MODELS, norms, train, train_alone
 from models import stories
-from placed import cut_otherwise
+from placed import cut_otherwise, read, whole
 from ranks import Ranks
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -51,6 +51,17 @@ def test_the_norm_is_that_of_all_values_on_every_rank(name, fsdp, tp, four_ranks
 def test_a_cut_is_where_torch_cuts(name, sizes, four_ranks):
     """Oracle: what FSDP2 and tensor parallel leave of values."""
     assert four_ranks.call(cut_otherwise, name, sizes) == [[]] * 4
+
+
+@pytest.mark.parametrize("sizes", [(1, 2, 2), (1, 1, 4), (2, 2, 1)], ids=str)
+@pytest.mark.parametrize("name", ["uneven", "tied", "narrow", "gpt2"])
+def test_a_training_reads_parts_of_the_same_model(name, sizes, four_ranks, tmp_path):
+    MODELS[name]().to(torch.bfloat16).save_pretrained(tmp_path)
+    byte_tokenizer().save_pretrained(tmp_path)
+    values, _ = whole(tmp_path)
+    for found in four_ranks.call(read, str(tmp_path), sizes):
+        assert found["values"].keys() == values.keys()
+        assert [key for key, value in values.items() if not torch.equal(found["values"][key], value)] == []
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -7,6 +7,7 @@ from ranks import two_ranks  # noqa: F401
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
+from octoscale.conversion.stacks import decoder_stacks
 from octoscale.distributed import plan
 from octoscale.distributed.tensor_parallel import (
     COLWISE,
@@ -157,6 +158,7 @@ def test_without_fp8_the_same_layers_are_in_parts(name):
         models = [prepared(name, scaling) for scaling in ("fp32", "amax")]
         one, other = (split_layers(model, mesh) for model in models)
     assert one == other
+    assert decoder_stacks(models[0]) == decoder_stacks(models[1])  # whose layers FSDP2 gathers one by one
     shapes = [{key: p._local_tensor.shape for key, p in _parts(model)} for model in models]
     assert shapes[0] == shapes[1]
     assert {key.rpartition(".")[0] for key in shapes[0] if key.endswith(".weight")} == set(one)

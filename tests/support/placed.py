@@ -83,7 +83,13 @@ def cut_otherwise(name, sizes):
     cuts = cuts_of(model)
     assert cuts.keys() >= whole.keys()
     here = {key: _local(parameter) for key, parameter in model.named_parameters()}
-    return [key for key in whole if not torch.equal(cuts[key].of(whole[key]), here[key])]
+    said = {key: cuts[key].of(values) for key, values in whole.items()}
+    return [key for key, part in said.items() if not _are_same(part, here[key])]
+
+
+def _are_same(part, other):
+    """Of what is empty FSDP2 changes the shape."""
+    return part.numel() == other.numel() and torch.equal(part.reshape(other.shape), other)
 
 
 def refused(specs, sizes):

@@ -17,7 +17,9 @@ import octoscale
 from octoscale.models.loading import load
 from octoscale.runs.scales import read_scales
 from octoscale.system.checksums import CHECKSUMS, write_checksums
+from octoscale.system.whole_file import write_json
 from octoscale.training import trainer as trainer_module
+from octoscale.training.resume import read_state
 from octoscale.training.run import run_training
 from octoscale.training.settings import Training
 
@@ -235,6 +237,24 @@ def test_a_checkpoint_without_fp8_state_is_refused(folder, tmp_path):
     (checkpoint / CHECKSUMS).unlink()  # as an older version writes it
     with pytest.raises(ValueError, match=r"holds no fp8.json"):
         run_training(plan(folder), tmp_path / "run", go_on=True)
+
+
+def test_a_rank_takes_its_own_state_only_on_the_mesh_that_wrote_it(tmp_path, monkeypatch):
+    """With other tensor parallel ranks, those of one replica would choose other scales."""
+    sizes = {"replicate": 1, "fsdp": 1, "tp": 2}
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("fp8", "fp8-rank0", "fp8-rank1"):
+        write_json(tmp_path / f"{name}.json", {"whose": name})
+    for mesh, asked, whose in (
+        (None, sizes, "fp8"),  # of an older version
+        (sizes, sizes, "fp8-rank1"),
+        (sizes, {**sizes, "fsdp": 2, "tp": 1}, "fp8"),
+        (sizes, {}, "fp8"),
+    ):
+        if mesh is not None:
+            write_json(tmp_path / "mesh.json", mesh)
+        assert read_state(tmp_path, asked) == {"whose": whose}
 
 
 def test_the_state_holds_the_histories_of_delayed_scaling(uninterrupted):

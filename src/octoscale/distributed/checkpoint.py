@@ -7,7 +7,7 @@
 What one process wrote as ordinary files comes in by `take_model` and `take_optimizer`; `whole_state` is the way out.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from octoscale.conversion.convert import forget_casts
 from octoscale.distributed.part import Part
+from octoscale.distributed.read_parts import cut_of
 from octoscale.layers.linear import Fp8Linear
 from octoscale.system.errors import UserError
 from octoscale.system.ranks import is_first
@@ -70,14 +71,24 @@ def take_model(model: nn.Module, whole: Mapping[str, Tensor]) -> None:
     _forget(model)
 
 
-def take_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Fill an optimizer from the state dict of one process, whose parameters stand in the same order."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+def take_optimizer(
+    optimizer: torch.optim.Optimizer, state: Mapping[str, Any], parameters: Sequence[nn.Parameter]
+) -> None:
+    """Fill an optimizer from the state dict of one process, whose parameters stood in this order.
+
+    Groups stay as they are: with tensor parallel there are more of them. Their learning rate is the one of the state.
+    """
+    number = {id(parameter): place for place, parameter in enumerate(parameters)}
+    here = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    saved = [state["state"].get(number[id(parameter)]) for parameter in here]
     of_each = {
-        number: {key: _like(value, parameters[number]) for key, value in values.items()}
-        for number, values in state["state"].items()
+        place: {key: _like(value, here[place]) for key, value in values.items()}
+        for place, values in enumerate(saved)
+        if values is not None
     }
-    optimizer.load_state_dict({**state, "state": of_each})
+    rate = {"lr": state["param_groups"][0]["lr"]}
+    groups = [{**group, **rate} for group in optimizer.state_dict()["param_groups"]]
+    optimizer.load_state_dict({"state": of_each, "param_groups": groups})
 
 
 def whole_state(model: nn.Module) -> dict[str, Tensor]:
@@ -121,10 +132,16 @@ def _plain(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _without_part(tensor: Any) -> Any:
-    if not isinstance(tensor, DTensor) or not isinstance(tensor._local_tensor, Part):
+    """A tensor whose part here is an ordinary one, in the same memory.
+
+    One without values gets the shape back that torch needs to put it together with others': FSDP2 has changed it.
+    """
+    here = tensor._local_tensor if isinstance(tensor, DTensor) else None
+    if here is None or not (isinstance(here, Part) or 0 in here.shape):
         return tensor
+    rows = here.rows if isinstance(here, Part) else here
     return DTensor.from_local(
-        tensor._local_tensor.rows,
+        rows.reshape(cut_of(tensor).shape) if 0 in rows.shape else rows,
         tensor.device_mesh,
         tensor.placements,
         run_check=False,

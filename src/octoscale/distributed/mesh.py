@@ -65,11 +65,6 @@ class Parallel:
         return self.replicate * self.fsdp
 
 
-def tensor_parallel_ranks(text: str | None) -> int:
-    """The number of tp in the words of --parallel; 1 without it."""
-    return 1 if text is None else sizes_of(text).get("tp", 1)
-
-
 def join() -> None:
     """Meet the other ranks, if there are any. After a restart, torchrun's store may still hold dead ones' addresses."""
     if num_ranks() == 1 or dist.is_initialized():
@@ -99,6 +94,11 @@ def make_mesh(parallel: Parallel) -> DeviceMesh | None:
     if parallel.num_ranks == 1:
         return None
     return init_device_mesh(_device(), tuple(getattr(parallel, d) for d in DIMENSIONS), mesh_dim_names=DIMENSIONS)
+
+
+def sizes_on(mesh: DeviceMesh | None) -> dict[str, int]:
+    """Dimension -> number of ranks; nothing of one process alone."""
+    return {} if mesh is None else {name: mesh[name].size() for name in DIMENSIONS}
 
 
 def _device() -> str:

@@ -26,14 +26,14 @@ def cuts_of(model: nn.Module) -> dict[str, Cut]:
     A parameter that has several names stands under each of them.
     """
     return {
-        name: _cut_of(parameter)
+        name: cut_of(parameter)
         for name, parameter in model.named_parameters(remove_duplicate=False)
         if isinstance(parameter, DTensor)
     }
 
 
-def _cut_of(parameter: DTensor) -> Cut:
-    """The mesh's last dimension, tensor parallel, has cut first; FSDP2 has cut what that left."""
+def cut_of(parameter: DTensor) -> Cut:
+    """What of it is on this rank. The mesh's last dimension, tensor parallel, has cut first; FSDP2, what that left."""
     start, stop, mesh = [0] * parameter.ndim, list(parameter.shape), parameter.device_mesh
     for number, placement in reversed(list(enumerate(parameter.placements))):
         if not placement.is_replicate():
@@ -41,7 +41,8 @@ def _cut_of(parameter: DTensor) -> Cut:
             here = share_of(stop[dim] - start[dim], mesh.get_local_rank(number), mesh.size(number))
             start[dim], stop[dim] = start[dim] + here[0], start[dim] + here[1]
     cut = Cut(whole=tuple(parameter.shape), start=tuple(start), stop=tuple(stop))
-    assert cut.shape == tuple(parameter._local_tensor.shape), (cut, parameter._local_tensor.shape)
+    here = parameter._local_tensor.shape
+    assert cut.shape == tuple(here) or (0 in cut.shape and 0 in here), (cut, here)  # of [4, 0] FSDP2 makes [0, 0]
     return cut
 
 
@@ -70,9 +71,9 @@ def fill(model: nn.Module, values: dict[str, Tensor]) -> None:
 
 def _filled(place: Any, values: Tensor) -> nn.Parameter:
     """The same part of a parameter, with values, in memory of their own."""
-    here = torch.empty(values.shape, dtype=place.dtype, device=place.device_mesh.device_type)
-    here.copy_(values)
     meta = place._local_tensor
+    here = torch.empty(meta.shape, dtype=place.dtype, device=place.device_mesh.device_type)
+    here.copy_(values.reshape(meta.shape))
     part = DTensor.from_local(
         Part(here, meta.state) if isinstance(meta, Part) else here,
         place.device_mesh,

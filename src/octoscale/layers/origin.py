@@ -2,8 +2,6 @@
 
 from torch import nn
 
-from octoscale.layers.part_linear import RowPartConv1D
-
 
 def is_conv1d(module: nn.Module) -> bool:
     """Whether this is transformers' `Conv1D`, the linear layer of GPT-2 with a weight [in, out], or a part of one."""
@@ -12,9 +10,9 @@ def is_conv1d(module: nn.Module) -> bool:
 
 def is_conv1d_class(cls: type[nn.Module]) -> bool:
     """The same of a class."""
-    if issubclass(cls, RowPartConv1D):
-        return True
-    return cls.__name__ == "Conv1D" and cls.__module__ == "transformers.pytorch_utils"
+    return getattr(cls, "is_part_of_conv1d", False) or (
+        cls.__name__ == "Conv1D" and cls.__module__ == "transformers.pytorch_utils"
+    )
 
 
 def is_linear(module: nn.Module) -> bool:

@@ -27,6 +27,7 @@ class RowPart(nn.Linear):
 class RowPartConv1D(nn.Module):
     """The same of GPT-2's Conv1D: weight [K here, N]."""
 
+    is_part_of_conv1d = True  # for origin.py
     ranks: Ranks
     weight: nn.Parameter
     bias: nn.Parameter

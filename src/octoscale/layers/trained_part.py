@@ -34,6 +34,7 @@ class TrainedPart(nn.Linear):
 class TrainedPartConv1D(nn.Module):
     """The same of GPT-2's Conv1D: weight [K, N]."""
 
+    is_part_of_conv1d = True  # for origin.py
     ranks: Ranks
     weight: nn.Parameter
     bias: nn.Parameter

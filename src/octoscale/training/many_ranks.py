@@ -27,12 +27,12 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 
 from octoscale.conversion.state import fp8_state, largest_state
 from octoscale.distributed import checkpoint as parts
-from octoscale.distributed.mesh import of_first, together
+from octoscale.distributed.mesh import of_first, sizes_on, together
 from octoscale.system.checksums import crc_of
 from octoscale.system.errors import UserError
 from octoscale.system.ranks import is_first
 from octoscale.system.whole_file import write_json
-from octoscale.training.trainer import FP8_STATE, PARTS, SECONDS, Trainer, fp8_state_of
+from octoscale.training.trainer import FP8_STATE, MESH, PARTS, SECONDS, Trainer, fp8_state_of
 
 
 class ManyRanksTrainer(Trainer):
@@ -46,7 +46,7 @@ class ManyRanksTrainer(Trainer):
                 f"not {transformers.__version__}"
             )
         model._is_distributed_loading_by_transformers = True
-        self._tp_size = mesh["tp"].size()
+        self._mesh, self._tp_size = mesh, mesh["tp"].size()
         self._num_batches = mesh["replicate"].size() * mesh["fsdp"].size()
         self._batch = mesh.get_local_rank("replicate") * mesh["fsdp"].size() + mesh.get_local_rank("fsdp")
         super().__init__(*args, **options)
@@ -187,6 +187,7 @@ class ManyRanksTrainer(Trainer):
             seconds = self.seconds_before + time.perf_counter() - self._started
             (folder / SECONDS).write_text(json.dumps({"seconds": seconds}), encoding="utf-8")
             write_json(folder / FP8_STATE, largest_state(of_ranks))
+            write_json(folder / MESH, sizes_on(self._mesh))
 
     @contextlib.contextmanager
     def _checkpoint(self, name: str, crcs: dict[str, int]) -> Iterator[Path]:
@@ -213,8 +214,24 @@ class ManyRanksTrainer(Trainer):
             super()._load_optimizer_and_scheduler(checkpoint)
             return
         state = torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu", weights_only=True)
-        parts.take_optimizer(self.optimizer.optimizer, state)
+        parts.take_optimizer(self.optimizer.optimizer, state, self._as_one_process_has_them())
         self._load_scheduler(Path(checkpoint))
+
+    def _as_one_process_has_them(self) -> list[Any]:
+        """The parameters in the order of its optimizer: those with weight decay, then those without."""
+        decayed = set(self.get_decay_parameter_names(self.model))
+        trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        return [p for name, p in trained if name in decayed] + [p for name, p in trained if name not in decayed]
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """As Trainer; ranks that compute one replica draw the same random numbers, whoever wrote the checkpoint."""
+        super()._load_rng_state(checkpoint)
+        state: list[Any] = [(torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_available() else None)]
+        dist.broadcast_object_list(state, group=self._mesh.get_group("tp"), group_src=0)
+        on_cpu, on_gpu = state[0]
+        torch.set_rng_state(on_cpu)
+        if on_gpu is not None:
+            torch.cuda.set_rng_state(on_gpu)
 
 
 def _crcs_of_own(folder: Path) -> dict[str, int]:

@@ -6,19 +6,19 @@ again are recorded once; the same machine, threads and seed give the same bits a
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from octoscale.checkpoints.folder import read_object
-from octoscale.distributed.mesh import tensor_parallel_ranks
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import drop_scales
 from octoscale.system.checksums import check_checksums
 from octoscale.system.errors import UserError
-from octoscale.system.ranks import num_ranks, rank
+from octoscale.system.ranks import rank
 from octoscale.training.settings import Training
-from octoscale.training.trainer import FP8_STATE, SECONDS, checkpoint_step, fp8_state_of, newest_checkpoint
+from octoscale.training.trainer import FP8_STATE, MESH, SECONDS, checkpoint_step, fp8_state_of, newest_checkpoint
 
 #: What may differ from the run that is resumed: how long it goes on, and what is written about it.
 FREE_FIELDS = ("steps", "save_every", "report_to", "histograms_of", "parallel")
@@ -39,11 +39,6 @@ def check_same_settings(run: RunFolder, settings: Training) -> None:
         before = header["plan"].get(name, getattr(Training, name, None))  # a run of an older version lacks newer fields
         if name not in FREE_FIELDS and value != before:
             raise UserError(f"{run.path} was trained with {name} {before}, not {value}: resume it with the same")
-    before, now = (tensor_parallel_ranks(words) for words in (header["plan"].get("parallel"), settings.parallel))
-    if now != before:
-        raise UserError(
-            f"{run.path} was trained with tp={before}, not tp={now}: resume it with the same, on any number of others"
-        )
 
 
 def is_finished(run: RunFolder, settings: Training) -> bool:
@@ -92,10 +87,11 @@ def read_seconds(checkpoint: Path) -> float:
     return float(read_object(path)["seconds"]) if path.exists() else 0.0
 
 
-def read_state(checkpoint: Path) -> dict[str, Any]:
-    """The FP8 state in a checkpoint, this rank's own if as many wrote it as there are. ValueError if it holds none."""
-    ranks = len(list(checkpoint.glob(fp8_state_of("*"))))
-    path = checkpoint / (fp8_state_of(rank()) if ranks == num_ranks() > 1 else FP8_STATE)
+def read_state(checkpoint: Path, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """The FP8 state in a checkpoint, this rank's own if a mesh of these sizes wrote it. ValueError if it holds none."""
+    mesh = checkpoint / MESH
+    is_own = bool(sizes) and mesh.is_file() and read_object(mesh) == sizes
+    path = checkpoint / (fp8_state_of(rank()) if is_own else FP8_STATE)
     if not path.exists():
         raise UserError(f"{checkpoint} holds no {FP8_STATE}: octoscale train did not write it")
     return read_object(path)

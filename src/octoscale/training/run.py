@@ -22,7 +22,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from octoscale.conversion.convert import convert, preview
 from octoscale.conversion.patterns import check_patterns
 from octoscale.conversion.state import load_fp8_state
-from octoscale.distributed.mesh import by_first, explained
+from octoscale.distributed.mesh import by_first, explained, sizes_on
 from octoscale.distributed.run_folder import held_by_first
 from octoscale.layers.linear import Fp8Linear
 from octoscale.models import loading, texts
@@ -175,7 +175,7 @@ def _train(
     if checkpoint is None:
         trainer.evaluate()
     else:
-        load_fp8_state(model, resume.read_state(checkpoint))
+        load_fp8_state(model, resume.read_state(checkpoint, sizes_on(parts.mesh)))
         trainer.seconds_before = resume.read_seconds(checkpoint)
     if checkpoint is None or checkpoint_step(checkpoint) < settings.steps:
         try:

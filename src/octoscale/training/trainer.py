@@ -42,6 +42,9 @@ def fp8_state_of(rank: int | str) -> str:
     return f"fp8-rank{rank}.json"
 
 
+#: In a checkpoint of many ranks: how many there were in each dimension of the mesh.
+MESH = "mesh.json"
+
 #: In a checkpoint of many ranks: the folder of what each of them wrote (distributed/checkpoint.py).
 PARTS = "parts"
 
@@ -175,7 +178,13 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
         self._load_scheduler(Path(checkpoint))
 
     def _load_scheduler(self, checkpoint: Path) -> None:
-        self.lr_scheduler.load_state_dict(torch.load(checkpoint / SCHEDULER_NAME, weights_only=True))
+        """Of an optimizer that may have other groups: Trainer makes one for each mesh on which there are parameters."""
+        state = torch.load(checkpoint / SCHEDULER_NAME, weights_only=True)
+        for name in ("base_lrs", "_last_lr", "lr_lambdas"):
+            first = state[name][0]
+            assert all(value == first for value in state[name]), name  # one schedule for all
+            state[name] = [first] * len(self.optimizer.param_groups)
+        self.lr_scheduler.load_state_dict(state)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         name = f"checkpoint-{self.state.global_step}"
