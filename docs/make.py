@@ -48,8 +48,13 @@ def main(name: str = "", run: str = "") -> None:
 
 def with_blocks(text: str) -> str:
     """The text of a document with all of its blocks made anew. KeyError for a mark that no function makes."""
+    return with_blocks_of(text, MAKERS)
+
+
+def with_blocks_of(text: str, makers: Mapping[str, Callable[[], str]]) -> str:
+    """The same with the functions of another script."""
     mark = re.compile(r"(<!-- made: (\w+)[^>]*-->\n).*?(<!-- end -->)", re.DOTALL)
-    return mark.sub(lambda found: f"{found[1]}{MAKERS[found[2]]()}\n{found[3]}", text)
+    return mark.sub(lambda found: f"{found[1]}{makers[found[2]]()}\n{found[3]}", text)
 
 
 def take(name: str, run: Path) -> None:

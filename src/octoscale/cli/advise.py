@@ -1,13 +1,16 @@
 """The command advise."""
 
 from octoscale.advise.settings import Advice
-from octoscale.cli.app import MEASURE, app
+from octoscale.cli.app import MEASURE, app, ending
 from octoscale.cli.options import Json, Out, Overwrite, Resume, Words, takes
 from octoscale.cli.output import check_resume, interruptible, run_folder, say
 from octoscale.system.heap import keep_freed_memory
 
 
-@app.command(rich_help_panel=MEASURE)
+@app.command(
+    rich_help_panel=MEASURE,
+    epilog=ending("octoscale advise MODEL --text my.txt --bound 1% --out advice", "docs/guides/keep.md"),
+)
 @takes(Advice)
 def advise(
     words: Words[Advice], resume: Resume = False, out: Out = None, overwrite: Overwrite = False, as_json: Json = False

@@ -1,4 +1,4 @@
-"""The application that typer runs, and its help: commands by what they are for, none of their texts cut off."""
+"""The application that typer runs, and its help: commands by what they are for, none cut off; at the end an example."""
 
 from typing import Any
 
@@ -34,11 +34,17 @@ def first_sentence(text: str) -> str:
     return sentence + stop.rstrip()
 
 
-def group(help: str) -> typer.Typer:
+def ending(example: str, page: str) -> str:
+    """How each help ends: one example, and the page that explains it; two lines, which no width of a terminal joins."""
+    return f"\b\nExample: {example}\nMore: {page}"
+
+
+def group(help: str, epilog: str) -> typer.Typer:
     """An empty group of commands."""
     return typer.Typer(
         cls=Grouped,
         help=help,
+        epilog=epilog,
         no_args_is_help=True,
         add_completion=False,
         rich_markup_mode=None,
@@ -48,5 +54,6 @@ def group(help: str) -> typer.Typer:
 
 app = group(
     "FP8 for language models, with scales that you can see: does a model survive 8-bit floating point, with which "
-    "scaling, and where does it break? Start with: octoscale demo"
+    "scaling, and where does it break?",
+    ending("octoscale demo", "docs/index.md"),
 )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from octoscale.cli.app import LOOK, app
+from octoscale.cli.app import LOOK, app, ending
 from octoscale.cli.options import Folder, Json, NamedFolder, Overwrite, Words, takes
 from octoscale.cli.output import interruptible, new_folder, say, show
 from octoscale.conversion.settings import Inspection
@@ -23,7 +23,7 @@ _FORMATS = "pdf, svg, png: those that are wanted, with commas.  [default: the st
 _FIGURES_OUT = "The folder for them.  [default: RUN/figures/STYLE]"
 
 
-@app.command(rich_help_panel=LOOK)
+@app.command(rich_help_panel=LOOK, epilog=ending("octoscale info", "docs/index.md"))
 def info(as_json: Json = False) -> None:
     """Say which backend this machine uses, with which instructions and threads, and why."""
     from octoscale.bench import kernels
@@ -33,7 +33,7 @@ def info(as_json: Json = False) -> None:
     show(machine if as_json else terminal.facts_table(machine))
 
 
-@app.command(rich_help_panel=LOOK)
+@app.command(rich_help_panel=LOOK, epilog=ending("octoscale formats", "docs/method.md"))
 def formats(as_json: Json = False) -> None:
     """Print the FP8 formats and their numbers (the paper's Table 7)."""
     from dataclasses import asdict
@@ -46,7 +46,10 @@ def formats(as_json: Json = False) -> None:
     show(rows if as_json else terminal.formats_table())
 
 
-@app.command(rich_help_panel=LOOK)
+@app.command(
+    rich_help_panel=LOOK,
+    epilog=ending("octoscale models --materialize llama2-70b --layers 8 llama2-70b-8", "docs/INFERENCE.md"),
+)
 @takes(Materialization)
 def models(
     words: Words[Materialization],
@@ -80,7 +83,7 @@ def _materialize(size: str, settings: Materialization, out: Path, overwrite: boo
     show(done if as_json else terminal.facts_table(done))
 
 
-@app.command(rich_help_panel=LOOK)
+@app.command(rich_help_panel=LOOK, epilog=ending("octoscale inspect MODEL --skip down_proj", "docs/guides/validate.md"))
 @takes(Inspection)
 def inspect(words: Words[Inspection], as_json: Json = False) -> None:
     """Say of every module of a model whether it goes to FP8, in which formats, or why it stays."""
@@ -118,7 +121,7 @@ def _inspected(settings: Inspection, recipe: "Recipe") -> "tuple[ConversionRepor
     return report, len(fp8_layers(loaded)), layers_not_run(loaded)
 
 
-@app.command(rich_help_panel=LOOK)
+@app.command(rich_help_panel=LOOK, epilog=ending("octoscale diagnose runs/mine", "docs/guides/report.md"))
 def diagnose(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, finished or not.")],
     as_json: Json = False,
@@ -130,7 +133,7 @@ def diagnose(
     show(found.to_json() if as_json else words.told(found))
 
 
-@app.command(rich_help_panel=LOOK)
+@app.command(rich_help_panel=LOOK, epilog=ending("octoscale report runs/bf16 runs/amax", "docs/guides/report.md"))
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="The folder of a run, or of several.")],
     module: Annotated[str | None, typer.Option(help="The layer whose exponents are drawn.")] = None,
@@ -150,7 +153,10 @@ def report(
         showing.compare(runs, as_json=as_json)
 
 
-@app.command(rich_help_panel=LOOK)
+@app.command(
+    rich_help_panel=LOOK,
+    epilog=ending("octoscale figures runs/mine --style slides --only scale_bias", "docs/guides/report.md"),
+)
 def figures(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, or of octoscale reproduce.")],
     style: Annotated[str, typer.Option(help="paper (for its columns), slides (16:9), or report.")] = "paper",
@@ -190,7 +196,7 @@ def _run_with_figures(run: Path) -> "RunContents":
     return read_run(run)
 
 
-@app.command(rich_help_panel=LOOK)
+@app.command(rich_help_panel=LOOK, epilog=ending("octoscale watch runs/mine", "docs/guides/report.md"))
 def watch(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, which may go on.")],
     port: Annotated[int | None, typer.Option(help="0: any that is free.  [default: 8008, or one that is free]")] = None,

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from octoscale.cli.app import MEASURE, app
+from octoscale.cli.app import MEASURE, app, ending
 from octoscale.cli.options import Json, Out, Overwrite, Pretrained, Resume, Watch, Words, takes
 from octoscale.cli.output import (
     check_alone,
@@ -22,7 +22,7 @@ from octoscale.system.ranks import is_first
 from octoscale.validation.settings import Demo, Sweep, Validation
 
 
-@app.command(rich_help_panel=MEASURE)
+@app.command(rich_help_panel=MEASURE, epilog=ending("octoscale demo --quick", "docs/index.md"))
 @takes(Demo)
 def demo(words: Words[Demo], out: Out = None, overwrite: Overwrite = False, as_json: Json = False) -> None:
     """See what FP8 does to a real model: SmolLM2-135M in bf16, FP8-AMAX, and FP8-CSCALE with biases -8 to 6."""
@@ -34,7 +34,10 @@ def demo(words: Words[Demo], out: Out = None, overwrite: Overwrite = False, as_j
     _carry_out(settings, folder, carry_out, as_json)
 
 
-@app.command(rich_help_panel=MEASURE)
+@app.command(
+    rich_help_panel=MEASURE,
+    epilog=ending("octoscale validate MODEL --scaling bf16 --scaling amax --text my.txt", "docs/guides/validate.md"),
+)
 @takes(Validation)
 def validate(
     words: Words[Validation],
@@ -58,7 +61,10 @@ def validate(
         _carry_out(settings, folder, partial(run_validation, settings, folder, overwrite=overwrite), as_json)
 
 
-@app.command(rich_help_panel=MEASURE)
+@app.command(
+    rich_help_panel=MEASURE,
+    epilog=ending("octoscale sweep MODEL --bias -8:6 --text my.txt --out runs/sweep", "docs/guides/constant.md"),
+)
 @takes(Sweep)
 def sweep(
     words: Words[Sweep],

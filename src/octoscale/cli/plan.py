@@ -1,12 +1,12 @@
 """The command plan."""
 
-from octoscale.cli.app import TRAIN, app
+from octoscale.cli.app import TRAIN, app, ending
 from octoscale.cli.options import Json, Pretrained, Words, takes
 from octoscale.cli.output import show
 from octoscale.training.planning import Planning
 
 
-@app.command(rich_help_panel=TRAIN)
+@app.command(rich_help_panel=TRAIN, epilog=ending("octoscale plan llama2-70b --gpus 512", "docs/PLAN.md"))
 @takes(Planning)
 def plan(words: Words[Planning], pretrained: Pretrained = False, as_json: Json = False) -> None:
     """Say what a rank of a large run would hold and send, and which mesh fits, for training and inference.

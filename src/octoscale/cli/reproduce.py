@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from octoscale.cli.app import MEASURE, app
+from octoscale.cli.app import MEASURE, app, ending
 from octoscale.cli.options import Json, Words, takes
 from octoscale.cli.output import interruptible, say, show
 from octoscale.paper.settings import Reproduction
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 _PLACE = "The folder of tables, figures and measurements; what is there is not measured again."
 
 
-@app.command(rich_help_panel=MEASURE)
+@app.command(
+    rich_help_panel=MEASURE,
+    epilog=ending("octoscale reproduce table4,fig6 --model smollm2-135m --tasks piqa", "experiments/README.md"),
+)
 @takes(Reproduction)
 def reproduce(
     words: Words[Reproduction],

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from octoscale.checkpoints.settings import Quantization
-from octoscale.cli.app import SHIP, app
+from octoscale.cli.app import SHIP, app, ending
 from octoscale.cli.options import Folder, Json, NamedFolder, Overwrite, Pretrained, Resume, Words, takes
 from octoscale.cli.output import check_alone, interruptible, new_folder, show
 from octoscale.inference.settings import Chat, Generation, Writing
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from octoscale.inference.generate import Writer
 
 
-@app.command(rich_help_panel=SHIP)
+@app.command(
+    rich_help_panel=SHIP,
+    epilog=ending("octoscale quantize MODEL OUT --scaling amax --activations static", "docs/guides/export.md"),
+)
 @takes(Quantization)
 def quantize(
     words: Words[Quantization],
@@ -45,7 +48,10 @@ def quantize(
     show(done if as_json else terminal.facts_table(done))
 
 
-@app.command(rich_help_panel=SHIP)
+@app.command(
+    rich_help_panel=SHIP,
+    epilog=ending('octoscale generate OUT --prompt "Once upon a time"', "docs/INFERENCE.md"),
+)
 @takes(Generation)
 def generate(words: Words[Generation], as_json: Json = False) -> None:
     """Go on with a text, in FP8: each token is printed when it comes."""
@@ -76,7 +82,7 @@ def generate(words: Words[Generation], as_json: Json = False) -> None:
     )
 
 
-@app.command(rich_help_panel=SHIP)
+@app.command(rich_help_panel=SHIP, epilog=ending("octoscale chat OUT", "docs/INFERENCE.md"))
 @takes(Chat)
 def chat(words: Words[Chat]) -> None:
     """Talk with a model, in FP8: a line is a turn; an empty line or Ctrl-D ends."""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from octoscale.cli.app import TRAIN, app
+from octoscale.cli.app import TRAIN, app, ending
 from octoscale.cli.options import Json, Out, Overwrite, Pretrained, Resume, Watch, Words, takes
 from octoscale.cli.output import check_resume, interruptible, say, shared_folder, show, watched
 from octoscale.system.heap import keep_freed_memory
@@ -15,7 +15,10 @@ from octoscale.training.settings import Training, with_preset
 _PRESET = "paper: the paper's hyper-parameters for a size of its GPT, where no option says otherwise."
 
 
-@app.command(rich_help_panel=TRAIN)
+@app.command(
+    rich_help_panel=TRAIN,
+    epilog=ending("octoscale train MODEL --text my.txt --scaling amax --out runs/amax", "docs/TRAINING.md"),
+)
 @takes(Training)
 def train(
     words: Words[Training],

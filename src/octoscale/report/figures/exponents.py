@@ -55,17 +55,17 @@ def exponents_figure(
     roles = [role for role in ROLES if not rows.filter(role=role).is_empty()]
     figure = get_style(style).figure(0.9 + 1.7 * len(roles))
     panels = figure.subplots(len(roles), 1, squeeze=False)[:, 0]
-    ranges = [_draw_exponents(axes, rows.filter(role=role)) for axes, role in zip(panels, roles, strict=True)]
+    ranges = [draw_exponents(axes, rows.filter(role=role)) for axes, role in zip(panels, roles, strict=True)]
     span = max(right - left for left, right in ranges)
     for axes, role, (left, right) in zip(panels, roles, ranges, strict=True):
         middle = (left + right) / 2
-        _draw_reach(axes, rows.filter(role=role), middle - span / 2, middle + span / 2, figure.style)
+        draw_reach(axes, rows.filter(role=role), middle - span / 2, middle + span / 2, figure.style)
     label_rows(figure, [*panels], "share of non-zero\nvalues, %", [1.0] * len(panels))
     panels[-1].set_xlabel("exponent of the value, log2|x|")
     return with_note(figure, join(f"{module}, scaling {scaling}", note))
 
 
-def _draw_exponents(axes: Axes, rows: pl.DataFrame) -> tuple[float, float]:
+def draw_exponents(axes: Axes, rows: pl.DataFrame) -> tuple[float, float]:
     """The histogram, down to the smallest share on its upper side; returns the range of exponents to be shown."""
     shares = shares_by_exponent(rows)
     peak = max(shares, key=lambda exponent: shares[exponent])
@@ -84,7 +84,7 @@ def _draw_exponents(axes: Axes, rows: pl.DataFrame) -> tuple[float, float]:
     return min(edges[0], held.flushed - 5), max(edges[-1], held.saturated + 5)
 
 
-def _draw_reach(axes: Axes, rows: pl.DataFrame, left: float, right: float, style: Style) -> None:
+def draw_reach(axes: Axes, rows: pl.DataFrame, left: float, right: float, style: Style) -> None:
     """The regions of the format, each with its name, and with the share of the values that are lost there."""
     held = _reach(rows)
     lost: dict[str, Any] = {"facecolor": "none", "edgecolor": "0.5", "linewidth": 0, "zorder": 3}
