@@ -53,7 +53,7 @@ class Cell:
     @property
     def identity(self) -> dict[str, Any]:
         """All that its result depends on, but for the machine and the versions."""
-        free = (*FREE_FIELDS[1:], *_PLACES) if isinstance(self.words, Training) else _PLACES
+        free: tuple[str, ...] = (*FREE_FIELDS[1:], *_PLACES) if isinstance(self.words, Training) else _PLACES
         words: dict[str, Any] = json.loads(json.dumps(asdict(self.words), default=str))
         free += tuple(name for name in _LATER if words.get(name) is False)
         return {name: value for name, value in words.items() if name not in free} | dict(self.beside)
