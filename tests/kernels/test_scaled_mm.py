@@ -70,6 +70,17 @@ def test_products_are_within_the_bound(shape, pair, dtype):
 
 
 @pytest.mark.usefixtures("served")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_autocast_rounds_no_sum(dtype):
+    """Oracle: the same product outside of autocast."""
+    a, b = operands((33, 100, 7), PAIRS[0])
+    bias = normal(7, seed=3)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = matmul(a, b, dtype=dtype, bias=bias)
+    assert torch.equal(found, matmul(a, b, dtype=dtype, bias=bias))
+
+
+@pytest.mark.usefixtures("served")
 @pytest.mark.parametrize("layouts", [(a, b) for a in ("rows", "columns") for b in ("rows", "columns")])
 @pytest.mark.parametrize("shape", [(48, 32, 64), (3, 17, 5)])
 def test_operands_may_lie_as_they_like(shape, layouts):

@@ -39,14 +39,13 @@ def test_all_kinds_are_one_graph_with_the_bits_of_eager_mode(backend, dtype):
         assert_compiled_as_eager(dtype, backend="aot_eager")
 
 
-#: The dtype of the layers, and that of autocast.
+#: The dtype of the layers, and that of autocast. torch itself cannot join bfloat16 tensors under that of float16.
 PRECISIONS = [
     (torch.float32, None),
     (torch.bfloat16, None),
     (torch.float16, None),
     (torch.float32, torch.bfloat16),
     (torch.float32, torch.float16),
-    (torch.bfloat16, torch.float16),
 ]
 
 

@@ -93,15 +93,16 @@ class ScaledMM:
             return portable.matmul(a, b, bias_N, dtype)
         a_MK, b_KN = _by_rows(_filled(a.codes, 1)), in_columns(_filled(b.codes, 0, 1))
         fused = bias_N is None or (bias_N.dtype == dtype and dtype != torch.float32)  # the epilogue's own bias
-        y_MN: Tensor = torch._scaled_mm(
-            a_MK,
-            b_KN,
-            power_of_two(-a.scale_bias),
-            power_of_two(-b.scale_bias),
-            bias=_filled(bias_N, 0) if fused and bias_N is not None else None,
-            out_dtype=dtype if fused else torch.float32,
-            use_fast_accum=fast and a_MK.device.type == "cuda" and torch.version.hip is None,
-        )
+        with torch.autocast(a_MK.device.type, enabled=False):  # torch's CPU kernel would round its sums to that dtype
+            y_MN: Tensor = torch._scaled_mm(
+                a_MK,
+                b_KN,
+                power_of_two(-a.scale_bias),
+                power_of_two(-b.scale_bias),
+                bias=_filled(bias_N, 0) if fused and bias_N is not None else None,
+                out_dtype=dtype if fused else torch.float32,
+                use_fast_accum=fast and a_MK.device.type == "cuda" and torch.version.hip is None,
+            )
         y_MN = y_MN[:, :num_columns].contiguous()
         return y_MN if fused or bias_N is None else y_MN.add_(bias_N).to(dtype)
 
