@@ -11,10 +11,10 @@ what its segments need, each of which is. Fake tensors are the CPU's, for torch 
 tensor of the step is, is not counted: the device's context and caches, the allocator's gaps, buffers of a network.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 from weakref import WeakSet
 
 import torch
@@ -33,8 +33,6 @@ from octoscale.kernels import shapes, table
 from octoscale.kernels.base import Backend
 from octoscale.layers.linear import Fp8Linear
 from octoscale.system.errors import UserError
-
-T = TypeVar("T", int, float)
 
 #: The depths at which a deep model is simulated: the last layer, the first, and the one above it are unlike the others.
 DEPTHS = (3, 4)
@@ -122,7 +120,9 @@ def drawn_out(few: Held, more: Held, num_layers: int) -> Held:
         return {name: a[name] + (num_layers - DEPTHS[0]) * (b[name] - a[name]) for name in a if name in b}
 
     numbers = each(few.parts(), more.parts())
-    maps = {name: each(getattr(few, name), getattr(more, name)) for name in ("peaks", "moved", "messages")}
+    maps: dict[str, Any] = {
+        name: each(getattr(few, name), getattr(more, name)) for name in ("peaks", "moved", "messages")
+    }
     return Held(**numbers, **maps)
 
 
@@ -204,7 +204,7 @@ def _train(work: Work) -> Held:
     )
 
 
-def _of_step(counted: list[dict[str, T]], micro_batches: int) -> dict[str, T]:
+def _of_step(counted: Sequence[Mapping[str, Any]], micro_batches: int) -> dict[str, Any]:
     """All micro-batches but the last are as the first; gradients are shared in the last."""
     first, last = counted[0], counted[-1]
     return {name: (micro_batches - 1) * first.get(name, 0) + last.get(name, 0) for name in {*first, *last}}

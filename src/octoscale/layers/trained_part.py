@@ -46,8 +46,8 @@ class TrainedPartConv1D(nn.Module):
 
 def trained_part(layer: nn.Module) -> TrainedPart | TrainedPartConv1D:
     """A layer with the parameters, hooks and mode of this one, which can be a part; it is left as it was."""
-    cls = TrainedPartConv1D if is_conv1d(layer) else TrainedPart
-    part = cls.__new__(cls)
+    cls: Any = TrainedPartConv1D if is_conv1d(layer) else TrainedPart
+    part: TrainedPart | TrainedPartConv1D = cls.__new__(cls)
     part.__dict__.update(layer.__dict__)
     part._parameters = dict(layer._parameters)
     part.ranks = Ranks()
