@@ -74,6 +74,15 @@ def test_the_picture_of_the_advice_is_drawn_again(tmp_path):
     assert (copy / "figures" / "advice.png").read_bytes() == before
 
 
+@pytest.mark.skipif(not is_pinned(), reason="another matplotlib draws other bytes")
+def test_the_pictures_of_the_parity_are_drawn_again(tmp_path):
+    copy = shutil.copytree(RESULTS / "parity", tmp_path / "parity")
+    before = {path.name: path.read_bytes() for path in (copy / "figures").iterdir()}
+    shutil.rmtree(copy / "figures")
+    assert draw(copy) == [copy / "figures" / name for name in before]
+    assert {name: (copy / "figures" / name).read_bytes() for name in before} == before
+
+
 @pytest.mark.parametrize("path", BENCHES, ids=lambda path: path.stem)
 def test_the_ratios_of_a_bench_follow_from_what_was_measured(path):
     """Oracle: the same numbers divided here. The recorder's time is a measurement of its own."""

@@ -27,7 +27,7 @@ def make(monkeypatch):
     return make
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/results/README.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/results/README.md", "docs/PARITY.md"])
 def test_the_blocks_of_a_document_are_what_the_files_say(make, name):
     text = (ROOT / name).read_text(encoding="utf-8")
     assert "<!-- made:" in text

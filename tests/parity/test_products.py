@@ -10,6 +10,7 @@ from octoscale.conversion.convert import convert, revert
 from octoscale.conversion.record import fp8_layers
 from octoscale.layers.state import NonFiniteError
 from octoscale.numerics.recipe import Recipe
+from octoscale.parity import products as module
 from octoscale.parity.products import backward_products, forward_products, spread
 from octoscale.parity.ways import FLOAT32, exact
 from octoscale.validation.perplexity import window_loss
@@ -26,7 +27,13 @@ def products(model, windows=WINDOWS, rows=ALL):
 
 @pytest.fixture(params=TINY)
 def model(request):
-    return TINY[request.param]()
+    """Its biases are drawn, for they begin as zeros."""
+    made = TINY[request.param]()
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(std=0.1)
+    return made
 
 
 def test_outputs_are_those_of_the_layers(model):
@@ -111,12 +118,27 @@ def test_the_model_is_left_as_it_was(model):
     assert revert(model)
 
 
-def test_an_operand_that_is_not_finite_is_named(model):
+@pytest.mark.parametrize(
+    ("role", "parameters"),
+    [
+        ("weight", ("o_proj.weight", "attn.c_proj.weight")),
+        ("input", ("input_layernorm.weight", "ln_1.weight")),
+    ],
+)
+def test_an_operand_that_is_not_finite_is_named(model, role, parameters):
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name.endswith(("o_proj.weight", "attn.c_proj.weight")):
-                parameter[0, 0] = torch.inf
-    with pytest.raises(NonFiniteError, match="the weight holds infinity or NaN"):
+            if name.endswith(parameters):
+                parameter.view(-1)[0] = torch.inf
+    with pytest.raises(NonFiniteError, match=f"the {role} holds infinity or NaN"):
         products(model)
-    with pytest.raises(NonFiniteError, match="the weight holds infinity or NaN"):
+    with pytest.raises(NonFiniteError, match=f"the {role} holds infinity or NaN"):
         backward_products(model, Recipe.amax(), WINDOWS[0], lambda _: None, rows=2)
+
+
+def test_a_gradient_that_is_not_finite_is_named(model, monkeypatch):
+    """Of a loss that has none."""
+    monkeypatch.setattr(module, "window_loss", lambda model, window: window_loss(model, window) * torch.inf)
+    with pytest.raises(NonFiniteError, match="the grad_output holds infinity or NaN"):
+        backward_products(model, Recipe.amax(), WINDOWS[0], lambda _: None, rows=2)
+    assert all(parameter.grad is None for parameter in model.parameters())

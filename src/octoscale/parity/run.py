@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-from octoscale.kernels.ops import check_imitation
 from octoscale.models.quiet import quietly
 from octoscale.numerics.formats import PRECISIONS
 from octoscale.numerics.recipe import Recipe, parse_scaling
@@ -141,8 +140,6 @@ def _of_lengths(family: str, asked: _Asked) -> dict[str, Any]:
 
 def _recipe_of(settings: Parity) -> Recipe:
     """The recipe with float32's sums; each other one is that of a way. Nothing is loaded."""
-    for name in settings.accumulators:
-        check_imitation(name)
     recipe = parse_scaling(settings.scaling, settings.formats, settings.skip)
     assert isinstance(recipe, Recipe)
     if isinstance(recipe.input.rule, Delayed):

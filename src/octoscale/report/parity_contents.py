@@ -11,18 +11,22 @@ from typing import Any
 from octoscale.conversion.kinds import KINDS
 from octoscale.numerics.formats import RESULTS
 from octoscale.report.advice_contents import possible_entries
-from octoscale.report.fields import MOST_BITS, MOST_LAYERS, Check, are_texts, checked, is_count, is_number, is_text
+from octoscale.report.fields import MOST_LAYERS, Check, are_texts, checked, is_count, is_number, is_text
 
 #: The way of summing that the others are compared with, and that is next to exact itself.
 FLOAT32 = "float32"
 _AGAINST = (FLOAT32, "exact")
+
+#: There are no more ways of summing; no difference is larger, or smaller without being 0; none is counted beyond.
+MOST_WAYS, _MOST_SIZE, _MOST_EXPONENT = 16, 1e30, 64
 
 
 def parity_of(content: dict[str, Any], path: Path, damaged: list[str]) -> dict[str, Any]:
     """The content of parity.json, empty if there is none; what is wrong with the rest goes to `damaged`."""
     parity = checked(content, _FIELDS, path, damaged)
     is_kind = partial(_is_kind, len(parity.get("exponents", ())))
-    for name, check in {"kinds": is_kind, "layers": _is_layer, "lengths": _is_family}.items():
+    checks: dict[str, Check] = {"kinds": is_kind, "layers": _is_layer, "lengths": _is_family}
+    for name, check in checks.items():
         if name in parity:
             parity[name] = possible_entries(parity[name], check, f"{path}: {name}", damaged)
     return parity
@@ -49,7 +53,7 @@ def _is_layer(value: Any) -> bool:
     layer, shares = value["layer"], value.get("of_casts")
     if not (layer is None or (is_count(layer) and layer <= MOST_LAYERS)):
         return False
-    return isinstance(shares, dict) and all(map(is_text, shares)) and all(map(_may_lack, shares.values()))
+    return isinstance(shares, dict) and len(shares) <= MOST_WAYS and all(map(_may_lack, shares.values()))
 
 
 def _is_place(value: Any) -> bool:
@@ -86,12 +90,12 @@ def _has(check: Check, names: tuple[str, ...], value: Any) -> bool:
 
 
 def _is_size(value: Any) -> bool:
-    return is_number(value) and value >= 0
+    return is_number(value) and (value == 0 or 1 / _MOST_SIZE <= value <= _MOST_SIZE)
 
 
 def _is_exponent(value: Any) -> bool:
     """Of two."""
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MOST_BITS
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _MOST_EXPONENT
 
 
 def _may_lack(value: Any) -> bool:

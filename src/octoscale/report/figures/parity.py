@@ -15,6 +15,7 @@ from octoscale.conversion.kinds import KINDS
 from octoscale.numerics.formats import RESULTS
 from octoscale.report.figures.parts import add_legend, decimal, join, with_note
 from octoscale.report.figures.style import KIND_STYLES, LOOKS, REPORT, SHADE, StyledFigure, get_style, styled
+from octoscale.report.figures.words import shown
 
 #: What the figure needs of parity.json.
 FIELDS = {"kinds", "exponents", "dtype"}
@@ -44,8 +45,9 @@ def parity_figure(parity: Mapping[str, Any], *, style: str = REPORT, note: str =
         line[0].set_ylabel(f"of {result}\nfarther away, %")
     for kind, axes in zip(kinds, panels[0], strict=True):
         axes.set_title(KIND_STYLES[kind].label)
+    dtype = shown(parity["dtype"], 0.1 * figure.get_figwidth(), figure.style.text)
     for axes in panels[-1]:
-        axes.set_xlabel(f"from exact, ulp of {parity['dtype']}")
+        axes.set_xlabel(f"from exact, ulp of {dtype}")
     add_legend(figure, handles, names, 6)
     lowest = f"a line that is not there lies below {_power(parity['exponents'][0])} ulp"
     return with_note(figure, join(f"shaded: less than rounding may take, 1/2 ulp; {lowest}", note))

@@ -13,7 +13,7 @@ from octoscale.numerics.formats import RESULTS
 from octoscale.report.figures.parts import add_legend, decimal, integers, join, with_note
 from octoscale.report.figures.style import KIND_STYLES, REPORT, StyledFigure, get_style, styled
 from octoscale.report.figures.words import shown
-from octoscale.report.parity_contents import FLOAT32
+from octoscale.report.parity_contents import FLOAT32, MOST_WAYS
 
 #: What the figure needs of parity.json.
 FIELDS = {"layers"}
@@ -36,7 +36,8 @@ def parity_layers_figure(parity: Mapping[str, Any], *, style: str = REPORT, note
     parity: as parity.json has it, with one of `drawn_layers` at least. Layers whose sums have no error are left out.
     """
     layers = drawn_layers(parity)
-    names = [name for name in layers[0]["of_casts"] if any(row["of_casts"].get(name) for row in layers)]
+    names = [name for name in dict.fromkeys(x for row in layers for x in row["of_casts"]) if _has_errors(layers, name)]
+    names = names[:MOST_WAYS]
     columns = min(_COLUMNS, len(names))
     lines = -(-len(names) // columns)
     figure = get_style(style).figure(0.9 + 2.0 * lines)
@@ -56,6 +57,10 @@ def parity_layers_figure(parity: Mapping[str, Any], *, style: str = REPORT, note
     }
     add_legend(figure, [*handles.values()], [*handles], len(KINDS))
     return with_note(figure, join("marks: the outputs of a layer, root of the mean square", note))
+
+
+def _has_errors(layers: Sequence[Mapping[str, Any]], name: str) -> bool:
+    return any(row["of_casts"].get(name) for row in layers)
 
 
 def _draw(axes: Axes, layers: Sequence[Mapping[str, Any]], name: str) -> None:
