@@ -174,3 +174,24 @@ def test_what_is_said_of_tables_and_figure_5_follows_from_their_numbers():
 def _listed(biases):
     *first, last = map(str, biases)
     return f"{', '.join(first)} and {last}"
+
+
+def test_what_is_said_of_sums_follows_from_their_numbers():
+    """Of docs/PARITY.md: errors at a length, in the words of its list."""
+    text = " ".join((ROOT / "docs" / "PARITY.md").read_text(encoding="utf-8").split())
+    found = json.loads((RESULTS / "parity" / "parity.json").read_text(encoding="utf-8"))
+    families = {family["operands"]: family for family in found["lengths"]}
+
+    def at(family, length, sums="hopper", what="error"):
+        place, series = families[family]["lengths"].index(length), families[family]["series"]
+        values = families[family][sums] if sums == "casts" else next(row for row in series if row["sums"] == sums)[what]
+        return f"{100 * values[place]:.3g}"
+
+    for family, words in (("normal", "wrong by {} %, and by {} % at most"), ("uniform", "by {} %, and {} % at most")):
+        assert words.format(at(family, 4096), at(family, 4096, what="largest")) in text
+    shifted, centered, last = "attention, V of mean 1", "attention", 16384
+    assert f"wrong by {at(shifted, last)} % over a context of 16,384" in text
+    assert f"casts to FP8 cost {float(at(shifted, last, 'casts')):.2g} %" in text
+    assert f"V of mean 0 by {at(centered, last)} %, beside {at(centered, last, 'casts')} % for the casts" in text
+    normal, uniform, zero, one = (at(family, last, "hopper, promoted") for family in families)
+    assert f"{normal} % (normal), {uniform} % (uniform), {zero} % and {one} % (P V) at 16,384" in text

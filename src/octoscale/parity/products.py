@@ -87,7 +87,8 @@ def backward_products(model: nn.Module, recipe: Recipe, window: Tensor, tell: Te
 
     def watch(layer: Fp8Linear, args: tuple[Any, ...], output: Tensor) -> None:
         x8 = layer.fp8.cast_input(args[0], inference=True).flatten_rows()
-        output.register_hook(partial(take, layer, args[0].detach().flatten(0, -2), x8, *_weights(layer)))
+        on_grad = partial(take, layer, args[0].detach().flatten(0, -2), x8, *_weights(layer))
+        output.register_hook(on_grad)  # type: ignore[no-untyped-call]
 
     def take(layer: Fp8Linear, x_BK: Tensor, x8_BK: Quantized, w8_KN: Quantized, w_KN: Tensor, grad: Tensor) -> None:
         if not bool(grad.isfinite().all()):

@@ -11,6 +11,7 @@ Report adds its figures, from parity.json alone.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,12 @@ from octoscale.models.quiet import quietly
 from octoscale.numerics.formats import PRECISIONS
 from octoscale.numerics.recipe import Recipe, parse_scaling
 from octoscale.numerics.scaling import Delayed
-from octoscale.parity.differences import compare
+from octoscale.parity.differences import Differences, compare
 from octoscale.parity.lengths import FAMILIES, curves_of
 from octoscale.parity.products import Product, backward_products, forward_products
 from octoscale.parity.settings import Parity
 from octoscale.parity.ways import Way, ways_of
-from octoscale.parity.words import Found, Place, answer_of, operands_to_json
+from octoscale.parity.words import Place, answer_of, operands_to_json
 from octoscale.runs.cells import Cells
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.scales import run_header
@@ -97,7 +98,7 @@ def _found(asked: _Asked) -> dict[str, Any]:
     content: dict[str, Any] = asked.cells.get_or_make(f"layers: {names}", lambda: _of_layers(asked))
     lengths = asked.settings.lengths
     curves = [
-        asked.cells.get_or_make(f"{family} to {lengths[-1]}: {names}", lambda family=family: _of_lengths(family, asked))
+        asked.cells.get_or_make(f"{family} to {lengths[-1]}: {names}", partial(_of_lengths, family, asked))
         for family in FAMILIES
     ]
     return content | {"lengths": curves}
@@ -106,17 +107,13 @@ def _found(asked: _Asked) -> dict[str, Any]:
 def _of_layers(asked: _Asked) -> dict[str, Any]:
     settings, model, windows = asked.settings, asked.parts.loaded.model, asked.parts.windows
     assert windows is not None
-    found: Found = {}
+    found: dict[Place, dict[str, Differences]] = {}
     dtype, total = getattr(torch, PRECISIONS[settings.dtype]), len(windows) + settings.gradients
 
     def take(product: Product) -> None:
-        ways = compare(product, asked.ways, dtype)
         known = found.setdefault(Place(product.layer, product.result), {})
-        for name, differences in ways.items():
-            if name in known:
-                known[name].add(differences)
-            else:
-                known[name] = differences
+        for name, differences in compare(product, asked.ways, dtype).items():
+            known.setdefault(name, Differences()).add(differences)
 
     def tell(done: int) -> None:
         asked.tell("layers", done, total)

@@ -49,5 +49,5 @@ def exact(a: Quantized, b: Quantized, bias: Tensor | None = None) -> Tensor:
     The sum itself is exact for products of two E4 codes, up to 2**16 of them: each is a multiple of 2**-20, or of
     2**-18, and below 2**18 in magnitude, so that all sums fit into 53 bits, in any order.
     """
-    values = a.codes.double() @ b.codes.double() * 2.0 ** -float(a.scale_bias + b.scale_bias)
+    values: Tensor = a.codes.double() @ b.codes.double() * 2.0 ** -float(a.scale_bias + b.scale_bias)
     return values if bias is None else values + bias.double()

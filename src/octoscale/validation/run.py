@@ -12,6 +12,7 @@ from torch.distributed import ProcessGroup
 
 from octoscale.conversion.convert import preview
 from octoscale.conversion.head import put_head_in_fp8
+from octoscale.conversion.settings import Conversion
 from octoscale.distributed.mesh import agree, by_first, explained, together, wait_for_all
 from octoscale.distributed.run_folder import held_by_first
 from octoscale.kernels.ops import check_imitation
@@ -194,6 +195,6 @@ def check_finite(run: RunFolder) -> None:
         raise FloatingPointError(f"no scaling of {summary['model']} has a finite result: see the failures above")
 
 
-def plain(settings: Measurement) -> dict[str, Any]:
+def plain(settings: Conversion) -> dict[str, Any]:
     """The settings as JSON can say it."""
     return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(settings).items()}

@@ -55,7 +55,8 @@ def parity_lengths_figure(parity: Mapping[str, Any], *, style: str = REPORT, not
 
 def _draw(axes: Axes, family: Mapping[str, Any], names: list[str]) -> dict[str, Artist]:
     """The lines, by what the legend calls them."""
-    lengths, drawn = family["lengths"], {}
+    drawn: dict[str, Artist] = {}
+    lengths = family["lengths"]
     series = {row["sums"]: row["error"] for row in family["series"]}
     for name, look in zip(names, itertools.cycle(LOOKS), strict=False):
         errors = [100 * error or math.nan for error in series.get(name, [])]
@@ -64,8 +65,8 @@ def _draw(axes: Axes, family: Mapping[str, Any], names: list[str]) -> dict[str, 
     casts = [100 * error or math.nan for error in family["casts"]]
     (drawn["the casts to FP8"],) = axes.plot(lengths, casts, color="0.5", linestyle="-", linewidth=2.5, alpha=0.6)
     if family["operands"] in _OF_MATRICES:
-        look: dict[str, Any] = {"color": "0.2", "marker": "*", "linestyle": "none", "markersize": 9, "zorder": 5}
-        (drawn["DeepSeek-V3's report: nearly 2 %, the largest"],) = axes.plot(*([value] for value in _DEEPSEEK), **look)
+        star: dict[str, Any] = {"color": "0.2", "marker": "*", "linestyle": "none", "markersize": 9, "zorder": 5}
+        (drawn["DeepSeek-V3's report: nearly 2 %, the largest"],) = axes.plot(*([value] for value in _DEEPSEEK), **star)
     axes.set(yscale="log")
     axes.set_xscale("log", base=2)
     named = lengths[::_EACH]
