@@ -77,7 +77,7 @@ def test_the_picture_of_the_advice_is_drawn_again(tmp_path):
 @pytest.mark.skipif(not is_pinned(), reason="another matplotlib draws other bytes")
 def test_the_pictures_of_the_parity_are_drawn_again(tmp_path):
     copy = shutil.copytree(RESULTS / "parity", tmp_path / "parity")
-    before = {path.name: path.read_bytes() for path in (copy / "figures").iterdir()}
+    before = {path.name: path.read_bytes() for path in sorted((copy / "figures").iterdir())}
     shutil.rmtree(copy / "figures")
     assert draw(copy) == [copy / "figures" / name for name in before]
     assert {name: (copy / "figures" / name).read_bytes() for name in before} == before

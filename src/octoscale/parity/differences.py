@@ -1,11 +1,11 @@
-"""How far the sums of one way lie from float32's and from exact ones, of many outputs, and beside the casts' error.
+"""How far the sums of one way lie from exact ones, of many outputs, and beside the casts' error.
 
     found = compare(product, ways, torch.bfloat16)      Differences of each way, by its name
     found["hopper"].add(another["hopper"])              of more outputs
 
 The unit is the distance of neighboring numbers of the output's dtype at the exact output: half of it is what rounding
-may take. An output that is almost zero by cancellation has a small unit, so means and maxima are those of few; shares
-of outputs (`above`) say more.
+may take. Outputs are counted by how far they are away, for a mean would say nothing: where terms cancel to zero, or
+almost, the unit is as small as the dtype's numbers get.
 """
 
 import math
@@ -20,26 +20,21 @@ from torch import Tensor
 from octoscale.parity.products import Product
 from octoscale.parity.ways import FLOAT32, Way, exact
 
-#: What the sums are compared with.
-AGAINST = ("float32", "exact")
-
 #: Differences are counted that are above 2**e units, for each e of these.
 EXPONENTS = range(-8, 9)
 
 
 @dataclass(kw_only=True)
 class Differences:
-    """Of the outputs of one way, in ulp of their dtype.
+    """Of the outputs of one way.
 
-    changed: outputs that are another number than with float32's sums, once they are rounded. total, largest: of the
-    absolute differences, by AGAINST. above: outputs that are farther from the exact ones than 2**e ulp, e of EXPONENTS.
-    sums, casts: squares of errors, summed: of these sums, of the casts to FP8.
+    changed: outputs that are another number than with float32's sums, once they are rounded to their dtype. above:
+    outputs that are farther from the exact ones than 2**e ulp, for each e of EXPONENTS. sums, casts: squares of errors,
+    summed: of these sums, of the casts to FP8.
     """
 
     outputs: int = 0
     changed: int = 0
-    total: dict[str, float] = field(default_factory=lambda: dict.fromkeys(AGAINST, 0.0))
-    largest: dict[str, float] = field(default_factory=lambda: dict.fromkeys(AGAINST, 0.0))
     above: list[int] = field(default_factory=lambda: [0 for _ in EXPONENTS])
     sums: float = 0.0
     casts: float = 0.0
@@ -53,22 +48,13 @@ class Differences:
         """Take in those of other outputs."""
         self.outputs += other.outputs
         self.changed += other.changed
-        self.total = {name: self.total[name] + other.total[name] for name in AGAINST}
-        self.largest = {name: max(self.largest[name], other.largest[name]) for name in AGAINST}
         self.above = [a + b for a, b in zip(self.above, other.above, strict=True)]
         self.sums += other.sums
         self.casts += other.casts
 
     def to_json(self) -> dict[str, Any]:
-        """As a reader wants it: means for totals."""
-        count = max(1, self.outputs)
-        return {
-            "outputs": self.outputs,
-            "changed": self.changed,
-            "mean": {name: self.total[name] / count for name in AGAINST},
-            "largest": self.largest,
-            "above": self.above,
-        }
+        """What is counted."""
+        return {"outputs": self.outputs, "changed": self.changed, "above": self.above}
 
 
 def compare(product: Product, ways: Sequence[Way], dtype: torch.dtype) -> Mapping[str, Differences]:
@@ -96,13 +82,10 @@ def ulp(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _differences(sums: Tensor, plain: Tensor, right: Tensor, unit: Tensor, dtype: torch.dtype) -> Differences:
-    found = Differences(outputs=sums.numel())
-    if not found.outputs:
-        return found
-    found.changed = int((sums.to(dtype) != plain.to(dtype)).sum())
-    for name, other in zip(AGAINST, (plain.double(), right), strict=True):
-        away = (sums.double() - other).abs() / unit
-        found.total[name], found.largest[name] = float(away.sum()), float(away.max())
-    found.above = [int((away > 2.0**exponent).sum()) for exponent in EXPONENTS]
-    found.sums = float((sums.double() - right).square().sum())
-    return found
+    away = (sums.double() - right).abs()
+    return Differences(
+        outputs=sums.numel(),
+        changed=int((sums.to(dtype) != plain.to(dtype)).sum()),
+        above=[int((away > 2.0**exponent * unit).sum()) for exponent in EXPONENTS],
+        sums=float(away.square().sum()),
+    )

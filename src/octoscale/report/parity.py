@@ -3,13 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from octoscale.numerics.formats import RESULTS
 from octoscale.report.advice import Rows
 from octoscale.report.parity_contents import FLOAT32
 from octoscale.system.printable import printable
 
 #: What each part needs of parity.json.
-_OF_KINDS, _OF_LENGTHS = {"kinds", "dtype"}, {"lengths"}
+_OF_KINDS, _OF_LENGTHS = {"kinds", "exponents", "dtype"}, {"lengths"}
 _OF_NOTE = {"model", "text", "tokens", "window", "dtype", "rows", "scaling", "backend", "reason"}
+
+
+#: Distances from exact outputs that have a column, as exponents of two; the last columns.
+_SHOWN, _OF_CASTS = (-1, 0, 4), ("of the casts' error, %", "worst")
 
 
 def parity_tables(parity: Mapping[str, Any]) -> list[Rows]:
@@ -35,32 +40,20 @@ def note(parity: Mapping[str, Any]) -> str:
 
 
 def _kinds(parity: Mapping[str, Any]) -> Rows:
-    """A row for each product of a kind of layers, and each way of summing it."""
-    columns = (
-        "layers",
-        "sums",
-        "changed, %",
-        "from float32",
-        "from exact",
-        "largest",
-        "of the casts' error, %",
-        "worst",
-    )
+    """A row for each product of a kind of layers, and each way of summing it but float32's: that is next to exact."""
+    exponents = [exponent for exponent in _SHOWN if exponent in parity["exponents"]]
+    away = (f"over {2.0**exponent:g} ulp, %" for exponent in exponents)
     rows = []
     for row in parity["kinds"]:
-        if row["sums"] == FLOAT32:  # next to no error
-            continue
-        name = row["kind"] if row["result"] == "output" else f"{row['kind']}, {row['result']}"
-        cells = [name, row["sums"], f"{100 * row['changed'] / max(1, row['outputs']):.3g}"]
-        cells += [
-            f"{value:.3g}" for value in (*(row["mean"][x] for x in ("float32", "exact")), row["largest"]["exact"])
-        ]
-        rows.append([*cells, *(_percent(row["of_casts"][name]) for name in ("median", "worst"))])
-    title = (
-        f"outputs that become another {parity['dtype']} number; mean and largest difference of the sums in its ulp; "
-    )
-    title += "their error beside that of the casts, in the median layer and the worst"
-    return Rows(title=title, columns=columns, rows=rows)
+        if row["sums"] != FLOAT32:
+            name = row["kind"] if row["result"] == RESULTS[0] else f"{row['kind']}, {row['result']}"
+            above = dict(zip(parity["exponents"], row["above"], strict=True))
+            counts = (row["changed"], *(above[exponent] for exponent in exponents))
+            shares = [_percent(count / max(1, row["outputs"])) for count in counts]
+            rows.append([name, row["sums"], *shares, *(_percent(row["of_casts"][x]) for x in ("median", "worst"))])
+    title = f"outputs that become another {parity['dtype']} number than with float32's sums, and that lie farther from "
+    title += "exact ones; the error of the sums beside that of the casts, in the median layer and the worst"
+    return Rows(title=title, columns=("layers", "sums", "changed, %", *away, *_OF_CASTS), rows=rows)
 
 
 def _lengths(parity: Mapping[str, Any]) -> Rows:

@@ -15,7 +15,6 @@ from octoscale.report.fields import MOST_LAYERS, Check, are_texts, checked, is_c
 
 #: The way of summing that the others are compared with, and that is next to exact itself.
 FLOAT32 = "float32"
-_AGAINST = (FLOAT32, "exact")
 
 #: There are no more ways of summing; no difference is larger, or smaller without being 0; none is counted beyond.
 MOST_WAYS, _MOST_SIZE, _MOST_EXPONENT = 16, 1e30, 64
@@ -42,8 +41,7 @@ def _is_kind(num_exponents: int, value: Any) -> bool:
     above = value.get("above")
     if not _are(is_count, above) or len(above) != num_exponents or any(count > counts[0] for count in above):
         return False
-    away = all(_has(_is_size, _AGAINST, value.get(name)) for name in ("mean", "largest"))
-    return away and _has(_may_lack, ("median", "worst"), value.get("of_casts"))
+    return _has(_may_lack, ("median", "worst"), value.get("of_casts"))
 
 
 def _is_layer(value: Any) -> bool:

@@ -40,7 +40,7 @@ def test_shares_of_outputs_by_kind(kinds, style):
     assert math.isnan(shares[2])
     assert all(map(math.isnan, line(figure.axes[0], 0)[1]))
     words = ("attn qkv", "ff output", "float32", "hopper", "from exact, ulp of bf16")
-    assert {*words, "of output\nfarther away, %", "of grad_weight\nfarther away, %"} <= texts(figure)
+    assert {*words, "output,\nfarther away, %", "grad_weight,\nfarther away, %"} <= texts(figure)
     assert figure.note == (
         "shaded: less than rounding may take, 1/2 ulp; a line that is not there lies below 1/256 ulp; of tiny"
     )

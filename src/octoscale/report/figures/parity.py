@@ -42,7 +42,7 @@ def parity_figure(parity: Mapping[str, Any], *, style: str = REPORT, note: str =
             there = [row for row in rows if (row["result"], row["kind"]) == (result, kind)]
             drawn = _draw(axes, there, names, parity["exponents"])
             handles = handles or drawn
-        line[0].set_ylabel(f"of {result}\nfarther away, %")
+        line[0].set_ylabel(f"{result},\nfarther away, %")
     for kind, axes in zip(kinds, panels[0], strict=True):
         axes.set_title(KIND_STYLES[kind].label)
     dtype = shown(parity["dtype"], 0.1 * figure.get_figwidth(), figure.style.text)
