@@ -4,6 +4,7 @@
                                           picture of bench/growth.json, if that is there
     python docs/make.py demo RUN          the same, after docs/results/demo was taken from a run of the demo
     python docs/make.py advise RUN        the same, after docs/results/advise was taken from a run of advise
+    python docs/make.py parity RUN        the same, after docs/results/parity was taken from a run of parity
     python docs/make.py NAME FOLDER       the same, after docs/results/NAME was taken from a folder of reproduce
 
 A test compares the blocks with what this would write.
@@ -21,8 +22,10 @@ from typing import Any
 from PIL import Image
 
 from octoscale.report.advice import advice_tables
+from octoscale.report.data.paired_losses import excesses
 from octoscale.report.figures.growth import growth_figure
 from octoscale.report.figures.style import save
+from octoscale.report.parity import parity_tables, pipes
 from octoscale.report.terminal import against, flatten, perplexity_text
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,9 +33,17 @@ RESULTS = ROOT / "docs" / "results"
 DOCUMENTS = {
     "README.md": ("demo", "accuracy", "advice", "speed"),
     "docs/results/README.md": ("index", "accuracy", "ranges", "advice", "growth"),
+    "docs/PARITY.md": ("parity",),
 }
 FIGURES = ("perplexity", "scale_bias")
-TAKEN = {"demo": ["summary.json"], "advise": ["advice.json", "recipe.toml", "advice.md", "figures/advice.png"]}
+TAKEN = {
+    "demo": ["summary.json"],
+    "advise": ["advice.json", "recipe.toml", "advice.md", "figures/advice.png"],
+    "parity": [
+        *("summary.json", "metrics.jsonl", "parity.json"),
+        *(f"figures/{name}.png" for name in ("parity", "parity_layers", "parity_lengths")),
+    ],
+}
 WIDTH = 1200
 
 
@@ -58,7 +69,7 @@ def with_blocks_of(text: str, makers: Mapping[str, Callable[[], str]]) -> str:
 
 
 def take(name: str, run: Path) -> None:
-    """Keep some files of a run, of the demo or of advise, without the place of the program that wrote them.
+    """Keep some files of a run, of the demo, advise or parity, without the place of the program that wrote them.
 
     Of a reproduction: all but its measurements.
     """
@@ -133,6 +144,26 @@ def advice() -> str:
     lines.insert(1, "|---|--:|--:|--:|--:|")
     quoted = [f"> {line}  " for line in found["answer"]]
     return "\n".join([*lines, "", *quoted, "", _made(read("advise/run.json"))])
+
+
+def parity() -> str:
+    """What the sums of a tensor core do to a model: perplexities, outputs by kind of layer, errors by length."""
+    found, summary = read("parity/parity.json"), read("parity/summary.json")
+    lines = (RESULTS / "parity" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    scores = flatten(summary["perplexity"])
+    base = next(iter(scores))
+    intervals = excesses(base, scores, [json.loads(line) for line in lines])
+    table = [f"| scaling | perplexity | against {base} | 95 % interval |", "|---|--:|--:|--:|"]
+    for name, value in scores.items():
+        ends = [f"{end:+.2%}" for end in (intervals[name].low, intervals[name].high)] if name in intervals else ["-"]
+        table.append(f"| {name} | {perplexity_text(value)} | {against(value, scores[base])} | {' to '.join(ends)} |")
+    parts = ["\n".join(table), *(f"{_capital(each.title)}:\n\n{pipes(each)}" for each in parity_tables(found))]
+    quoted = [f"> {line}  " for line in found["answer"]]
+    return "\n\n".join([*parts, "\n".join(quoted), _made(read("parity/run.json"))])
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def speed() -> str:
@@ -262,6 +293,7 @@ MAKERS: dict[str, Callable[[], str]] = {
     "accuracy": accuracy,
     "ranges": ranges,
     "advice": advice,
+    "parity": parity,
     "speed": speed,
     "growth": growth,
     "index": index,

@@ -23,6 +23,7 @@ LEAST = {
     "validate": ["MODEL", "--text", "TEXT", "--window", "32", "--tokens", "64", "--scaling", "amax"],
     "sweep": ["MODEL", "--text", "TEXT", "--window", "32", "--tokens", "64", "--bias", "0"],
     "advise": ["MODEL", "--text", "TEXT", "--window", "32", "--tokens", "64", "--keep-at-most", "1"],
+    "parity": ["MODEL", "--text", "TEXT", "--window", "32", "--tokens", "64", "--longest", "64"],
     "train": ["MODEL", "--text", "TEXT", "--window", "32", "--steps", "1", "--batch", "1"],
     "plan": ["MODEL", "--gpus", "1"],
     "quantize": ["MODEL", "out"],

@@ -16,6 +16,7 @@ from octoscale.conversion.settings import Inspection
 from octoscale.inference.settings import Chat, Generation
 from octoscale.models.settings import Materialization
 from octoscale.paper.settings import Reproduction
+from octoscale.parity.settings import Parity
 from octoscale.system.settings import argument, setting
 from octoscale.training.planning import Planning
 from octoscale.training.settings import Training
@@ -28,6 +29,7 @@ SETTINGS = {
     "validate": Validation,
     "sweep": Sweep,
     "advise": Advice,
+    "parity": Parity,
     "reproduce": Reproduction,
     "train": Training,
     "plan": Planning,

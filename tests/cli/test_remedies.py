@@ -19,8 +19,8 @@ READERS = {
     "system/whole_folder": ("quantize", "models"),
     "inference/generate": ("generate", "chat"),
     "validation/by_layer": ("validate",),
-    "runs/folder": ("validate", "sweep", "demo", "train", "advise"),
-    "validation/kept": ("sweep", "advise"),
+    "runs/folder": ("validate", "sweep", "demo", "train", "advise", "parity"),
+    "validation/kept": ("sweep", "advise", "parity"),
     **dict.fromkeys(
         ("training/trainer", "training/settings", "training/data", "training/resume", "training/share"), ("train",)
     ),

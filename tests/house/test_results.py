@@ -6,10 +6,12 @@ import shutil
 import sys
 from collections import Counter
 from pathlib import Path
+from statistics import median
 
 import pytest
 
 from octoscale.paper.write import markdown
+from octoscale.report.data.paired_losses import excesses
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "results"
@@ -27,7 +29,7 @@ def make(monkeypatch):
     return make
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/results/README.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/results/README.md", "docs/PARITY.md"])
 def test_the_blocks_of_a_document_are_what_the_files_say(make, name):
     text = (ROOT / name).read_text(encoding="utf-8")
     assert "<!-- made:" in text
@@ -206,3 +208,36 @@ def test_what_is_said_of_tables_and_figure_5_follows_from_their_numbers():
 def _listed(biases):
     *first, last = map(str, biases)
     return f"{', '.join(first)} and {last}"
+
+
+def test_what_is_said_of_sums_follows_from_their_numbers():
+    """Of docs/PARITY.md: errors at a length, in the words of its list."""
+    text = " ".join((ROOT / "docs" / "PARITY.md").read_text(encoding="utf-8").split())
+    found = json.loads((RESULTS / "parity" / "parity.json").read_text(encoding="utf-8"))
+    families = {family["operands"]: family for family in found["lengths"]}
+    ways = ("hopper", "hopper, promoted")
+
+    def at(family, length, sums="hopper", what="error"):
+        place, series = families[family]["lengths"].index(length), families[family]["series"]
+        values = families[family][sums] if sums == "casts" else next(row for row in series if row["sums"] == sums)[what]
+        return f"{100 * values[place]:.3g}"
+
+    for family, words in (("normal", "wrong by {} %, and by {} % at most"), ("uniform", "by {} %, and {} % at most")):
+        assert words.format(at(family, 4096), at(family, 4096, what="largest")) in text
+    shifted, centered, last = "attention, V of mean 1", "attention", 16384
+    assert f"wrong by {at(shifted, last)} % over a context of 16,384" in text
+    assert f"casts to FP8 cost {float(at(shifted, last, 'casts')):.2g} %" in text
+    assert f"V of mean 0 by {at(centered, last)} %, beside {at(centered, last, 'casts')} % for the casts" in text
+    shares = {way: [row["of_casts"][way] for row in found["layers"] if row["result"] == "output"] for way in ways}
+    worst = max(found["layers"], key=lambda row: row["of_casts"]["hopper"])
+    assert worst["module"] == "model.layers.9.mlp.down_proj"
+    middle, most = (100 * pick(shares["hopper"]) for pick in (median, max))
+    assert f"by {middle:.3g} % of the casts' error in the median layer, and by {most:.3g} % in the worst" in text
+    assert f"promoted, by {100 * max(shares['hopper, promoted']):.3g} % at most" in text
+    lines = (RESULTS / "parity" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    scores = json.loads((RESULTS / "parity" / "summary.json").read_text(encoding="utf-8"))["perplexity"]
+    pair = excesses("amax", scores, [json.loads(line) for line in lines])["amax:accumulate=hopper"]
+    said = f"difference is {pair.estimate:+.2%}, with an interval of {pair.low:+.2%} to {pair.high:+.2%}"
+    assert said.replace("%", " %") in text
+    normal, uniform, zero, one = (at(family, last, "hopper, promoted") for family in families)
+    assert f"{normal} % (normal), {uniform} % (uniform), {zero} % and {one} % (P V) at 16,384" in text

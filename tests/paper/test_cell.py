@@ -8,6 +8,7 @@ from checkpoints import save_tiny_llama
 from octoscale.paper.cell import _weights, asking, reading, training
 from octoscale.paper.settings import Reproduction
 from octoscale.paper.tasks import Task
+from octoscale.system.errors import UserError
 
 ROWS = "sentence\tlabel\ngood\t1\nbad\t0\n"
 SST2, PIQA = Task(name="sst2", has_classes=True), Task(name="piqa", has_classes=False)
@@ -112,3 +113,31 @@ def test_a_text_is_known_by_its_bytes(words, tmp_path):
     assert names[0] == names[1]
     (tmp_path / "b.txt").write_text("two")
     assert reading(replace(words, text=str(tmp_path / "b.txt")), "gpt-10m").name != names[0]
+
+
+def test_sums_of_a_tensor_core_make_another_cell_and_no_word_does(words):
+    """Each FP8 scaling says whose they are; high precision has none, and its cells serve both."""
+    summed = replace(words, accumulate="hopper")
+    assert asking(summed, "gpt-10m", SST2, "bf16").name == asking(words, "gpt-10m", SST2, "bf16").name
+    for scaling in ("amax", "cscale:-1"):
+        cell = asking(summed, "gpt-10m", SST2, scaling)
+        (text,) = cell.words.scalings
+        assert text == f"{scaling}{',' if ':' in scaling else ':'}accumulate=hopper"
+        assert cell.name != asking(words, "gpt-10m", SST2, scaling).name
+        assert training(summed, "gpt-10m", SST2, scaling, 0).words.scaling == text
+    assert reading(summed, "gpt-10m").words.scalings == ("amax:accumulate=hopper",)
+    preset = training(replace(summed, preset="paper"), "gpt-111m", SST2, "amax", 0).words
+    assert (preset.scaling, preset.dtype) == ("amax:margin=3,accumulate=hopper", "fp16")
+
+
+def test_a_cell_that_was_kept_before_there_was_a_word_is_found_again(words):
+    """A validation's own word on sums is no part of its name: its scalings say it. A training's is another."""
+    asked, trained = asking(words, "gpt-10m", SST2, "amax"), training(words, "gpt-10m", SST2, "amax", 0)
+    assert "accumulate" not in asked.identity
+    assert trained.identity["accumulate"] == trained.words.accumulate
+
+
+@pytest.mark.parametrize("name", ["volta", "hopper,ada"])
+def test_another_tensor_core_is_refused(words, name):
+    with pytest.raises(UserError, match=r"unknown accumulator '.*': one of hopper, ada, blackwell"):
+        replace(words, accumulate=name)

@@ -202,3 +202,25 @@ def test_all_of_it_on_tiny_models(inputs, tmp_path, run):
     assert "train " not in err
     assert "ask " not in err
     assert results(tmp_path / "run") == files
+
+
+def test_tables_of_a_tensor_cores_sums_say_so(inputs, tmp_path):
+    """Oracle: the scalings that were recorded; the same command without its word has other cells, and no such note."""
+    pytest.importorskip("octoscale.kernels.native", reason="the C++ core was not built")
+    made = {}
+    for accumulate in ("", "hopper"):
+        labels = Counted()
+        settings = words(inputs, "table3,fig6", bias="0", seeds="0", accumulate=accumulate)
+        reproduce(settings, tmp_path / "run", bars=labels)
+        content = json.loads((tmp_path / "run" / "table3.json").read_text())
+        made[accumulate] = labels.labels, content, json.loads((tmp_path / "run" / "fig6.json").read_text())
+    labels = {name: found for name, (found, *_) in made.items()}
+    assert [
+        label.replace(":accumulate=hopper", "").replace(",accumulate=hopper", "") for label in labels["hopper"]
+    ] == [label for label in labels[""] if " amax" in label or "cscale" in label]
+    assert all("accumulate=hopper" in label for label in labels["hopper"])
+    note = "FP8 products are summed as by wgmma of FP8 on an H100, as cuBLASLt 12.8 calls it."
+    for table, figure in [made["hopper"][1:]]:
+        assert note in table["notes"]
+        assert note in figure["notes"]
+    assert all(note not in content["notes"] for content in made[""][1:])

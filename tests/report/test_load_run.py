@@ -164,7 +164,8 @@ def test_figures_are_written_beside_the_run_and_what_is_missing_is_said(whole, r
     code, out, _ = run("figures", whole.path, "--style", "slides", "--format", "svg", "--json")
     printed = json.loads(out)
     assert printed["figures"]["loss"] == [str(whole.figures / "slides" / "loss.svg")]
-    assert set(printed["needs"]) == {"bias_map", "scale_bias_steps", "advice"}
+    parities = {"parity", "parity_layers", "parity_lengths"}
+    assert set(printed["needs"]) == {"bias_map", "scale_bias_steps", "advice"} | parities
     assert printed["captions"]["loss"].startswith("The loss over the steps of training; lines: training")
     RunFolder.create(whole.path, {}, overwrite=True)  # all of it is ours
 

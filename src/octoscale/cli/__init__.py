@@ -5,6 +5,7 @@
     look            info, formats, models, inspect, diagnose, report, figures, watch
     measure         demo, validate, sweep
     advise          advise
+    parity          parity
     reproduce       the tables and figures of the paper
     bench           the commands of octoscale bench
     train           train

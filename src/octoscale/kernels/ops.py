@@ -270,14 +270,22 @@ def _product(
     return backend_of(b, what).matmul(a, b, bias_N, dtype, fast=fast)
 
 
+def check_imitation(name: str) -> None:
+    """UserError if the sums of this tensor core cannot be imitated here: without the C++ core, or the name."""
+    get_accumulator(name)
+    try:
+        import octoscale.kernels.native  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"accumulate={name} needs the C++ core, which was not built") from error
+
+
 def _imitated(a: Quantized, b: Quantized, name: str, fast: bool) -> Tensor:
     """The unscaled sums of a tensor core, by the C++ core. UserError where there is none."""
     if a.codes.device.type != "cpu":
         raise UserError(f"accumulate={name} is computed on a CPU, and the model is on {a.codes.device}")
-    try:
-        from octoscale.kernels.native import Native, chosen
-    except ImportError as error:
-        raise UserError(f"accumulate={name} needs the C++ core, which was not built") from error
+    check_imitation(name)
+    from octoscale.kernels.native import Native, chosen
+
     row = get_accumulator(name)
     rule = (row.block, row.fraction, row.kept, row.floor, 0 if fast else row.chain)
     return Native(chosen()).accumulate(a.codes, b.codes, rule)

@@ -90,6 +90,20 @@ def get_accumulator(name: str) -> Accumulator:
     return ACCUMULATORS[name]
 
 
+def with_accumulate(scaling: str, name: str) -> str:
+    """The text of an FP8 scaling with the sums of a tensor core; unchanged where it says so already.
+
+    UserError for an unknown name, and for a text that says another one.
+    """
+    get_accumulator(name)
+    _, said, rest = scaling.partition("accumulate=")
+    if not said:
+        return f"{scaling}{',' if ':' in scaling else ':'}accumulate={name}"
+    if rest.partition(",")[0] != name:
+        raise UserError(f"scaling {scaling} says whose sums are imitated: leave --accumulate {name} out")
+    return scaling
+
+
 def dot(a: Sequence[int], b: Sequence[int], formats: tuple[str, str], accumulator: Accumulator, *, fast: bool) -> float:
     """One sum of products of codes, in integers. a, b: codes as bytes, none of them NaN or infinity."""
     chain = len(a) if fast or not accumulator.chain else accumulator.chain

@@ -24,6 +24,8 @@ from octoscale.system.errors import UserError
 
 Role = Literal["weight", "input", "grad_output"]
 ROLES: tuple[Role, ...] = ("weight", "input", "grad_output")
+#: The products of a linear layer, by their result.
+RESULTS = ("output", "grad_input", "grad_weight")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from typing import Any
 from octoscale.runs.folder import RunFolder
 from octoscale.system.errors import UserError
 from octoscale.validation.criterion import Criterion, Judged, accuracy_criterion
+from octoscale.validation.scores import flatten
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +41,7 @@ def answers_of(run: RunFolder, task: str, scaling: str) -> dict[str, Any]:
     if failure is not None:
         return {"scaling": scaling, "failure": failure}
     found = summary["tasks"][task]
-    rule, _, bias = scaling.partition(":")
-    scores = found["scores"][rule][bias] if rule == "cscale" else found["scores"][scaling]
+    scores = flatten(found["scores"])[scaling]
     (path,) = run.items.glob("*.jsonl")
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return {

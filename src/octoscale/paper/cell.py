@@ -37,6 +37,8 @@ _PLACES = ("include", "task")
 
 #: Words that older cells do not have: where one says no, the cell is the same.
 _LATER = ("autocast",)
+#: What the scalings of a validation say already.
+_SAID = ("accumulate",)
 
 #: How files of a checkpoint end that change what a model says: its weights and config, its tokenizer.
 _OF_A_MODEL = (".json", ".safetensors", ".model", ".txt")
@@ -53,9 +55,10 @@ class Cell:
     @property
     def identity(self) -> dict[str, Any]:
         """All that its result depends on, but for the machine and the versions."""
-        free: tuple[str, ...] = (*FREE_FIELDS[1:], *_PLACES) if isinstance(self.words, Training) else _PLACES
+        of_command = FREE_FIELDS[1:] if isinstance(self.words, Training) else _SAID
         words: dict[str, Any] = json.loads(json.dumps(asdict(self.words), default=str))
-        free += tuple(name for name in _LATER if words.get(name) is False)
+        later = [name for name in _LATER if words.get(name) is False]
+        free = {*_PLACES, *of_command, *later}
         return {name: value for name, value in words.items() if name not in free} | dict(self.beside)
 
     @property
@@ -82,7 +85,7 @@ def asking(
     """
     words = Validation(
         model=model if place is None else str(place),
-        scalings=(scaling,),
+        scalings=(settings.summed(scaling),),
         tasks=task.name,
         include=settings.include,
         limit=settings.limit,
@@ -99,14 +102,14 @@ def asking(
         beside["lm_eval"] = version("lm_eval")
     source = _weights(model) if of is None else {"model": of.name}
     who = f"{_last(model)} {task.name}" if of is None else of.label.removeprefix("train ")
-    return Cell(words=words, label=f"ask {who} {scaling}", beside=beside | source)
+    return Cell(words=words, label=f"ask {who} {settings.summed(scaling)}", beside=beside | source)
 
 
 def reading(settings: Reproduction, model: str) -> Cell:
     """A text, read by a model under FP8-AMAX."""
     words = Validation(
         model=model,
-        scalings=("amax",),
+        scalings=(settings.summed("amax"),),
         text=settings.text,
         tokens=settings.tokens,
         window=settings.window or Validation.window,
@@ -116,7 +119,7 @@ def reading(settings: Reproduction, model: str) -> Cell:
     )
     path = Path(settings.text)
     beside = {"text": f"{crc_of(path):08x}" if path.is_file() else settings.text}
-    return Cell(words=words, label=f"read {_last(model)} amax", beside=beside | _weights(model))
+    return Cell(words=words, label=f"read {_last(model)} {words.scalings[0]}", beside=beside | _weights(model))
 
 
 def training(settings: Reproduction, model: str, task: Task, scaling: str, seed: int) -> Cell:
@@ -128,14 +131,15 @@ def training(settings: Reproduction, model: str, task: Task, scaling: str, seed:
         steps = EPOCHS * math.ceil(size / PAPER_BATCH)
         chosen |= {"steps": steps, **paper_preset(model, settings.batch)}
     given = {name: getattr(settings, name) for name in QUICK if getattr(settings, name) is not None}
-    chosen |= {**given, "scaling": chosen["scaling"] if scaling == "amax" and "scaling" in chosen else scaling}
+    scaling_or_preset = chosen["scaling"] if scaling == "amax" and "scaling" in chosen else scaling
+    chosen |= {**given, "scaling": settings.summed(scaling_or_preset)}
     words = Training(
         model=model, task=source, examples=settings.examples, seed=seed, every=0, save_every=SAVE_EVERY, **chosen
     )
     data = {"task": task.name, "data": "of the hub" if source == task.name else f"{crc_of(Path(source)):08x}"}
     return Cell(
         words=words,
-        label=f"train {_last(model)} {task.name} {scaling} seed{seed}",
+        label=f"train {_last(model)} {task.name} {settings.summed(scaling)} seed{seed}",
         beside=data | _weights(model),
     )
 

@@ -13,11 +13,13 @@ All but made.json and seconds.csv are the same bytes whenever, and however often
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
+from octoscale.kernels.ops import check_imitation
 from octoscale.models.loading import config_of
 from octoscale.models.quiet import quietly
+from octoscale.numerics.accumulators import get_accumulator
 from octoscale.numerics.recipe import parse_scaling
 from octoscale.paper.fig5 import fig5
 from octoscale.paper.fig6 import fig6
@@ -74,10 +76,18 @@ def reproduce(settings: Reproduction, folder: Path, *, bars: Bars = no_bars) -> 
         lab = Lab(settings, folder, check=lambda: _check(settings, names), bars=bars)
         for name in names:
             lab.used.clear()
-            write(_MAKERS[name](lab), folder)
+            found = _MAKERS[name](lab)
+            write(replace(found, notes=(*found.notes, *_sums(settings))), folder)
             _note(lab, name, missing)
         _note_seconds(lab)
     return names
+
+
+def _sums(settings: Reproduction) -> list[str]:
+    """A note that says whose sums these are, where they are imitated."""
+    if not settings.accumulate:
+        return []
+    return [f"FP8 products are summed as by {get_accumulator(settings.accumulate).instruction}."]
 
 
 def _missing(settings: Reproduction) -> dict[str, str]:
@@ -111,6 +121,8 @@ def _check_own(folder: Path) -> None:
 def _check(settings: Reproduction, names: list[str]) -> None:
     """UserError for models, scalings and data that cannot be had, before the first cell is made."""
     parse_scaling("amax", settings.codes)
+    if settings.accumulate:
+        check_imitation(settings.accumulate)
     models = dict.fromkeys(model for name in names for model in settings.models_of(name))
     for model in models:
         config_of(model)

@@ -131,6 +131,9 @@ class Reproduction:
     tokens: int = setting(8192, "How many tokens of it to read.", in_vain=_only_for("--tokens", ("fig6",)))
     dtype: str = setting("bf16", "High precision: bf16, fp16 or fp32.", in_vain=_dtype_in_vain)
     formats: str = setting("ocp", "ocp (e4m3fn, e5m2) or fnuz (e4m3fnuz, e5m2fnuz).", in_vain=_formats_in_vain)
+    accumulate: str = setting(
+        "", "Sum as a GPU's tensor cores do, wherever FP8 is: hopper, ada, blackwell; on a CPU, and slower."
+    )
     preset: str | None = setting(
         None,
         f"paper: fine-tune as the paper did, 3 epochs in steps of 512 examples, fp16; for {', '.join(GPT_SIZES)}.",
@@ -195,6 +198,12 @@ class Reproduction:
         """The set of FP8 formats."""
         return "fnuz" if self.preset == "paper" else self.formats
 
+    def summed(self, scaling: str) -> str:
+        """A scaling with the sums that --accumulate names; high precision as it is."""
+        from octoscale.numerics.accumulators import with_accumulate
+
+        return with_accumulate(scaling, self.accumulate) if self.accumulate and scaling != self.high else scaling
+
     def models_of(self, name: str) -> list[str]:
         """The models of a table or figure, as other commands take them."""
         chosen = self.models or (LLAMA_MODELS if name in OF_LLAMA else GPT_MODELS)
@@ -202,6 +211,7 @@ class Reproduction:
 
     def __post_init__(self) -> None:
         self._check_lists()
+        self.summed("amax")
         if self.dtype not in PRECISIONS:
             raise UserError(f"unknown dtype {self.dtype!r}: one of {', '.join(PRECISIONS)}")
         if any(name in TUNED for name in self.wanted) and self.dtype not in TRAINING_DTYPES:

@@ -2,12 +2,14 @@
 
     fields              what a field of a run's files may hold
     advice_contents     what can be read of an advice
+    parity_contents     what can be read of a parity
     contents            what can be read of a run, and what is damaged
     paper_contents      what can be read of a reproduction's figures
     data/               the numbers of the figures
     figures/            the figures
     run                 a run as notebooks want it
     advice              an advice as tables, and as a page
+    parity              a parity as tables
     paper_page          the page of a reproduction, with all tables and figures
     diagnosis/          what is wrong with a run, in words: rules over its records
     plan                what a plan found, as a table and a few lines

@@ -26,15 +26,15 @@ def advice_of(content: dict[str, Any], path: Path, damaged: list[str]) -> dict[s
     advice = checked(content, _FIELDS, path, damaged)
     for name, check in _ENTRIES.items():
         if name in advice:
-            advice[name] = _entries(advice[name], check, f"{path}: {name}", damaged)
+            advice[name] = possible_entries(advice[name], check, f"{path}: {name}", damaged)
     return advice
 
 
-def _entries(entries: Any, check: Check, where: str, damaged: list[str]) -> Any:
-    """The entries of a list or a table that can be ones."""
+def possible_entries(entries: Any, check: Check, where: str, damaged: list[str]) -> Any:
+    """The entries of a list or a table that can be ones; what is wrong goes to `damaged`."""
     if isinstance(entries, list):
         named = {str(index): entry for index, entry in enumerate(entries)}
-        return list(_entries(named, check, where, damaged).values())
+        return list(possible_entries(named, check, where, damaged).values())
     damaged.extend(says(where, name, entry) for name, entry in entries.items() if not check(entry))
     return {name: entry for name, entry in entries.items() if check(entry)}
 

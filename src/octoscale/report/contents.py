@@ -44,6 +44,7 @@ from octoscale.report.fields import (
     is_time,
     says,
 )
+from octoscale.report.parity_contents import parity_of
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.parts import readable_parts
 from octoscale.runs.scales import SCHEMA
@@ -55,7 +56,7 @@ from octoscale.system.inside import LEADS_OUT, is_inside
 class RunContents:
     """What a run's files say. `metrics` and `notes` are the lines of those files, `scales` the rows of all parts.
 
-    advice: what advice.json holds; empty if the run is no advice, or not done.
+    advice, parity: what advice.json and parity.json hold; empty if the run is no such, or not done.
     """
 
     path: Path
@@ -66,6 +67,7 @@ class RunContents:
     scales: pl.DataFrame
     damaged: list[str]
     notes: list[dict[str, Any]] = field(default_factory=list)
+    parity: dict[str, Any] = field(default_factory=dict)
 
     @property
     def figures(self) -> Path:
@@ -80,7 +82,7 @@ class RunContents:
     @property
     def has_results(self) -> bool:
         """Whether anything that was measured can be read."""
-        return bool(self.summary or self.advice or self.metrics or self.scales.height)
+        return bool(self.summary or self.advice or self.parity or self.metrics or self.scales.height)
 
     @property
     def training_rows(self) -> list[dict[str, Any]]:
@@ -120,6 +122,7 @@ def read_results(folder: Path | str) -> RunContents:
         header=checked(json_object(run.header, damaged), _HEADER, run.header, damaged),
         summary=_summary(run.summary, damaged),
         advice=advice_of(json_object(run.advice, damaged), run.advice, damaged),
+        parity=parity_of(json_object(run.parity, damaged), run.parity, damaged),
         metrics=_lines(run.metrics, _measurement, damaged),
         notes=_lines(run.notes, _note, damaged),
         scales=pl.DataFrame(schema=SCHEMA),

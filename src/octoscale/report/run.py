@@ -29,8 +29,8 @@ class Run:
     """What a run's files say.
 
     header, summary: of run.json and summary.json. metrics: a row a measurement, columns as they were logged, null where
-    a line lacks one, or was not finite. scales: a row a tensor a step (docs/TOUR.md has the columns). advice: of a run
-    of advise. missing: a line for what is not there, or damaged.
+    a line lacks one, or was not finite. scales: a row a tensor a step (docs/TOUR.md has the columns). advice, parity:
+    of a run of that command. missing: a line for what is not there, or damaged.
     """
 
     path: Path
@@ -39,6 +39,7 @@ class Run:
     metrics: pl.DataFrame
     scales: pl.DataFrame
     advice: dict[str, Any]
+    parity: dict[str, Any]
     missing: tuple[str, ...]
     contents: RunContents
 
@@ -83,6 +84,7 @@ def load_run(folder: Path | str) -> Run:
         metrics=metrics_table(contents.metrics),
         scales=contents.scales,
         advice=contents.advice,
+        parity=contents.parity,
         missing=tuple(contents.missing),
         contents=contents,
     )

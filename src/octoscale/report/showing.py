@@ -20,6 +20,7 @@ from octoscale.report.figures import of_run
 from octoscale.report.figures.of_run import Drawing
 from octoscale.report.figures.publish import Published
 from octoscale.report.page.write import write_report
+from octoscale.report.parity import parity_lines, parity_tables
 from octoscale.report.tasks_table import tasks_table
 from octoscale.runs.folder import RunFolder
 from octoscale.system.errors import UserError
@@ -41,6 +42,7 @@ def show(folder: Path | str, *, as_json: bool, module: str | None = None, with_p
         found = {
             **contents.summary,
             **contents.advice,
+            **contents.parity,
             **_paired(contents),
             "run": str(contents.path),
             "figures": [str(path) for path in drawing.paths],
@@ -135,11 +137,14 @@ def _print_results(contents: RunContents) -> None:
     if contents.advice:
         _print_advice(contents)
         return
+    for table in parity_tables(contents.parity):
+        terminal.print_content(terminal_table(table))
     if not (contents.has_results or contents.damaged):
         _print_lines([_what_is_kept(contents.path)])
     lines = [header.get("note", ""), *(summary.get(name, {}).get("text", "") for name in ("cscale_range", "bias_map"))]
     lines += [f"{scaling}: {failure}" for scaling, failure in summary.get("failures", {}).items()]
-    if "backend" in header:
+    lines += parity_lines(contents.parity)
+    if "backend" in header and not contents.parity:
         lines.append(f"backend: {header['backend']}" + (f" ({header['reason']})" if "reason" in header else ""))
     _print_lines(lines)
     _say_damaged(contents.damaged)

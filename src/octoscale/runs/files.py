@@ -30,13 +30,14 @@ _OLD_FIELDS = {"command", "started", "versions", "backend", "reason", "device", 
 #: Folder of a run -> what our files there are called. `scales` are those of scales.py, `cells` those of cells.py,
 #: `figures` those of report/, `tensorboard` is what Trainer's callback writes.
 _FILES = {
-    "": r"run\.json|metrics\.jsonl|notes\.jsonl|summary\.json|report\.html|advice\.(json|md)|recipe\.toml",
+    "": r"run\.json|metrics\.jsonl|notes\.jsonl|summary\.json|report\.html|advice\.(json|md)|recipe\.toml|"
+    r"parity\.json",
     "scales": r"part-\d+\.parquet",
     "items": r"[A-Za-z0-9,=+_-]+\.[A-Za-z0-9,=+_-]+\.jsonl",
     "cells": NAMES,
     **dict.fromkeys(
         ("figures", "figures/paper", "figures/slides"),
-        r"(perplexity|advice|scale_bias(_steps)?|bias_map|clipping|loss(es)?|exponents-[A-Za-z0-9.=_-]+)"
+        r"(perplexity|advice|parity(_layers|_lengths)?|scale_bias(_steps)?|bias_map|clipping|loss(es)?|exponents-[A-Za-z0-9.=_-]+)"
         r"\.(png|svg|pdf)",
     ),
     "tensorboard": r"events\.out\.tfevents\..+",

@@ -5,6 +5,7 @@
     notes.jsonl     what else was noticed, one line each, appended (notes.py)
     summary.json    the results so far, rewritten whole
     advice.json     what advise found; recipe.toml: the advised recipe; advice.md: the advice as a page
+    parity.json     what parity found
     cells/          one result each, of a command that goes on after a kill (cells.py)
     scales/         part-000000.parquet, ...: one row a tensor a step (scales.py)
     items/          piqa.amax.jsonl, ...: what a task's items were answered under a scaling, one a line
@@ -39,6 +40,7 @@ class RunFolder:
         self.notes = self.path / "notes.jsonl"
         self.summary = self.path / "summary.json"
         self.advice = self.path / "advice.json"
+        self.parity = self.path / "parity.json"
         self.recipe = self.path / "recipe.toml"
         self.page = self.path / "advice.md"
         self.report = self.path / "report.html"

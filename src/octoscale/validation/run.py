@@ -12,8 +12,10 @@ from torch.distributed import ProcessGroup
 
 from octoscale.conversion.convert import preview
 from octoscale.conversion.head import put_head_in_fp8
+from octoscale.conversion.settings import Conversion
 from octoscale.distributed.mesh import agree, by_first, explained, together, wait_for_all
 from octoscale.distributed.run_folder import held_by_first
+from octoscale.kernels.ops import check_imitation
 from octoscale.models import loading
 from octoscale.models.loading import LoadedModel
 from octoscale.models.meeting import meet
@@ -123,6 +125,8 @@ def prepare(settings: Validation, ranks: ProcessGroup | None = None) -> Parts:
         text if text == STORED else parse_scaling(text, settings.formats, settings.skip) for text in settings.scalings
     ]
     check_names(scalings)
+    for accumulate in {recipe.accumulate for recipe in scalings if isinstance(recipe, Recipe)} - {""}:
+        check_imitation(accumulate)
     text = None if settings.text is None else read_text(settings.text)
     asked = find_tasks(settings) if settings.asks else None
     loading.check_tokenizer(settings.model)
@@ -200,6 +204,6 @@ def check_finite(run: RunFolder) -> None:
         raise FloatingPointError(f"no scaling of {summary['model']} has a finite result: see the failures above")
 
 
-def plain(settings: Measurement) -> dict[str, Any]:
+def plain(settings: Conversion) -> dict[str, Any]:
     """The settings as JSON can say it."""
     return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(settings).items()}

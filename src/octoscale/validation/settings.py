@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from octoscale.conversion.settings import Conversion, FromFile, Head, Shared, every_in_vain, said_by_recipe
-from octoscale.numerics.formats import PRECISIONS
+from octoscale.numerics.formats import PRECISIONS, STORED
 from octoscale.system.errors import UserError
 from octoscale.system.settings import setting
 from octoscale.validation.tasks import expand
@@ -112,6 +112,9 @@ class Validation(FromFile, Head, Shared, Measurement):
         option="--scaling",
         in_vain=said_by_recipe("--scaling"),
     )
+    accumulate: str = setting(
+        "", "Sum as a GPU's tensor cores do, under each FP8 scaling: hopper, ada, blackwell; on a CPU, and slower."
+    )
     by_layer: bool = setting(
         False, "Layer by layer over all windows: each weight is read once. Larger than memory.", option="--batch"
     )
@@ -142,6 +145,8 @@ class Validation(FromFile, Head, Shared, Measurement):
         self.take_recipe("scalings", self.dtype)
         if not self.scalings:
             object.__setattr__(self, "scalings", (self.dtype, "amax"))
+        if self.accumulate:
+            object.__setattr__(self, "scalings", _summed(self.scalings, self.accumulate))
         others = [scaling for scaling in self.scalings if scaling in PRECISIONS]
         if others and self.dtype not in others:
             raise UserError(
@@ -151,6 +156,19 @@ class Validation(FromFile, Head, Shared, Measurement):
             raise UserError("tasks are asked in batches, not layer by layer: leave --batch or the tasks out")
         if self.every < 0:
             raise UserError(f"every={self.every}: histograms are recorded every N windows, N >= 1, or never, 0")
+
+
+def _summed(scalings: Sequence[str], accumulate: str) -> tuple[str, ...]:
+    """The scalings, with these sums where they are of FP8. UserError where none is."""
+    from octoscale.numerics.accumulators import with_accumulate
+
+    unchanged = (*PRECISIONS, STORED)
+    if all(text in unchanged for text in scalings):
+        raise UserError(
+            f"--accumulate {accumulate} is for layers that a scaling puts into FP8, and {' and '.join(scalings)} puts "
+            "none: leave it out"
+        )
+    return tuple(text if text in unchanged else with_accumulate(text, accumulate) for text in scalings)
 
 
 def _every_bias_in_vain(settings: "Sweep") -> str | None:

@@ -12,6 +12,9 @@
     loss                the losses of trainings
     advice              what FP8 costs each layer
     growth              what FP8 costs as layers and ranks grow, from octoscale bench growth
+    parity              how far a tensor core's sums lie from exact ones
+    parity_layers       their error beside that of the casts, by depth
+    parity_lengths      the error of a sum by its length
     of_run              which figures a run has, and drawing them
     publish             some of them in a style and formats, into a folder: octoscale figures
     paper               the figures of Perez et al., from what reproduce wrote

@@ -10,6 +10,9 @@
     scale_bias_steps         how the scales of a training move                                      (its Figs. 7, 8, 9)
     loss                     the losses of a training                                               (its Fig. 10)
     advice                   what FP8 costs each layer
+    parity                   how far a tensor core's sums lie from exact ones, by kind of layer
+    parity_layers            the same by depth, beside the error of the casts
+    parity_lengths           the error of a sum by its length
 
 A file of each figure's name draws it, from numbers that data/ computes. What the files do not allow is left out, and
 said: an interrupted run has few scalings, a plain validation has no sweep. The same run draws the same bytes.
@@ -43,6 +46,12 @@ from octoscale.report.figures.bias_map import bias_map_figure
 from octoscale.report.figures.clipping import clipping_figure
 from octoscale.report.figures.exponents import exponents_figure
 from octoscale.report.figures.loss import loss_figure
+from octoscale.report.figures.parity import FIELDS as OF_PARITY
+from octoscale.report.figures.parity import parity_figure
+from octoscale.report.figures.parity_layers import FIELDS as OF_LAYERS
+from octoscale.report.figures.parity_layers import drawn_layers, parity_layers_figure
+from octoscale.report.figures.parity_lengths import FIELDS as OF_LENGTHS
+from octoscale.report.figures.parity_lengths import parity_lengths_figure
 from octoscale.report.figures.parts import join
 from octoscale.report.figures.perplexity import perplexity_figure
 from octoscale.report.figures.scale_bias import scale_bias_figure
@@ -203,6 +212,21 @@ def _advice(contents: RunContents, _: str | None) -> _Made:
         yield "advice", partial(advice_figure, contents.advice)
 
 
+def _parity(contents: RunContents, _: str | None) -> _Made:
+    if contents.parity.keys() >= OF_PARITY and contents.parity["kinds"]:
+        yield "parity", partial(parity_figure, contents.parity, note=_compared(contents))
+
+
+def _parity_layers(contents: RunContents, _: str | None) -> _Made:
+    if contents.parity.keys() >= OF_LAYERS and drawn_layers(contents.parity):
+        yield "parity_layers", partial(parity_layers_figure, contents.parity, note=_compared(contents))
+
+
+def _parity_lengths(contents: RunContents, _: str | None) -> _Made:
+    if contents.parity.keys() >= OF_LENGTHS and contents.parity["lengths"]:
+        yield "parity_lengths", partial(parity_lengths_figure, contents.parity)
+
+
 #: The figures of a run by name, in the order in which they are drawn.
 FIGURES: dict[str, RunFigure] = {
     "perplexity": RunFigure(
@@ -245,6 +269,21 @@ FIGURES: dict[str, RunFigure] = {
         needs="no advice: octoscale advise",
         make=_advice,
     ),
+    "parity": RunFigure(
+        shows="How far outputs lie from exact sums, by kind of layer and by whose sums they are",
+        needs="no sums of tensor cores: octoscale parity",
+        make=_parity,
+    ),
+    "parity_layers": RunFigure(
+        shows="The error of sums beside that of the casts to FP8, by decoder layer and kind",
+        needs="no sums of tensor cores in decoder layers: octoscale parity",
+        make=_parity_layers,
+    ),
+    "parity_lengths": RunFigure(
+        shows="The error of a sum by its length, on made operands, with and without promotion",
+        needs="no sums of tensor cores: octoscale parity",
+        make=_parity_lengths,
+    ),
 }
 
 #: What each of them shows.
@@ -263,6 +302,13 @@ def _measured(contents: RunContents) -> str:
     window = f"windows of {summary['window']:,}" if "window" in summary else ""
     formats = f"{summary['formats']} formats" if "formats" in summary else ""
     return ", ".join(part for part in (summary.get("model"), tokens, window, formats) if part)
+
+
+def _compared(contents: RunContents) -> str:
+    """The model, the text, and whose products were compared."""
+    parity = contents.parity
+    rows = f"{parity['rows']:,} rows of each product" if "rows" in parity else ""
+    return ", ".join(part for part in (_measured(contents), parity.get("scaling"), rows) if part)
 
 
 def _trained(contents: RunContents) -> str:

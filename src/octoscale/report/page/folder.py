@@ -194,7 +194,7 @@ class RunReader:
 
     def _small_files(self) -> list[Path]:
         run = self._run
-        return [run.header, run.metrics, run.notes, run.summary, run.advice, *self._figures_there()[0]]
+        return [run.header, run.metrics, run.notes, run.summary, run.advice, run.parity, *self._figures_there()[0]]
 
 
 def _examined(contents: RunContents | None) -> Any:

@@ -2,7 +2,7 @@
 
     facts(contents)        [["model", "smollm2-135m"], ["scaling", "amax"], ...]
     tables(contents)       perplexities, tasks, losses: columns and rows of texts
-    words(contents)        sentences: the range of constants that pass, failures, the answer of an advice
+    words(contents)        sentences: the range of constants that pass, failures, the answers of an advice and a parity
 
 Nothing here is HTML: the page sets each text as text.
 """
@@ -49,7 +49,8 @@ def words(contents: RunContents) -> list[str]:
     said += [summary.get(name, {}).get("text", "") for name in ("cscale_range", "bias_map")]
     said += [f"{scaling}: {failure}" for scaling, failure in summary.get("failures", {}).items()]
     said += [str(summary["failure"])] if "failure" in summary else []
-    return [each for each in [*said, _skipped(contents), *contents.advice.get("answer", ())] if each]
+    answers = [*contents.advice.get("answer", ()), *contents.parity.get("answer", ())]
+    return [each for each in [*said, _skipped(contents), *answers] if each]
 
 
 def _skipped(contents: RunContents) -> str:
