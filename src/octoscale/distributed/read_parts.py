@@ -41,8 +41,8 @@ def cut_of(parameter: DTensor) -> Cut:
             here = share_of(stop[dim] - start[dim], mesh.get_local_rank(number), mesh.size(number))
             start[dim], stop[dim] = start[dim] + here[0], start[dim] + here[1]
     cut = Cut(whole=tuple(parameter.shape), start=tuple(start), stop=tuple(stop))
-    here = parameter._local_tensor.shape
-    assert cut.shape == tuple(here) or (0 in cut.shape and 0 in here), (cut, here)  # of [4, 0] FSDP2 makes [0, 0]
+    local = tuple(parameter._local_tensor.shape)
+    assert cut.shape == local or (0 in cut.shape and 0 in local), (cut, local)  # of [4, 0] FSDP2 makes [0, 0]
     return cut
 
 

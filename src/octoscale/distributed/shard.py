@@ -38,8 +38,8 @@ def shard(model: nn.Module, mesh: DeviceMesh, **options: Any) -> None:
         layer.fp8.recipe.check_whole("a model on many ranks")
     _to_parts(layers)
     for stack in decoder_stacks(model) or []:
-        for layer in model.get_submodule(stack).children():
-            fully_shard(layer, mesh=mesh, **options)
+        for block in model.get_submodule(stack).children():
+            fully_shard(block, mesh=mesh, **options)
     fully_shard(model, mesh=mesh, **options)
     if not layers:
         return

@@ -265,7 +265,7 @@ class Columns:
 
 def _memory(cast: Quantized) -> tuple[int, int]:
     """Where its codes begin; a fake tensor has a storage, too, though no address."""
-    return cast.codes.untyped_storage()._cdata, cast.codes.storage_offset()
+    return cast.codes.untyped_storage()._cdata, int(cast.codes.storage_offset())
 
 
 class Runtime:

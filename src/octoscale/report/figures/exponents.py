@@ -109,10 +109,10 @@ def draw_reach(axes: Axes, rows: pl.DataFrame, left: float, right: float, style:
 
 def _scales(rows: pl.DataFrame) -> str:
     """The scale_bias in words, or how far several of them reach."""
-    biases, high = rows["scale_bias"], rows["scale_bias_high"].max()
-    if high is not None:
-        return f"scale_bias {biases.min()} to {high} ({rows['granularity'][0]})"
-    return f"scale_bias {mode_of(biases)}" + (" (mode)" if biases.n_unique() > 1 else "")
+    biases, ends = rows["scale_bias"].to_list(), rows["scale_bias_high"].drop_nulls().to_list()
+    if ends:
+        return f"scale_bias {min(biases)} to {max(ends)} ({rows['granularity'][0]})"
+    return f"scale_bias {mode_of(rows['scale_bias'])}" + (" (mode)" if len(set(biases)) > 1 else "")
 
 
 def _reach(rows: pl.DataFrame) -> Reach:
