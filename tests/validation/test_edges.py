@@ -109,3 +109,16 @@ def test_what_fails_outside_is_left_alone_where_the_plateau_is_ragged():
     found = looks([0] * 13 + [2, 3, 1, 3, 2, 3, 3] + [0] * 10, 10)
     assert {*range(5, 12)} <= found.keys()
     assert len(found) < 16
+
+
+@given(plateaus(), st.integers(0, 28), st.randoms())
+def test_a_plateau_is_found_whatever_the_costs_of_failing_places_say(case, start, random):
+    """Trainings that learned nothing differ in their losses by chance."""
+    ranks, _ = case
+    costs = [random.random() for _ in ranks]
+    found = looks(ranks, min(start, len(ranks) - 1) - 8, costs)
+    assert max(found.values()) > 0
+
+
+def test_that_no_place_passes_is_said_after_a_look_at_each():
+    assert looks([0] * 15, -3, [(7 * index) % 5 for index in range(15)]) == dict.fromkeys(range(-8, 7), 0)

@@ -3,10 +3,12 @@
     look_around(range(-8, 7), start=-1, rank=..., cost=...)        the places that were looked at, and their ranks
 
 `rank` says how well a place does, from 0 (it fails) to `best`; each look is dear, so it is asked once a place. From
-`start` the search climbs towards lower cost until a place has the best rank, or both its neighbours cost no less. From
-there it bisects to each side, wherever the ranks of two looks differ, until they are neighbours: each edge, of the
-plateau and of the undecided places beside it, then lies between two places that were looked at. Beyond either end all
-is taken to fail, so an end is looked at only if the plateau may reach it.
+`start` the search climbs towards lower cost until a place has the best rank, or both its neighbours cost no less. If
+that one fails, the costs led astray, as those of trainings that learned nothing do: then all places are looked at, in
+ever smaller strides, until one does not fail, and the climb goes on there. From its top it bisects to each side,
+wherever the ranks of two looks differ, until they are neighbours: each edge, of the plateau and of the undecided places
+beside it, then lies between two places that were looked at. Beyond either end all is taken to fail, so an end is looked
+at only if the plateau may reach it.
 
 Bisection trusts that the ranks only fall on the way out. The inner neighbour of each edge is looked at too; if it, or
 any other look, ranks below one farther out, that trust is gone: then every place is looked at from the lowest to the
@@ -33,7 +35,12 @@ def look_around(
             known[index] = rank(places[index])
         return known[index]
 
-    top = _climb(places.index(start), len(places), look, lambda index: cost(places[index]), best)
+    def climb(index: int) -> int:
+        return _climb(index, len(places), look, lambda index: cost(places[index]), best)
+
+    top = climb(places.index(start))
+    if look(top) == 0:
+        top = climb(_seek(top, len(places), look))
     for step in (-1, 1):
         _bisect(top, -1 if step < 0 else len(places), look)
         edge = _edge(top, step, known, best)
@@ -52,6 +59,13 @@ def _climb(start: int, length: int, look: Callable[[int], int], cost: Callable[[
         place = max([here, *near], key=lambda index: (look(index), -cost(index)))
         here, is_moving = place, place != here
     return here
+
+
+def _seek(start: int, length: int, look: Callable[[int], int]) -> int:
+    """The index of a place that does not fail, near ones of each stride first; `start` if all places fail."""
+    strides = [2**power for power in reversed(range((length - 1).bit_length()))]
+    near = [sorted(range(start % stride, length, stride), key=lambda index: abs(index - start)) for stride in strides]
+    return next((index for places in near for index in places if look(index) > 0), start)
 
 
 def _bisect(inner: int, outer: int, look: Callable[[int], int]) -> None:
