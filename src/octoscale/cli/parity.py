@@ -1,13 +1,16 @@
 """The command parity."""
 
-from octoscale.cli.app import MEASURE, app
+from octoscale.cli.app import MEASURE, app, ending
 from octoscale.cli.options import Json, Out, Overwrite, Resume, Words, takes
 from octoscale.cli.output import check_alone, check_resume, interruptible, run_folder, say
 from octoscale.parity.settings import Parity
 from octoscale.system.heap import keep_freed_memory
 
 
-@app.command(rich_help_panel=MEASURE)
+@app.command(
+    rich_help_panel=MEASURE,
+    epilog=ending("octoscale parity MODEL --text my.txt --accumulate hopper --out parity", "docs/PARITY.md"),
+)
 @takes(Parity)
 def parity(
     words: Words[Parity], resume: Resume = False, out: Out = None, overwrite: Overwrite = False, as_json: Json = False
