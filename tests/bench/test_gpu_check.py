@@ -10,6 +10,7 @@ import torch
 from octoscale.kernels import portable, scaled_mm, table
 from octoscale.models.sizes import SIZES
 from octoscale.numerics.formats import FORMATS
+from octoscale.numerics.granularity import TENSOR
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 
@@ -73,14 +74,14 @@ class Wrong:
 
     what: str
 
-    def observe(self, x, *, exponents):
-        seen = portable.observe(x, exponents=exponents)
+    def observe(self, x, *, exponents, granularity=TENSOR):
+        seen = portable.observe(x, exponents=exponents, granularity=granularity)
         if self.what == "exponents" and exponents:
             return seen._replace(exponents=seen.exponents + (torch.arange(256) == 3))
         return seen._replace(amax=2 * seen.amax) if self.what == "amax" else seen
 
-    def encode(self, x, fmt, amax, scale_bias, *, counts):
-        encoded = portable.encode(x, fmt, amax, scale_bias, counts=counts)
+    def encode(self, x, fmt, amax, scale_bias, *, counts, granularity=TENSOR):
+        encoded = portable.encode(x, fmt, amax, scale_bias, counts=counts, granularity=granularity)
         if self.what == "counts" and counts:
             return encoded._replace(counts=encoded.counts + torch.tensor([0, 1, 0]))
         if self.what == "codes" and x.numel():

@@ -57,7 +57,10 @@ def named():
     """Each option in a message: module, line, option, and the command that the message names before it, if any."""
     for module, line, text in messages():
         for found in re.finditer(r"(?<![\w-])--[a-z][a-z0-9-]*[a-z0-9]", text):
-            before = [word for word in re.findall(r"[a-z]+", text[: found.start()]) if word in OPTIONS]
+            words = re.findall(r"[a-z]+", text[: found.start()])
+            pairs = zip(["", *words], words, strict=False)
+            before = [next((name for name in (f"{a} {b}", b) if name in OPTIONS), None) for a, b in pairs]
+            before = [name for name in before if name is not None]
             if found[0] not in FOREIGN:
                 yield module, line, found[0], before[-1] if before else None
 

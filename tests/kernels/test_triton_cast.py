@@ -213,6 +213,7 @@ def test_a_compiler_makes_a_kernel_of_the_plain_form_with_the_same_bits(name, fm
     """Oracle: eager mode, whose casts are the reference's."""
     torch.compiler.reset()
     x = INPUTS[name]()
-    compiled = torch.compile(lambda x: all_of(TritonCast(), x, FORMATS[fmt]), fullgraph=True)
+    casts = TritonCast()
+    compiled = torch.compile(lambda x: all_of(casts, x, FORMATS[fmt]), fullgraph=True)
     for i, (found, expected) in enumerate(zip(compiled(x), all_of(portable, x, FORMATS[fmt]), strict=True)):
         torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True, check_dtype=False, msg=str(i))

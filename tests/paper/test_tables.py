@@ -103,10 +103,10 @@ def test_table4_asks_the_model_itself(tmp_path):
 
 def test_table5_over_seeds(tmp_path):
     planted = {
-        "ask gpt-111m sst2 bf16 seed0 bf16": HIGH,
-        "ask gpt-111m sst2 bf16 seed1 bf16": ONE_MORE,
-        "ask gpt-111m sst2 amax seed0 amax": ONE_LESS,
-        "ask gpt-111m sst2 amax seed1 amax": ONE_MORE,
+        "ask gpt-111m sst2 bf16 seed0 as trained bf16": HIGH,
+        "ask gpt-111m sst2 bf16 seed1 as trained bf16": ONE_MORE,
+        "ask gpt-111m sst2 amax seed0 as trained amax": ONE_LESS,
+        "ask gpt-111m sst2 amax seed1 as trained amax": ONE_MORE,
     }
     (row,) = table5(lab(tmp_path, planted, seeds="0,1")).rows
     interval = paired_mean([-0.1, 0.0])
@@ -133,7 +133,7 @@ def test_table6_trains_with_each_bias_and_a_training_that_ends_in_nan_fails(tmp_
     )
     (row,) = table6(found).rows
     assert (row["by_estimate"], row["measured"], row["paper"]) == ("[-1, 0]", "-1 to 1", "[-3, 2]")
-    assert "ask gpt-111m mnli cscale:1 seed0 cscale:1" not in found.made
+    assert "ask gpt-111m mnli cscale:1 seed0 as trained cscale:1" not in found.made
     assert [label for label in found.made if label.startswith("train")] == [
         f"train gpt-111m mnli {scaling} seed0" for scaling in ("bf16", "cscale:-1", "cscale:0", "cscale:1")
     ]

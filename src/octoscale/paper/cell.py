@@ -102,7 +102,8 @@ def asking(
         beside["lm_eval"] = version("lm_eval")
     source = _weights(model) if of is None else {"model": of.name}
     who = f"{_last(model)} {task.name}" if of is None else of.label.removeprefix("train ")
-    return Cell(words=words, label=f"ask {who} {settings.summed(scaling)}", beside=beside | source)
+    label = f"ask {who} {'as trained ' if as_trained else ''}{settings.summed(scaling)}"
+    return Cell(words=words, label=label, beside=beside | source)
 
 
 def reading(settings: Reproduction, model: str) -> Cell:

@@ -77,7 +77,8 @@ def reproduce(settings: Reproduction, folder: Path, *, bars: Bars = no_bars) -> 
         for name in names:
             lab.used.clear()
             found = _MAKERS[name](lab)
-            write(replace(found, notes=(*found.notes, *_sums(settings))), folder)
+            sums = _sums(settings)
+            write(replace(found, notes=(*found.notes, *sums)) if sums else found, folder)
             _note(lab, name, missing)
         _note_seconds(lab)
     return names
