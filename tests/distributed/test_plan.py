@@ -48,7 +48,7 @@ def test_a_rank_holds_what_was_planned(two_ranks, family, scaling, words, micro_
     ("family", "scaling", "words", "micro_batches"),
     [
         ("llama", "amax", {"fsdp": 4, "tp": 2}, 1),
-        ("llama", "amax", {"fsdp": 3}, 3),
+        pytest.param("llama", "amax", {"fsdp": 3}, 3, marks=pytest.mark.slow),
         ("gpt", "bf16", {"fsdp": 2, "replicate": 2}, 2),
         pytest.param("llama", "bf16", {"fsdp": 2, "tp": 2}, 1, marks=pytest.mark.slow),
         ("gpt", "cscale:-1", {}, 1),

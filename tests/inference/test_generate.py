@@ -149,6 +149,7 @@ def test_a_gguf_file_holds_the_same_model(kind, changes, tmp_path):
     assert (found - expected).norm() < {"BF16": 1e-5, "Q8_0": 0.02}[kind] * expected.norm()
 
 
+@pytest.mark.slow
 def test_the_benchmark_reports_its_ratios(tmp_path, monkeypatch):
     for name, value in {"PROMPT": 4, "NEW_TOKENS": 4, "PREFILL": 20, "_SLOW_TOKENS": 3}.items():
         monkeypatch.setattr(generate, name, value)

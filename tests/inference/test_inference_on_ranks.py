@@ -189,6 +189,7 @@ def test_ranks_that_are_told_different_things_all_say_which(change, inputs, tmp_
         assert PACKAGE not in err
 
 
+@pytest.mark.slow
 def test_files_that_differ_are_named(inputs, tmp_path):
     """Each machine has a folder of its own: the same words, another value in one weight."""
     for rank in (0, 1):

@@ -84,7 +84,7 @@ def test_no_scale_and_no_weight_is_baked_in():
     other = copy.deepcopy(model)
     changes = [
         lambda: [layer.weight_scale.data.mul_(1.1) for layer in other.layers],
-        lambda: [getattr(layer, "input_scale", layer.weight_scale).data.mul_(0.5) for layer in other.layers],
+        lambda: [getattr(layer, "input_scale", layer.weight_scale).data.mul_(0.55) for layer in other.layers],
         lambda: [layer.weight.data.copy_(layer.weight.data.flip(0)) for layer in other.layers],
         lambda: [layer.bias.data.add_(1) for layer in other.layers if layer.bias is not None],
         lambda: [

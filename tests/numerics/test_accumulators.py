@@ -171,6 +171,7 @@ def test_a_model_is_computed_as_its_recipe_says():
         assert all(gradient.isfinite().all() and gradient.abs().sum() > 0 for gradient in gradients)
 
 
+@pytest.mark.slow
 def test_compiled_layers_imitate_too():
     model = tiny_llama().eval()
     convert(model, parse_scaling("amax:accumulate=hopper"))

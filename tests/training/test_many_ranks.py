@@ -124,6 +124,7 @@ def test_a_run_goes_on_with_another_number_of_tensor_parallel_ranks(inputs, long
     assert losses(tmp_path / "run") == pytest.approx(losses(longer), rel=5e-4)
 
 
+@pytest.mark.slow
 def test_two_ranks_compute_in_bf16_as_one_process_does(inputs, tmp_path):
     """The validation before the first step included."""
     for ranks in (1, 2):
@@ -132,6 +133,7 @@ def test_two_ranks_compute_in_bf16_as_one_process_does(inputs, tmp_path):
     assert losses(tmp_path / "2") == losses(tmp_path / "1")
 
 
+@pytest.mark.slow
 def test_two_ranks_train_a_classifier_as_one_process_does(inputs, tmp_path):
     task = tmp_path / "task.tsv"
     task.write_text("sentence\tlabel\n" + "".join(f"a {word} film, {n}\t{n % 2}\n" for n, word in _GOOD_AND_BAD))
@@ -190,6 +192,7 @@ def test_a_rank_computes_the_checksums_of_its_own_parts(tmp_path, monkeypatch):
     assert _crcs_of_own(tmp_path) == {name: zlib.crc32((tmp_path / name).read_bytes()) for name in own}
 
 
+@pytest.mark.slow
 def test_a_part_of_a_checkpoint_that_is_gone_is_named(inputs, tmp_path):
     code, err = train(inputs, tmp_path / "run", "--steps 2", ranks=2)
     assert code == 0, err

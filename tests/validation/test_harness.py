@@ -208,6 +208,7 @@ MEAN = """aggregate_metric_list:
 """
 
 
+@pytest.mark.slow
 def test_a_group_has_a_score_if_it_adds_up_its_tasks_and_else_each_task_has(loaded, questions, tmp_path):
     """Oracle: the mean over the items of both; a tag never adds up."""
     include = tmp_path / "include"

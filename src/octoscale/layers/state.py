@@ -50,6 +50,7 @@ class LayerState:
             self.recipe.check_whole("a model on many ranks")
         operands = [self.recipe.operand(role) for role in ROLES]
         self.is_delayed = any(isinstance(operand.rule, Delayed) for operand in operands)
+        self.is_whole = self.recipe.is_whole  # once: a graph would guard each rule that is looked at
         self.terms = SEPARATOR.join(map(str, operands))
         self._granularities = {role: self._granularity(role) for role in ROLES}
 
@@ -66,7 +67,7 @@ class LayerState:
     @property
     def is_stateless(self) -> bool:
         """Whether torch.compile's operators do all that a call does: no row, no history, no word to others."""
-        has_operators = not (self.is_delayed or self.recipe.accumulate) and self.recipe.is_whole
+        has_operators = not (self.is_delayed or self.recipe.accumulate) and self.is_whole
         return self.runtime.recorder is None and has_operators and self.ranks.is_alone
 
     @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # or each layer would be a graph of its own
@@ -76,7 +77,7 @@ class LayerState:
         reasons = [
             (self.runtime.recorder is not None, "it is being recorded: compile where octoscale.record has ended"),
             (self.is_delayed, f"its scaling is {self.recipe.name}, which each call adds to: take amax or cscale"),
-            (not self.recipe.is_whole, f"its scaling is {self.recipe.name}, finer than a tensor: take amax or cscale"),
+            (not self.is_whole, f"its scaling is {self.recipe.name}, finer than a tensor: take amax or cscale"),
             (accumulate, f"its sums imitate {accumulate}: take accumulate={accumulate} out of the scaling"),
             (gathered, "its weight comes from other ranks as FP8 codes (FSDP): compile without fullgraph=True"),
             (not self.ranks.is_alone, "it is one rank's part (tensor parallel): compile without fullgraph=True"),
