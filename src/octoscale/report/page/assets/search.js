@@ -125,7 +125,7 @@ function showHelp() {
 /** page.shown: the view, which may have a slider. */
 function listenToKeys(page) {
   document.addEventListener("keydown", (event) => {
-    const busy = event.target.closest("input:not([type=range]), select, textarea, dialog");
+    const busy = event.target.closest("input:not([type=range]), select, textarea, dialog[open]"); // a closed one may keep the focus
     if (busy || event.ctrlKey || event.metaKey || event.altKey) return;
     const view = VIEWS[Number(event.key) - 1];
     if (view) set({ view: view.name });
