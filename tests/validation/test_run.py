@@ -57,3 +57,13 @@ def test_autocast_is_for_float32_weights_and_half_a_precision(tmp_path, run):
     assert run("quantize", "m", "m8")[0] == 0
     code, _, err = run("validate", "m8", *WORDS[:-1], "run8", "--autocast")
     assert (code, "m8 holds FP8 weights, and --autocast is for float32 ones: leave it out" in err) == (2, True)
+
+
+@pytest.mark.parametrize(("more", "is_said"), [((), True), (("--autocast",), False), (("--dtype", "fp32"), False)])
+def test_that_weights_are_rounded_before_they_are_cast_is_said(more, is_said, tmp_path, run):
+    model = tiny_llama(vocab_size=256, bos_token_id=None, eos_token_id=None).float()
+    model.save_pretrained(tmp_path / "m")
+    byte_tokenizer().save_pretrained(tmp_path / "m")
+    code, out, _ = run("validate", "m", *WORDS, "--scaling", "amax", *more)
+    assert code == 0
+    assert ("float32 weights are rounded to bfloat16 before FP8 casts them" in " ".join(out.split())) == is_said

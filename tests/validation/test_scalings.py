@@ -59,6 +59,14 @@ def test_under_autocast_the_float32_weights_are_cast_as_in_training(scaling, mod
     assert score.perplexity != rounded.perplexity
 
 
+def test_autocast_is_of_its_own_precision_alone_and_of_float32_parameters(model):
+    """Oracle: the model as it is, in float32."""
+    (score,) = validate(model, ["fp32"], windows=WINDOWS, autocast=torch.bfloat16)
+    assert score.perplexity == perplexity(model, WINDOWS)
+    with pytest.raises(octoscale.UserError, match=r"keeps float32 parameters, and model\.embed_tokens\.weight is none"):
+        validate(model.bfloat16(), ["amax"], windows=WINDOWS, autocast=torch.bfloat16)
+
+
 def test_a_run_holds_every_cast_every_loss_and_the_summary(model, tmp_path):
     validate(
         model, ["fp32", "amax", "cscale:0"], windows=WINDOWS, folder=tmp_path / "run", every=2, head={"model": "m"}

@@ -37,7 +37,7 @@ class Context:
 
     every: histograms of exponents on each N-th window; 0 for none. to_check: whether this model can go layer by layer
     is not known yet. rank: of this process, if several share the model; the first one writes what all of them know.
-    autocast: the dtype to compute in, with parameters of float32.
+    autocast: the dtype to compute in, with parameters of float32; another precision is computed without it.
     """
 
     windows: Tensor | None
@@ -129,12 +129,13 @@ def _enter(
 ) -> tuple[nn.Module, Recorder | None]:
     """The model under a scaling, recorded where that has something to record, until the stack is closed."""
     recorder = None
-    if context.autocast is not None:
-        stack.enter_context(torch.autocast(next(model.parameters()).device.type, context.autocast))
+    computed = context.autocast if isinstance(scaling, Recipe) or context.autocast == _dtype_of(scaling) else None
+    if computed is not None:
+        stack.enter_context(torch.autocast(next(model.parameters()).device.type, computed))
     if isinstance(scaling, Recipe):
         stack.callback(revert, model)
         convert(model, scaling)
-    elif scaling != STORED and context.autocast is None:
+    elif scaling != STORED and computed is None:
         model = _in_precision(model, scaling)
     if context.run is not None and (isinstance(scaling, Recipe) or scaling == STORED):
         name = scaling.name if isinstance(scaling, Recipe) else scaling
@@ -148,10 +149,15 @@ def _enter(
 
 def _in_precision(model: nn.Module, precision: str) -> nn.Module:
     """The model if its parameters have this precision (a key of PRECISIONS), else a copy that does."""
-    if precision not in PRECISIONS:
+    dtype = _dtype_of(precision)
+    if dtype is None:
         raise UserError(f"unknown precision {precision!r}: one of {', '.join(PRECISIONS)}")
-    dtype = getattr(torch, PRECISIONS[precision])
     return model if next(model.parameters()).dtype == dtype else copy.deepcopy(model).to(dtype)
+
+
+def _dtype_of(precision: str) -> torch.dtype | None:
+    """The dtype of a key of PRECISIONS; None for another text."""
+    return getattr(torch, PRECISIONS[precision]) if precision in PRECISIONS else None
 
 
 def _by_layer(

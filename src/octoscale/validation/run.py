@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -137,12 +137,26 @@ def prepare(settings: Validation, ranks: ProcessGroup | None = None) -> Parts:
         put_head_in_fp8(loaded.model)
     if loaded.encode is None:
         raise UserError(f"{loaded.note}; without it, {settings.model} cannot read a text")
+    notes = (loaded.note, "" if stored else _rounded_before(settings, scalings))
+    loaded = replace(loaded, note="; ".join(filter(None, notes)))
     for scaling in scalings:
         if isinstance(scaling, Recipe):
             preview(loaded.model, scaling)
     windows = None if text is None else _windows(settings, text, loaded)
     tasks = None if asked is None else asked(loaded)
     return Parts(loaded=loaded, scalings=scalings, windows=windows, tasks=tasks)
+
+
+def _rounded_before(settings: Validation, scalings: Sequence[Recipe | str]) -> str:
+    """What to say where weights lose bits before FP8 casts them: a training in FP8 casts float32 ones."""
+    of_file = str(getattr(loading.config_of(settings.model), "dtype", None)).removeprefix("torch.")
+    is_cast = any(isinstance(scaling, Recipe) for scaling in scalings)
+    if of_file != PRECISIONS["fp32"] or settings.dtype == "fp32" or settings.autocast or not is_cast:
+        return ""
+    return (
+        f"float32 weights are rounded to {PRECISIONS[settings.dtype]} before FP8 casts them; a model that was trained "
+        "in FP8 loses by that: octoscale validate --autocast casts them as they are"
+    )
 
 
 def _dtype(settings: Validation) -> torch.dtype:

@@ -55,7 +55,7 @@ def validate(
     progress then counts layers, and ValueError refuses models that cannot go so. A model that was loaded with FP8
     weights has one scaling: "stored". rank: of this process, where several share the model and the run, which is there
     and held by the first one; all of them call this. autocast: the dtype to compute in, with float32 parameters, as a
-    training does: FP8 weights are then cast from those, and high precision is that dtype.
+    training does: FP8 weights are cast from those. UserError for a model with others.
     Raises ValueError for a scaling that cannot be read, two of one name, a model in training mode or in FP8 already;
     FileExistsError if the run holds records, or another process writes to it; and whatever `convert` raises.
     """
@@ -63,6 +63,7 @@ def validate(
     check_names(chosen)
     _check_state(model, chosen)
     check_mode(model)
+    _check_autocast(model, autocast)
     _check_asked(windows, tasks, by_layer=by_layer)
     with nullcontext() if folder is None or rank > 0 else exclusive_run(folder, join=True):
         run = None if folder is None else RunFolder(folder) if rank > 0 else _fresh_run(folder, model)
@@ -97,6 +98,13 @@ def _check_asked(windows: Tensor | None, tasks: Tasks | None, *, by_layer: bool)
         raise UserError("nothing is asked of the model: give windows of a text, or tasks")
     if by_layer and (windows is None or tasks is not None):
         raise UserError("only windows of a text go layer by layer: leave the tasks out")
+
+
+def _check_autocast(model: nn.Module, autocast: torch.dtype | None) -> None:
+    """UserError where autocast would keep weights that were rounded already."""
+    others = [name for name, each in model.named_parameters() if each.dtype != torch.float32]
+    if autocast is not None and others:
+        raise UserError(f"autocast={autocast} keeps float32 parameters, and {others[0]} is none: load them in float32")
 
 
 def _parse(scaling: str) -> Recipe | str:
