@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from octoscale.kernels.bf16_gemm import bf16_through_float32
+from octoscale.layers.bf16_gemm import bf16_through_float32
 from octoscale.layers.state import NonFiniteError
 from octoscale.validation.paired import paired_mean
 

@@ -34,8 +34,8 @@ from torch.utils.checkpoint import checkpoint
 from octoscale.conversion.convert import ModuleReport
 from octoscale.conversion.stacks import decoder_stacks
 from octoscale.kernels import ops
-from octoscale.kernels.bf16_gemm import bf16_through_float32
 from octoscale.kernels.ops import Quantized
+from octoscale.layers.bf16_gemm import bf16_through_float32
 from octoscale.layers.origin import is_conv1d
 from octoscale.layers.state import nonfinite_error
 from octoscale.numerics.formats import Role, get_format

@@ -22,6 +22,7 @@ from octoscale.bench.kernels import Report, machine, turns
 from octoscale.conversion.convert import convert
 from octoscale.distributed.mesh import Parallel, join, make_mesh
 from octoscale.distributed.shard import shard
+from octoscale.layers.bf16_gemm import bf16_through_float32
 from octoscale.models.sizes import SIZES, config_of_size
 from octoscale.numerics.recipe import Recipe
 from octoscale.system.heap import keep_freed_memory
@@ -64,10 +65,11 @@ def _layer_step(size: str, recipe: Recipe | None) -> Callable[[], object]:
     x = torch.randn(1, TOKENS, SIZES[size].d_model, requires_grad=True)
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16):
-            out = layer(x)
-        found: Tensor = out[0] if isinstance(out, tuple) else out
-        found.float().square().mean().backward()  # type: ignore[no-untyped-call]
+        with bf16_through_float32(layer):
+            with torch.autocast("cpu", torch.bfloat16):
+                out = layer(x)
+            found: Tensor = out[0] if isinstance(out, tuple) else out
+            found.float().square().mean().backward()  # type: ignore[no-untyped-call]
         _forget_gradients(layer)
         x.grad = None
 
@@ -120,7 +122,7 @@ def _rank(rounds: int) -> None:
             shard(model, mesh["fsdp"])
 
         def step() -> None:
-            with torch.autocast("cpu", torch.bfloat16):
+            with bf16_through_float32(model), torch.autocast("cpu", torch.bfloat16):
                 loss = model(input_ids=ids, labels=ids).loss
             loss.backward()
             _forget_gradients(model)

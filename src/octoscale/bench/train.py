@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from octoscale.bench.kernels import Report, alternate, has, machine, time_over
 from octoscale.conversion.convert import convert, preview
 from octoscale.conversion.record import fp8_layers, record
+from octoscale.layers.bf16_gemm import bf16_through_float32
 from octoscale.layers.origin import is_conv1d
 from octoscale.models import loading
 from octoscale.numerics.recipe import Recipe
@@ -98,7 +99,7 @@ class _Step:
         return sum(kept.values())
 
     def _loss(self) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with bf16_through_float32(self._model), torch.autocast("cpu", torch.bfloat16):
             loss: Tensor = self._model(input_ids=self._ids, labels=self._ids).loss
         return loss
 

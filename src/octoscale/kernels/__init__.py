@@ -14,7 +14,6 @@
     operators       the core's operations for torch.compile
     eager           whether a tensor has an address to hand to a kernel
     decoder         a decoder layer's step in one call of the core
-    bf16_gemm       bfloat16 products by way of float32, for CPUs without bfloat16 dot products
 
 A new backend, of CUDA kernels say, is a file beside portable.py that does what base.py says, and a row in table.py;
 tests/kernels holds each to the bits of numerics/reference.py.

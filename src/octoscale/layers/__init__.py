@@ -9,6 +9,7 @@
     gathered        a weight that arrives as codes, of which each rank has cast its part
     origin          what a layer was before: torch's, or GPT-2's Conv1D
     compiled        the same products for torch.compile and torch.export
+    bf16_gemm       plain bfloat16 layers by way of float32, on CPUs without bfloat16 dot products
     layouts         names, shapes and config words of FP8 checkpoints: a key of a checkpoint is named here
     factor          a scale of a file as a power of two and a factor
     compiled_stored the products of such a layer for torch.compile and torch.export

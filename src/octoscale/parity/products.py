@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from octoscale.conversion.convert import convert, revert
 from octoscale.conversion.record import fp8_layers
-from octoscale.kernels.bf16_gemm import bf16_through_float32
 from octoscale.kernels.ops import Quantized
+from octoscale.layers.bf16_gemm import bf16_through_float32
 from octoscale.layers.linear import Fp8Linear
 from octoscale.layers.state import nonfinite_error
 from octoscale.numerics.recipe import Recipe

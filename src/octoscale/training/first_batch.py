@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from octoscale.layers.bf16_gemm import bf16_through_float32
 from octoscale.models.loading import ModelError
 from octoscale.system.printable import first_line
 
@@ -37,7 +38,7 @@ def _trouble(model: Any, batch: Mapping[str, Tensor], dtype: str) -> str | None:
     device, training = model.device, model.training
     autocast = torch.autocast(device.type, _AUTOCAST[dtype]) if dtype in _AUTOCAST else nullcontext()
     try:
-        with torch.no_grad(), torch.random.fork_rng(), autocast:
+        with torch.no_grad(), torch.random.fork_rng(), bf16_through_float32(model), autocast:
             outputs = model.eval()(**{key: x.to(device) for key, x in batch.items()})
     except Exception as error:  # noqa: BLE001  whatever a model's own code raises
         return f"{type(error).__name__}: {first_line(error)}"

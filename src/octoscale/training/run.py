@@ -24,6 +24,7 @@ from octoscale.conversion.patterns import check_patterns
 from octoscale.conversion.state import load_fp8_state
 from octoscale.distributed.mesh import by_first, explained, sizes_on
 from octoscale.distributed.run_folder import held_by_first
+from octoscale.layers.bf16_gemm import bf16_through_float32
 from octoscale.layers.linear import Fp8Linear
 from octoscale.models import loading, texts
 from octoscale.models.loading import LoadedModel
@@ -152,6 +153,13 @@ def _put_into_fp8(
 
 
 def _train(
+    settings: Training, parts: _Parts, run: RunFolder, checkpoint: Path | None, progress: Progress | None
+) -> None:
+    with bf16_through_float32(parts.loaded.model):
+        _train_as_it_is(settings, parts, run, checkpoint, progress)
+
+
+def _train_as_it_is(
     settings: Training, parts: _Parts, run: RunFolder, checkpoint: Path | None, progress: Progress | None
 ) -> None:
     model = parts.loaded.model

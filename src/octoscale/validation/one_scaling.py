@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from octoscale.conversion.convert import convert, revert
 from octoscale.conversion.record import record
-from octoscale.kernels.bf16_gemm import bf16_through_float32
+from octoscale.layers.bf16_gemm import bf16_through_float32
 from octoscale.layers.state import NonFiniteError
 from octoscale.numerics.formats import PRECISIONS, STORED
 from octoscale.numerics.recipe import Recipe
