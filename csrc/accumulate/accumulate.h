@@ -11,6 +11,7 @@ struct Accumulation {
   int fraction;   // bits that are kept below the largest exponent of a block
   int kept;       // bits of the sum below its own exponent
   int floor;      // the least exponent to which a block is aligned
+  int joined;     // 0: the sum so far is one of a block's terms; else bits of a block's sum that are kept beside it
   int64_t chain;  // after so many products a new sum begins, and is added to the others in float32; 0: never
 };
 

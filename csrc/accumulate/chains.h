@@ -1,4 +1,4 @@
-// The kernel, once for all instruction sets: `lanes` columns of b go through a row of a side by side, in loops that a
+// The kernels, once for all instruction sets: `lanes` columns of b go through a row of a side by side, in loops that a
 // compiler turns into vectors. All is exact but the cuts themselves, so every instruction set gives the same bits.
 //
 // A code is significand * 2**(exponent - mantissa_bits), the significand an int that is no larger than 15. A product is
@@ -54,6 +54,14 @@ inline uint8_t code_at(const Matrix& x, int64_t r, int64_t c) {
 
 inline int exponent_of(float x) { return x == 0 ? no_exponent : static_cast<int>((to_bits(x) >> 23) & 0xFF) - 127; }
 
+// 2**exponent, of a normal number.
+inline double wide_power_of_two(int exponent) {
+  const uint64_t bits = static_cast<uint64_t>(exponent + 1023) << 52;
+  double x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
 // `lanes` sums, or fewer bits of them. Int: wide enough for a block's sum, whose terms are below 2**(fraction + 2).
 template <int lanes, class Int, class Real>
 struct Chains {
@@ -105,10 +113,7 @@ inline Real Chains<lanes, Int, Real>::real_power(int exponent) {
   if constexpr (sizeof(Real) == 4) {
     return from_bits(static_cast<uint32_t>(std::clamp(exponent, -126, 127) + 127) << 23);  // beyond, sums are zero
   } else {
-    const uint64_t bits = static_cast<uint64_t>(exponent + 1023) << 52;
-    double x;
-    std::memcpy(&x, &bits, sizeof x);
-    return x;
+    return wide_power_of_two(exponent);
   }
 }
 
@@ -126,6 +131,64 @@ inline float Chains<lanes, Int, Real>::cut(Int total, int exponent) const {
     return static_cast<float>(x);
   }
 }
+
+// x * 2**-by, rounded down; at most 31 bits are shifted.
+inline int32_t shifted_down(int32_t x, int by) { return x >> std::min(by, 31); }
+
+// As AMD's matrix cores sum: the halves of a block, the products with even and odd numbers, are cut off each beside its
+// own largest exponent, and the sum so far joins the sum of both, which is then rounded to nearest.
+template <int lanes>
+struct Joined {
+  const Accumulation& rule;
+  int mantissa_bits;
+
+  void add(const Code* a, const Columns& b, int64_t first, int64_t last, float* sums) const {
+    for (int64_t k = first; k < last; k += rule.block) add_block(a, b, k, std::min<int64_t>(k + rule.block, last), sums);
+  }
+
+  void add_block(const Code* a, const Columns& b, int64_t first, int64_t last, float* sums) const {
+    int32_t even[lanes], odd[lanes], even_exponent[lanes], odd_exponent[lanes];
+    add_half(a, b, first, last, even, even_exponent);
+    add_half(a, b, first + 1, last, odd, odd_exponent);
+    for (int l = 0; l < lanes; ++l) {
+      const int largest = std::max(even_exponent[l], odd_exponent[l]);
+      sums[l] = join(sums[l], shifted_down(even[l], largest - even_exponent[l]) +
+                                  shifted_down(odd[l], largest - odd_exponent[l]), largest);
+    }
+  }
+
+  // The sums of every second product, in units of `fraction` bits below its largest exponent.
+  void add_half(const Code* a, const Columns& b, int64_t first, int64_t last, int32_t* total, int32_t* largest) const {
+    for (int l = 0; l < lanes; ++l) total[l] = 0, largest[l] = rule.floor;
+    for (int64_t k = first; k < last; k += 2) {
+      const int32_t exponent = a[k].exponent;
+      const int16_t* exponents = &b.exponents[k * lanes];
+      for (int l = 0; l < lanes; ++l) largest[l] = std::max(largest[l], exponent + exponents[l]);
+    }
+    const int up = rule.fraction - mantissa_bits;
+    for (int64_t k = first; k < last; k += 2) {
+      const int32_t significand = a[k].significand * (1 << up), exponent = a[k].exponent;
+      const int16_t *significands = &b.significands[k * lanes], *exponents = &b.exponents[k * lanes];
+      for (int l = 0; l < lanes; ++l) {
+        const int32_t product = significand * significands[l], sign = product >> 31;
+        const int32_t below = std::min(largest[l] - exponent - exponents[l], 31);
+        const int32_t magnitude = static_cast<int32_t>(static_cast<uint32_t>((product ^ sign) - sign) >> below);
+        total[l] += (magnitude ^ sign) - sign;
+      }
+    }
+  }
+
+  float join(float sum, int32_t total, int largest) const {
+    const int before = std::max(exponent_of(sum), rule.floor), top = std::max(largest, before);
+    const int more = rule.joined - rule.fraction;
+    int64_t added = (static_cast<int64_t>(total) << more) >> std::min(top - largest, 63);
+    if (top - before <= rule.fraction + 1) {
+      const auto significand = static_cast<int64_t>(sum * wide_power_of_two(rule.fraction - before));
+      added += (significand >> (top - before)) << more;
+    }
+    return static_cast<float>(static_cast<double>(added) * wide_power_of_two(top - rule.joined));
+  }
+};
 
 // What a sum gives that has codes which are not finite, at these terms of the row and the column: NaN, or an infinity
 // of E5. No finite product changes that.
@@ -181,6 +244,7 @@ void accumulate_with(const Accumulation& rule, const Matrix& a, const Matrix& b,
 
 template <int lanes>
 void accumulate_lanes(const Accumulation& rule, const Matrix& a, const Matrix& b, float* out, int num_threads) {
+  if (rule.joined) return accumulate_with<lanes, Joined<lanes>>(rule, a, b, out, num_threads);
   if (rule.fraction <= 15) return accumulate_with<lanes, Narrow<lanes>>(rule, a, b, out, num_threads);
   accumulate_with<lanes, Wide<lanes>>(rule, a, b, out, num_threads);
 }

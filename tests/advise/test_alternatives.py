@@ -65,4 +65,5 @@ def test_other_scalings_are_summed_as_the_recipe_is():
     found = alternatives(parse_scaling("amax:accumulate=hopper,fast=none"), [])
     assert found
     assert {(each.accumulate, each.fast) for each in found} == {("hopper", "none")}
+    assert {each.weight.format for each in found} == {"e4m3fn"}  # a Hopper takes no others
     assert all(parse_scaling(each.name) == each for each in found)

@@ -41,9 +41,7 @@ def codes(num_rows: int, num_terms: int, name: str, kind: str, seed: int = 0) ->
 
 
 def core(isa: str, a: Tensor, b: Tensor, name: str, fast: bool) -> Tensor:
-    row = get_accumulator(name)
-    rule = (row.block, row.fraction, row.kept, row.floor, 0 if fast else row.chain)
-    return native.Native(isa).accumulate(a, b.t(), rule)
+    return native.Native(isa).accumulate(a, b.t(), get_accumulator(name).rule(fast=fast))
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
@@ -182,7 +180,7 @@ def test_compiled_layers_imitate_too():
 
 
 def test_another_name_is_refused_with_the_known_ones():
-    with pytest.raises(UserError, match="unknown accumulator 'volta': one of hopper, ada, blackwell"):
+    with pytest.raises(UserError, match="unknown accumulator 'volta': one of hopper, ada, blackwell, mi300"):
         parse_scaling("amax:accumulate=volta")
     assert isinstance(parse_scaling("cscale:1,accumulate=ada,fast=both"), Recipe)
 
@@ -206,3 +204,22 @@ def test_a_checkpoint_does_not_say_how_products_are_summed(text, tmp_path):
     with pytest.raises(UserError, match=f"scaling {text}: a checkpoint does not hold how products are summed"):
         run_quantization(Quantization(model="gpt-10m", scaling=text), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_an_mi300_forgets():
+    """By hand: the halves of a block are cut off each by itself; the sum so far is rounded down, then to nearest."""
+    mi300, pair = ACCUMULATORS["mi300"], ("e5m2fnuz",) * 2
+    one, least, minus_least = 0x40, 0x01, 0x81  # 1, 2**-17 and -2**-17
+    assert dot([one, least], [one, least], pair, mi300, fast=True) == 1  # the odd one's 2**-34 is lost when they meet
+    assert dot([one, minus_least], [one, least], pair, mi300, fast=True) == 1 - 2.0**-24  # rounded down
+    assert dot([one, 0, least], [one, 0, least], pair, mi300, fast=True) == 1
+    assert dot([one, 0, minus_least], [one, 0, least], pair, mi300, fast=True) == 1  # cut off towards zero
+    zeros = [0] * 15
+    assert dot([one, *zeros, minus_least], [one, *zeros, least], pair, mi300, fast=True) == 1  # 31 bits, then nearest
+
+
+@pytest.mark.parametrize(("name", "formats"), [("mi300", "ocp"), ("hopper", "fnuz")])
+def test_a_core_is_not_asked_for_formats_that_it_does_not_take(name, formats):
+    with pytest.raises(UserError, match=rf"accumulate={name} sums codes of .*: formats={ACCUMULATORS[name].formats}$"):
+        parse_scaling(f"amax:accumulate={name}", formats)
+    assert isinstance(parse_scaling(f"amax:accumulate={name},formats={ACCUMULATORS[name].formats}"), Recipe)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from checkpoints import byte_tokenizer
 from models import tiny_llama
@@ -30,20 +31,25 @@ def write_inputs(folder: Path) -> Path:
 
 
 def command(
-    inputs: Path, out: Path, more: str = "", *, ranks: int | str = 1, text: bool = True, start: str = "-m octoscale"
+    inputs: Path,
+    out: Path,
+    more: str = "",
+    *,
+    ranks: int | str = 1,
+    text: bool = True,
+    start: str = "-m octoscale",
+    model: str = "llama",
 ) -> list[str]:
-    """The command line of a training of `llama`. ranks: how many, or torchrun's own words."""
+    """The command line of a training of a model of that folder. ranks: how many, or torchrun's own words."""
     launcher = f"{TORCHRUN} --standalone --nproc-per-node {ranks}" if isinstance(ranks, int) else f"{TORCHRUN} {ranks}"
     how = start if ranks == 1 else f"{launcher} {start}"
     what = f"--text {inputs / 'text.txt'}" if text else ""
-    return [sys.executable, *f"{how} train {inputs / 'llama'} {what} --out {out} {WORDS} {more}".split()]
+    return [sys.executable, *f"{how} train {inputs / model} {what} --out {out} {WORDS} {more}".split()]
 
 
-def train(
-    inputs: Path, out: Path, more: str = "", *, ranks: int = 1, text: bool = True, start: str = "-m octoscale"
-) -> tuple[int, str]:
-    """Run the command; (exit code, standard error)."""
-    words = command(inputs, out, more, ranks=ranks, text=text, start=start)
+def train(inputs: Path, out: Path, more: str = "", **how: Any) -> tuple[int, str]:
+    """Run the `command`; (exit code, standard error)."""
+    words = command(inputs, out, more, **how)
     done = subprocess.run(words, capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False)
     return done.returncode, done.stderr
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import transformers
+from models import tiny_gpt2
 from torchrun import ENVIRONMENT, PACKAGE, command, losses, train, write_inputs
 
 from octoscale.runs.scales import read_scales
@@ -122,6 +124,37 @@ def test_a_run_goes_on_with_another_number_of_tensor_parallel_ranks(inputs, long
         code, err = train(inputs, tmp_path / "run", more, ranks=ranks)
         assert code == 0, err
     assert losses(tmp_path / "run") == pytest.approx(losses(longer), rel=5e-4)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_from_four_ranks_to_fewer_and_back(inputs, tmp_path):
+    """4, 2, 1, 2 ranks: sums of four micro-batches have another order on each, and nothing else changes."""
+    more = "--batch 1 --accumulate 4"
+    code, err = train(inputs, tmp_path / "whole", f"{more} --steps 8")
+    assert code == 0, err
+    for ranks, until in ((4, 2), (2, 4), (1, 6), (2, 8)):
+        code, err = train(inputs, tmp_path / "run", f"{more} --steps {until} --resume", ranks=ranks)
+        assert code == 0, err
+    assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "whole"), rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scaling", ["amax", "fp32"])
+def test_ranks_of_one_replica_drop_out_the_same_values_after_a_change(scaling, inputs, tmp_path):
+    """A mask of its own on each rank would tear one replica apart. Oracle: the masks that one process draws."""
+    tiny_gpt2(vocab_size=256, attn_pdrop=0.0, resid_pdrop=0.3, embd_pdrop=0.3).save_pretrained(tmp_path / "gpt2")
+    shutil.copy(inputs / "text.txt", tmp_path)
+    for file in (inputs / "llama").glob("tokenizer*"):
+        shutil.copy(file, tmp_path / "gpt2")
+    how = {"model": "gpt2"}
+    code, err = train(tmp_path, tmp_path / "run", f"--scaling {scaling} --steps 2", **how)
+    assert code == 0, err
+    shutil.copytree(tmp_path / "run", tmp_path / "alone")
+    for ranks, run, more in ((1, "alone", ""), (2, "run", "--parallel tp=2")):
+        words = f"--scaling {scaling} --steps 6 --resume {more}"
+        code, err = train(tmp_path, tmp_path / run, words, ranks=ranks, **how)
+        assert code == 0, err
+    assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "alone"), rel=5e-3)
 
 
 @pytest.mark.slow
@@ -251,10 +284,36 @@ def test_a_rank_that_is_killed_costs_no_more_than_the_steps_since_the_last_check
     assert (run / "model/model.safetensors").read_bytes() == (alone / "model/model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_a_rank_that_is_killed_at_any_moment_costs_no_loss(seed, inputs, tmp_path):
+    """While it starts, or some time after a checkpoint: whatever it does then, saving included."""
+    more = "--steps 30 --save-every 5"
+    code, err = train(inputs, tmp_path / "whole", more, ranks=2)
+    assert code == 0, err
+    run, draw = tmp_path / "run", random.Random(seed)
+    num_checkpoints = seed % 4
+    words = command(inputs, run, f"{more} --resume", ranks="--standalone --nproc-per-node 2 --max-restarts 3")
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=ENVIRONMENT) as process:
+        while not _ranks_of(process.pid) or len(list(run.glob("checkpoints/checkpoint-*"))) < num_checkpoints:
+            assert process.poll() is None
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0, 0.3 if num_checkpoints else 10))
+        assert process.poll() is None
+        os.kill(draw.choice(_ranks_of(process.pid)), signal.SIGKILL)
+        out, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, out.decode()
+    assert losses(run) == losses(tmp_path / "whole")
+    assert (run / "model/model.safetensors").read_bytes() == (tmp_path / "whole/model/model.safetensors").read_bytes()
+
+
 def _a_rank_of(parent):
     """A child of torchrun."""
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return int(children[-1])
+    return _ranks_of(parent)[-1]
+
+
+def _ranks_of(parent):
+    return [int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
 
 
 def test_what_does_not_fit_is_one_line_of_every_rank(inputs, tmp_path):

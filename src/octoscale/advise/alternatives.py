@@ -23,11 +23,14 @@ MOST_SCALINGS = 1 + (1 + len(MARGINS)) + 3
 
 
 def alternatives(recipe: Recipe, estimates: Sequence[LayerEstimate]) -> list[Recipe]:
-    """Other scalings of all roles, with the same layers left out; the recipe itself is not among them."""
+    """Other scalings of all roles, with the same layers left out; the recipe itself is not among them.
+
+    A tensor core whose sums are imitated takes no other formats.
+    """
     formats = formats_of(recipe)
     other = next(name for name in FORMAT_SETS if name != formats)
     rule = recipe.input.rule
-    rules: list[tuple[Rule, str]] = [(rule, other)]
+    rules: list[tuple[Rule, str]] = [] if recipe.accumulate else [(rule, other)]
     rules += [(Amax(margin=margin), formats) for margin in ((0, *MARGINS) if isinstance(rule, Constant) else MARGINS)]
     wanted = [estimate.wanted(role) for estimate in estimates for role, cast in estimate.casts.items() if cast.amax > 0]
     best = best_constant(wanted)

@@ -88,6 +88,7 @@ def accumulate(
     fraction: int,
     kept: int,
     floor: int,
+    joined: int,
     chain: int,
     a: int,
     a_format: int,

@@ -156,8 +156,8 @@ class Native:
         """The values of codes, or of bfloat16, in float32."""
         return codes.float() if codes.dtype == torch.bfloat16 else self.decode(codes, 0, torch.float32)
 
-    def accumulate(self, a_MK: Tensor, b_KN: Tensor, rule: tuple[int, int, int, int, int]) -> Tensor:
-        """Sums of codes as a tensor core makes them, float32, unscaled; rule: as `_core` takes it."""
+    def accumulate(self, a_MK: Tensor, b_KN: Tensor, rule: tuple[int, int, int, int, int, int]) -> Tensor:
+        """Sums of codes as a tensor core makes them, float32, unscaled; rule: `Accumulator.rule`."""
         a_MK, b_KN = _with_a_unit_stride(a_MK), _with_a_unit_stride(b_KN)
         shape = (a_MK.shape[0], a_MK.shape[1], b_KN.shape[1])
         out_MN = torch.empty(shape[0], shape[2], dtype=torch.float32)

@@ -286,6 +286,4 @@ def _imitated(a: Quantized, b: Quantized, name: str, fast: bool) -> Tensor:
     check_imitation(name)
     from octoscale.kernels.native import Native, chosen
 
-    row = get_accumulator(name)
-    rule = (row.block, row.fraction, row.kept, row.floor, 0 if fast else row.chain)
-    return Native(chosen()).accumulate(a.codes, b.codes, rule)
+    return Native(chosen()).accumulate(a.codes, b.codes, get_accumulator(name).rule(fast=fast))

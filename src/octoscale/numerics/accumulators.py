@@ -4,6 +4,11 @@ A tensor core adds a block of products at once, together with the sum so far, an
 towards zero, some bits below the largest exponent among them, whatever it still held; what remains is added exactly,
 and cut off again. The exponent of a product is that of its two factors together; a subnormal has the least normal one.
 
+AMD's matrix cores join the sum so far in a second step. Of a block, the products with even numbers and those with odd
+ones are cut off and added, each beside the largest exponent of its own half. Both sums are then rounded down some bits
+below the larger exponent, and added; their sum and the sum so far are rounded down beside the larger of *their*
+exponents, and the result is rounded to float32 as IEEE 754 says.
+
     recipe = parse_scaling("amax:accumulate=hopper")
     dot(a, b, ("e4m3fn", "e4m3fn"), ACCUMULATORS["hopper"], fast=True)     one sum, in Python's integers
 
@@ -27,8 +32,10 @@ class Accumulator:
     """How one instruction sums.
 
     block: products that are added at once. fraction: bits that are kept below the largest exponent of a block. kept:
-    bits of a sum below its own exponent. floor: the least exponent to which a block is aligned. chain: products after
-    which slow sums begin anew. instruction: what it describes. source: who measured that. unknown: what nobody has.
+    bits of a sum below its own exponent. floor: the least exponent to which a block is aligned. joined: 0 where the sum
+    so far is one of a block's terms; else the bits of a block's sum that are kept when the sum so far joins it. chain:
+    products after which slow sums begin anew; 0: none. formats: which it takes, a key of FORMAT_SETS. instruction: what
+    it describes. source: who measured that. unknown: what nobody has.
     """
 
     name: str
@@ -40,6 +47,12 @@ class Accumulator:
     chain: int
     source: str
     unknown: str
+    joined: int = 0
+    formats: str = "ocp"
+
+    def rule(self, *, fast: bool) -> tuple[int, int, int, int, int, int]:
+        """The numbers, as the C++ core takes them."""
+        return (self.block, self.fraction, self.kept, self.floor, self.joined, 0 if fast else self.chain)
 
 
 #: By the name that a recipe gives: `amax:accumulate=hopper`.
@@ -79,6 +92,19 @@ ACCUMULATORS = {
             source="arXiv 2511.10909 (Xie et al.), which finds 25 bits of fraction where Hopper has 13",
             unknown="how cuBLAS adds sums of several instructions; nobody has replayed its products bit for bit",
         ),
+        Accumulator(
+            name="mi300",
+            instruction="v_mfma_f32_16x16x32 and 32x32x16 of FP8 on CDNA 3 (MI300)",
+            block=16,
+            fraction=24,
+            kept=23,
+            floor=-126,
+            joined=31,
+            chain=0,
+            formats="fnuz",
+            source="arXiv 2511.10909 (Xie et al.) and their simulator MMA-Sim: 24 and 31 bits of fraction for CDNA 3",
+            unknown="in which order hipBLASLt hands K to the instruction, and how it adds sums of several; MI350's",
+        ),
     )
 }
 
@@ -110,6 +136,8 @@ def dot(a: Sequence[int], b: Sequence[int], formats: tuple[str, str], accumulato
     parts = [[_parts(code, FORMATS[name]) for code in codes] for codes, name in zip((a, b), formats, strict=True)]
     products = [(m * n, e + f) for (m, e), (n, f) in zip(*parts, strict=True)]
     behind = sum(FORMATS[name].mantissa_bits for name in formats)  # bits of a product below its exponent
+    if accumulator.joined:
+        return _joined(products, behind, accumulator)
     total = np.float32(0)
     for first in range(0, len(products), max(chain, 1)):
         sum_so_far = (0, 0)  # significand, and the exponent of its last bit
@@ -134,6 +162,32 @@ def _add(
     total = sum(_shifted(number, last - unit) for number, last, _ in terms)
     more = max(abs(total).bit_length() - 1 - accumulator.kept, 0)
     return _shifted(total, -more), unit + more
+
+
+def _joined(products: Sequence[tuple[int, int]], behind: int, accumulator: Accumulator) -> float:
+    """The sum of products, (significand, exponent) each, where blocks join the sum so far."""
+    fraction, joined = accumulator.fraction, accumulator.joined
+    sum_so_far = np.float32(0)
+    for start in range(0, len(products), accumulator.block):
+        block = products[start : start + accumulator.block]
+        (even, exponent), (odd, other) = (_half(block[first::2], behind, accumulator) for first in (0, 1))
+        largest = max(exponent, other)
+        total = (even >> (largest - exponent)) + (odd >> (largest - other))  # Python's >> rounds down
+        before = max(math.frexp(sum_so_far)[1] - 1, accumulator.floor) if sum_so_far else accumulator.floor
+        significand = int(math.ldexp(float(sum_so_far), fraction - before))
+        top = max(largest, before)
+        added = (total << (joined - fraction)) >> (top - largest)
+        if top - before <= fraction + 1:
+            added += (significand >> (top - before)) << (joined - fraction)
+        sum_so_far = np.float32(math.ldexp(added, top - joined))
+    return float(sum_so_far)
+
+
+def _half(products: Sequence[tuple[int, int]], behind: int, accumulator: Accumulator) -> tuple[int, int]:
+    """The sum of half a block, in units of `fraction` bits below its largest exponent, and this exponent."""
+    largest = max([accumulator.floor, *(exponent for product, exponent in products if product)])
+    up = accumulator.fraction - behind - largest
+    return sum(_shifted(product, up + exponent) for product, exponent in products), largest
 
 
 def _shifted(number: int, left: int) -> int:

@@ -132,7 +132,7 @@ class Reproduction:
     dtype: str = setting("bf16", "High precision: bf16, fp16 or fp32.", in_vain=_dtype_in_vain)
     formats: str = setting("ocp", "ocp (e4m3fn, e5m2) or fnuz (e4m3fnuz, e5m2fnuz).", in_vain=_formats_in_vain)
     accumulate: str = setting(
-        "", "Sum as a GPU's tensor cores do, wherever FP8 is: hopper, ada, blackwell; on a CPU, and slower."
+        "", "Sum as a GPU does, wherever FP8 is: hopper, ada, blackwell, mi300; on a CPU, and slower."
     )
     preset: str | None = setting(
         None,

@@ -21,7 +21,7 @@ class Parity(Conversion):
     """A model, a text for it to read, and the tensor cores whose sums are imitated; see `octoscale parity --help`."""
 
     scaling: str = setting("amax", "The FP8 scaling: amax, amax:margin=1, cscale:-1.")
-    accumulate: str = setting("hopper", "Tensor cores whose sums are imitated, with commas: hopper, ada, blackwell.")
+    accumulate: str = setting("hopper", "Whose sums are imitated, with commas: hopper, ada, blackwell, mi300.")
     text: str = setting("pydoc", "A UTF-8 text file, or pydoc: the model reads it.")
     tokens: int = setting(1024, "How many tokens of the text to read.")
     window: int = setting(512, "Tokens in a window; each is one forward pass.")

@@ -113,7 +113,8 @@ class Validation(FromFile, Head, Shared, Measurement):
         in_vain=said_by_recipe("--scaling"),
     )
     accumulate: str = setting(
-        "", "Sum as a GPU's tensor cores do, under each FP8 scaling: hopper, ada, blackwell; on a CPU, and slower."
+        "",
+        "Sum as a GPU does, under each FP8 scaling: hopper, ada, blackwell, mi300; on a CPU, and slower.",
     )
     by_layer: bool = setting(
         False, "Layer by layer over all windows: each weight is read once. Larger than memory.", option="--batch"
