@@ -41,7 +41,7 @@ def reproduce(
 
     keep_freed_memory()
     with interruptible(lambda: f"interrupted; what was measured is kept in {out}: the same command goes on"):
-        names = make(settings, out, bars=_bar)
+        names = make(settings, out, bars=cell_bar)
     pictures = draw_paper(out)
     write_page(out)
     if as_json:
@@ -53,7 +53,7 @@ def reproduce(
 
 
 @contextmanager
-def _bar(cell: "Cell") -> Iterator[Any]:
+def cell_bar(cell: "Cell") -> Iterator[Any]:
     """A line that says what is measured, and a bar of its progress."""
     from octoscale.report import terminal
     from octoscale.training.settings import Training
