@@ -141,10 +141,10 @@ class Arena(Conversion):
                 raise UserError(f"scaling {scaling} is no contestant: each is compared with {self.dtype}, by --dtype")
         if self.train is not None and self.train < 1:
             raise UserError(f"--train {self.train}: must be at least 1 step")
-        if not self.trains:
-            self._check_windows()
         if self.tokens is not None and self.tokens < 1:
             raise UserError(f"--tokens {self.tokens}: must be at least 1")
+        if not self.trains:
+            self._check_windows()
         parse_biases(self.bias)
         if self.trains:
             self.training(self.dtype, self.seed_list[0])  # it checks its own words

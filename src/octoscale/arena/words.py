@@ -25,8 +25,8 @@ _HUGE = 700.0  # of a loss; the exponential of more than 709 is no double
 class Gap:
     """What a contestant loses against high precision; low and high end the 95 % interval, None without one.
 
-    In % of perplexity, or of trainings in nats of loss. needed: about how many pairs would tell a gap of this size;
-    None where it is told, or where nothing is known.
+    In % of perplexity, or of trainings in nats of loss. needed: about how many windows would tell a gap of this size;
+    None where it is told, and of trainings, whose few seeds know little of their scatter.
     """
 
     estimate: float
@@ -44,7 +44,7 @@ def gap_of(base: Result, result: Result, *, is_text: bool) -> Gap | None:
     if len(differences) == 1:
         return Gap(estimate=shown(differences[0]))
     found = paired_mean(differences)
-    needed = None if _is_told(found) else found.items_for(abs(found.estimate))
+    needed = found.items_for(abs(found.estimate)) if is_text and not _is_told(found) else None
     return Gap(estimate=shown(found.estimate), low=shown(found.low), high=shown(found.high), needed=needed)
 
 
@@ -76,9 +76,7 @@ def notes_of(settings: Arena, base: Result, layers: list[Layer], values: int, ma
         "say nothing of another one: here, scales finer than a tensor are correct, and not fast."
     )
     asked = _of_trainings(settings) if settings.trains else _of_a_text(settings, base)
-    told = (
-        "Each interval stands for itself: of twenty, one is expected to miss. So many would do, if the gap is as seen."
-    )
+    told = "Each interval stands for itself: of twenty, one is expected to miss."
     return [f"{asked} {told}", *_of_the_constant(settings), bits, seconds]
 
 
@@ -86,7 +84,8 @@ def _of_a_text(settings: Arena, base: Result) -> str:
     window = settings.reading(base.scaling).window
     return (
         f"The perplexity of {settings.text} in {len(base.values):,} windows of {window} tokens. The gap is what it "
-        f"lies above that of {base.scaling}, with the 95 % interval of the paired difference, window by window."
+        f"lies above that of {base.scaling}, with the 95 % interval of the paired difference, window by window. "
+        "So many windows as a verdict names would do if the gap is as it seems."
     )
 
 

@@ -8,11 +8,12 @@ from typing import Any
 from octoscale.paper.write import markdown
 from octoscale.report.arena_contents import read_arena
 from octoscale.report.figures.arena import arena_figure
+from octoscale.report.figures.publish import ARENA_FIGURE as STEM
 from octoscale.report.figures.style import save
 from octoscale.system.whole_file import replacing
 
-#: The figure's files, and the page.
-STEM, PAGE = "arena", "README.md"
+#: The page.
+PAGE = "README.md"
 
 
 def draw_arena(folder: Path) -> list[Path]:

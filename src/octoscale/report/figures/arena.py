@@ -72,11 +72,13 @@ def _draw(axes: Axes, place: int, row: Mapping[str, Any], low: float, high: floa
     gap, ends = row["gap"], (row["low"], row["high"])
     if gap is None:
         axes.plot([high], [place], color=BLACK, marker="x", linestyle="none", clip_on=False)
-        _write(axes, high, place, "no finite result" if not row["verdict"].startswith("refused") else "refused")
+        is_refused = str(row["verdict"]).startswith("refused")
+        _write(axes, high, place, "refused" if is_refused else "no finite result", is_right=True)
         return
     if not low <= gap <= high:
-        axes.plot([min(max(gap, low), high)], [place], color=CURVE, marker=">" if gap > high else "<", clip_on=False)
-        _write(axes, high if gap > high else low, place, f"{gap:+.3g}")
+        is_right = gap > high
+        axes.plot([high if is_right else low], [place], color=CURVE, marker=">" if is_right else "<", clip_on=False)
+        _write(axes, high if is_right else low, place, f"{gap:+.3g}", is_right=is_right)
         return
     is_told = ends[0] is not None and (ends[0] > 0 or ends[1] < 0)
     if ends[0] is not None:
@@ -84,15 +86,7 @@ def _draw(axes: Axes, place: int, row: Mapping[str, Any], low: float, high: floa
     axes.plot([gap], [place], **(_TOLD if is_told else _OPEN), zorder=3)
 
 
-def _write(axes: Axes, x: float, place: int, text: str) -> None:
+def _write(axes: Axes, x: float, place: int, text: str, *, is_right: bool) -> None:
     """Words beside a mark at an edge, towards the middle."""
-    is_right = x == axes.get_xlim()[1] or x > 0
-    axes.annotate(
-        text,
-        (x, place),
-        xytext=(-8 if is_right else 8, 0),
-        textcoords="offset points",
-        ha="right" if is_right else "left",
-        va="center",
-        color="0.25",
-    )
+    look: dict[str, Any] = {"ha": "right" if is_right else "left", "va": "center", "color": "0.25"}
+    axes.annotate(text, (x, place), xytext=(-8 if is_right else 8, 0), textcoords="offset points", **look)
