@@ -8,9 +8,8 @@ import typer
 
 from octoscale.arena.settings import Arena
 from octoscale.cli.app import MEASURE, app, ending
-from octoscale.cli.options import Json, Words, takes
-from octoscale.cli.output import check_alone, interruptible, show
-from octoscale.cli.reproduce import cell_bar
+from octoscale.cli.options import Json, Pretrained, Words, takes
+from octoscale.cli.output import cell_bar, check_alone, interruptible, show
 from octoscale.system.heap import keep_freed_memory
 
 _PLACE = "The folder of the table, the figure and the measurements; what is there is not measured again."
@@ -23,6 +22,7 @@ _PLACE = "The folder of the table, the figure and the measurements; what is ther
 @takes(Arena)
 def arena(
     words: Words[Arena],
+    pretrained: Pretrained = False,
     out: Annotated[Path, typer.Option(help=_PLACE)] = Path("runs/arena"),
     as_json: Json = False,
 ) -> None:
@@ -32,7 +32,7 @@ def arena(
     interval, bytes and time. Each measurement is kept: after Ctrl-C, or a kill, the same command goes on.
     """
     check_alone("arena")
-    settings = words.settings()
+    settings = words.of(pretrained).settings()
     from octoscale.arena.run import hold
     from octoscale.paper.write import markdown
     from octoscale.report.arena_contents import read_arena
