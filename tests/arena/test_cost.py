@@ -52,8 +52,7 @@ def test_scales_are_as_many_as_a_cast_has(name, is_conv1d):
 
 def test_only_layers_that_go_to_fp8_count_and_a_shared_one_once():
     shared = nn.Linear(8, 8)
-    model = nn.Sequential(nn.Embedding(4, 8), shared, Conv1D(6, 8), nn.Linear(8, 2))
-    model.add_module("again", shared)
-    layers = layers_of(model, Recipe.amax(skip=["3"]))
+    model = nn.Sequential(nn.Embedding(4, 8), shared, shared, Conv1D(6, 8), nn.Linear(6, 2))
+    layers = layers_of(model, Recipe.amax(skip=["4"]))
     assert layers == [Layer(shape=(8, 8), is_conv1d=False), Layer(shape=(8, 6), is_conv1d=True)]
     assert cost_of(layers, "bf16").values == math.prod((8, 8)) + math.prod((8, 6))

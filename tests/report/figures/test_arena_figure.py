@@ -50,3 +50,11 @@ def test_nobody_with_a_number_and_far_out_to_the_left(tmp_path):
     figure = arena_figure(read_arena(contest(tmp_path / "b", far)))
     assert marks(figure, "<") == [(figure.axes[0].get_xlim()[0], 0, True)]
     assert "-900" in texts(figure)
+
+
+def test_a_gap_within_the_noise_of_the_others_is_never_far_out(tmp_path):
+    """By its gap alone it would be: ten times the others'."""
+    rows = [row("bf16"), *(row(name, 0.01, -1.0, 1.02) for name in "abc"), row("d", 0.1, -0.9, 1.1)]
+    figure = arena_figure(read_arena(contest(tmp_path / "a", rows)))
+    assert len(marks(figure, "o")) == 4
+    assert marks(figure, ">") == []

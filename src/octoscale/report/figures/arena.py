@@ -16,7 +16,7 @@ from octoscale.report.figures.parts import add_legend, join, with_note
 from octoscale.report.figures.style import BLACK, CURVE, REPORT, SHADE, StyledFigure, get_style, styled
 from octoscale.report.figures.words import shown
 
-#: A gap that is this many times as large as the median one lies beyond the axis.
+#: A gap lies beyond the axis that is this many times as large as what the median contestant's interval reaches.
 _FAR = 6.0
 #: An axis reaches at least over this many units to each side.
 _LEAST = 1e-4
@@ -57,15 +57,17 @@ def arena_figure(arena: Mapping[str, Any], *, style: str = REPORT, note: str = "
 
 def _ends(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
     """Of the axis: all intervals that are not far out, 0 included, and some room."""
-    gaps = sorted(abs(row["gap"]) for row in rows if row["gap"] is not None)
-    far = _FAR * max(gaps[len(gaps) // 2], _LEAST) if gaps else math.inf
-    reached = [0.0]
-    for row in rows:
-        if row["gap"] is not None and abs(row["gap"]) <= far:
-            reached += [row["gap"], *(end for end in (row["low"], row["high"]) if end is not None)]
-    reached = [min(max(value, -3 * far), 3 * far) for value in reached]
-    room = 0.06 * max(max(reached) - min(reached), _LEAST)
-    return min(reached) - room, max(reached) + 2 * room
+    reach = sorted(max(map(abs, _numbers(row))) for row in rows if row["gap"] is not None)
+    far = _FAR * max(reach[len(reach) // 2], _LEAST) if reach else math.inf
+    there = [x for row in rows if row["gap"] is not None and abs(row["gap"]) <= far for x in _numbers(row)]
+    ends = [0.0, *(min(max(x, -far), far) for x in there)]
+    room = 0.06 * max(max(ends) - min(ends), _LEAST)
+    return min(ends) - room, max(ends) + 2 * room
+
+
+def _numbers(row: Mapping[str, Any]) -> list[float]:
+    """A row's gap, and the ends of its interval if it has one."""
+    return [row[name] for name in ("gap", "low", "high") if row[name] is not None]
 
 
 def _draw(axes: Axes, place: int, row: Mapping[str, Any], low: float, high: float) -> None:
