@@ -172,6 +172,7 @@ def test_a_training_is_that_of_its_scaling_alone(inputs, tmp_path):
     assert base["score"] == sum(losses["bf16"]) / 2
     assert row["score"] == sum(losses["amax:block"]) / 2
     assert (row["gap"], row["low"], row["high"]) == (expected.estimate, expected.low, expected.high)
+    assert read(tmp_path / "arena")["title"].endswith("2 steps of fine-tuning")
     assert not list((tmp_path / "arena" / "cells").rglob("*.safetensors"))  # nobody asks what was trained
 
 

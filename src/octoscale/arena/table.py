@@ -9,6 +9,7 @@ from octoscale.arena.cost import Cost, Layer, cost_of
 from octoscale.arena.ring import Result, Ring
 from octoscale.arena.settings import Arena
 from octoscale.arena.words import gap_of, notes_of, verdict_of
+from octoscale.models.sizes import SIZES
 from octoscale.numerics.recipe import parse_scaling
 from octoscale.paper.write import Column, Table, Value
 
@@ -24,7 +25,8 @@ def table_of(ring: Ring, layers: list[Layer]) -> Table:
         is_best = contestant(scaling).is_best_constant
         result = ring.best_constant() if is_best else ring.measure(scaling)
         rows.append(_row(settings, scaling, base, result, layers))
-    what = f"{settings.train:,} steps of training" if settings.train else "reading a text"
+    training = "training from scratch" if settings.model in SIZES else "fine-tuning"
+    what = f"{settings.train:,} steps of {training}" if settings.train else "reading a text"
     return Table(
         name=NAME,
         title=f"Arena: {settings.model}, {what}",
