@@ -5,7 +5,8 @@
     python docs/make.py demo RUN          the same, after docs/results/demo was taken from a run of the demo
     python docs/make.py advise RUN        the same, after docs/results/advise was taken from a run of advise
     python docs/make.py parity RUN        the same, after docs/results/parity was taken from a run of parity
-    python docs/make.py NAME FOLDER       the same, after docs/results/NAME was taken from a folder of reproduce
+    python docs/make.py NAME FOLDER       the same, after docs/results/NAME was taken from a folder of reproduce, or
+                                          of arena
 
 A test compares the blocks with what this would write.
 """
@@ -21,6 +22,7 @@ from typing import Any
 
 from PIL import Image
 
+from octoscale.paper.write import markdown
 from octoscale.report.advice import advice_tables
 from octoscale.report.data.paired_losses import excesses
 from octoscale.report.figures.growth import growth_figure
@@ -32,7 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"
 DOCUMENTS = {
     "README.md": ("demo", "accuracy", "advice", "speed"),
-    "docs/results/README.md": ("index", "accuracy", "ranges", "advice", "growth"),
+    "docs/results/README.md": ("index", "accuracy", "ranges", "contests", "advice", "growth"),
     "docs/PARITY.md": ("parity",),
 }
 FIGURES = ("perplexity", "scale_bias")
@@ -71,7 +73,7 @@ def with_blocks_of(text: str, makers: Mapping[str, Callable[[], str]]) -> str:
 def take(name: str, run: Path) -> None:
     """Keep some files of a run, of the demo, advise or parity, without the place of the program that wrote them.
 
-    Of a reproduction: all but its measurements.
+    Of a reproduction, and of a contest: all but its measurements.
     """
     folder, reproduced = RESULTS / name, (run / "made.json").is_file()
     folder.mkdir(exist_ok=True)
@@ -133,6 +135,22 @@ def _rows(tables: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, what in tables.items():
         for path in sorted(RESULTS.glob(f"*/{name}.json")):
             yield from ((what, row) for row in json.loads(path.read_text(encoding="utf-8"))["rows"])
+
+
+def contests() -> str:
+    """Each folder of `octoscale arena`: the gaps of its contestants, its picture, and how it was made."""
+    folders = sorted(path.parent for path in RESULTS.glob("*/arena.json"))
+    return "\n\n".join(map(_contest, folders)) or "Not measured yet: `octoscale arena smollm2-135m`."
+
+
+def _contest(folder: Path) -> str:
+    content, made = read(f"{folder.name}/arena.json"), read(f"{folder.name}/made.json")["arena"]
+    shown = [column for column in content["columns"] if column["key"] not in ("scales", "megabytes", "seconds")]
+    table = markdown({**content, "columns": shown, "notes": []}).partition("\n\n")[2].rstrip("\n")
+    name = folder.name
+    picture = f"![The gaps to {content['against']}, with their intervals]({name}/arena.png)"
+    of = f"[{content['title']}]({name}/README.md):"
+    return "\n\n".join([of, table, picture, f"`{made['command']}`; {made['date']}; {_facts(made['machine'])}."])
 
 
 def advice() -> str:
@@ -292,6 +310,7 @@ MAKERS: dict[str, Callable[[], str]] = {
     "demo": demo,
     "accuracy": accuracy,
     "ranges": ranges,
+    "contests": contests,
     "advice": advice,
     "parity": parity,
     "speed": speed,

@@ -24,6 +24,7 @@ LEAST = {
     "sweep": ["MODEL", "--text", "TEXT", "--window", "32", "--tokens", "64", "--bias", "0"],
     "advise": ["MODEL", "--text", "TEXT", "--window", "32", "--tokens", "64", "--keep-at-most", "1"],
     "parity": ["MODEL", "--text", "TEXT", "--window", "32", "--tokens", "64", "--longest", "64"],
+    "arena": ["MODEL", "--text", "TEXT", "--window", "32", "--tokens", "64", "--scaling", "amax"],
     "train": ["MODEL", "--text", "TEXT", "--window", "32", "--steps", "1", "--batch", "1"],
     "plan": ["MODEL", "--gpus", "1"],
     "quantize": ["MODEL", "out"],
@@ -32,7 +33,7 @@ LEAST = {
     "models": [],
 }
 #: Numbers that only say how long a run is.
-LENGTHS = {("train", "--steps"), ("train", "--accumulate"), ("train", "--batch")}
+LENGTHS = {("train", "--steps"), ("train", "--accumulate"), ("train", "--batch"), ("arena", "--train")}
 
 
 def cases():

@@ -63,6 +63,7 @@ def test_each_command_is_one_that_is_taken(run, tmp_path, monkeypatch, command):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("octoscale.paper.reproduce.reproduce", stop)
+    monkeypatch.setattr("octoscale.arena.run.hold", stop)
     (tmp_path / "data").mkdir()
     code, _, err = run(*shlex.split(command)[1:])
     assert code == 130

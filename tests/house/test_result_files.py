@@ -14,6 +14,7 @@ from octoscale.bench.generate import BF16, OURS
 from octoscale.paper.settings import Reproduction
 from octoscale.paper.write import Column, Table, csv_text
 from octoscale.report.advice import markdown as advice_markdown
+from octoscale.report.arena_page import draw_arena, write_arena_page
 from octoscale.report.figures.growth import growth_figure
 from octoscale.report.figures.of_run import draw
 from octoscale.report.figures.paper import draw_paper
@@ -21,7 +22,8 @@ from octoscale.report.figures.style import save
 from octoscale.report.paper_page import write_page
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
-REPRODUCED = sorted(path.parent for path in RESULTS.glob("*/made.json"))
+CONTESTS = sorted(path.parent for path in RESULTS.glob("*/arena.json"))
+REPRODUCED = sorted({path.parent for path in RESULTS.glob("*/made.json")} - {*CONTESTS})
 TABLES = sorted(RESULTS.rglob("table*.json"))
 DEFAULTS = {"accumulate": Reproduction(what="all").accumulate}
 BENCHES = sorted((RESULTS / "bench").glob("*.json"))
@@ -53,6 +55,21 @@ def test_its_pages_and_pictures_are_drawn_again_from_its_numbers(folder, tmp_pat
     assert after.keys() == before.keys()
     same = set(before) if is_pinned() else {"README.md"}
     assert [name for name in same if after[name] != before[name]] == []
+
+
+@pytest.mark.parametrize("folder", CONTESTS, ids=lambda path: path.name)
+def test_a_contests_page_picture_and_csv_are_made_again_from_its_numbers(folder, tmp_path):
+    """The page and the CSV always; pictures where matplotlib is the one that is pinned."""
+    copy = shutil.copytree(folder, tmp_path / folder.name)
+    pictures = [path.name for path in draw_arena(copy)] if is_pinned() else []
+    write_arena_page(copy)
+    assert [
+        name for name in ("README.md", *pictures) if (copy / name).read_bytes() != (folder / name).read_bytes()
+    ] == []
+    content = read(folder / "arena.json")
+    columns = [Column(**column) for column in content["columns"]]
+    table = Table(columns=columns, **{name: content[name] for name in ("name", "title", "rows", "notes")})
+    assert (folder / "arena.csv").read_text(encoding="utf-8") == csv_text(table)
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -107,7 +124,7 @@ def test_the_ratios_of_a_bench_follow_from_what_was_measured(path):
     assert expected.keys() == found.keys()
 
 
-@pytest.mark.parametrize("folder", REPRODUCED, ids=lambda path: path.name)
+@pytest.mark.parametrize("folder", [*REPRODUCED, *CONTESTS], ids=lambda path: path.name)
 def test_the_words_that_are_noted_are_those_of_the_command(folder, run, tmp_path, monkeypatch):
     """Oracle: the command line, which reads the command again; a word that came later has its default."""
     taken = []
@@ -117,12 +134,14 @@ def test_the_words_that_are_noted_are_those_of_the_command(folder, run, tmp_path
         raise KeyboardInterrupt
 
     monkeypatch.setattr("octoscale.paper.reproduce.reproduce", stop)
+    monkeypatch.setattr("octoscale.arena.run.hold", stop)
     (tmp_path / "data").mkdir()
+    later = {} if folder in CONTESTS else DEFAULTS
     entries = [entry for name, entry in read(folder / "made.json").items() if name != "left_out"]
     for command in {entry["command"] for entry in entries}:
         run(*shlex.split(command)[1:])
         words = [entry["words"] for entry in entries if entry["command"] == command]
-        assert all(DEFAULTS | noted == taken[-1] for noted in words)
+        assert all(later | noted == taken[-1] for noted in words)
 
 
 def _quantize(report):

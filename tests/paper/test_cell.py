@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from checkpoints import save_tiny_llama
 
-from octoscale.paper.cell import _weights, asking, reading, training
+from octoscale.paper.cell import asking, reading, training, weights_of
 from octoscale.paper.settings import Reproduction
 from octoscale.paper.tasks import Task
 from octoscale.system.errors import UserError
@@ -66,7 +66,7 @@ def test_other_weights_in_a_folder_of_one_name_make_another_cell(words, tmp_path
     assert first.name == second.name
     weights = tmp_path / "b" / "llama" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
-    _weights.cache_clear()
+    weights_of.cache_clear()
     assert asking(words, str(tmp_path / "b" / "llama"), PIQA, "amax").name != first.name
 
 

@@ -6,6 +6,7 @@
     measure         demo, validate, sweep
     advise          advise
     parity          parity
+    arena           scalings against each other
     reproduce       the tables and figures of the paper
     bench           the commands of octoscale bench
     train           train

@@ -158,7 +158,9 @@ def report(
     epilog=ending("octoscale figures runs/mine --style slides --only scale_bias", "docs/guides/report.md"),
 )
 def figures(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, or of octoscale reproduce.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="The folder of a run, of octoscale reproduce, or of octoscale arena.")
+    ],
     style: Annotated[str, typer.Option(help="paper (for its columns), slides (16:9), or report.")] = "paper",
     format: Annotated[str | None, typer.Option(help=_FORMATS)] = None,
     only: Annotated[list[str] | None, typer.Option(metavar="NAME", help=_ONLY)] = None,
@@ -167,8 +169,9 @@ def figures(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files of the same names in --out.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Draw the figures of a run, or those of the paper that were reproduced, for a paper or for slides."""
-    from octoscale.report.figures.publish import Request, publish, publish_paper
+    """Draw the figures of a run, those of the paper that were reproduced, or a contest's, for a paper or for slides."""
+    from octoscale.report.arena_contents import is_arena
+    from octoscale.report.figures.publish import Request, publish, publish_arena, publish_paper
     from octoscale.report.paper_contents import is_reproduction, read_paper
     from octoscale.report.showing import show_published
 
@@ -176,9 +179,12 @@ def figures(
         raise UserError("--overwrite is for --out: in the run's own folder, figures are always drawn anew")
     formats = [] if format is None else [name.strip() for name in format.split(",")]
     request = Request(style=style, formats=formats, only=only or (), out=out, overwrite=overwrite)
-    if is_reproduction(run):
-        if module is not None:
-            raise UserError(f"--module is for the figures of a run; {run} holds those of octoscale reproduce")
+    if module is not None and (is_arena(run) or is_reproduction(run)):
+        made_by = "arena" if is_arena(run) else "reproduce"
+        raise UserError(f"--module is for the figures of a run; {run} holds those of octoscale {made_by}")
+    if is_arena(run):
+        show_published(run, publish_arena(run, request), [], as_json=as_json)
+    elif is_reproduction(run):
         reproduced = read_paper(run)
         lacking = [f"damaged, and left out: {damage}" for damage in reproduced.damaged]
         show_published(run, publish_paper(reproduced, request), lacking, as_json=as_json)

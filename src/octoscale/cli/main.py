@@ -9,7 +9,7 @@ import io
 import sys
 
 # each puts its commands into the app
-from octoscale.cli import advise, bench, look, measure, parity, plan, reproduce, ship, train  # noqa: F401
+from octoscale.cli import advise, arena, bench, look, measure, parity, plan, reproduce, ship, train  # noqa: F401
 from octoscale.cli.app import app
 from octoscale.system.explained import explained
 from octoscale.system.streams import open_missing_streams

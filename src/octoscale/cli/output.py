@@ -5,12 +5,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
 from octoscale.system.errors import UserError
 from octoscale.system.ranks import num_ranks
+
+if TYPE_CHECKING:
+    from octoscale.paper.cell import Cell
 
 T = TypeVar("T")
 
@@ -92,3 +95,19 @@ def interruptible(what_is_there: Callable[[], str]) -> Iterator[None]:
     except KeyboardInterrupt:
         sys.stderr.write(f"{what_is_there()}\n")
         raise typer.Exit(130) from None
+
+
+@contextmanager
+def cell_bar(cell: "Cell") -> Iterator[Any]:
+    """A line that says which cell is measured (paper/cell.py), and a bar of its progress."""
+    from octoscale.report import terminal
+    from octoscale.training.settings import Training
+
+    console = terminal.PlainConsole(stderr=True)
+    say(cell.label)
+    if isinstance(cell.words, Training):
+        with terminal.step_bar(console, cell.words.steps) as progress:
+            yield progress
+    else:
+        with terminal.progress_bar(console, 1, cell.words.unit) as report:
+            yield report

@@ -1,21 +1,16 @@
 """The command reproduce."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from octoscale.cli.app import MEASURE, app, ending
 from octoscale.cli.options import Json, Words, takes
-from octoscale.cli.output import interruptible, say, show
+from octoscale.cli.output import cell_bar, interruptible, show
 from octoscale.paper.settings import Reproduction
 from octoscale.system.heap import keep_freed_memory
-
-if TYPE_CHECKING:
-    from octoscale.paper.cell import Cell
 
 _PLACE = "The folder of tables, figures and measurements; what is there is not measured again."
 
@@ -41,7 +36,7 @@ def reproduce(
 
     keep_freed_memory()
     with interruptible(lambda: f"interrupted; what was measured is kept in {out}: the same command goes on"):
-        names = make(settings, out, bars=_bar)
+        names = make(settings, out, bars=cell_bar)
     pictures = draw_paper(out)
     write_page(out)
     if as_json:
@@ -50,19 +45,3 @@ def reproduce(
         return
     tables = [(out / f"{name}.md").read_text(encoding="utf-8") for name in names if name.startswith("table")]
     show("\n".join([*tables, f"tables, figures and their page: {out / 'index.html'}"]))
-
-
-@contextmanager
-def _bar(cell: "Cell") -> Iterator[Any]:
-    """A line that says what is measured, and a bar of its progress."""
-    from octoscale.report import terminal
-    from octoscale.training.settings import Training
-
-    console = terminal.PlainConsole(stderr=True)
-    say(cell.label)
-    if isinstance(cell.words, Training):
-        with terminal.step_bar(console, cell.words.steps) as progress:
-            yield progress
-    else:
-        with terminal.progress_bar(console, 1, cell.words.unit) as report:
-            yield report

@@ -4,7 +4,8 @@
     settings        the words and defaults of the command reproduce
     tasks           which tasks are asked, and where their data are
     cell            one measurement, by its words and its name
-    lab             where cells are made, once each
+    kept            where cells are made, once each
+    lab             whom the tables ask
     answers         what a model answered, and how two scalings compare
     write           a table as Markdown, CSV and JSON; a figure's numbers
     rows            what the rows of several tables have in common

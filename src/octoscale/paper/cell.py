@@ -100,8 +100,8 @@ def asking(
     beside = {"task": task.name, "data": "of the hub" if file is None else f"{crc_of(file):08x}"}
     if not task.has_classes:
         beside["lm_eval"] = version("lm_eval")
-    source = _weights(model) if of is None else {"model": of.name}
-    who = f"{_last(model)} {task.name}" if of is None else of.label.removeprefix("train ")
+    source = weights_of(model) if of is None else {"model": of.name}
+    who = f"{last_part(model)} {task.name}" if of is None else of.label.removeprefix("train ")
     label = f"ask {who} {'as trained ' if as_trained else ''}{settings.summed(scaling)}"
     return Cell(words=words, label=label, beside=beside | source)
 
@@ -120,7 +120,7 @@ def reading(settings: Reproduction, model: str) -> Cell:
     )
     path = Path(settings.text)
     beside = {"text": f"{crc_of(path):08x}" if path.is_file() else settings.text}
-    return Cell(words=words, label=f"read {_last(model)} {words.scalings[0]}", beside=beside | _weights(model))
+    return Cell(words=words, label=f"read {last_part(model)} {words.scalings[0]}", beside=beside | weights_of(model))
 
 
 def training(settings: Reproduction, model: str, task: Task, scaling: str, seed: int) -> Cell:
@@ -140,13 +140,13 @@ def training(settings: Reproduction, model: str, task: Task, scaling: str, seed:
     data = {"task": task.name, "data": "of the hub" if source == task.name else f"{crc_of(Path(source)):08x}"}
     return Cell(
         words=words,
-        label=f"train {_last(model)} {task.name} {settings.summed(scaling)} seed{seed}",
-        beside=data | _weights(model),
+        label=f"train {last_part(model)} {task.name} {settings.summed(scaling)} seed{seed}",
+        beside=data | weights_of(model),
     )
 
 
 @lru_cache
-def _weights(model: str) -> dict[str, str]:
+def weights_of(model: str) -> dict[str, str]:
     """The checksum of a local checkpoint's files; a name, of a size or of the hub, stands for itself."""
     path = Path(model)
     if model in SIZES or model in ALIASES or not path.exists():
@@ -158,6 +158,6 @@ def _weights(model: str) -> dict[str, str]:
     return {"model": path.name, "weights": hashlib.sha256(crcs.encode()).hexdigest()[:16]}
 
 
-def _last(model: str) -> str:
+def last_part(model: str) -> str:
     """The last part of a place or of a hub's id."""
     return model.rstrip("/").rpartition("/")[2]

@@ -6,7 +6,7 @@
     fig5.json                 a figure's numbers   (report/figures/paper.py draws them)
     made.json                 of each the words, the machine and the date; and what was left out
     seconds.csv               how long each cell took
-    cells/                    the measurements     (lab.py)
+    cells/                    the measurements     (kept.py)
 
 All but made.json and seconds.csv are the same bytes whenever, and however often, the command ran.
 """
@@ -25,7 +25,8 @@ from octoscale.paper.fig5 import fig5
 from octoscale.paper.fig6 import fig6
 from octoscale.paper.fig10 import fig10
 from octoscale.paper.fig789 import fig7, fig8, fig9
-from octoscale.paper.lab import Bars, Lab, is_classifier, no_bars
+from octoscale.paper.kept import Bars, no_bars
+from octoscale.paper.lab import Lab, is_classifier
 from octoscale.paper.settings import TITLES, TRAINED, TUNED, Reproduction
 from octoscale.paper.table2 import table2
 from octoscale.paper.table3 import table3
@@ -115,7 +116,7 @@ def _check_all_asked(settings: Reproduction, names: list[str]) -> None:
 def _check_own(folder: Path) -> None:
     """FileExistsError for a folder with files of something else."""
     names = {path.name for path in folder.iterdir()} - {LOCK} if folder.is_dir() else set()
-    if (names and "cells" not in names) or "run.json" in names:
+    if (names and "cells" not in names) or names & {"run.json", "arena.json"}:
         raise FileExistsError(f"{folder} holds files that are not of a reproduction: choose another folder")
 
 

@@ -5,11 +5,13 @@
     parity_contents     what can be read of a parity
     contents            what can be read of a run, and what is damaged
     paper_contents      what can be read of a reproduction's figures
+    arena_contents      what can be read of a contest's table
     data/               the numbers of the figures
     figures/            the figures
     run                 a run as notebooks want it
     advice              an advice as tables, and as a page
     parity              a parity as tables
+    arena_page          the figure and the page of a contest
     paper_page          the page of a reproduction, with all tables and figures
     diagnosis/          what is wrong with a run, in words: rules over its records
     plan                what a plan found, as a table and a few lines

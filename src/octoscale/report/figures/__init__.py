@@ -15,6 +15,7 @@
     parity              how far a tensor core's sums lie from exact ones
     parity_layers       their error beside that of the casts, by depth
     parity_lengths      the error of a sum by its length
+    arena               how far scalings lie from high precision, from octoscale arena
     of_run              which figures a run has, and drawing them
     publish             some of them in a style and formats, into a folder: octoscale figures
     paper               the figures of Perez et al., from what reproduce wrote

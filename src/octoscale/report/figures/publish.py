@@ -1,21 +1,27 @@
 """Figures for a paper or slides: `octoscale figures RUN --style paper --format pdf`.
 
 Of a run they go to runs/mine/figures/paper, or to a folder that is named; so do those of a folder of `octoscale
-reproduce`, the figures of the paper. What cannot be drawn is said, with what would have to be recorded; a figure that
-was asked for by its name, and cannot be drawn, is an error.
+reproduce`, the figures of the paper, and the one of `octoscale arena`. What cannot be drawn is said, with what would
+have to be recorded; a figure that was asked for by its name, and cannot be drawn, is an error.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from octoscale.report.arena_contents import read_arena
 from octoscale.report.contents import RunContents
 from octoscale.report.figures import paper
+from octoscale.report.figures.arena import arena_figure
 from octoscale.report.figures.of_run import FIGURES, SHOWS, Drawing, draw_figures, makers
 from octoscale.report.figures.style import FORMATS, REPORT, Make, get_style
 from octoscale.report.paper_contents import FIGURES as OF_PAPER
 from octoscale.report.paper_contents import PaperContents
 from octoscale.system.errors import UserError
+
+#: The name of the one figure of a contest, and the stem of its files.
+ARENA_FIGURE = "arena"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +78,15 @@ def publish_paper(contents: PaperContents, request: Request) -> Published:
     needs = {name: _lacks(contents, name) for name in OF_PAPER if name not in made}
     shows = {name: str(content["title"]) for name, content in contents.figures.items()}
     return _draw(_wanted(contents.path, made, needs, request), contents.path / "figures", shows, needs, request)
+
+
+def publish_arena(folder: Path, request: Request) -> Published:
+    """Draw the figure of a contest that a folder of `octoscale arena` holds. Errors as `publish`."""
+    request.check((ARENA_FIGURE,))
+    content = read_arena(folder)
+    made = {ARENA_FIGURE: {ARENA_FIGURE: partial(arena_figure, content)}}
+    shows = {ARENA_FIGURE: str(content["title"])}
+    return _draw(made, folder / "figures", shows, {}, request)
 
 
 def _lacks(contents: PaperContents, name: str) -> str:
