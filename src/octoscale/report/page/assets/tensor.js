@@ -67,7 +67,9 @@ function tensorHead(tensor, source, page) {
       ROLE_LABELS[role],
     ),
   );
-  const alike = source.tensors.filter((each) => each.role === tensor.role && lineOf(each) === lineOf(tensor));
+  const alike = source.tensors
+    .filter((each) => each.role === tensor.role && lineOf(each) === lineOf(tensor))
+    .sort((a, b) => (a.layer ?? -1) - (b.layer ?? -1)); // backward records the last layer first
   const at = alike.indexOf(tensor);
   const turn = (by, text) =>
     el(
