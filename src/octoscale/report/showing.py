@@ -13,6 +13,7 @@ from typing import Any
 from octoscale.report import terminal
 from octoscale.report.advice import advice_lines, advice_tables, terminal_table
 from octoscale.report.contents import RunContents, read_run
+from octoscale.report.data.bands import bands_in_words
 from octoscale.report.data.paired_losses import excesses, excesses_to_json
 from octoscale.report.data.training import has_losses, loss_curves
 from octoscale.report.data.validation import reference_of
@@ -146,6 +147,7 @@ def _print_results(contents: RunContents) -> None:
     lines += parity_lines(contents.parity)
     if "backend" in header and not contents.parity:
         lines.append(f"backend: {header['backend']}" + (f" ({header['reason']})" if "reason" in header else ""))
+    lines += bands_in_words(contents.numbers)
     _print_lines(lines)
     _say_damaged(contents.damaged)
 

@@ -1,6 +1,7 @@
 """Runs without a fault: recipes, formats, precisions, models and seeds as people use them.
 
-The first twelve are those of the issue; the others are fine-tunings on noisy examples, whose gradients go up and down.
+The first twelve are those of the issue; then come fine-tunings on noisy examples, whose gradients go up and down, and
+trainings with several scales a tensor.
 """
 
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from pathlib import Path
 from models import tiny_gpt2, tiny_llama
 from small_runs import infer, noisy_examples, train
 
-from octoscale import Recipe
+from octoscale import Recipe, parse_scaling
 
 NOISY = {"data": noisy_examples, "steps": 150, "every": 10}
 
@@ -47,5 +48,19 @@ CLEAN: dict[str, Callable[[Path], Path]] = {
     ),
     "Llama of four layers, amax, fine-tuned": lambda folder: train(
         tiny_llama(5, num_hidden_layers=4), Recipe.amax(), folder, seed=5, **NOISY
+    ),
+    "Llama, a scale a row": lambda folder: train(tiny_llama(0), Recipe.amax(granularity="row"), folder),
+    "GPT-2, a scale a block, three micro-batches": lambda folder: train(
+        tiny_gpt2(1), Recipe.amax(granularity="block"), folder, steps=15, micro_batches=3
+    ),
+    "Llama, MX, rounded down": lambda folder: train(tiny_llama(1), Recipe.amax(granularity="mx"), folder, seed=1),
+    "GPT-2, MX, rounded up, fnuz, a loss scale": lambda folder: train(
+        tiny_gpt2(0), parse_scaling("amax:mx,round=up,formats=fnuz"), folder, loss_scale=lambda _: 512.0
+    ),
+    "Llama, rows with a margin, validated": lambda folder: infer(
+        tiny_llama(5), parse_scaling("amax:row,margin=2"), folder
+    ),
+    "Llama, weights in blocks, a large learning rate": lambda folder: train(
+        tiny_llama(2), parse_scaling("weight=amax:block,input=amax:row"), folder, rate=1e-2
     ),
 }

@@ -39,14 +39,16 @@ def model_of(module: str) -> nn.Module:
     return tiny_gpt2() if module.startswith("transformer") else tiny_llama()
 
 
-def stale_cast(folder: Path, module: str = UP.format(1), step: int = 7, factor: float = 1.5) -> Expected:
+def stale_cast(
+    folder: Path, module: str = UP.format(1), step: int = 7, factor: float = 1.5, granularity: str = "tensor"
+) -> Expected:
     """A write through `.data` between the passes of an inference, without forget_casts."""
     write = at(step, lambda model: model.get_submodule(module).weight.data.mul_(factor))
-    infer(model_of(module), Recipe.amax(), folder, plant=write)
+    infer(model_of(module), Recipe.amax(granularity=granularity), folder, plant=write)
     return Expected(rule="stale_weight", module=module, role="weight", step=step)
 
 
-def pinned_cast(folder: Path, module: str = UP.format(1), step: int = 7) -> Expected:
+def pinned_cast(folder: Path, module: str = UP.format(1), step: int = 7, granularity: str = "tensor") -> Expected:
     """A cast that is kept over steps of the optimizer, as a broken cache keeps it."""
 
     def pin(model: nn.Module) -> None:
@@ -54,7 +56,7 @@ def pinned_cast(folder: Path, module: str = UP.format(1), step: int = 7) -> Expe
         kept = state.runtime.weight[1]
         state.cast_weight = lambda *_, **__: kept
 
-    train(model_of(module), Recipe.amax(), folder, plant=at(step, pin))
+    train(model_of(module), Recipe.amax(granularity=granularity), folder, plant=at(step, pin))
     return Expected(rule="stale_weight", module=module, role="weight", step=step)
 
 
@@ -82,7 +84,9 @@ def first_scale(model: nn.Module, recipe: Recipe, module: str, role: str) -> int
     return rows.filter(module=module, role=role)["scale_bias"][0]
 
 
-def growing_outlier(folder: Path, module: str = DOWN.format(1), step: int = 10, factor: float = 1.5) -> Expected:
+def growing_outlier(
+    folder: Path, module: str = DOWN.format(1), step: int = 10, factor: float = 1.5, granularity: str = "tensor"
+) -> Expected:
     """One channel of a layer's input that grows by a factor each step: SwiGLU's product."""
     model, steps = model_of(module), [0]
 
@@ -92,7 +96,7 @@ def growing_outlier(folder: Path, module: str = DOWN.format(1), step: int = 10, 
         return (args[0] * scale,)
 
     model.get_submodule(module).register_forward_pre_hook(grow)
-    train(model, Recipe.amax(), folder, plant=lambda _, now: steps.__setitem__(0, now))
+    train(model, Recipe.amax(granularity=granularity), folder, plant=lambda _, now: steps.__setitem__(0, now))
     return Expected(rule="outlier_growth", module=module, role="input", step=step)
 
 
@@ -133,14 +137,16 @@ def skipped_module(folder: Path, module: str = QUERY.format(1), how: str = "reci
     return Expected(rule="never_ran", module=module, role=None, step=step)
 
 
-def nan_in_weight(folder: Path, module: str = UP.format(0), step: int = 9, value: float = float("nan")) -> Expected:
+def nan_in_weight(
+    folder: Path, module: str = UP.format(0), step: int = 9, value: float = float("nan"), granularity: str = "tensor"
+) -> Expected:
     """One value of a weight, written where torch counts it."""
 
     @torch.no_grad()
     def write(model: nn.Module) -> None:
         model.get_submodule(module).weight[3, 5] = value
 
-    train(model_of(module), Recipe.amax(), folder, plant=at(step, write))
+    train(model_of(module), Recipe.amax(granularity=granularity), folder, plant=at(step, write))
     return Expected(rule="nonfinite", module=module, role="weight", step=step)
 
 
@@ -181,7 +187,9 @@ def jump_under_delayed(
     return Expected(rule="delayed_lags", module=module, role="input", step=step)
 
 
-def zero_gradients(folder: Path, module: str = DOWN.format(0), step: int = 0, how: str = "zeros") -> Expected:
+def zero_gradients(
+    folder: Path, module: str = DOWN.format(0), step: int = 0, how: str = "zeros", granularity: str = "tensor"
+) -> Expected:
     """A layer whose output's gradient is multiplied by zero, or whose weight gets none and stands still."""
     model, steps = model_of(module), [0]
     layer = model.get_submodule(module)
@@ -192,19 +200,32 @@ def zero_gradients(folder: Path, module: str = DOWN.format(0), step: int = 0, ho
                 output.register_hook(torch.zeros_like)
 
         layer.register_forward_hook(cut)
-        train(model, Recipe.amax(), folder, plant=lambda _, now: steps.__setitem__(0, now))
+        train(model, Recipe.amax(granularity=granularity), folder, plant=lambda _, now: steps.__setitem__(0, now))
         return Expected(rule="zero_gradients", module=module, role="grad_output", step=step)
     if how == "frozen":
         layer.weight.requires_grad_(step > 0)
-        train(model, Recipe.amax(), folder, plant=at(step, lambda _: layer.weight.requires_grad_(False)))
+        train(
+            model,
+            Recipe.amax(granularity=granularity),
+            folder,
+            plant=at(step, lambda _: layer.weight.requires_grad_(False)),
+        )
         return Expected(rule="frozen_weight", module=module, role="weight", step=step)
     layer.weight.register_hook(lambda grad: grad * 0 if steps[0] >= step else grad)
-    train(model, Recipe.amax(), folder, decay=0.0, plant=lambda _, now: steps.__setitem__(0, now))
+    train(
+        model, Recipe.amax(granularity=granularity), folder, decay=0.0, plant=lambda _, now: steps.__setitem__(0, now)
+    )
     return Expected(rule="idle_weight", module=module, role="weight", step=step)
 
 
 def cast_twice(
-    folder: Path, module: str = DOWN.format(1), role: str = "input", how: str = "values", step: int = 0, **words
+    folder: Path,
+    module: str = DOWN.format(1),
+    role: str = "input",
+    how: str = "values",
+    step: int = 0,
+    granularity: str = "tensor",
+    **words,
 ) -> Expected:
     """A layer whose values were cast before, or that is called twice a pass."""
     model, steps = model_of(module), [0]
@@ -215,7 +236,7 @@ def cast_twice(
         layer.register_forward_pre_hook(lambda _, args: (_through_fp8(args[0]) if steps[0] >= step else args[0],))
     else:
         layer.register_full_backward_pre_hook(lambda _, grads: (_through_fp8(grads[0]),))
-    train(model, Recipe.amax(), folder, plant=lambda _, now: steps.__setitem__(0, now), **words)
+    train(model, Recipe.amax(granularity=granularity), folder, plant=lambda _, now: steps.__setitem__(0, now), **words)
     return Expected(rule="cast_twice", module=module, role=role, step=step)
 
 
@@ -225,7 +246,9 @@ def _through_fp8(x: Tensor) -> Tensor:
     return x + (rounded - x).detach()
 
 
-def flushed_inputs(folder: Path, module: str = DOWN.format(1), how: str = "constant", size: int = 12) -> Expected:
+def flushed_inputs(
+    folder: Path, module: str = DOWN.format(1), how: str = "constant", size: int = 12, granularity: str = "tensor"
+) -> Expected:
     """Inputs of which most become zero: too small for a constant, or beside an outlier under amax."""
     model = model_of(module)
 
@@ -237,7 +260,7 @@ def flushed_inputs(folder: Path, module: str = DOWN.format(1), how: str = "const
         return (args[0] * scale,)
 
     model.get_submodule(module).register_forward_pre_hook(change)
-    recipe = Recipe.cscale_by_role(weight=6, input=3) if how == "constant" else Recipe.amax()
+    recipe = Recipe.cscale_by_role(weight=6, input=3) if how == "constant" else Recipe.amax(granularity=granularity)
     train(model, recipe, folder)
     return Expected(rule="flushes", module=module, role="input", step=0)
 

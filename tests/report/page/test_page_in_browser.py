@@ -202,6 +202,16 @@ def test_headroom_is_that_of_the_step_that_comes_nearest_and_of_no_two_steps(ope
     assert told == "-1.19"  # log2(448 / 1024); the largest amax with the smallest bias had 0.807
 
 
+def test_the_next_layer_of_a_gradient_is_the_next_though_backward_records_it_before(open_page, tmp_path):
+    run = RunFolder.create(tmp_path / "run", {"plan": PLAN})
+    write_part(run.scales, frame(*rows_of(0)[::-1]))
+    module = "view=tensor&module=model.layers.0.mlp.down_proj&role=grad_output"
+    page = open_page(write_report([run.path], tmp_path / "page.html").as_uri(), module)
+    assert page.get_by_role("button", name="← layer").is_disabled()
+    page.get_by_role("button", name="layer →").click()
+    assert page.locator("h2 .name").inner_text() == "model.layers.1.mlp.down_proj"
+
+
 def test_the_map_is_walked_with_the_keyboard(files, open_page):
     page = open_page(files["train"], "view=map")
     page.locator("canvas.map").focus()

@@ -2,6 +2,7 @@
 
     validation      of a validation or sweep: scores, shares that are lost, which scaling and module to show
     paired_losses   how far perplexities lie above a reference's, with the noise of the text
+    bands           tensors that have several scales, in words
     training        of a training: scales and losses by step, and what tells runs apart
 
 Each can be checked by hand against a table of a few rows, which pictures cannot.

@@ -10,7 +10,7 @@ import polars as pl
 
 from octoscale.report.contents import RunContents
 from octoscale.report.data.validation import REFERENCES, adapts
-from octoscale.runs.scale_bias import scale_bias_by_step
+from octoscale.runs.scale_bias import bands_by_step, scale_bias_by_step
 from octoscale.system.errors import UserError
 
 #: What may tell two runs apart beside the scaling, in this order.
@@ -48,10 +48,20 @@ class LossCurve:
 
 def scale_bias_of_training(rows: pl.DataFrame) -> pl.DataFrame:
     """role, kind, layer, step -> mode of scale_bias, of the roles whose scale adapts, in training."""
+    return scale_bias_by_step(_adaptive(rows))
+
+
+def bands_of_training(rows: pl.DataFrame) -> pl.DataFrame:
+    """role, kind, layer, step -> low, high of all scales, of the same, where tensors have several."""
+    return bands_by_step(_adaptive(rows))
+
+
+def _adaptive(rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows of a training whose scale adapts."""
     seen = rows.select("scaling", "role").unique().rows()
     adaptive = [scaling + role for scaling, role in seen if adapts(scaling, role)]
     in_training = (pl.col("phase") == "train") & (pl.col("scaling") + pl.col("role")).is_in(adaptive)
-    return scale_bias_by_step(rows.filter(in_training))
+    return rows.filter(in_training)
 
 
 def loss_curves(runs: Sequence[RunContents]) -> list[LossCurve]:

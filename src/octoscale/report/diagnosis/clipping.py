@@ -14,7 +14,7 @@ from octoscale.numerics.scaling import Amax, Constant, Delayed, Rule
 from octoscale.report.diagnosis import limits
 from octoscale.report.diagnosis.finding import Finding, count
 from octoscale.report.diagnosis.remedies import keep_out, scaling_text
-from octoscale.report.diagnosis.tensors import Group, hits
+from octoscale.report.diagnosis.tensors import Group, hits, scales_of
 
 
 def saturates(group: Group) -> Iterator[Finding]:
@@ -30,9 +30,8 @@ def saturates(group: Group) -> Iterator[Finding]:
             module=hit["module"],
             role=hit["role"],
             step=hit["step"],
-            evidence=f"scale_bias {hit['bias']} clamps {hit['saturated']:,} of {hit['numel']:,} values, the largest by "
-            f"{max(hit['overshoot'] or 0, 0):.1f} binades, in {count(hit['hit_steps'], 'step')}; "
-            f"{_and_others(found, hit)}",
+            evidence=f"{scales_of(hit)} clamps {hit['saturated']:,} of {hit['numel']:,} values, {_by_how_much(hit)}, "
+            f"in {count(hit['hit_steps'], 'step')}; {_and_others(found, hit)}",
             numbers=_numbers(hit, "saturated") | {"binades": hit["overshoot"]},
             remedy=_remedy(group, hit),
         )
@@ -48,7 +47,7 @@ def flushes(group: Group) -> Iterator[Finding]:
             module=hit["module"],
             role=hit["role"],
             step=hit["step"],
-            evidence=f"scale_bias {hit['bias']} makes {hit['flushed_share']:.0%} of the values zero, the largest "
+            evidence=f"{scales_of(hit)} makes {hit['flushed_share']:.0%} of the values zero, the largest "
             f"magnitude being {hit['amax']:.3g}, in {count(hit['hit_steps'], 'step')}; {_and_others(found, hit)}",
             numbers=_numbers(hit, "flushed") | {"slack": hit["slack_low"]},
             remedy=_remedy(group, hit),
@@ -57,7 +56,20 @@ def flushes(group: Group) -> Iterator[Finding]:
 
 def _clamps_by_design(rule: Rule | None) -> bool:
     """Whether a rule leaves its largest values to be clamped: delayed_lags says when that is too much of it."""
-    return isinstance(rule, Delayed) or (isinstance(rule, Amax) and rule.round == "down")
+    return isinstance(rule, Delayed) or rounds_down(rule)
+
+
+def rounds_down(rule: Rule | None) -> bool:
+    """Whether a scale is rounded as OCP has it for MX: the largest value of a group may then saturate."""
+    return isinstance(rule, Amax) and rule.round == "down"
+
+
+def _by_how_much(hit: dict[str, Any]) -> str:
+    """How far the largest value is clamped; of several scales, it may be others that are too high."""
+    over = max(hit["overshoot"] or 0, 0)
+    if over == 0 and hit["num_scales"] is not None:
+        return "though not the largest"
+    return f"the largest by {over:.1f} binades"
 
 
 def _is_flushed(group: Group) -> pl.Expr:

@@ -29,6 +29,8 @@ def scaling_text(group: Group, changed: Mapping[Role, Rule]) -> str | None:
         text = f"cscale:weight={weight.bias},input={input.bias},grad_output={grad_output.bias}"
     elif isinstance(weight, Constant) and isinstance(input, Constant) and grad_output == Amax():
         text = f"cscale:weight={weight.bias},input={input.bias}"
+    elif all(isinstance(rule, Amax) for rule in rules.values()):
+        text = ",".join(f"{role}={rule}" for role, rule in rules.items())
     else:
         return None
     is_fnuz = any(name.endswith("fnuz") for name in group.tensors["format"].unique())

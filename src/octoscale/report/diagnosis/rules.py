@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from octoscale.report.contents import RunContents, read_run
+from octoscale.report.data.bands import each_of, granularities_of
 from octoscale.report.diagnosis.abridged import swept
 from octoscale.report.diagnosis.clipping import flushes, saturates
 from octoscale.report.diagnosis.finding import SEVERITIES, Finding, count
@@ -144,7 +145,9 @@ def _there(groups: list[Group]) -> list[str]:
         layers = count(group.rows["module"].n_unique(), "layer")
         roles = ", ".join(group.tensors["role"].unique(maintain_order=True).to_list())
         steps = count(len(group.all_steps), "step")
-        lines.append(f"{name}: {count(group.rows.height, 'row')} of {layers} in {steps}; {roles}")
+        of_several = granularities_of(group.rows)
+        several = f"; a scale for {each_of(of_several)} of a tensor" if of_several else ""
+        lines.append(f"{name}: {count(group.rows.height, 'row')} of {layers} in {steps}; {roles}{several}")
     return lines or ["nothing was recorded or measured yet"]
 
 

@@ -2,6 +2,8 @@
 
 Under amax a scale_bias follows from amax alone, and under a constant from nothing: what a row holds can be computed
 again, and compared. Under delayed scaling it lies between what the smallest and the largest amax in memory ask for.
+Where a tensor has several scales it is the lowest that follows from amax, and that rules compare; the highest is that
+of the smallest group, which may be as small as it likes.
 """
 
 import math
@@ -13,10 +15,12 @@ import polars as pl
 
 from octoscale.numerics.formats import ROLES, Role, get_format
 from octoscale.numerics.scaling import MAX_SCALE_BIAS, Amax, Constant, Delayed, Rule
+from octoscale.report.data.bands import each_of
 from octoscale.report.diagnosis import limits
 from octoscale.report.diagnosis.finding import Finding, count
 from octoscale.report.diagnosis.remedies import keep_out, scaling_text
 from octoscale.report.diagnosis.tensors import TENSOR, Group, hits
+from octoscale.runs.parts import GRANULARITY
 
 _IS_AT_CLAMP = pl.col("overshoot").is_not_null() & (
     (pl.col("bias") <= -MAX_SCALE_BIAS) | (pl.col("bias_high") >= MAX_SCALE_BIAS)
@@ -36,17 +40,24 @@ def scale_at_clamp(group: Group) -> Iterator[Finding]:
             module=hit["module"],
             role=hit["role"],
             step=hit["step"],
-            evidence=f"scale_bias is {bias}, as far as a scale goes, in {count(hit['hit_steps'], 'step')}: the largest "
-            f"magnitude is {hit['amax']:.3g}, for which {hit['ideal']} would be right",
+            evidence=f"{_which(hit)} is {bias}, as far as a scale goes, in {count(hit['hit_steps'], 'step')}: the "
+            f"largest magnitude is {hit['amax']:.3g}, for which {hit['ideal']} would be right",
             numbers={"scale_bias": bias, "amax": hit["amax"], "ideal": hit["ideal"], "steps": hit["hit_steps"]},
             remedy=f"values so {'small' if tiny else 'large'} are a fault of the model or the loss; else: {remedy}",
         )
 
 
+def _which(hit: dict[str, Any]) -> str:
+    """Whether a tensor's scale is meant, or the lowest of several."""
+    return "scale_bias" if hit["num_scales"] is None else "the lowest scale_bias"
+
+
 def foreign_scale(group: Group) -> Iterator[Finding]:
     """A scale that the recipe does not give to this tensor, nor to these values."""
     for role in group.roles:
-        wrong, lasting = _wrong(group.rule(role))
+        rule = group.rule(role)
+        wrong, lasting = _wrong(rule)
+        wrong |= pl.lit(value=False) if rule is None else pl.col(GRANULARITY) != rule.granularity
         wrong &= (pl.col("role") == role) & ~_IS_AT_CLAMP & pl.col("overshoot").is_not_null()
         found = hits(group, wrong, lasting=lasting)
         if 2 * len(found) > group.tensors.filter(role=role).height:
@@ -79,16 +90,21 @@ def _foreign(group: Group, hit: dict[str, Any]) -> Finding:
     others = of_step.filter((pl.col("module") != hit["module"]) & (pl.col("bias") == hit["bias"])).sort("place")
     twin = None if others.is_empty() else others["module"][0]
     whose = "" if twin is None else f"; {twin} has that one"
+    evidence = (
+        f"{_which(hit)} is {hit['bias']}, but {rule} gives {asked} to a largest magnitude of {hit['amax']:.3g}{whose}"
+    )
+    if rule is not None and hit[GRANULARITY] != rule.granularity:
+        own, given = (each_of([name]) for name in (hit[GRANULARITY], rule.granularity))
+        evidence = f"there is a scale for {own}, but {rule} gives one to {given}"
     return Finding(
         rule="foreign_scale",
         severity="error",
         module=hit["module"],
         role=hit["role"],
         step=hit["step"],
-        evidence=f"scale_bias is {hit['bias']}, but {rule} gives {asked} to a largest magnitude of {hit['amax']:.3g}"
-        f"{whose}; so in {count(hit['hit_steps'], 'step')}",
+        evidence=f"{evidence}; so in {count(hit['hit_steps'], 'step')}",
         numbers={"scale_bias": hit["bias"], "expected": asked, "amax": hit["amax"], "steps": hit["hit_steps"]}
-        | {"same_as": twin},
+        | {"same_as": twin, GRANULARITY: hit[GRANULARITY]},
         remedy="one recipe for all layers: octoscale.revert(model); octoscale.convert(model, recipe)",
     )
 

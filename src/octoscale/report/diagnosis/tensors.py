@@ -1,6 +1,9 @@
 """The rows of a run, as rules look at them: one line a tensor a step, micro-batches together, with what follows.
 
     ideal        the scale_bias that amax asks for, without a margin and without the limits of a scale
+    bias         the lowest scale_bias of all casts; of several scales a tensor has, the lowest is that of amax's group
+    bias_high    the highest of those, over the casts of a step
+    highest      the highest scale of all, where a tensor has `num_scales` of them; else as bias_high
     slack        ideal - scale_bias, binades left free: 0 under amax, m under amax:margin=m, below 0 where it clips
     overshoot    log2 of amax * 2**scale_bias over the format's largest value: above 0, values were clamped
     template     the module's name with its layer's number as *: what it has in common with its siblings
@@ -21,6 +24,8 @@ import polars as pl
 from octoscale.numerics.formats import FORMATS, ROLES, Role
 from octoscale.numerics.recipe import Recipe, parse_scaling
 from octoscale.numerics.scaling import Rule
+from octoscale.report.data.bands import scales_in_words
+from octoscale.runs.scale_bias import HIGHEST, REACH
 
 #: What tells one tensor of a run from another.
 TENSOR = ("module", "role")
@@ -122,6 +127,11 @@ def hits(group: Group, condition: pl.Expr, *, lasting: int = 1) -> list[dict[str
     return counted.sort("step", "place").to_dicts()
 
 
+def scales_of(hit: dict[str, Any]) -> str:
+    """The scale of a line of `hits`, or all of its scales, in words."""
+    return scales_in_words(hit["bias"], hit["highest"], hit["num_scales"], hit["granularity"])
+
+
 def groups_of(
     rows: pl.DataFrame, notes: list[dict[str, Any]], metrics: list[dict[str, Any]], plan: dict[str, Any]
 ) -> Iterator[Group]:
@@ -201,6 +211,9 @@ def _by_step(rows: pl.DataFrame) -> pl.DataFrame:
         ideal=pl.col("ideal").min(),
         bias=pl.col("scale_bias").min(),
         bias_high=pl.col("scale_bias").max(),
+        highest=HIGHEST.max(),
+        num_scales=pl.col("num_scales").max(),
+        granularity=REACH.first(),
         slack_low=pl.col("slack").min(),
         slack_high=pl.col("slack").max(),
         overshoot=pl.col("overshoot").max(),

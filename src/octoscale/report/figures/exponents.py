@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from octoscale.numerics.formats import ROLES, get_format
+from octoscale.report.data.bands import scales_in_words
 from octoscale.report.data.validation import (
     Reach,
     default_module,
@@ -28,6 +29,9 @@ from octoscale.report.data.validation import (
 from octoscale.report.figures.parts import decimal, join, label_rows, with_note
 from octoscale.report.figures.style import CURVE, REPORT, ROLE_LABELS, SHADE, Style, StyledFigure, get_style, styled
 from octoscale.system.errors import UserError
+
+#: A region between flushed and safe that is narrower than this part of its panel has no room for its name.
+_NAMED = 0.045
 
 
 @styled
@@ -62,7 +66,9 @@ def exponents_figure(
         draw_reach(axes, rows.filter(role=role), middle - span / 2, middle + span / 2, figure.style)
     label_rows(figure, [*panels], "share of non-zero\nvalues, %", [1.0] * len(panels))
     panels[-1].set_xlabel("exponent of the value, log2|x|")
-    return with_note(figure, join(f"{module}, scaling {scaling}", note))
+    several = _has_several(rows)
+    what = "window of the lowest to the highest scale; grey: flushed by the lowest, not by others; " if several else ""
+    return with_note(figure, join(f"{what}{module}, scaling {scaling}", note))
 
 
 def draw_exponents(axes: Axes, rows: pl.DataFrame) -> tuple[float, float]:
@@ -89,18 +95,21 @@ def draw_reach(axes: Axes, rows: pl.DataFrame, left: float, right: float, style:
     held = _reach(rows)
     lost: dict[str, Any] = {"facecolor": "none", "edgecolor": "0.5", "linewidth": 0, "zorder": 3}
     axes.axvspan(left, held.flushed, hatch="////", **lost)
-    axes.axvspan(held.flushed, held.normal, color=SHADE, linewidth=0, zorder=0)
+    between, middle = _between(rows)
+    axes.axvspan(held.flushed, middle, color=SHADE, linewidth=0, zorder=0)
     axes.axvspan(held.saturated, right, hatch="xxxx", **lost)
     axes.set_xlim(left, right)
     edges: dict[str, Any] = {"color": "0.3", "linewidth": 0.8 * style.stroke}
     axes.vlines([held.flushed, held.saturated], 0, 1, transform=axes.get_xaxis_transform(), **edges)
     regions = {
         f"flushed\n{_lost_share(rows, 'flushed')}": (left, held.flushed),
-        "sub-\nnormal": (held.flushed, held.normal),
-        "normal": (held.normal, held.saturated),
+        between: (held.flushed, middle),
+        "held" if _has_several(rows) else "normal": (middle, held.saturated),
         f"saturated\n{_lost_share(rows, 'saturated')}": (held.saturated, right),
     }
     for text, (low, high) in regions.items():
+        if text == between and high - low < _NAMED * (right - left):
+            continue
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5} if "%" in text else None
         look: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": style.small, "bbox": box, "zorder": 4}
         axes.text((low + high) / 2, 0.95, text, transform=axes.get_xaxis_transform(), **look)
@@ -109,10 +118,28 @@ def draw_reach(axes: Axes, rows: pl.DataFrame, left: float, right: float, style:
 
 def _scales(rows: pl.DataFrame) -> str:
     """The scale_bias in words, or how far several of them reach."""
-    biases, ends = rows["scale_bias"].to_list(), rows["scale_bias_high"].drop_nulls().to_list()
-    if ends:
-        return f"scale_bias {min(biases)} to {max(ends)} ({rows['granularity'][0]})"
+    biases = rows["scale_bias"].to_list()
+    if _has_several(rows):
+        highest: Any = rows["scale_bias_high"].max()
+        most: Any = rows["num_scales"].max()
+        return scales_in_words(min(biases), highest, most, rows["granularity"][0])
     return f"scale_bias {mode_of(rows['scale_bias'])}" + (" (mode)" if len(set(biases)) > 1 else "")
+
+
+def _has_several(rows: pl.DataFrame) -> bool:
+    """Whether the tensor has several scales."""
+    return rows["scale_bias_high"].null_count() < rows.height
+
+
+def _between(rows: pl.DataFrame) -> tuple[str, float]:
+    """The name and the upper end of what lies between flushed and safe: subnormal values.
+
+    Of several scales, which values are subnormal is not known: those that the lowest scale flushes, and others hold.
+    """
+    if not _has_several(rows):
+        return "sub-\nnormal", _reach(rows).normal
+    low: Any = rows["scale_bias"].min()
+    return "by\nscale", reach(get_format(rows["format"][0]), low).flushed
 
 
 def _reach(rows: pl.DataFrame) -> Reach:

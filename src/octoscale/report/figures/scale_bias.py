@@ -2,7 +2,8 @@
 
     scale_bias_figure(octoscale.load_run("runs/mine").scales, style="paper").savefig("scales.pdf")
 
-Marks are the most frequent scale_bias, bars behind them reach from the smallest to the largest.
+Marks are the most frequent scale_bias, bars behind them reach from the smallest to the largest. Of tensors with several
+scales, a mark is that of the lowest, which holds amax, and bars reach to the highest.
 """
 
 import polars as pl
@@ -12,6 +13,7 @@ from matplotlib.lines import Line2D
 
 from octoscale.conversion.kinds import KINDS
 from octoscale.numerics.formats import ROLES
+from octoscale.report.data.bands import each_of, granularities_of
 from octoscale.report.data.validation import layers_of, main_scaling, scalings_of
 from octoscale.report.figures.parts import add_legend, integers, join, label_rows, with_note
 from octoscale.report.figures.style import KIND_STYLES, REPORT, ROLE_LABELS, KindStyle, StyledFigure, get_style, styled
@@ -34,14 +36,23 @@ def scale_bias_figure(
     biases = scale_bias_by_layer(scales, scaling or "")
     if biases.is_empty():
         raise UserError(f"no scale_bias of decoder layers under {scaling or 'a scaling that adapts'} in these rows")
-    return draw_scale_bias(biases, style=style, note=join(f"mode over steps and modules, scaling {scaling}", note))
+    several = granularities_of(scales.filter(pl.col("scaling") == scaling))
+    if not several:
+        return draw_scale_bias(biases, style=style, note=join(f"mode over steps and modules, scaling {scaling}", note))
+    words = (
+        f"a scale for {each_of(several)}: marks are the mode of the lowest over steps and modules, scaling {scaling}"
+    )
+    return draw_scale_bias(biases, bars="lowest to highest scale", style=style, note=join(words, note))
 
 
 @styled
-def draw_scale_bias(biases: pl.DataFrame, *, style: str = REPORT, note: str = "") -> StyledFigure:
+def draw_scale_bias(
+    biases: pl.DataFrame, *, bars: str = "smallest to largest", style: str = REPORT, note: str = ""
+) -> StyledFigure:
     """The same from its numbers, role, kind, layer -> mode, low, high, as `scale_bias_by_layer` makes them.
 
-    One panel a role, one series a kind; one integer of scale_bias is as high in every panel.
+    bars: what reaches from low to high, in words. One panel a role, one series a kind; one integer of scale_bias is as
+    high in every panel.
     """
     roles = [role for role in ROLES if role in biases["role"]]
     kinds = [kind for kind in KINDS if kind in biases["kind"]]
@@ -66,9 +77,7 @@ def draw_scale_bias(biases: pl.DataFrame, *, style: str = REPORT, note: str = ""
     handles: list[Artist] = [
         Line2D([], [], color=look.color, marker=look.marker, linestyle=look.line, label=look.label) for look in looks
     ]
-    handles.append(
-        Line2D([], [], color="0.5", alpha=0.4, linewidth=3 * figure.style.stroke, label="smallest to largest")
-    )
+    handles.append(Line2D([], [], color="0.5", alpha=0.4, linewidth=3 * figure.style.stroke, label=bars))
     add_legend(figure, handles, [str(handle.get_label()) for handle in handles], len(handles))
     return with_note(figure, note)
 

@@ -14,12 +14,15 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from octoscale.runs.parts import GRANULARITY
+from octoscale.runs.scale_bias import HIGHEST, REACH
+
 #: Sums of batches wait until there are so many, for adding them to all cells costs as much as there are cells.
 _MOST_WAITING = 300_000
 
 #: What a tensor is, beside its step; its layer, kind and format come along.
 KEY = ("phase", "scaling", "module", "role")
-ALONG = ("layer", "kind", "format")
+ALONG = ("layer", "kind", "format", GRANULARITY)
 
 #: Bins in which the steps of a run are shown, and cells of all its tensors together.
 MOST_BINS, MOST_CELLS = 512, 340_000
@@ -29,17 +32,18 @@ _TENSORS = {
     "layer": pl.Int32,
     "kind": pl.String,
     "format": pl.String,
+    GRANULARITY: pl.String,
     "tensor": pl.UInt32,
 }
 _SUMS = ("rows", "numel", "saturated", "flushed", "nonfinite")
-_LOWEST = ("bias_low", "amax_low", "saturated_from", "flushed_from", "nonfinite_from")
-_HIGHEST = ("bias_high", "amax_high", "reach")
+_LOWEST = ("bias_low", "amax_low", "saturated_from", "flushed_from", "nonfinite_from", "scales_low")
+_HIGHEST = ("bias_high", "top", "scales_high", "amax_high", "reach")
 _CELLS = {
     "tensor": pl.UInt32,
     "bin": pl.Int64,
     **dict.fromkeys(_SUMS, pl.Int64),
     **{name: pl.Float32 if name == "amax_low" else pl.Int64 for name in _LOWEST},
-    "bias_high": pl.Int64,
+    **dict.fromkeys(("bias_high", "top", "scales_high"), pl.Int64),
     "amax_high": pl.Float32,
     "reach": pl.Float64,
 }
@@ -52,8 +56,9 @@ class Cells:
     tensors: a row for each, numbered by `tensor` in the order in which they were met. table: tensor, bin -> how many
     rows; numel, saturated, flushed and nonfinite summed; the smallest and largest scale_bias and amax (infinity stands
     for one that is not finite); the largest log2(amax) + scale_bias of one row, `reach`; the first step that
-    saturated, flushed, or was not finite. A bin holds the steps from bin * width on. num_rows, last_step: of all rows;
-    -1 without any.
+    saturated, flushed, or was not finite. Of tensors with several scales, scale_bias is the lowest of a row; `top` is
+    the highest of all, and scales_low and scales_high say how many a row has, null for one a tensor. A bin holds the
+    steps from bin * width on. num_rows, last_step: of all rows; -1 without any.
     """
 
     most_bins: int = MOST_BINS
@@ -97,7 +102,7 @@ class Cells:
 
     def _numbered(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The rows with their tensor's number; tensors that are new get the next ones."""
-        met = rows.select(*KEY, *ALONG).unique(subset=KEY, keep="first", maintain_order=True)
+        met = rows.with_columns(REACH).select(*KEY, *ALONG).unique(subset=KEY, keep="first", maintain_order=True)
         new = met.join(self.tensors, on=KEY, how="anti", nulls_equal=True, maintain_order="left")
         if not new.is_empty():
             count = self.tensors.height
@@ -154,6 +159,9 @@ _OF_ROWS = [
     *(pl.col(name).sum() for name in _SUMS[1:]),
     pl.col("scale_bias").min().cast(pl.Int64).alias("bias_low"),
     pl.col("scale_bias").max().cast(pl.Int64).alias("bias_high"),
+    HIGHEST.max().cast(pl.Int64).alias("top"),
+    pl.col("num_scales").min().alias("scales_low"),
+    pl.col("num_scales").max().alias("scales_high"),
     _FINITE_AMAX.min().alias("amax_low"),
     _FINITE_AMAX.max().alias("amax_high"),
     (_FINITE_AMAX.cast(pl.Float64).log(2) + pl.col("scale_bias")).max().alias("reach"),

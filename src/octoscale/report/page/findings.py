@@ -8,15 +8,21 @@ First stands what the rules of diagnosis/ find, which judge; then what the count
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import polars as pl
 
+from octoscale.numerics.formats import Role
+from octoscale.numerics.recipe import Recipe, parse_scaling
+from octoscale.report.data.bands import GROUPS, each_of, scales_in_words, whose
 from octoscale.report.data.validation import constants
 from octoscale.report.diagnosis import finding as diagnosis
 from octoscale.report.diagnosis import rules
 from octoscale.report.diagnosis.abridged import abridged
+from octoscale.report.diagnosis.clipping import rounds_down
 from octoscale.report.page.cells import Cells
+from octoscale.runs.parts import GRANULARITY
 
 #: From this share of its values on, a tensor that saturates, or flushes, is worth a sentence.
 SATURATES, FLUSHES = 1e-4, 0.02
@@ -37,7 +43,47 @@ def found(cells: Cells) -> list[Finding]:
     unit = "window" if set(totals["phase"]) == {"validate"} else "step"
     over = f"one {unit}" if steps == 1 else f"{steps:,} {unit}s"
     of_all = _finding("note", None, None, f"{recorded} recorded, over {over}.")
-    return [*_nonfinite(totals), *_clipped(totals, "saturated"), *_clipped(totals, "flushed"), of_all]
+    meant = pl.Series([_is_meant(*each) for each in totals.select("scaling", "role").iter_rows()])
+    clipped = [*_clipped(totals.filter(~meant), "saturated"), *_clipped(totals, "flushed")]
+    return [*_nonfinite(totals), *clipped, *_several(totals), *_rounded_down(totals.filter(meant)), of_all]
+
+
+@cache
+def _is_meant(scaling: str, role: Role) -> bool:
+    """Whether a role's largest values may saturate, as its rule has it."""
+    try:
+        recipe = parse_scaling(scaling)
+    except (ValueError, TypeError):
+        return False  # a name of somebody's own
+    return isinstance(recipe, Recipe) and rounds_down(recipe.operand(role).rule)
+
+
+def _several(totals: pl.DataFrame) -> Iterator[Finding]:
+    """Of each scaling that gives a tensor several scales, what has one, and how far they reach."""
+    several = totals.filter(pl.col("scales_high").is_not_null())
+    widths = several.with_columns(width=pl.col("top") - pl.col("bias_low"))
+    for (scaling,), rows in widths.group_by("scaling", maintain_order=True):
+        widest = rows.sort("width", descending=True, maintain_order=True).row(0, named=True)
+        names = [name for name in GROUPS if name in set(rows[GRANULARITY])]
+        words = (
+            f"Under {scaling} there is a scale for {each_of(names)} of a tensor. They reach furthest in "
+            f"{widest['module']}, {whose(widest['role'])}: "
+            f"{scales_in_words(widest['bias_low'], widest['top'], widest['scales_high'], widest[GRANULARITY])}."
+        )
+        yield _finding("note", None, None, words) | {"scaling": str(scaling), "quantity": "band"}
+
+
+def _rounded_down(totals: pl.DataFrame) -> Iterator[Finding]:
+    """What MX's rounding down costs each scaling under which it is used: no fault, but not nothing."""
+    for (scaling,), rows in totals.group_by("scaling", maintain_order=True):
+        saturated, numel = int(rows["saturated"].sum()), int(rows["numel"].sum())
+        share = saturated / numel
+        if share > 0:
+            words = (
+                f"Under {scaling}, {100 * share:.2g} % of the values saturate: MX rounds scales down, so that the "
+                "largest of a group may lie above the format's largest. With round=up none does."
+            )
+            yield _finding("note", None, None, words) | {"scaling": str(scaling), "quantity": "saturated"}
 
 
 def with_diagnosis(counted: Sequence[Finding], diagnosed: Sequence[diagnosis.Finding] | None) -> list[Finding]:

@@ -21,6 +21,7 @@ from octoscale.report.page.cells import MOST_CELLS, Cells
 from octoscale.report.page.columns import AMAX_STEPS, pack, pack_logarithms, pack_shares
 from octoscale.report.page.ranks import Ranks
 from octoscale.report.page.waterfall import MOST_OF_RUN, Waterfall
+from octoscale.runs.parts import GRANULARITY
 
 #: With at most so many cells, each number is the one that was recorded.
 EXACT_CELLS = 60_000
@@ -61,7 +62,7 @@ class Scales:
             "tensors": _tensors(cells),
             "cells": _cells(cells),
             "ranks": _ranks(self.ranks, cells.tensors.height),
-            "waterfall": _waterfall(self.waterfall),
+            "waterfall": _waterfall(self.waterfall, has_several=_has_several(cells)),
             "formats": {name: _reach(name) for name in sorted(set(cells.tensors["format"]))},
         }
 
@@ -76,17 +77,18 @@ def _tensors(cells: Cells) -> dict[str, Any]:
     tensors, totals = cells.tensors, cells.totals()
     groups = {(each["phase"], each["scaling"]): place for place, each in enumerate(_groups(tensors))}
     of_group = [groups[pair] for pair in tensors.select("phase", "scaling").iter_rows()]
-    named = {name: _coded(tensors[name]) for name in ("module", "kind", "role", "format")}
+    named = {name: _coded(tensors[name]) for name in ("module", "kind", "role", "format", GRANULARITY)}
     layers = tensors["layer"].fill_null(-1).to_numpy()
     numbers = {
         name: pack(totals[name].fill_null(-1).to_numpy(), "f64")
         for name in ("rows", "numel", *_COUNTS, *(f"{count}_from" for count in _COUNTS))
     }
     extremes = {name: pack(totals[name].to_numpy(), "f64") for name in _EXTREMES}
+    extremes |= {name: pack(totals[name].fill_null(0).to_numpy(), "f64") for name in ("scales_low", "scales_high")}
     return {**named, "group": pack(np.array(of_group), "i32"), "layer": pack(layers, "i32"), **numbers, **extremes}
 
 
-_EXTREMES = ("bias_low", "bias_high", "amax_low", "amax_high")
+_EXTREMES = ("bias_low", "top", "amax_low", "amax_high")
 
 
 def _coded(names: pl.Series) -> dict[str, Any]:
@@ -111,6 +113,8 @@ def _cells(cells: Cells) -> dict[str, Any]:
     low, high = (dense(table[name].to_numpy(), 0) for name in ("bias_low", "bias_high"))
     columns = {"rows": pack(dense(table["rows"].to_numpy(), 0), "i32", row)}
     columns |= {"bias": pack(low, "i16", row), "bias_spread": pack(high - low, "i16")}
+    if _has_several(cells):
+        columns["band"] = pack(dense(table["top"].to_numpy(), 0) - low, "i16")
     amax = [dense(table[name].to_numpy(), np.nan) for name in ("amax_low", "amax_high")]
     for name, values in zip(("amax_low", "amax"), amax, strict=True):
         columns[name] = pack(values, "f32") if exact else pack_logarithms(values, row)
@@ -122,6 +126,11 @@ def _cells(cells: Cells) -> dict[str, Any]:
         columns[name] = pack(share, "f32") if exact else pack_shares(share, octave=8)
     of_all = {"width": cells.width, "bins": (bins * cells.width).tolist(), "exact": exact, "lift_steps": steps}
     return of_all | columns
+
+
+def _has_several(cells: Cells) -> bool:
+    """Whether any tensor has several scales: else the page has no columns of them."""
+    return cells.table["scales_high"].null_count() < cells.table.height
 
 
 def _ranks(ranks: Ranks, num_tensors: int) -> dict[str, Any] | None:
@@ -163,8 +172,11 @@ def _lift(table: pl.DataFrame) -> NDArray[Any]:
     return lift
 
 
-def _waterfall(waterfall: Waterfall) -> dict[str, Any]:
-    """Each column: tensor, step, scale_bias, the share of zeros, and of values of each exponent from `first` on."""
+def _waterfall(waterfall: Waterfall, *, has_several: bool) -> dict[str, Any]:
+    """Each column: tensor, step, scale_bias, the share of zeros, and of values of each exponent from `first` on.
+
+    has_several: whether there are tensors with several scales, whose highest is told beside scale_bias.
+    """
     keys = sorted(waterfall.columns)
     columns = [waterfall.columns[key] for key in keys]
     counts = np.array([column.counts for column in columns], dtype=np.float32).reshape(-1, NUM_EXPONENT_BINS)
@@ -173,8 +185,10 @@ def _waterfall(waterfall: Waterfall) -> dict[str, Any]:
     numel = np.maximum(np.array([column.numel for column in columns], dtype=np.float64), 1)
     zeros, shares = counts[:, 0] / numel, counts[:, first : last + 1] / numel.reshape(-1, 1)
     exact = shares.size <= EXACT_CELLS
+    highest = np.array([column.highest for column in columns])
     return {
         "exact": exact,
+        **({"highest": pack(highest, "i16")} if has_several else {}),
         "tensor": pack(np.array([tensor for tensor, _ in keys]), "i32", len(keys)),
         "step": pack(np.array([column.step for column in columns]), "f64"),
         "bias": pack(np.array([column.scale_bias for column in columns]), "i16"),

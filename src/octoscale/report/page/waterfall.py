@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from octoscale.kernels.base import NUM_EXPONENT_BINS
+from octoscale.runs.scale_bias import HIGHEST
 
 #: Columns of one tensor, and of all of a run together.
 MOST_COLUMNS, MOST_OF_RUN = 128, 81_920
@@ -18,13 +19,14 @@ MOST_COLUMNS, MOST_OF_RUN = 128, 81_920
 
 @dataclass(frozen=True)
 class Column:
-    """One tensor's exponents at one step: counts [NUM_EXPONENT_BINS] of `numel` values, and its smallest scale_bias.
+    """One tensor's exponents at one step: counts [NUM_EXPONENT_BINS] of `numel` values, its smallest scale_bias.
 
-    Counts are rounded to 24 bits: they are shown as shares.
+    highest: the largest scale_bias, of all casts and scales. Counts are rounded to 24 bits: they are shown as shares.
     """
 
     step: int
     scale_bias: int
+    highest: int
     numel: int
     counts: NDArray[np.float32]
 
@@ -77,8 +79,8 @@ class Waterfall:
         """The later step wins; of one step, whose rows came in two parts, the sum."""
         old = self.columns.get(key)
         if old is not None and old.step == new.step:
-            bias, numel = min(old.scale_bias, new.scale_bias), old.numel + new.numel
-            new = Column(new.step, bias, numel, old.counts + new.counts)
+            bias, highest = min(old.scale_bias, new.scale_bias), max(old.highest, new.highest)
+            new = Column(new.step, bias, highest, old.numel + new.numel, old.counts + new.counts)
         if old is None or new.step >= old.step:
             self.columns[key] = new
 
@@ -87,12 +89,16 @@ def _columns(rows: pl.DataFrame) -> list[tuple[tuple[int, int], Column]]:
     """The rows of one step each, in the order of their keys, summed by key."""
     counts = rows["exponents"].explode().to_numpy().astype(np.float32).reshape(-1, NUM_EXPONENT_BINS)
     groups = rows.group_by("tensor", "bin", maintain_order=True).agg(
-        pl.len().alias("rows"), pl.col("step").first(), pl.col("scale_bias").min(), pl.col("numel").sum()
+        pl.len().alias("rows"),
+        pl.col("step").first(),
+        pl.col("scale_bias").min(),
+        HIGHEST.max().alias("highest"),
+        pl.col("numel").sum(),
     )
     ends = groups["rows"].cum_sum().to_numpy()
     summed = np.add.reduceat(counts, np.concatenate([[0], ends[:-1]]).astype(np.intp), axis=0)
-    of_groups = groups.select("tensor", "bin", "step", "scale_bias", "numel").iter_rows()
+    of_groups = groups.select("tensor", "bin", "step", "scale_bias", "highest", "numel").iter_rows()
     return [
-        ((tensor, bin_), Column(step, bias, numel, each))
-        for (tensor, bin_, step, bias, numel), each in zip(of_groups, summed, strict=True)
+        ((tensor, bin_), Column(step, bias, highest, numel, each))
+        for (tensor, bin_, step, bias, highest, numel), each in zip(of_groups, summed, strict=True)
     ]

@@ -22,7 +22,7 @@ function drawExponents(grid, source, tensor, of) {
   if (places.length < 2) fallBox.remove();
   const whose = of ? `, ${printable(of)}` : "";
   const title = el("figcaption", {}),
-    scaled = state.scaled === "yes";
+    scaled = state.scaled === "yes" && !tensor.scales; // several scales move different values by different amounts
   const other = el(
     "button",
     { type: "button", onclick: () => set({ scaled: scaled ? "" : "yes" }) },
@@ -30,9 +30,14 @@ function drawExponents(grid, source, tensor, of) {
   );
   const scale = colorScale("share", [1e-6, 1]);
   fallBox.append(
-    el("figcaption", {}, `Exponents over ${scales.unit}s, ${scaled ? "after" : "before"} scaling${whose} `, other),
+    el(
+      "figcaption",
+      {},
+      `Exponents over ${scales.unit}s, ${scaled ? "after" : "before"} scaling${whose} `,
+      tensor.scales ? null : other,
+    ),
     el("div", { class: "holder" }, fall),
-    legend(scale, percent, "share of the values", "lines: what the format holds, dashed: its smallest normal value"),
+    legend(scale, percent, "share of the values", windowWords(tensor)),
   );
   barBox.append(title, el("div", { class: "holder" }, bars));
   const view = new Exponents(source, tensor, places, scaled);
@@ -46,9 +51,15 @@ function drawExponents(grid, source, tensor, of) {
       width = Math.max(240, barBox.clientWidth);
     if (places.length > 1) view.fall(fall, width, scale, place);
     view.bars(bars, width, place);
-    title.textContent = `Exponents at ${scales.unit} ${count(scales.waterfall.step[place])}: ${tensor.format}, scale_bias ${scales.waterfall.bias[place]}${whose}`;
+    title.textContent = `Exponents at ${scales.unit} ${count(scales.waterfall.step[place])}: ${tensor.format}, scale_bias ${bandOf(tensor, ...scales.scalesAt(tensor, place))}${whose}`;
   };
 }
+
+/** What the lines of a window are. */
+const windowWords = ({ scales }) =>
+  scales
+    ? "lines: what the format holds under the highest scale (below) and the lowest (above); dashed: below it the lowest flushes"
+    : "lines: what the format holds, dashed: its smallest normal value";
 
 class Exponents {
   constructor(source, tensor, places, scaled) {
@@ -66,7 +77,7 @@ class Exponents {
     for (const place of places) {
       const shares = this.scales.sharesAt(place),
         shift = scaled ? bias[place] : 0,
-        rest = scaled ? 0 : bias[place];
+        rest = scaled ? 0 : this.scales.scalesAt(tensor, place)[1];
       shares.forEach((share, i) => {
         if (share > 1e-7) {
           low = Math.min(low, first + i + shift);
@@ -81,10 +92,14 @@ class Exponents {
     this.steps = places.map((place) => this.scales.waterfall.step[place]);
   }
 
-  /** Where the format's window stands in the figure of a column: flushed, normal, saturated. */
+  /** Where the format's window stands in the figure of a column: flushed, normal, saturated. Of several scales, their
+   * windows together: the highest holds the smallest values, the lowest the largest; in the middle, what the lowest
+   * flushes ends, for which values are normal is not known. */
   window(place, scaled = this.scaled) {
-    const shift = scaled ? 0 : -this.scales.waterfall.bias[place];
-    return [this.format.subnormal - 1 + shift, this.format.normal + shift, Math.log2(this.format.max) + shift];
+    const [low, high] = scaled ? [0, 0] : this.scales.scalesAt(this.tensor, place),
+      flushed = this.format.subnormal - 1,
+      middle = this.tensor.scales ? flushed : this.format.normal;
+    return [flushed - high, middle - low, Math.log2(this.format.max) - low];
   }
 
   /** Columns stand where their steps are; the last one is as wide as the one before. */
@@ -190,7 +205,7 @@ class Exponents {
     return [
       `${this.scales.unit} ${count(step)}`,
       `exponent ${exponent}: ${say(this.scales.sharesAt(place)[i] ?? 0)} of the values`,
-      `scale_bias ${bias[place]}`,
+      `scale_bias ${bandOf(this.tensor, ...this.scales.scalesAt(this.tensor, place))}`,
       `zeros: ${say(zeros[place])}`,
     ];
   }
@@ -202,8 +217,11 @@ class Exponents {
       shares = this.scales.sharesAt(place);
     const [flushed, normal, saturated] = this.window(place, false);
     const used = Array.from(shares, (share, i) => (share > 1e-9 ? first + i : null)).filter((each) => each !== null);
-    const low = Math.min(flushed - 6, Math.max(used[0] ?? 0, flushed - 14)),
-      high = Math.max(saturated + 6, (used.at(-1) ?? 0) + 2);
+    const named = 60, // pixels: the names of what is lost
+      rest = Math.max(100, width - FALL.left - FALL.right - 2 * named),
+      room = Math.max(6, Math.ceil((named * (saturated - flushed)) / rest));
+    const low = Math.min(flushed - room, Math.max(used[0] ?? 0, flushed - 14)),
+      high = Math.max(saturated + room, (used.at(-1) ?? 0) + 2);
     const x = (exponent) => FALL.left + ((exponent - low) / (high - low)) * (width - FALL.left - FALL.right);
     const bottom = Math.floor(Math.log10(Math.min(...Array.from(shares).filter((share) => share > 1e-9), 0.1))),
       top = FALL.top + 44;
@@ -213,8 +231,8 @@ class Exponents {
       context,
       [
         [low, flushed, "flushed"],
-        [flushed, normal, "sub- normal"],
-        [normal, saturated, "normal"],
+        [flushed, normal, this.tensor.scales ? "by scale" : "sub- normal"],
+        [normal, saturated, this.tensor.scales ? "held" : "normal"],
         [saturated, high, "saturated"],
       ],
       x,
@@ -247,33 +265,40 @@ class Exponents {
       cell = this.scales.place(this.tensor, this.scales.binOf(step));
     if (cell < 0) return {};
     const { cells, waterfall } = this.scales,
-      say = roughly(percent, cells.exact);
+      say = roughly(percent, cells.exact),
+      subnormal = roughly(percent, waterfall.exact);
     return {
       flushed: say(cells.flushed[cell]),
       saturated: say(cells.saturated[cell]),
-      "sub- normal": roughly(percent, waterfall.exact)(subnormalShare(this.scales, this.tensor, place)),
+      ...(this.tensor.scales ? {} : { "sub- normal": subnormal(subnormalShare(this.scales, this.tensor, place)) }),
     };
   }
 }
 
 /** Names of the format's regions above the bars, and the share of the values in them, in words. */
 function regions(context, parts, x, lost) {
+  const linesOf = (name, width) =>
+    name === "sub- normal" && width < 70 ? ["sub-", "normal"] : [name.replace("- ", "")];
+  const fits = ([low, high, name]) =>
+    linesOf(name, x(high) - x(low)).every((text) => context.measureText(text).width <= x(high) - x(low) - 2);
+  if (!parts.every(fits)) context.font = `10px ${color("--sans")}`;
   for (const [low, high, name] of parts) {
     const left = x(low),
       width = x(high) - left;
-    context.fillStyle = color(name === "normal" ? "--paper" : "--region");
+    context.fillStyle = color(name === "normal" || name === "held" ? "--paper" : "--region");
     context.fillRect(left, FALL.top, width, FALL.height - FALL.bottom - FALL.top);
     if (name === "flushed" || name === "saturated")
       hatch(context, left, FALL.top, width, FALL.height - FALL.bottom - FALL.top);
     context.fillStyle = color("--ink");
     context.textAlign = "center";
-    const shown = name === "sub- normal" && width < 70 ? ["sub-", "normal"] : [name.replace("- ", "")];
     const share = lost[name] === undefined ? [] : [lost[name]];
-    [...shown, ...share].forEach((text, line) => {
-      if (context.measureText(text).width <= width + 1)
-        context.fillText(text, left + width / 2, FALL.top + 8 + 14 * line);
-    });
+    if (fits([low, high, name]))
+      [...linesOf(name, width), ...share].forEach((text, line) => {
+        if (context.measureText(text).width <= width + 1)
+          context.fillText(text, left + width / 2, FALL.top + 8 + 14 * line);
+      });
   }
+  context.font = `12px ${color("--sans")}`;
   context.strokeStyle = color("--edge");
   for (const [low] of parts.slice(1)) {
     context.beginPath();

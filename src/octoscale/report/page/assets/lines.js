@@ -34,7 +34,7 @@ function lineFigure(root, { title, lines, unit = "step", log = 0, show = short, 
     bands,
     legend: { show: false },
     cursor: { sync: { key: POINTER.key, scales: ["x", null] }, drag: { x: true, y: false }, points: { size: 6 } },
-    scales: { x: { time: false, range: spanOf(data[0]) }, y: log ? { distr: 3, log } : { range: rangeOf(whole) } },
+    scales: { x: { time: false, range: spanOf(data[0]) }, y: log ? { distr: 3, log, range: powersAround(log) } : { range: rangeOf(whole) } },
     axes: axes(unit, log, show, whole),
     hooks: { setCursor: [(plot) => tell(plot, entries, drawn, origin, say, unit)] },
   };
@@ -121,6 +121,14 @@ const powers = (base) => (plot, axis, low, high) => {
   const [first, last] = [low, high].map((end) => Math.round(Math.log(end) / Math.log(base)));
   const every = Math.max(1, Math.ceil((last - first) / 6));
   return Array.from({ length: Math.floor((last - first) / every) + 1 }, (_, i) => base ** (first + i * every));
+};
+
+/** A logarithmic axis begins and ends at a power of its base. */
+const powersAround = (base) => (_, low, high) => {
+  if (low === null || high === null) return [1, base];
+  const logarithm = (value) => Math.log(value) / Math.log(base);
+  const bottom = Math.floor(logarithm(low) + 1e-9);
+  return [base ** bottom, base ** Math.max(bottom + 1, Math.ceil(logarithm(high) - 1e-9))];
 };
 
 /** All steps; a single one gets room on both sides. */

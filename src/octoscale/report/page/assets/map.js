@@ -148,8 +148,11 @@ class ModuleMap {
     context.fillStyle = color("--ink");
     context.textAlign = "left";
     context.font = `600 12px ${color("--sans")}`;
-    const text = `${ROLE_LABELS[line.role] ?? line.role}, ${line.tensors[0].format}`;
-    context.fillText(text, this.left, line.y - HEADING / 2 + 1);
+    const [{ format, granularity, scales }] = line.tensors;
+    const own = scales ? `, a scale for each ${GROUPS[granularity][0]}` : "";
+    const text = `${ROLE_LABELS[line.role] ?? line.role}, ${format}${own}`;
+    const fits = this.width - context.measureText(text).width - 2;
+    context.fillText(text, Math.max(0, Math.min(this.left, fits)), line.y - HEADING / 2 + 1);
     context.font = `12px ${color("--sans")}`;
   }
 
@@ -211,11 +214,12 @@ class ModuleMap {
 
   legend() {
     const { look, label, show } = this.quantity;
+    const lacks = this.source.scales.hasSeveral && this.quantity.lacks ? `no record, or ${this.quantity.lacks}` : "no record";
     const none = this.against
       ? "hatched: not in both"
       : look === "share"
-        ? "blank: none; hatched: no record"
-        : "hatched: no record";
+        ? `blank: none; hatched: ${lacks}`
+        : `hatched: ${lacks}`;
     const difference = this.against
       ? `${look === "log" ? "octaves" : "difference"} to ${printable(this.against.label)}`
       : "";
@@ -254,7 +258,8 @@ class ModuleMap {
     const { scales } = this.source;
     const wider = this.quantity.needsRanks && scales.ranks.width > scales.cells.width;
     const more = wider ? `, of the ${count(scales.ranks.width)} ${scales.unit}s around it` : "";
-    const of = this.quantity.of ? ` (${this.quantity.of}${more})` : "";
+    const meant = (scales.hasSeveral && this.quantity.ofSeveral) || this.quantity.of;
+    const of = meant ? ` (${meant}${more})` : "";
     return `${this.quantity.label}${of}, ${printable(this.source.label)}${this.against ? ` against ${printable(this.against.label)}` : ""}, ${scales.stepsOf(this.bin)}`;
   }
 
@@ -267,10 +272,14 @@ class ModuleMap {
       `${ROLE_LABELS[tensor.role] ?? tensor.role}, ${tensor.format}, ${KIND_LABELS[tensor.kind] ?? tensor.kind}`,
     ];
     if (place < 0) return [...head, `no record at ${scales.stepsOf(this.bin)}`];
-    const lines = quantitiesOf(scales).map(
-      ([, each]) =>
-        `${each.label}: ${roughly(each.show, isExact(scales, each))(each.at(scales, tensor, place, this.step))}`,
-    );
+    const lines = quantitiesOf(scales)
+      .filter(([, each]) => !each.lacks || Number.isFinite(each.at(scales, tensor, place, this.step)) || !scales.hasSeveral)
+      .map(([name, each]) => {
+        const value = each.at(scales, tensor, place, this.step);
+        if (name === "scale_bias" && tensor.scales)
+          return `${each.label}: ${bandOf(tensor, value, scales.highest(tensor, place))}`;
+        return `${each.label}: ${roughly(each.show, isExact(scales, each))(value)}`;
+      });
     const areExact = [this.source, this.against].every((each) => !each || isExact(each.scales, this.quantity));
     const difference = this.against
       ? [`difference: ${roughly(this.#signed(), areExact)(this.value(tensor))}`]

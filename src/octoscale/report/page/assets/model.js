@@ -11,6 +11,20 @@ const KIND_LABELS = {
   other: "other",
 };
 
+/** What has a scale of its own, by granularity: one of it, and many. */
+const GROUPS = { tensor: ["tensor", "tensors"], row: ["row", "rows"], block: ["block", "blocks"], mx: ["group of 32", "groups of 32"] };
+
+/** The scales of a tensor, from the lowest to the highest; of several also how many and of what: "3 to 9 over 512 rows". */
+function bandOf(tensor, low, high) {
+  if (!tensor.scales) return String(low);
+  return `${high > low ? `${low} to ${high}` : low} over ${numScalesOf(tensor)}`;
+}
+
+/** "512 rows"; "480 to 512 rows" where a tensor has not as many at each step. */
+function numScalesOf({ granularity, scales: [low, high] }) {
+  return `${high > low ? `${count(low)} to ` : ""}${count(high)} ${GROUPS[granularity][high === 1 ? 0 : 1]}`;
+}
+
 /** Letters that are not seen, act, or are halves of one: those that Python's one_line of system/printable.py escapes. */
 const UNSEEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}]|(?! )\p{Zs}/gu;
 
@@ -32,6 +46,8 @@ class Scales {
     this.rowsOf = new Map();
     this.tensors = this.#tensors(json.tensors);
     this.columns = this.#columns(json.waterfall);
+    this.hasSeveral = this.tensors.some((tensor) => tensor.scales);
+    this.tellsValues = this.tensors.some((tensor) => !tensor.scales && this.columns[tensor.at].length > 0);
   }
 
   #tensors(of) {
@@ -50,7 +66,9 @@ class Scales {
       flushed: of.flushed[at],
       nonfinite: of.nonfinite[at],
       biasLow: of.bias_low[at],
-      biasHigh: of.bias_high[at],
+      biasHigh: of.top[at],
+      granularity: named("granularity", at),
+      scales: of.scales_high[at] > 0 ? [of.scales_low[at], of.scales_high[at]] : null,
       amaxLow: of.amax_low[at],
       amaxHigh: of.amax_high[at],
       rankSpread: this.ranks && this.ranks.of_all_steps[at] >= 0 ? this.ranks.of_all_steps[at] : null,
@@ -108,6 +126,18 @@ class Scales {
       if (tensor.role !== "weight") return -1;
     }
     return -1;
+  }
+
+  /** The highest scale of a tensor in one of its cells; that of its only one, where there is one, may be lower at times. */
+  highest(tensor, place) {
+    const { bias, bias_spread: spread, band } = this.cells;
+    return bias[place] + (tensor.scales ? band : spread)[place];
+  }
+
+  /** The lowest and the highest scale with which a histogram was recorded. */
+  scalesAt(tensor, place) {
+    const { bias, highest } = this.waterfall;
+    return [bias[place], tensor.scales ? highest[place] : bias[place]];
   }
 
   /** The place of the last histogram of a tensor up to a step, or its first one; -1 if it has none. */

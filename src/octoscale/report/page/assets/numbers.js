@@ -70,10 +70,12 @@ function subnormalShare(scales, tensor, place) {
   return sum;
 }
 
-/** Of the last histogram up to a step; each is looked at once, as a slider passes it many times. */
+/** Of the last histogram up to a step; each is looked at once, as a slider passes it many times. Of a tensor with several
+ * scales there is none: a histogram does not say which value had which. */
 const ofHistogram = (what) => {
   const known = new WeakMap();
   return (scales, tensor, place, step) => {
+    if (tensor.scales) return NaN;
     const column = scales.columnAt(tensor, step);
     if (column < 0) return NaN;
     if (!known.has(scales)) known.set(scales, new Map());
@@ -93,6 +95,7 @@ const QUANTITIES = {
     show: short,
     whole: true,
     of: "the smallest of the bin",
+    ofSeveral: "the lowest of a tensor's scales, the smallest of the bin",
   },
   amax: { label: "amax", look: "log", at: ofCells("amax"), show: short, of: "the largest of the bin", from: "cells" },
   saturated: { label: "saturated, share of values", look: "share", at: ofCells("saturated"), show: percent, from: "cells" },
@@ -112,6 +115,7 @@ const QUANTITIES = {
     at: ofHistogram(subnormalShare),
     show: percent,
     of: "of the last histogram",
+    lacks: "several scales",
     from: "waterfall",
     needsHistograms: true,
   },
@@ -121,6 +125,7 @@ const QUANTITIES = {
     at: ofHistogram(sqnr),
     show: (x) => (Number.isFinite(x) ? `${short(x)} dB` : "–"),
     of: "of the last histogram",
+    lacks: "several scales",
     from: "waterfall",
     needsHistograms: true,
   },
@@ -131,6 +136,17 @@ const QUANTITIES = {
     show: short,
     whole: true,
     of: "largest less smallest, over steps, micro-batches and ranks",
+    ofSeveral: "of the lowest of a tensor's scales: largest less smallest, over steps, micro-batches and ranks",
+  },
+  band: {
+    label: "band of scale_bias",
+    look: "linear",
+    at: (scales, tensor, place) => (tensor.scales ? scales.cells.band[place] : NaN),
+    show: short,
+    whole: true,
+    of: "highest less lowest of a tensor's scales in the bin",
+    lacks: "one scale",
+    needsSeveral: true,
   },
   rank_spread: {
     label: "spread of scale_bias over ranks",
@@ -147,7 +163,9 @@ const QUANTITIES = {
 function quantitiesOf(scales) {
   return Object.entries(QUANTITIES).filter(
     ([, quantity]) =>
-      (!quantity.needsHistograms || scales.waterfall.step.length > 0) && (!quantity.needsRanks || scales.ranks !== null),
+      (!quantity.needsHistograms || scales.tellsValues) &&
+      (!quantity.needsRanks || scales.ranks !== null) &&
+      (!quantity.needsSeveral || scales.hasSeveral),
   );
 }
 

@@ -104,26 +104,30 @@ function running(line, width) {
 
 /** The mean scale_bias of each role over the steps; the band reaches from the smallest to the largest. */
 function drawMeanScales(grid, source, isOneOfSeveral) {
-  const { scales } = source;
+  const { scales } = source,
+    several = source.tensors.some((tensor) => tensor.scales);
   const lines = ROLES.filter((role) => source.tensors.some((tensor) => tensor.role === role)).map((role) => {
     const of = source.tensors.filter((tensor) => tensor.role === role);
     const line = { label: ROLE_LABELS[role], look: 1 + ROLES.indexOf(role), x: [], y: [], low: [], high: [] };
     scales.bins.forEach((step, bin) => {
-      const places = of
-        .map((tensor) => tensor.at * scales.bins.length + bin)
-        .filter((place) => scales.cells.rows[place] > 0);
-      if (!places.length) return;
-      const biases = places.map((place) => scales.cells.bias[place]);
+      const cells = of
+        .map((tensor) => [tensor, tensor.at * scales.bins.length + bin])
+        .filter(([, place]) => scales.cells.rows[place] > 0);
+      if (!cells.length) return;
+      const biases = cells.map(([, place]) => scales.cells.bias[place]);
+      const tops = several ? cells.map(([tensor, place]) => scales.highest(tensor, place)) : biases;
       line.x.push(step);
       line.y.push(biases.reduce((sum, bias) => sum + bias, 0) / biases.length);
       line.low.push(biases.reduce((least, bias) => Math.min(least, bias)));
-      line.high.push(biases.reduce((most, bias) => Math.max(most, bias)));
+      line.high.push(tops.reduce((most, bias) => Math.max(most, bias)));
     });
     return line;
   });
   const of = isOneOfSeveral ? `, ${printable(source.label)}` : "";
   lineFigure(grid, {
-    title: `scale_bias by role: mean over tensors; band: all tensors${of}`,
+    title: several
+      ? `scale_bias by role: mean over tensors, of the lowest of their scales; band: all scales of all tensors${of}`
+      : `scale_bias by role: mean over tensors; band: all tensors${of}`,
     lines,
     whole: true,
     unit: scales.unit,

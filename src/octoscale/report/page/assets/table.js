@@ -15,6 +15,15 @@ const COLUMNS = [
   { name: "kind", of: (tensor) => tensor.kind },
   { name: "role", of: (tensor) => tensor.role },
   { name: "format", of: (tensor) => tensor.format },
+  { name: "granularity", of: (tensor) => tensor.granularity, isOfGroups: true },
+  {
+    name: "num_scales",
+    title: "scales, most",
+    of: (tensor) => (tensor.scales ? tensor.scales[1] : 1),
+    number: true,
+    show: count,
+    isOfGroups: true,
+  },
   { name: "bias_low", title: "scale_bias, smallest", of: (tensor) => tensor.biasLow, number: true },
   { name: "bias_high", title: "scale_bias, largest", of: (tensor) => tensor.biasHigh, number: true },
   { name: "amax", title: "amax, largest", csv: "amax_high", of: (tensor) => tensor.amaxHigh, number: true, show: short },
@@ -41,8 +50,9 @@ const COLUMNS = [
 
 function tableView(root, page) {
   if (!page.sources.length) return nothingRecorded(root);
-  const hasRanks = page.sources.some((source) => source.scales.ranks);
-  const inFile = COLUMNS.filter((column) => !column.isOfRanks || hasRanks);
+  const hasRanks = page.sources.some((source) => source.scales.ranks),
+    hasGroups = page.sources.some((source) => source.scales.hasSeveral);
+  const inFile = COLUMNS.filter((column) => (!column.isOfRanks || hasRanks) && (!column.isOfGroups || hasGroups));
   const columns = inFile.filter((column) => !column.isOfSeveral || page.sources.length > 1);
   const all = page.sources.flatMap((source) => source.tensors.map((tensor) => ({ tensor, source })));
   const told = el("span", { class: "quiet" }),

@@ -67,7 +67,9 @@ function tensorHead(tensor, source, page) {
       ROLE_LABELS[role],
     ),
   );
-  const alike = source.tensors.filter((each) => each.role === tensor.role && lineOf(each) === lineOf(tensor));
+  const alike = source.tensors
+    .filter((each) => each.role === tensor.role && lineOf(each) === lineOf(tensor))
+    .sort((a, b) => (a.layer ?? -1) - (b.layer ?? -1)); // backward records the last layer first
   const at = alike.indexOf(tensor);
   const turn = (by, text) =>
     el(
@@ -84,7 +86,8 @@ function tensorHead(tensor, source, page) {
     KIND_LABELS[tensor.kind] ?? tensor.kind,
     tensor.layer === null ? "in no layer" : `layer ${tensor.layer}`,
     `${count(tensor.numel)} values in ${count(tensor.rows)} ${tensor.rows === 1 ? "record" : "records"}`,
-  ];
+    tensor.scales ? `a scale for each ${GROUPS[tensor.granularity][0]}: ${numScalesOf(tensor)}` : null,
+  ].filter(Boolean);
   return el(
     "div",
     { class: "head" },
@@ -116,14 +119,18 @@ const linesOfCells = (compared, names) =>
   compared.map(({ source, own, look }) => ({ label: source.label, look, ...overSteps(source, own, names) }));
 
 function drawScales(grid, compared) {
-  const bias = linesOfCells(compared, { y: "bias", spread: "bias_spread" }).map((line) => ({
-    ...line,
-    low: line.y,
-    high: line.y.map((low, i) => low + line.spread[i]),
-  }));
-  const unit = compared[0].source.scales.unit;
+  const bias = compared.map(({ source, own, look }) => {
+    const { scales } = source,
+      line = overSteps(source, own, { y: "bias" });
+    const places = line.x.map((step) => own.at * scales.bins.length + scales.binOf(step));
+    return { label: source.label, look, ...line, low: line.y, high: places.map((place) => scales.highest(own, place)) };
+  });
+  const unit = compared[0].source.scales.unit,
+    several = compared.some(({ own }) => own.scales);
   lineFigure(grid, {
-    title: "scale_bias: smallest of each bin; band: up to the largest",
+    title: several
+      ? "scale_bias: lowest of all scales; band: up to the highest"
+      : "scale_bias: smallest of each bin; band: up to the largest",
     lines: bias,
     whole: true,
     unit,
@@ -148,7 +155,8 @@ function sharesOf({ source, own }) {
     places = scales.columns[own.at];
   const subnormal = {
     x: places.map((place) => scales.waterfall.step[place]),
-    y: places.map((place) => subnormalShare(scales, own, place)),
+    y: places.map((place) => (own.scales ? NaN : subnormalShare(scales, own, place))),
+    isUnknown: own.scales !== null,
   };
   return [
     ["flushed", "flushed to zero", { x: cells.x, y: cells.flushed }],
@@ -159,14 +167,18 @@ function sharesOf({ source, own }) {
 
 const occurs = ({ y }) => y.some((share) => share > 0);
 
-const SHARES = "Shares of the values: flushed to zero, subnormal, saturated";
+/** What a figure of shares is called; which values are subnormal is not known where each group has its own scale. */
+const sharesTitle = (compared) =>
+  compared.every(({ own }) => own.scales)
+    ? "Shares of the values: flushed to zero, saturated"
+    : "Shares of the values: flushed to zero, subnormal, saturated";
 
 /** All shares of one source in one figure. */
 function drawShares(grid, of) {
   const lines = sharesOf(of)
     .map(([name, , points], at) => ({ label: name, look: at + 1, ...points }))
     .filter(occurs);
-  drawOrSay(grid, SHARES, lines, [of]);
+  drawOrSay(grid, sharesTitle([of]), lines, [of]);
 }
 
 /** Of several sources a figure for each share: there, a source's lines look as in all figures. */
@@ -176,19 +188,21 @@ function drawSharesOfMany(grid, compared) {
     .map(([, title], at) => {
       const lines = compared.map(({ source, look }, i) => {
         const points = shares[i][at][2];
-        return { label: source.label, look, none: occurs(points) ? "–" : percent(0), ...points };
+        const none = points.isUnknown ? "not known of several scales" : occurs(points) ? "–" : percent(0);
+        return { label: source.label, look, none, ...points };
       });
       return [`Share of the values: ${title}`, lines];
     })
     .filter(([, lines]) => lines.some(occurs));
   for (const [title, lines] of figures) drawOrSay(grid, title, lines, compared);
-  if (!figures.length) drawOrSay(grid, SHARES, [], compared);
+  if (!figures.length) drawOrSay(grid, sharesTitle(compared), [], compared);
 }
 
 function drawOrSay(grid, title, lines, compared) {
   const say = roughly(percent, areExact(compared)),
     unit = compared[0].source.scales.unit;
   if (lines.length) return lineFigure(grid, { title, lines, log: 10, show: percent, say, unit });
-  const none = el("p", { class: "quiet" }, "None of its values is flushed, subnormal or saturated.");
+  const what = compared.some(({ own }) => own.scales) ? "flushed or saturated" : "flushed, subnormal or saturated";
+  const none = el("p", { class: "quiet" }, `None of its values is ${what}.`);
   grid.append(el("figure", { class: "plot" }, el("figcaption", {}, title), none));
 }
