@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from checkpoints import save_tiny_llama
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM
@@ -45,6 +46,9 @@ def compressed(*groups: dict, ignore: tuple[str, ...] = ("lm_head",), **more) ->
 CHANNEL, BLOCKS = {"strategy": "channel"}, {"strategy": "block", "block_structure": [128, 128]}
 TENSOR = {"strategy": "tensor"}
 STATIC = {**BITS, "strategy": "tensor", "dynamic": False}
+
+#: Of a static input: no power of two, and a bfloat16.
+STATIC_SCALE = 0.01220703125
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def _of_mixed(by: Callable[[str], str], up: str) -> Callable[[str], str]:
 KINDS = {
     "FP8_DYNAMIC": Kind(compressed(group(CHANNEL, TOKENS)), _always("row"), _always("row"), dtype=torch.bfloat16),
     "FP8_BLOCK": Kind(compressed(group(BLOCKS, GROUPS)), _always("block"), _always("block"), dtype=torch.bfloat16),
-    "static": Kind(compressed(group(TENSOR, STATIC)), _always("tensor"), _always("static")),
+    "static": Kind(compressed(group(TENSOR, STATIC)), _always("tensor"), _always("static"), dtype=torch.bfloat16),
     "weights only": Kind(compressed(group(CHANNEL, None)), _always("row"), _always("none")),
     "several groups": Kind(
         _MIXED, _of_mixed(_mixed("block", "row"), "tensor"), _of_mixed(_mixed("block", "row"), "none")
@@ -121,15 +125,18 @@ def save_foreign(folder: Path, kind: str, **sizes: int) -> Path:
         tensors[name] = (values / spread).clamp(-448, 448).to(torch.float8_e4m3fn)
         tensors[f"{module}.{row.scale}"] = row.form(scale).contiguous()
         if row.input(module) == "static":
-            tensors[f"{module}.input_scale"] = torch.tensor([0.0123])
+            tensors[f"{module}.input_scale"] = torch.tensor([STATIC_SCALE], dtype=torch.bfloat16)
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     content = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**content, "quantization_config": row.content}))
     return folder
 
 
-def means(folder: Path, kind: str) -> nn.Module:
-    """The model in float32 by the layout's definition: codes * scale, and hooks that cast each layer's input."""
+def means(folder: Path, kind: str, kept: str = " ") -> nn.Module:
+    """The model in float32 by the layout's definition: codes * scale, and hooks that cast each layer's input.
+
+    kept: the end of the names of layers that stay in high precision, beside those of the kind.
+    """
     row = KINDS[kind]
     tensors = load_file(folder / "model.safetensors")
     content = json.loads((folder / "config.json").read_text())
@@ -150,7 +157,7 @@ def means(folder: Path, kind: str) -> nn.Module:
     save_file(values, plain / "model.safetensors", {"format": "pt"})
     model = AutoModelForCausalLM.from_pretrained(plain, dtype=torch.float32).eval()
     for name, module in model.named_modules():
-        if name.endswith("_proj") and row.input(name) not in ("none", "kept"):
+        if name.endswith("_proj") and not name.endswith(kept) and row.input(name) not in ("none", "kept"):
             module.register_forward_pre_hook(_casting(row.input(name)))
     return model
 
@@ -162,7 +169,9 @@ def _casting(how: str):
 def cast(x: torch.Tensor, how: str) -> torch.Tensor:
     """An input with values of e4m3fn times its scale: a power of two, the largest amax allows, or the file's."""
     scale = (
-        0.0123 * torch.ones(()) if how == "static" else _power_of_two(amax_of(x, "columns" if how == "block" else how))
+        torch.tensor(STATIC_SCALE)
+        if how == "static"
+        else _power_of_two(amax_of(x, "columns" if how == "block" else how))
     )
     spread = at_values(scale, "columns" if how == "block" else how, x.shape)
     return (x / spread).clamp(-448, 448).to(torch.float8_e4m3fn).float() * spread
@@ -192,3 +201,12 @@ def at_values(scale: torch.Tensor, reach: str, shape: torch.Size) -> torch.Tenso
     if reach == "block":
         scale = scale.repeat_interleave(128, 0)[: shape[0]]
     return scale
+
+
+def facts_of(folder: Path) -> dict:
+    """What a checkpoint says and holds: its quantization_config; name -> dtype and shape, of linear layers."""
+    content = json.loads((folder / "config.json").read_text())["quantization_config"]
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        slices = {name: file.get_slice(name) for name in sorted(file.keys()) if "_proj" in name}
+        held = {name: [part.get_dtype(), *part.get_shape()] for name, part in slices.items()}
+    return {"quantization_config": content, "tensors": held}
