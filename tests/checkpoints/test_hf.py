@@ -163,10 +163,24 @@ def test_checkpoints_with_other_granularity_are_left_to_transformers(tmp_path):
     """Oracle: transformers' own config class."""
     from transformers.quantizers.auto import AutoQuantizationConfig
 
-    block = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
+    block = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [64, 64]}
     assert type(AutoQuantizationConfig.from_dict(block)).__name__ == "FineGrainedFP8Config"
-    ours = AutoQuantizationConfig.from_dict({**block, "weight_block_size": None})
-    assert isinstance(ours, OctoscaleConfig)
+    for size in (None, [128, 128]):
+        ours = AutoQuantizationConfig.from_dict({**block, "weight_block_size": size})
+        assert isinstance(ours, OctoscaleConfig)
+
+
+@pytest.mark.parametrize("layout", ["compressed-tensors", "hf-fp8", "vllm-fp8"])
+@pytest.mark.parametrize("name", TINY)
+def test_blocks_are_quantized_while_loading_saved_and_loaded_again(name, layout, tmp_path):
+    source = save(name, tmp_path / "model")
+    expected = converted_logits(source, Recipe.amax(granularity="block"))
+    model = load(source, quantization_config=OctoscaleConfig("amax:block", layout=layout))
+    assert torch.equal(logits(model), expected)
+    model.save_pretrained(tmp_path / "out")
+    again = load(tmp_path / "out")
+    assert again.config.octoscale["scaling"] == "amax:block"
+    assert torch.equal(logits(again), expected)
 
 
 def test_generate_and_pipeline_work(tmp_path):

@@ -16,13 +16,10 @@ from transformers.pytorch_utils import Conv1D
 from octoscale import Recipe, convert
 from octoscale.advise.estimate import estimate_costs
 from octoscale.checkpoints.calibrate import calibrate
-from octoscale.checkpoints.config import OctoscaleConfig
-from octoscale.checkpoints.quantize import Export
 from octoscale.distributed.shard import shard
 from octoscale.distributed.tensor_parallel import split_layers
 from octoscale.kernels.ops import quantize
 from octoscale.layers.compiled import fp8_linear
-from octoscale.layers.layouts import get_layout
 from octoscale.layers.linear import Fp8Linear, to_fp8
 from octoscale.layers.ranks import Ranks
 from octoscale.layers.state import LayerState
@@ -123,8 +120,6 @@ def refusals(tmp_path):
     """Name -> a call under `amax:row`; what each would do under `amax` is tested where it is made."""
     recipe, model = Recipe.amax(granularity="row"), TINY["llama"]()
     return {
-        "a config of transformers": lambda: OctoscaleConfig("amax:row"),
-        "a checkpoint": lambda: Export(recipe=recipe, layout=get_layout("compressed-tensors")),
         "static activations": lambda: calibrate(model, tokens(), recipe),
         "advise": lambda: estimate_costs(model, tokens(), recipe, []),
         "a sharded model": lambda: shard(converted(recipe), None),

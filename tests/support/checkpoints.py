@@ -10,13 +10,13 @@ from octoscale.models.export import run_quantization
 from octoscale.models.materialize import byte_tokenizer
 
 
-def save_tiny_llama(folder: Path) -> Path:
+def save_tiny_llama(folder: Path, hidden_size: int = 32, intermediate_size: int = 64) -> Path:
     """A random two-layer Llama in bfloat16 whose tokens are bytes."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=256,
-        hidden_size=32,
-        intermediate_size=64,
+        hidden_size=hidden_size,
+        intermediate_size=intermediate_size,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from octoscale.conversion.convert import preview
 from octoscale.numerics.formats import get_format
+from octoscale.numerics.granularity import TENSOR
 from octoscale.numerics.recipe import Recipe
 from octoscale.numerics.scaling import Amax, Constant, amax_to_scale_bias
 from octoscale.system.errors import UserError
@@ -22,8 +23,9 @@ def calibrate(model: nn.Module, windows: Tensor, recipe: Recipe) -> dict[str, in
     windows: int64 [W, T]. A constant scaling needs no text: its bias is every layer's. ValueError for a layer whose
     input is never other than zero, or not finite.
     """
-    recipe.check_whole("a static scale of an activation")
     operand = recipe.input
+    if operand.rule.granularity != TENSOR.name:
+        recipe.check_whole("a static scale of an activation")
     modules = [row.module for row in preview(model, recipe).converted]
     if isinstance(operand.rule, Constant):
         return dict.fromkeys(modules, operand.rule.bias)

@@ -12,8 +12,8 @@ from octoscale.checkpoints.names import Saving, shapes_in_files
 from octoscale.checkpoints.shards import without_merged
 from octoscale.conversion.convert import preview, replace_linears
 from octoscale.conversion.ignore import ignored
-from octoscale.layers.layouts import get_layout
-from octoscale.layers.stored import StoredLinear, check_finite_weight, scale_parameter, to_stored
+from octoscale.layers.layouts import layout_for
+from octoscale.layers.stored import StoredLinear, check_finite_weight, scale_parameter, shape_in, to_stored
 from octoscale.numerics.scaling import Constant
 from octoscale.runs.scales import LayerName
 from octoscale.system.errors import UserError
@@ -24,7 +24,7 @@ def quantize_model(model: PreTrainedModel, config: OctoscaleConfig) -> None:
 
     ValueError, and the model is what it was, for a weight that holds infinity or NaN.
     """
-    layout, recipe = get_layout(config.layout), config.recipe()
+    layout, recipe, scheme = layout_for(config.layout, config.scheme), config.recipe(), config.scheme
     report, saving = preview(model, recipe), Saving(model)
     report = without_merged(report, {n for n in model.state_dict(keep_vars=True) if not saving.is_whole(n)})
     config.kept = ignored(report, shapes_in_files(model))
@@ -33,7 +33,7 @@ def quantize_model(model: PreTrainedModel, config: OctoscaleConfig) -> None:
         check_finite_weight(f"{row.module}.weight", torch.maximum(-low, high))
 
     def quantized(module: Any, name: LayerName) -> StoredLinear:
-        stored = to_stored(module, name, recipe, layout, config.activations, layout.scale_shape)
+        stored = to_stored(module, name, recipe, layout, config.activations, shape_in(layout, scheme, module))
         _fill(stored, module.weight.detach(), config)
         return stored
 

@@ -1,7 +1,8 @@
 """Plain from_pretrained of transformers refuses codes of FP8 that nothing announces, once `octoscale.hf` is imported.
 
 Without it, transformers takes the codes for values: weights that are wrong by the scale of each tensor, and no word.
-There is no hook for that, so the one function that has both the model and its files is wrapped.
+There is no hook for that, so the one function that has both the model and its files is wrapped. In the same place the
+values of codes that have no layer of their own are put before transformers (decoded.py).
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from octoscale.checkpoints.decoded import decoding
 from octoscale.checkpoints.headers import is_packed, read_entries
 from octoscale.checkpoints.names import parameters_of
 from octoscale.system.errors import UserError
@@ -49,7 +51,8 @@ def install() -> None:
         if state_dict is None and checkpoint_files and (quantizer is None or not quantizer.pre_quantized):
             files = [path for each in checkpoint_files if (path := Path(each)).suffix == ".safetensors"]
             refuse_codes(model, files, quantizes=quantizer is not None)
-        return theirs(model, state_dict, checkpoint_files, load_config, *rest, **more)
+        with decoding(state_dict, checkpoint_files or (), getattr(quantizer, "decoded", {})) as tensors:
+            return theirs(model, tensors, checkpoint_files, load_config, *rest, **more)
 
     setattr(PreTrainedModel, LOAD, staticmethod(checked))
 

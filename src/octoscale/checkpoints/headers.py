@@ -1,6 +1,8 @@
 """Which weights a checkpoint holds in FP8, and where their scales are: read from the headers of its files.
 
-    found = find_stored(files, {"model.layers.0.mlp.up_proj": (256, 64), ...}, targets_of)
+    found = find_stored(files, {"model.layers.0.mlp.up_proj": linear, ...}, targets_of, said)
+    found.layers        module -> how its weight is stored
+    found.decoded       tensor -> the same, of weights that become a part of a parameter without scales: experts
 
 Files come from anywhere: whatever does not fit together is a ValueError that names the tensor. Pickles are never read.
 """
@@ -8,12 +10,17 @@ Files come from anywhere: whatever does not fit together is a ValueError that na
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from torch import nn
 
 from octoscale.checkpoints.names import Target
+from octoscale.checkpoints.said import Said
 from octoscale.checkpoints.writer import Entry
 from octoscale.layers.layouts import LAYOUTS, Layout
+from octoscale.layers.origin import is_conv1d
+from octoscale.layers.schemes import EVERY_LINEAR, Scheme
 from octoscale.system.errors import UserError
 
 #: From names of tensors to what they become in a model.
@@ -25,39 +32,53 @@ _SCALE_DTYPES = ("F32", "BF16", "F16")
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:
-    """A weight in FP8: its name in the files, the layout that its scales' names follow, their shape, whether its input
-    has one too.
+    """A weight in FP8: its name in the files, the layout that its scales' names follow, how far they reach, what
+    becomes of its input, and their shapes; input_shape is None where the input has none.
     """
 
     name: str
     layout: Layout
+    scheme: Scheme
     scale_shape: tuple[int, ...]
-    has_input_scale: bool
+    input_shape: tuple[int, ...] | None
+
+    @property
+    def scale(self) -> str:
+        """The name of the weight's scales in the files."""
+        return name_of_scale(self.name, self.layout.weight_scale)
 
 
-def find_stored(
-    files: Sequence[Path], modules: Mapping[str, tuple[int, ...]], targets_of: Targets
-) -> dict[str, Stored]:
-    """Module -> how its weight is stored, for those of `modules`, name -> shape of weight, that are in FP8.
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What files hold in FP8: linear layers, by module; and weights that the model merges with others, by tensor."""
 
-    targets_of: from names in the files to what they become in the model. What it does not have (the head, for a base
-    model; layers beyond the wanted number) is passed over, as transformers does. ValueError for codes without a scale,
-    of another format, of a shape that is not the module's, of a parameter that is no linear layer's or that is merged
-    from several; for files that are no safetensors.
+    layers: dict[str, Stored]
+    decoded: dict[str, Stored]
+
+
+def find_stored(files: Sequence[Path], modules: Mapping[str, nn.Module], targets_of: Targets, said: Said) -> Found:
+    """How the weights that are in FP8 are stored.
+
+    modules: the model's linear layers. targets_of: from names in the files to what they become in the model. What it
+    does not have (the head, for a base model; layers beyond the wanted number) is passed over, as transformers does.
+    said: what config.json says of each layer. ValueError for codes without a scale, of another format, of a shape that
+    is not the module's, of a parameter that is no linear layer's, that nothing names, or that are said to be none; for
+    files that are no safetensors.
     """
     entries: dict[str, Entry] = {}
     for path in files:
         entries |= read_entries(path)
-    found: dict[str, Stored] = {}
+    found = Found(layers={}, decoded={})
     for name, target in targets_of(entries).items():
-        if not entries[name].dtype.startswith("F8"):
+        if not is_packed(entries[name]):
             continue
         module, _, leaf = target.parameter.rpartition(".")
         if target.merged:
-            raise UserError(f"{name} is in FP8, and becomes a part of {target.parameter}, which has no scale for it")
-        if leaf != "weight" or module not in modules:
+            found.decoded[name] = _stored(name, name.removesuffix(".weight"), None, entries, said)
+        elif leaf != "weight" or module not in modules:
             raise UserError(f"{name} is in FP8, and the weight of no linear layer of this model")
-        found[module] = _stored(name, modules[module], entries)
+        else:
+            found.layers[module] = _stored(name, module, modules[module], entries, said)
     return found
 
 
@@ -83,30 +104,47 @@ def read_entries(path: Path) -> dict[str, Entry]:
         raise UserError(f"{path} is damaged, or no safetensors file: {error}") from error
 
 
-def _stored(name: str, shape: tuple[int, ...], entries: Mapping[str, Entry]) -> Stored:
-    """How one weight is stored."""
-    entry = entries[name]
+def _stored(name: str, module: str, layer: Any, entries: Mapping[str, Entry], said: Said) -> Stored:
+    """How one weight is stored. layer: None where it is no layer of its own."""
+    entry, stem = entries[name], name.removesuffix(".weight")
     if entry.dtype != _CODES:
         raise UserError(f"{name} is {entry.dtype}: weights are read in {_CODES} only")
-    if entry.shape != shape:
-        raise UserError(f"{name} has shape {list(entry.shape)}, the model's {list(shape)}")
+    if layer is not None and entry.shape != tuple(layer.weight.shape):
+        raise UserError(f"{name} has shape {list(entry.shape)}, the model's {list(layer.weight.shape)}")
+    if len(entry.shape) != 2:
+        raise UserError(f"{name} is in FP8, of shape {list(entry.shape)}: a weight with scales is a matrix")
+    classes = [EVERY_LINEAR] if layer is None else [EVERY_LINEAR, *(cls.__name__ for cls in type(layer).__mro__)]
+    scheme, word = said.scheme_of([stem, module], classes), said.keeps([stem, module], classes)
+    if scheme is None or word is not None:
+        why = f"keeps it in high precision ({word})" if word is not None else "no group of it names this layer"
+        raise UserError(f"{name} is in FP8, and by the quantization_config of config.json {why}")
     layout = next((layout for layout in LAYOUTS.values() if name_of_scale(name, layout.weight_scale) in entries), None)
     if layout is None:
         names = " or ".join(sorted({layout.weight_scale for layout in LAYOUTS.values()}))
         raise UserError(f"{name} is in FP8, and no {names} beside it: its values are not known")
-    scale_shape = _check_scale(name_of_scale(name, layout.weight_scale), entries)
-    input_scale = name_of_scale(name, layout.input_scale)
-    has_input_scale = input_scale in entries
-    if has_input_scale and _check_scale(input_scale, entries) != scale_shape:
+    sizes = entry.shape[::-1] if layer is not None and is_conv1d(layer) else entry.shape
+    scale_shape = _check_scale(name_of_scale(name, layout.weight_scale), scheme, sizes, entries)
+    input_scale, one = name_of_scale(name, layout.input_scale), Scheme()
+    input_shape = _check_scale(input_scale, one, sizes, entries) if input_scale in entries else None
+    if scheme.weight == one.weight and input_shape not in (None, scale_shape):
         raise UserError(f"{name}: the shapes of its two scales differ")
-    return Stored(name=name, layout=layout, scale_shape=scale_shape, has_input_scale=has_input_scale)
+    return Stored(name=name, layout=layout, scheme=scheme, scale_shape=scale_shape, input_shape=input_shape)
 
 
-def _check_scale(name: str, entries: Mapping[str, Entry]) -> tuple[int, ...]:
-    """The shape of a scale: () or (1,)."""
-    entry = entries[name]
-    if entry.shape not in ((), (1,)):
-        raise UserError(f"{name} has shape {list(entry.shape)}: one scale for a tensor can be read, no rows or blocks")
+def _check_scale(name: str, scheme: Scheme, sizes: tuple[int, ...], entries: Mapping[str, Entry]) -> tuple[int, ...]:
+    """The shape of scales: that of the scheme, in one of the forms that writers have for it."""
+    entry, whole = entries[name], scheme.scale_shape(*sizes)
+    forms = {"tensor": [(), (1,)], "row": [whole, whole[:1]]}.get(scheme.weight, [whole, _with_ones(whole)])
+    if entry.shape not in forms:
+        size = "number" if scheme.weight == "tensor" else f"tensor of shape {list(whole)}"
+        raise UserError(
+            f"{name} has shape {list(entry.shape)}: by config.json it is one scale a {scheme.weight}, a {size}"
+        )
     if entry.dtype not in _SCALE_DTYPES:
         raise UserError(f"{name} is {entry.dtype}: a scale is one of {', '.join(_SCALE_DTYPES)}")
     return entry.shape
+
+
+def _with_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """[a, 1, b, 1], as ModelOpt writes scales of blocks."""
+    return tuple(size for each in shape for size in (each, 1))

@@ -27,7 +27,10 @@ from octoscale.conversion.convert import ConversionReport
 from octoscale.conversion.ignore import ignored
 from octoscale.kernels import ops
 from octoscale.layers.layouts import OWN_KEY, Layout
-from octoscale.layers.stored import check_finite_weight
+from octoscale.layers.origin import is_conv1d
+from octoscale.layers.schemes import Scheme, all_linears, check_written
+from octoscale.layers.stored import check_finite_weight, scales_of
+from octoscale.numerics.granularity import TENSOR, along
 from octoscale.numerics.recipe import Operand, Recipe
 from octoscale.numerics.scaling import Constant
 from octoscale.system.errors import UserError
@@ -66,8 +69,16 @@ class Export:
     input_bias: Mapping[str, int] | None = None
     tie_fused: bool = False
 
+    @property
+    def scheme(self) -> Scheme:
+        """What the checkpoint says of each layer."""
+        return Scheme.of(self.recipe, self.activations)
+
     def __post_init__(self) -> None:
-        self.recipe.check_whole("a checkpoint")
+        scheme = self.scheme
+        check_written(scheme)
+        if scheme.weight != TENSOR.name and self.tie_fused:
+            raise UserError(f"--tie-fused is for one scale a tensor: scales by {scheme.weight} lose nothing when fused")
         if self.recipe.weight.format != WEIGHT_FORMAT:
             raise UserError(
                 f"weights in {self.recipe.weight.format}: checkpoints hold {WEIGHT_FORMAT}, leave formats= out"
@@ -103,12 +114,12 @@ def quantize_checkpoint(
         check_out(source, out, overwrite=overwrite)
         hidden, shards = hidden_beside(out_folder), find_shards(source)
         check_complete(model, shards)
-        weights = weights_in(report, model, shards)
+        job = _job(weights_in(report, model, shards), model, export)
         terms = {**_terms(source, report, export), FILES: state}
         begin_or_resume(hidden, terms, resume=resume)
         try:
-            _write_shards(shards, hidden, weights, export, progress)
-            _write_rest(source, hidden, shards, report, weights, export)
+            _write_shards(shards, hidden, job, progress)
+            _write_rest(source, hidden, shards, report, job)
             check_unchanged(state, state_of_source(source))
         except ValueError:  # to go on would end in the same way
             discard(hidden)
@@ -116,7 +127,7 @@ def quantize_checkpoint(
         check_out(source, out, overwrite=overwrite)  # once more: others than octoscale know nothing of the lock
         (hidden / BEGUN).unlink()
         put_in_place(hidden, out_folder)
-    return sorted(name for shard in shards for name in _not_finite(shard, weights))
+    return sorted(name for shard in shards for name in _not_finite(shard, job.weights))
 
 
 def check_out(source: Path, out: Path, *, overwrite: bool) -> None:
@@ -134,16 +145,32 @@ def state_of_source(source: Path) -> dict[str, list[int]]:
     return state_of([*find_shards(folder), folder / "config.json", *companions(folder)])
 
 
-def _write_shards(
-    shards: list[Path], hidden: Path, weights: Mapping[str, str], export: Export, progress: Progress | None
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """What is to be done: name of a tensor -> the module whose weight it is; which of them lie [in, out]; and how."""
+
+    weights: Mapping[str, str]
+    turned: frozenset[str]
+    export: Export
+
+    def sizes(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Outputs and inputs of a weight of that shape."""
+        return shape[::-1] if name in self.turned else shape
+
+
+def _job(weights: Mapping[str, str], model: Any, export: Export) -> _Job:
+    turned = frozenset(name for name, module in weights.items() if is_conv1d(model.get_submodule(module)))
+    return _Job(weights=weights, turned=turned, export=export)
+
+
+def _write_shards(shards: list[Path], hidden: Path, job: _Job, progress: Progress | None) -> None:
     """The shards that are not there yet."""
-    biases = _tied_biases(weights, shards, export.recipe.weight) if export.tie_fused else {}
+    biases = _tied_biases(job.weights, shards, job.export.recipe.weight) if job.export.tie_fused else {}
     total, done = sum(path.stat().st_size for path in shards), 0
     for shard in shards:
         if not (hidden / shard.name).exists():
             with replacing(hidden / shard.name) as temporary:
-                _write_shard(shard, temporary, weights, biases, export)
+                _write_shard(shard, temporary, job, biases)
         done += shard.stat().st_size
         if progress is not None:
             progress(done, total)
@@ -162,54 +189,51 @@ def _terms(source: Path, report: ConversionReport, export: Export) -> dict[str, 
     }
 
 
-def _write_shard(
-    shard: Path, path: Path, weights: Mapping[str, str], biases: Mapping[str, int], export: Export
-) -> None:
+def _write_shard(shard: Path, path: Path, job: _Job, biases: Mapping[str, int]) -> None:
     entries: dict[str, Entry] = {}
     before = read_entries(shard)
     for name, entry in before.items():
-        entries |= _planned(name, entry, name in weights, export)
+        entries |= _planned(name, entry, job)
     with safe_open(shard, framework="pt") as file, writing(path, entries) as add:
         for name in before:
             tensor = file.get_tensor(name)
-            if name not in weights:
+            if name not in job.weights:
                 add(name, tensor)
                 continue
-            for key, value in _quantized(name, tensor, weights[name], biases, export):
+            for key, value in _quantized(name, tensor, job, biases):
                 add(key, value)
 
 
-def _planned(name: str, entry: Entry, is_weight: bool, export: Export) -> dict[str, Entry]:
+def _planned(name: str, entry: Entry, job: _Job) -> dict[str, Entry]:
     """The tensors that one tensor becomes."""
-    if not is_weight:
+    if name not in job.weights:
         return {name: entry}
-    layout, scale = export.layout, Entry(dtype="F32", shape=export.layout.scale_shape)
-    made = {name: Entry(dtype="F8_E4M3", shape=entry.shape), name_of_scale(name, layout.weight_scale): scale}
-    if export.activations == "static":
-        made[name_of_scale(name, layout.input_scale)] = scale
+    layout, scheme = job.export.layout, job.export.scheme
+    shape = layout.shape_of(scheme, *job.sizes(name, entry.shape))
+    made = {name: Entry(dtype="F8_E4M3", shape=entry.shape)}
+    made[name_of_scale(name, layout.weight_scale)] = Entry(dtype="F32", shape=shape)
+    if scheme.activations == "static":
+        made[name_of_scale(name, layout.input_scale)] = Entry(dtype="F32", shape=layout.scale_shape)
     return made
 
 
-def _quantized(
-    name: str, tensor: Tensor, module: str, biases: Mapping[str, int], export: Export
-) -> Iterator[tuple[str, Tensor]]:
+def _quantized(name: str, tensor: Tensor, job: _Job, biases: Mapping[str, int]) -> Iterator[tuple[str, Tensor]]:
     """Codes, scale of the weight, and the scale of the input if it is static, with their names."""
+    export = job.export
     if tensor.dtype not in ops.DTYPES:
         raise UserError(f"{name} is {tensor.dtype}: only float32, bfloat16 and float16 weights can be quantized")
     rule = Constant(biases[name]) if name in biases else export.recipe.weight.rule
-    cast = ops.quantize(tensor, WEIGHT_FORMAT, rule)
+    is_turned = name in job.turned
+    granularity = along(rule.granularity, "weight", sum_first=is_turned)
+    cast = ops.quantize(tensor, WEIGHT_FORMAT, rule, granularity=granularity)
     assert cast.observed is not None
     check_finite_weight(name, cast.observed.amax)
     layout = export.layout
     yield name, cast.codes
-    yield name_of_scale(name, layout.weight_scale), _scale(int(cast.scale_bias), layout)
+    yield name_of_scale(name, layout.weight_scale), scales_of(cast, layout, is_conv1d=is_turned)
     if export.input_bias is not None:
-        yield name_of_scale(name, layout.input_scale), _scale(export.input_bias[module], layout)
-
-
-def _scale(scale_bias: int, layout: Layout) -> Tensor:
-    """What codes are multiplied with."""
-    return torch.full(layout.scale_shape, 2.0**-scale_bias, dtype=torch.float32)
+        scale = 2.0 ** -export.input_bias[job.weights[name]]
+        yield name_of_scale(name, layout.input_scale), torch.full(layout.scale_shape, scale, dtype=torch.float32)
 
 
 def _tied_biases(weights: Mapping[str, str], shards: list[Path], operand: Operand) -> dict[str, int]:
@@ -255,13 +279,12 @@ def _write_rest(
     hidden: Path,
     shards: list[Path],
     report: ConversionReport,
-    weights: Mapping[str, str],
-    export: Export,
+    job: _Job,
 ) -> None:
     """Config, index and the small files: tokenizer, generation config, templates."""
-    config = read_object(source / "config.json")
-    kept = ignored(report, {n: e.shape for shard in shards for n, e in read_entries(shard).items()}, weights)
-    config["quantization_config"] = export.layout.config(kept, export.activations)
+    config, export = read_object(source / "config.json"), job.export
+    kept = ignored(report, {n: e.shape for shard in shards for n, e in read_entries(shard).items()}, job.weights)
+    config["quantization_config"] = export.layout.config(kept, all_linears(export.scheme))
     config[OWN_KEY] = {
         "scaling": export.recipe.name,
         "activations": export.activations,

@@ -1,11 +1,12 @@
 """OctoscaleQuantizer: puts StoredLinear layers into a model that transformers is about to load, and has them filled.
 
 transformers asks it before it reads weights, for each weight that it reads, after all of them, and before it saves. The
-layers are placed where the files hold codes; where they hold high precision, each weight is cast when it comes.
+layers are placed where the files hold codes; where they hold high precision, each weight is cast when it comes. Codes
+that the model merges with others (experts, which it stacks) are handed to transformers as values (decoded.py).
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,9 @@ from octoscale.conversion.convert import ConversionReport, ModuleReport, preview
 from octoscale.conversion.ignore import ignored
 from octoscale.conversion.plain import why_not_plain
 from octoscale.conversion.weight_reads import why_kept
-from octoscale.layers.layouts import LAYOUTS, OWN_KEY, get_layout
+from octoscale.layers.layouts import LAYOUTS, OWN_KEY, layout_for
 from octoscale.layers.origin import is_linear
-from octoscale.layers.stored import StoredLinear, to_stored
+from octoscale.layers.stored import StoredLinear, shape_in, to_stored
 from octoscale.numerics.formats import FORMATS
 from octoscale.numerics.recipe import Recipe
 from octoscale.numerics.scaling import Constant
@@ -47,6 +48,7 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
         super().__init__(quantization_config, **options)
         self.refusals: list[ValueError] = []  # of weights that cannot be quantized, while they are read
         self.filled: set[str] = set()  # the layers whose weight and scales come from a file, or are made from one
+        self.decoded: dict[str, Stored] = {}  # the tensors of the files whose values are read, not their codes
         self._scales: dict[str, str] = {}  # name in the files -> in the model
         self._loading: PreTrainedModel | None = None
 
@@ -69,23 +71,24 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
     def _expect_stored(self, model: PreTrainedModel, files: list[Path]) -> None:
         """Layers for the codes that the files hold."""
         config = self.quantization_config
+        assert config.said is not None
         linears = {n: m for n, m in model.named_modules(remove_duplicate=False) if is_linear(m)}
-        shapes = {name: tuple(module.weight.shape) for name, module in linears.items()}
-        found = find_stored(files, shapes, lambda names: parameters_of(model, names))
-        if not found:
+        found = find_stored(files, linears, lambda names: parameters_of(model, names), config.said)
+        layers, self.decoded = found.layers, found.decoded
+        if not (layers or self.decoded):
             raise UserError("config.json says that the weights are FP8, and no file holds FP8 weights")
         _adopt(config, getattr(model.config, OWN_KEY, None))
-        if config.layout not in (layouts := _layouts(found)):
+        if config.layout not in (layouts := _layouts([*layers.values(), *self.decoded.values()])):
             config.layout = layouts[0]
-        for module, stored in found.items():
-            if config.activations == "static" and not stored.has_input_scale:
+        for module, stored in layers.items():
+            if stored.scheme.activations == "static" and stored.input_shape is None:
                 raise UserError(f"{module}: config.json says that inputs have static scales, and this layer has none")
         rows = preview(model, Recipe.amax()).modules
-        _check_served(model, [row for row in rows if row.module in found])
-        self._place(model, {row: found[row.module].scale_shape for row in rows if row.module in found})
-        self.filled.update(found)
-        config.kept = _kept_in(files, [replace(row, converted=row.module in found) for row in rows])
-        for module, stored in found.items():
+        _check_served(model, [row for row in rows if row.module in layers])
+        self._place(model, {row: layers[row.module] for row in rows if row.module in layers})
+        self.filled.update(layers)
+        config.kept = _kept_in(files, [replace(row, converted=row.module in layers) for row in rows], self.decoded)
+        for module, stored in layers.items():
             for scale in (stored.layout.weight_scale, stored.layout.input_scale):
                 self._scales[name_of_scale(stored.name, scale)] = f"{module}.{scale}"
 
@@ -96,21 +99,26 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
         if all(path.suffix == ".safetensors" for path in files):
             report = report_for_files(report, model, files)
         config.kept = ignored(report, shapes_in_files(model))
-        self._place(model, dict.fromkeys(report.converted, get_layout(config.layout).scale_shape))
+        self._place(model, dict.fromkeys(report.converted))
         for row in report.converted:  # transformers before 5.21 casts what it reads to the dtype that it finds
             layer: Any = model.get_submodule(row.module)
             layer.weight = nn.Parameter(layer.weight.to(layer.fp8.dtype), requires_grad=False)
 
-    def _place(self, model: PreTrainedModel, shapes: Mapping[ModuleReport, tuple[int, ...]]) -> None:
-        """A StoredLinear for each of these modules, with scales of that shape."""
+    def _place(self, model: PreTrainedModel, rows: Mapping[ModuleReport, Stored | None]) -> None:
+        """A StoredLinear for each of these modules: as the files hold it, or as the config would have it."""
         config = self.quantization_config
-        layout, recipe = get_layout(config.layout), config.recipe()
-        by_name = {row.module: shape for row, shape in shapes.items()}
+        by_name = {row.module: stored for row, stored in rows.items()}
 
         def stored(module: nn.Module, name: LayerName) -> StoredLinear:
-            return to_stored(module, name, recipe, layout, config.activations, by_name[name.module])
+            found, scheme, recipe = by_name[name.module], config.scheme, config.recipe()
+            if found is not None and found.scheme != scheme:  # one of several groups
+                scheme, recipe = found.scheme, found.scheme.recipe()
+            layout = layout_for(config.layout, scheme)
+            if found is None:
+                return to_stored(module, name, recipe, layout, scheme.activations, shape_in(layout, scheme, module))
+            return to_stored(module, name, recipe, layout, scheme.activations, found.scale_shape, found.input_shape)
 
-        replace_linears(model, shapes, stored)
+        replace_linears(model, rows, stored)
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **_: Any) -> None:
         """Check every scale now, not at the first use; freeze what transformers may have thawed."""
@@ -131,7 +139,10 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
                     if self.pre_quantized and not getattr(parameter, "_is_hf_initialized", False):
                         raise UserError(f"{path}.{name}: transformers found no tensor for it, by the model's own names")
                 module.quantized_weight()
-        setattr(model.config, OWN_KEY, self.quantization_config.own())
+                module.write_scales_as(module.fp8.layout)
+        own = self.quantization_config.own()
+        if own:
+            setattr(model.config, OWN_KEY, own)
 
     def update_weight_conversions(
         self, weight_conversions: list[Any], model: PreTrainedModel | None = None
@@ -198,17 +209,17 @@ def _check_served(model: PreTrainedModel, rows: Iterable[ModuleReport]) -> None:
             raise UserError(f"{row.module} is in FP8 in the checkpoint, and cannot be here: {why}")
 
 
-def _kept_in(files: Iterable[Path], rows: Iterable[ModuleReport]) -> list[str]:
-    """What a checkpoint holds in high precision, and must say so when it is saved again."""
+def _kept_in(files: Iterable[Path], rows: Iterable[ModuleReport], decoded: Container[str]) -> list[str]:
+    """What a checkpoint holds in high precision, or the model does, and must say so when it is saved again."""
     entries = {name: entry for path in files for name, entry in read_entries(path).items()}
     report = ConversionReport(recipe=Recipe.amax(), modules=tuple(rows))
-    codes = [name for name, entry in entries.items() if entry.dtype.startswith("F8")]
+    codes = [name for name, entry in entries.items() if entry.dtype.startswith("F8") and name not in decoded]
     return ignored(report, {name: entry.shape for name, entry in entries.items()}, codes)
 
 
-def _layouts(found: Mapping[str, Stored]) -> list[str]:
+def _layouts(found: Iterable[Stored]) -> list[str]:
     """The layouts whose names all stored weights follow."""
-    names = {stored.layout.weight_scale for stored in found.values()}
+    names = {stored.layout.weight_scale for stored in found}
     if len(names) > 1:
         raise UserError(f"the checkpoint mixes scales called {' and '.join(sorted(names))}")
     return [layout.name for layout in LAYOUTS.values() if layout.weight_scale in names]
@@ -216,9 +227,12 @@ def _layouts(found: Mapping[str, Stored]) -> list[str]:
 
 def _adopt(config: OctoscaleConfig, words: Any) -> None:
     """Take over what config.json of a file of ours says about itself, where it agrees with what others read."""
-    if isinstance(words, dict) and words.get("activations") == config.activations:
-        config.scaling = str(words.get("scaling", config.scaling))
+    if isinstance(words, dict) and words.get("activations") == config.activations and config.own():
+        scheme, before = config.scheme, config.scaling
+        config.scaling = str(words.get("scaling", before))
         try:
-            config.recipe()
+            agrees = config.scheme == scheme
         except ValueError as error:
             raise UserError(f"config.json: {OWN_KEY}.scaling is {config.scaling!r}: {error}") from error
+        if not agrees:
+            config.scaling = before

@@ -86,10 +86,22 @@ def _materialize(size: str, settings: Materialization, out: Path, overwrite: boo
 @app.command(rich_help_panel=LOOK, epilog=ending("octoscale inspect MODEL --skip down_proj", "docs/guides/validate.md"))
 @takes(Inspection)
 def inspect(words: Words[Inspection], as_json: Json = False) -> None:
-    """Say of every module of a model whether it goes to FP8, in which formats, or why it stays."""
+    """Say of every module of a model whether it goes to FP8, in which formats, or why it stays.
+
+    Of a folder that is in FP8 already: how far its scales reach, layer by layer, and what becomes of inputs.
+    """
+    from octoscale.models.stored import report_of_stored
     from octoscale.numerics.recipe import Recipe, parse_scaling
 
     settings = words.settings()
+    stored = report_of_stored(settings.model)
+    if stored is not None:
+        _check_plain(settings)
+        ran = _ran(settings) if settings.run else None
+        show(stored.to_json() | ({} if ran is None else {"not_run": ran[1]}) if as_json else str(stored))
+        if ran is not None and not as_json:
+            show(_words_of_run(*ran))
+        return
     recipe = parse_scaling(settings.scaling, settings.formats, settings.skip)
     if not isinstance(recipe, Recipe):
         raise UserError(f"scaling {settings.scaling} is no FP8: there is nothing to inspect")
@@ -99,14 +111,35 @@ def inspect(words: Words[Inspection], as_json: Json = False) -> None:
         return
     show(str(report))
     if settings.run:
-        named = f"; not called (experts may get no token, a text runs no picture): {', '.join(not_run)}"
-        show(f"{num_fp8 - len(not_run)} of {num_fp8} FP8 layers ran{named * bool(not_run)}")
+        show(_words_of_run(num_fp8, not_run))
+
+
+def _check_plain(settings: Inspection) -> None:
+    """UserError for words about what a model would become, of one that is in FP8 already."""
+    default = Inspection(model=settings.model, run=settings.run)
+    if settings != default:
+        raise UserError(f"{settings.model} holds FP8 weights with their scales: inspect it without other options")
+
+
+def _ran(settings: Inspection) -> tuple[int, list[str]]:
+    """How many layers are FP8, and those of them that a call of the model does not reach."""
+    from octoscale.conversion.record import fp8_layers
+    from octoscale.conversion.trial import layers_not_run
+    from octoscale.models.loading import load
+
+    model = load(settings.model).model
+    return len(fp8_layers(model)), layers_not_run(model)
+
+
+def _words_of_run(num_fp8: int, not_run: list[str]) -> str:
+    named = f"; not called (experts may get no token, a text runs no picture): {', '.join(not_run)}"
+    return f"{num_fp8 - len(not_run)} of {num_fp8} FP8 layers ran{named * bool(not_run)}"
 
 
 def _inspected(settings: Inspection, recipe: "Recipe") -> "tuple[ConversionReport, int, list[str]]":
     """The report; with --run also how many layers are FP8, and those of them that a call of the model does not reach.
 
-    A checkpoint in FP8 runs as it is, and the report says what would become of such a model.
+    A checkpoint in FP8 on the hub runs as it is, and the report says what would become of such a model.
     """
     from octoscale.conversion.convert import convert, preview
     from octoscale.conversion.record import fp8_layers

@@ -35,6 +35,8 @@ def hold_parts(model: nn.Module, names: Iterable[str], group: dist.ProcessGroup)
 
 def _hold(model: nn.Module, name: str, style: str, group: dist.ProcessGroup) -> dict[str, Cut]:
     layer: Any = model.get_submodule(name)
+    if isinstance(layer, Fp8Linear):
+        layer.fp8.recipe.check_whole(f"{name} on many ranks")
     by_output = RULES[style].by_output
     in_out = layer.fp8.is_conv1d if isinstance(layer, Fp8Linear) else is_conv1d(layer)
     num_outputs = layer.get_parameter("weight").shape[1 if in_out else 0]

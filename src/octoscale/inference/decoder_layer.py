@@ -64,6 +64,8 @@ def _why_not_linear(name: str, linear: nn.Module) -> str | None:
         return f"the forward of {name} was replaced"
     if linear.bias is not None:
         return f"{name} has a bias"
+    if not linear.fp8.is_whole:
+        return f"{name} has more scales than one a tensor"
     linear.quantized_weight()
     if linear.fp8.weight_factor * linear.fp8.input_factor != 1 or linear.fp8.is_delayed:
         return f"{name} has a scale that is no power of two"

@@ -1,6 +1,7 @@
 """A scale of a file as a power of two and a factor: scale = factor * 2**-scale_bias, 1 <= factor < 2.
 
     split_scale(scale, what)       numbers, once, for eager mode: what cannot be a scale is refused by its name
+    split_scales(scales, what)     the same of several scales, as tensors
     split_in_graph(scale)          the same in each call of a graph, in which the scale may have another value by then
 
 The scales that octoscale writes are powers of two; their factor is 1.
@@ -20,7 +21,9 @@ _IN_A_GRAPH = "a scale in a graph (call the model without torch.compile: it name
 def split_scale(scale: Tensor, what: str) -> tuple[int, float]:
     """scale_bias and factor of a scale of one value. UserError naming `what` unless it is positive and finite."""
     if scale.numel() != 1:
-        raise UserError(f"{what} has shape {list(scale.shape)}: one scale for a tensor can be read, no rows or blocks")
+        raise UserError(
+            f"{what} has shape {list(scale.shape)}: one scale for a tensor is one number, no rows or blocks"
+        )
     value = float(scale.item())
     if not (math.isfinite(value) and value > 0):
         raise UserError(f"{what} is {value}: a scale is a positive, finite number; the checkpoint is damaged")
@@ -29,6 +32,22 @@ def split_scale(scale: Tensor, what: str) -> tuple[int, float]:
     if not MIN_SCALE_BIAS <= bias <= MAX_SCALE_BIAS:
         raise UserError(f"{what} is {value}: outside of 2**{-MAX_SCALE_BIAS}..2**{-MIN_SCALE_BIAS}")
     return bias, 2 * mantissa
+
+
+def split_scales(scales: Tensor, what: str) -> tuple[Tensor, Amount]:
+    """scale_bias, int32, and factor, float32, of each scale, in their shape; the factor is 1.0 if that of all is.
+
+    UserError naming `what` and the first that cannot be a scale.
+    """
+    values = scales.detach().float()
+    mantissa, exponent = torch.frexp(values)
+    bias = (1 - exponent).to(torch.int32)
+    fits = values.isfinite() & (values > 0) & (bias >= MIN_SCALE_BIAS) & (bias <= MAX_SCALE_BIAS)
+    if not bool(fits.all()):
+        place = (~fits).nonzero()[0].tolist()
+        split_scale(values[tuple(place)], f"{what}{place}")  # says what is wrong with it
+    factor = 2 * mantissa
+    return bias, 1.0 if bool((factor == 1).all()) else factor
 
 
 def split_in_graph(scale: Tensor) -> tuple[Tensor, Amount]:

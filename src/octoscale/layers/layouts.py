@@ -2,45 +2,54 @@
 
     compressed-tensors   vLLM, SGLang and transformers read it; the default
     vllm-fp8             vLLM's own
-    hf-fp8               transformers' own, per tensor
+    hf-fp8               transformers' own
 
-All hold weights in e4m3fn as they lie in the model, and beside each a scale that the values are multiplied with: ours
-are powers of two, 2**-scale_bias. Static layouts also hold such a scale for the input of each layer.
+All hold weights in e4m3fn as they lie in the model, and beside each the scales that the values are multiplied with:
+ours are powers of two, 2**-scale_bias. compressed-tensors has one scale a tensor, a row (its `channel`) or a block of
+128 x 128; the other two a tensor or a block. Static layouts also hold one scale for the input of each layer. What a
+`quantization_config` of others says is read by checkpoints/said.py.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeGuard
+from dataclasses import dataclass, replace
+from typing import Any
 
+from octoscale.layers.schemes import Group, Scheme
+from octoscale.numerics.granularity import BLOCK, BLOCK_SIDE, ROW, TENSOR
 from octoscale.system.errors import UserError
 
 #: Under this key of config.json stands what the layouts of others have no word for.
 OWN_KEY = "octoscale"
 
-#: How a layer's input is cast: each time by its own amax, always by one scale, or not at all (weights only).
-ACTIVATIONS = ("dynamic", "static", "none")
+#: compressed-tensors' words for how far a scale reaches: of a weight, and of an input.
+WEIGHT_STRATEGIES = {TENSOR.name: "tensor", ROW.name: "channel", BLOCK.name: "block"}
+INPUT_STRATEGIES = {TENSOR.name: "tensor", ROW.name: "token", BLOCK.name: "group"}
+
+#: A block of a weight, as every layout writes it.
+BLOCK_SIZE = [BLOCK_SIDE, BLOCK_SIDE]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Names of the scales beside `<module>.weight`, their shape, and what config.json says."""
+    """Names of the scales beside `<module>.weight`, the shape of one for a tensor, and what config.json says.
+
+    config: from the modules that stay in high precision, and the groups of those that do not. UserError for groups that
+    the layout has no words for.
+    """
 
     name: str
     weight_scale: str
     input_scale: str
     scale_shape: tuple[int, ...]
-    config: Callable[[Sequence[str], str], dict[str, Any]]
+    config: Callable[[Sequence[str], Sequence[Group]], dict[str, Any]]
+
+    def shape_of(self, scheme: Scheme, num_outputs: int, num_inputs: int) -> tuple[int, ...]:
+        """The shape of a weight's scales in this layout."""
+        is_one = scheme.weight == TENSOR.name
+        return self.scale_shape if is_one else scheme.scale_shape(num_outputs, num_inputs)
 
 
-def _compressed_tensors(kept: Sequence[str], activations: str) -> dict[str, Any]:
-    # Linear means torch's nn.Linear there: a module that is none, as GPT-2's Conv1D in transformers, is not found.
-    base = {"num_bits": 8, "type": "float", "symmetric": True, "strategy": "tensor", "group_size": None}
-    base |= {"block_structure": None, "actorder": None, "observer_kwargs": {}}
-    weights = {**base, "dynamic": False, "observer": "minmax"}
-    static = {**base, "dynamic": False, "observer": "static_minmax"}
-    dynamic = {**base, "dynamic": True, "observer": None}
-    inputs = {"dynamic": dynamic, "static": static, "none": None}[activations]
-    group = {"targets": ["Linear"], "weights": weights, "input_activations": inputs, "output_activations": None}
+def _compressed_tensors(kept: Sequence[str], groups: Sequence[Group]) -> dict[str, Any]:
     return {
         "quant_method": "compressed-tensors",
         "format": "float-quantized",
@@ -48,30 +57,61 @@ def _compressed_tensors(kept: Sequence[str], activations: str) -> dict[str, Any]
         "global_compression_ratio": None,
         "kv_cache_scheme": None,
         "ignore": list(kept),
-        "config_groups": {"group_0": group},
+        "config_groups": {f"group_{number}": _compressed_group(group) for number, group in enumerate(groups)},
     }
 
 
-def _vllm_fp8(kept: Sequence[str], activations: str) -> dict[str, Any]:
-    scheme = _scheme("vllm-fp8", activations)
-    return {"quant_method": "fp8", "activation_scheme": scheme, "ignored_layers": list(kept), "weight_block_size": None}
+def _compressed_group(group: Group) -> dict[str, Any]:
+    # Linear means torch's nn.Linear there: a module that is none, as GPT-2's Conv1D in transformers, is not found.
+    scheme = group.scheme
+    base = {"num_bits": 8, "type": "float", "symmetric": True, "strategy": "tensor", "group_size": None}
+    base |= {"block_structure": None, "actorder": None, "observer_kwargs": {}}
+    weights = {**base, "strategy": WEIGHT_STRATEGIES[scheme.weight], "dynamic": False, "observer": "minmax"}
+    weights |= {"block_structure": BLOCK_SIZE} if scheme.weight == BLOCK.name else {}
+    static = {**base, "dynamic": False, "observer": "static_minmax"}
+    dynamic = {**base, "strategy": INPUT_STRATEGIES[scheme.input], "dynamic": True, "observer": None}
+    dynamic |= {"group_size": BLOCK_SIDE} if scheme.input == BLOCK.name else {}
+    inputs = {"dynamic": dynamic, "static": static, "none": None}[scheme.activations]
+    return {
+        "targets": list(group.targets),
+        "weights": weights,
+        "input_activations": inputs,
+        "output_activations": None,
+    }
 
 
-def _hf_fp8(kept: Sequence[str], activations: str) -> dict[str, Any]:
+def _vllm_fp8(kept: Sequence[str], groups: Sequence[Group]) -> dict[str, Any]:
+    scheme, size = _words_of("vllm-fp8", groups)
+    return {"quant_method": "fp8", "activation_scheme": scheme, "ignored_layers": list(kept), "weight_block_size": size}
+
+
+def _hf_fp8(kept: Sequence[str], groups: Sequence[Group]) -> dict[str, Any]:
+    scheme, size = _words_of("hf-fp8", groups)
     return {
         "quant_method": "fp8",
-        "activation_scheme": _scheme("hf-fp8", activations),
-        "weight_block_size": None,
+        "activation_scheme": scheme,
+        "weight_block_size": size,
         "modules_to_not_convert": list(kept),
         "dequantize": False,
         "scale_fmt": "float",
     }
 
 
-def _scheme(layout: str, activations: str) -> str:
-    if activations == "none":
+def _words_of(layout: str, groups: Sequence[Group]) -> tuple[str, list[int] | None]:
+    """What the method fp8 says of activations, and of blocks; UserError where it has no words."""
+    schemes = {group.scheme for group in groups}
+    if len(schemes) != 1:
+        raise UserError(f"the layout {layout} has one scheme for all layers: --layout compressed-tensors")
+    (scheme,) = schemes
+    if scheme.activations == "none":
         raise UserError(f"the layout {layout} has no weight-only form: --activations dynamic or static")
-    return activations
+    if ROW.name in (scheme.weight, scheme.input):
+        raise UserError(f"the layout {layout} has no form for one scale a row: --layout compressed-tensors")
+    if scheme.activations == "dynamic" and scheme.weight != scheme.input:
+        raise UserError(
+            f"the layout {layout} scales inputs as weights, by {scheme.weight}: --layout compressed-tensors"
+        )
+    return scheme.activations, BLOCK_SIZE if scheme.weight == BLOCK.name else None
 
 
 LAYOUTS: Mapping[str, Layout] = {
@@ -105,44 +145,10 @@ def get_layout(name: str) -> Layout:
     return LAYOUTS[name]
 
 
-def scheme_of(content: Mapping[str, Any]) -> str | None:
-    """What a `quantization_config` says about activations; None if its weights have not one e4m3fn scale a tensor.
-
-    Values of a kind that they should not have mean nothing: no guess is made.
-    """
-    if content.get("quant_method") == "compressed-tensors":
-        groups = content.get("config_groups")
-        if not isinstance(groups, dict) or content.get("format") not in _FLOAT_FORMATS:
-            return None
-        schemes = {_compressed_scheme(group) for group in groups.values()}
-        return schemes.pop() if len(schemes) == 1 else None
-    if content.get("quant_method") == "fp8" and content.get("weight_block_size") is None:
-        scheme = content.get("activation_scheme")
-        return str(scheme) if scheme in ("dynamic", "static") else None
-    return None
-
-
-#: `naive-quantized` files differ in nothing that concerns FP8.
-_FLOAT_FORMATS = ("float-quantized", "naive-quantized")
-
-
-def _compressed_scheme(group: Any) -> str | None:
-    """The same of one group; `format` in the group, where it stands, overrides that of the whole."""
-    if not isinstance(group, dict) or group.get("format") not in (None, *_FLOAT_FORMATS):
-        return None
-    weights, inputs = group.get("weights"), group.get("input_activations")
-    if not _is_one_scale(weights) or weights.get("dynamic"):
-        return None
-    if inputs is None:
-        return "none"
-    if not _is_one_scale(inputs):
-        return None
-    return "dynamic" if inputs.get("dynamic") else "static"
-
-
-def _is_one_scale(args: Any) -> TypeGuard[Mapping[str, Any]]:
-    """Whether these arguments of a quantization mean one symmetric FP8 scale a tensor."""
-    wanted = {"num_bits": 8, "type": "float", "strategy": "tensor"}
-    if not isinstance(args, dict) or any(args.get(key) != value for key, value in wanted.items()):
-        return False
-    return args.get("symmetric", True) is True and isinstance(args.get("dynamic", False), bool)
+def layout_for(name: str, scheme: Scheme) -> Layout:
+    """That layout as its files with this scheme are: vLLM calls scales of blocks as transformers does."""
+    layout = get_layout(name)
+    if name == "vllm-fp8" and scheme.weight == BLOCK.name:
+        theirs = LAYOUTS["hf-fp8"]
+        return replace(layout, weight_scale=theirs.weight_scale, input_scale=theirs.input_scale)
+    return layout

@@ -60,6 +60,11 @@ class LayerState:
         return along(name, role, sum_first=role == "weight" and self.is_conv1d)
 
     @property
+    def weight_granularity(self) -> Granularity:
+        """That of the weight, as it lies."""
+        return self._granularities["weight"]
+
+    @property
     def is_conv1d(self) -> bool:
         """Whether the weight is [in, out]."""
         return is_conv1d_class(self.original_type)

@@ -4,15 +4,15 @@ from pathlib import Path
 from typing import Any
 
 from octoscale.checkpoints.calibrate import calibrate
-from octoscale.checkpoints.config import check_storable
 from octoscale.checkpoints.quantize import Export, Progress, check_out, quantize_checkpoint, state_of_source
 from octoscale.checkpoints.settings import Quantization
 from octoscale.checkpoints.shards import check_shapes, find_shards, report_for_files, surplus_in
 from octoscale.conversion.convert import ConversionReport, preview
-from octoscale.layers.layouts import get_layout
+from octoscale.layers.layouts import layout_for
+from octoscale.layers.schemes import Scheme
 from octoscale.models import loading, texts
 from octoscale.models.quiet import quietly
-from octoscale.numerics.recipe import Recipe, parse_scaling
+from octoscale.numerics.recipe import Recipe
 from octoscale.numerics.scaling import Constant
 from octoscale.system.errors import UserError
 
@@ -32,11 +32,8 @@ def run_quantization(
     """
     if resume and overwrite:
         raise UserError("--resume goes on with what a stopped run left, --overwrite begins again: choose one of them")
-    recipe = parse_scaling(words.scaling, skip=words.skip)
-    if not isinstance(recipe, Recipe):
-        raise UserError(f"scaling {words.scaling} is no FP8: there is nothing to quantize")
-    check_storable(recipe)
-    layout = get_layout(words.layout)
+    recipe = words.parsed()
+    layout = layout_for(words.layout, Scheme.of(recipe, words.activations))
     source = loading.checkpoint_folder(words.model)
     if loading.is_stored(words.model):
         raise UserError(f"{words.model} holds FP8 weights with their scales already: quantize what it was made from")

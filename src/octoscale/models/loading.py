@@ -21,8 +21,8 @@ import torch
 from octoscale.checkpoints.announced import announce
 from octoscale.checkpoints.companions import patterns_of_others
 from octoscale.checkpoints.folder import check_folder, explain_config, read_config
+from octoscale.checkpoints.said import understood
 from octoscale.checkpoints.shards import INDEX, SINGLE, check_complete, check_shapes, find_shards
-from octoscale.layers.layouts import scheme_of
 from octoscale.models.architectures import check_loaded, class_of, has_classifier, predicts_tokens, without_weights
 from octoscale.models.errors import READ_ERRORS, explain
 from octoscale.models.errors import ModelError as ModelError
@@ -125,11 +125,11 @@ def skeleton(spec: str) -> Any:
 
 
 def is_stored(spec: str) -> bool:
-    """Whether a checkpoint says that its weights are FP8 with one scale a tensor. ModelError as `load`."""
+    """Whether a checkpoint says that its weights are FP8, in a form that is served. ModelError as `load`."""
     if spec in SIZES or spec in ALIASES or spec.endswith(".gguf"):
         return False
     content = getattr(config_of(spec), "quantization_config", None)
-    return isinstance(content, dict) and scheme_of(content) is not None
+    return understood(content) is not None
 
 
 def config_of(spec: str) -> Any:

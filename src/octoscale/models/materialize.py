@@ -24,6 +24,7 @@ from octoscale.conversion.convert import preview
 from octoscale.conversion.ignore import ignored
 from octoscale.kernels import ops
 from octoscale.layers.layouts import OWN_KEY, get_layout
+from octoscale.layers.schemes import Scheme, all_linears
 from octoscale.models.quiet import quietly
 from octoscale.models.sizes import SIZES, config_of_size
 from octoscale.numerics.recipe import Recipe
@@ -167,7 +168,7 @@ def _filled(
 def _write_rest(folder: Path, config: Any, shards: dict[str, dict[str, Entry]], kept: list[str]) -> None:
     """Config, index and tokenizer."""
     content = {**config.to_dict(), "architectures": [_architecture(config)], "dtype": "bfloat16"}
-    content["quantization_config"] = get_layout(_LAYOUT).config(kept, "dynamic")
+    content["quantization_config"] = get_layout(_LAYOUT).config(kept, all_linears(Scheme()))
     content[OWN_KEY] = {"scaling": f"cscale:{_SCALE_BIAS}", "activations": "dynamic", "layout": _LAYOUT}
     write_json(folder / "config.json", content)
     size = sum(entry.num_bytes for entries in shards.values() for entry in entries.values())
