@@ -48,6 +48,25 @@ def cast(
     num_threads: int,
     /,
 ) -> float: ...
+def cast_groups(
+    isa: int,
+    x: int,
+    dtype: int,
+    num_rows: int,
+    num_cols: int,
+    row_stride: int,
+    group_rows: int,
+    group_cols: int,
+    format: int,
+    margin: int,
+    down: bool,
+    amaxes: int,
+    scale_biases: int,
+    codes: int,
+    counts: int,
+    num_threads: int,
+    /,
+) -> None: ...
 def decode(
     isa: int,
     codes: int,
@@ -104,7 +123,7 @@ def accumulate(
     num_threads: int,
     /,
 ) -> None: ...
-def scale_bias(amax: float, format: int, margin: int, /) -> int: ...
+def scale_bias(amax: float, format: int, margin: int, down: bool, /) -> int: ...
 def serves_rows(isa: int, /) -> bool: ...
 def rms_norm(isa: int, x: int, num_rows: int, n: int, weight: int, epsilon: float, out: int, /) -> None: ...
 def step_through(

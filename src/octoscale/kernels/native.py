@@ -10,7 +10,6 @@ Threads are those of torch: the core has none of its own, it is handed the OpenM
 """
 
 import ctypes
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from octoscale.kernels import _core, groups, portable
+from octoscale.kernels import _core, groups
 from octoscale.kernels.base import NUM_EXPONENT_BINS, Encoded, Scaled, Seen
-from octoscale.kernels.groups import amaxes, spread, unscale, whole
+from octoscale.kernels.groups import spread, unscale, whole
 from octoscale.numerics.formats import FORMATS, Format
 from octoscale.numerics.granularity import GRANULARITIES, TENSOR, Granularity
-from octoscale.numerics.scaling import Amount, Bias, power_of_two
+from octoscale.numerics.scaling import Amax, Amount, Bias, power_of_two
 from octoscale.system.errors import UserError
 
 #: From the slowest to the fastest; the position is the number by which the core knows an instruction set.
@@ -47,44 +46,14 @@ class Native:
     isa: str
     granularities = tuple(GRANULARITIES.values())
 
-    def observe(self, x: Tensor, *, exponents: bool, granularity: Granularity = TENSOR) -> Seen:
+    def observe(self, x: Tensor, *, exponents: bool) -> Seen:
         """See `Backend.observe`."""
-        if granularity is TENSOR:
-            return self.observe_rows(Rows(x), exponents)
-        return Seen(amaxes(x, granularity), self.observe_rows(Rows(x), True).exponents if exponents else None)
+        return self.observe_rows(Rows(x), exponents)
 
-    def encode(
-        self,
-        x: Tensor,
-        fmt: Format,
-        amax: Amount,
-        scale_bias: Bias,
-        *,
-        counts: bool,
-        granularity: Granularity = TENSOR,
-    ) -> Encoded:
+    def encode(self, x: Tensor, fmt: Format, amax: Amount, scale_bias: Bias, *, counts: bool) -> Encoded:
         """See `Backend.encode`."""
-        if granularity is not TENSOR:
-            return self._encode_groups(x, fmt, amax, scale_bias, counts, granularity)
         source = Source(x, getattr(torch, fmt.torch_name))
         return Encoded(source.result, self.encode_rows(source, float(amax), int(scale_bias), counts))
-
-    def _encode_groups(
-        self, x: Tensor, fmt: Format, amax: Amount, scale_bias: Bias, counts: bool, granularity: Granularity
-    ) -> Encoded:
-        """Scaled by torch, which rounds nothing, then encoded as it is; by plain torch, if anything is not finite.
-
-        What a scale makes zero, the core cannot count as flushed: only far below float32's normal numbers is there any.
-        """
-        largest = portable.largest_scaled(amax, scale_bias)
-        if isinstance(largest, Tensor) or not math.isfinite(largest):
-            return portable.encode(x, fmt, amax, scale_bias, counts=counts, granularity=granularity)
-        wide, factor = x.float() if x.dtype == torch.float16 else x, power_of_two(scale_bias)
-        scaled = wide * spread(factor.to(wide.dtype), granularity, x.shape)  # type: ignore[union-attr]
-        encoded = self.encode(scaled, fmt, largest, 0, counts=counts)
-        if encoded.counts is not None and bool((torch.as_tensor(scale_bias) < 0).any()):
-            encoded.counts[1] += torch.count_nonzero(x) - torch.count_nonzero(scaled)
-        return encoded
 
     def cast(self, x: Tensor, fmt: Format, scale_bias: int, *, counts: bool, exponents: bool) -> tuple[Seen, Encoded]:
         """See `Backend.cast`: one visit to memory, where observe and encode take two."""
@@ -93,6 +62,19 @@ class Native:
         to = (scale_bias, source.result.data_ptr(), 0, _address(count), _address(histogram))
         amax = _core.cast(self.number, *source.where, source.result_number, *to, torch.get_num_threads())
         return Seen(amax, histogram), Encoded(source.result, count)
+
+    def cast_groups(
+        self, x: Tensor, fmt: Format, rule: Amax, granularity: Granularity, *, counts: bool, exponents: bool
+    ) -> tuple[Seen, Tensor, Encoded]:
+        """See `Backend.cast_groups`: one visit to memory; the histogram takes another."""
+        source = Groups(x, granularity, getattr(torch, fmt.torch_name))
+        count = torch.zeros(3, dtype=torch.int64) if counts else None
+        if x.numel():
+            how = (source.result_number, rule.margin, rule.round == "down")
+            _core.cast_groups(self.number, *source.where, *how, *source.to, _address(count), torch.get_num_threads())
+        histogram = self.observe_rows(Rows(x), True).exponents if exponents else None
+        codes, amaxes, bias = source.results(x.shape)
+        return Seen(amaxes, histogram), bias, Encoded(codes, count)
 
     def dequantize(self, q: Scaled, dtype: torch.dtype) -> Tensor:
         """See `Backend.dequantize`."""
@@ -225,6 +207,41 @@ class Source(Rows):
         else:
             self.result = torch.empty(x.shape, dtype=result_dtype)
             self.read(*_rows(x))
+
+
+class Groups:
+    """A tensor as rows in memory that the core cuts into groups, and room for what it writes, as these rows lie.
+
+    where: as of `Rows`, and how many rows and columns share a scale. A matrix whose columns are contiguous is read as
+    its transpose, whose groups are transposed as well.
+    """
+
+    def __init__(self, x: Tensor, granularity: Granularity, result_dtype: torch.dtype) -> None:
+        x = _values(x if x.ndim else x[None])
+        self._granularity = granularity
+        self._turned = x.ndim == 2 and x.stride(1) != 1 and x.stride(0) == 1
+        self._kept, rows = _rows(x.t() if self._turned else x)
+        lying = granularity.t() if self._turned else granularity
+        height, width = (
+            min(of_group or length, length) for of_group, length in zip(lying.group, rows[:2], strict=True)
+        )
+        self.where = (self._kept.data_ptr(), _DTYPES[x.dtype], *rows, height, width)
+        self.codes, self.result_number = torch.empty(rows[:2], dtype=result_dtype), _FORMATS[result_dtype]
+        num_groups = lying.scale_shape(rows[:2])
+        self.amaxes = torch.zeros(num_groups, dtype=torch.float32)
+        self.scale_bias = torch.zeros(num_groups, dtype=torch.int32)
+
+    @property
+    def to(self) -> tuple[int, int, int]:
+        """The addresses of amaxes, scale_bias and codes."""
+        return self.amaxes.data_ptr(), self.scale_bias.data_ptr(), self.codes.data_ptr()
+
+    def results(self, shape: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
+        """Codes, amaxes and scale_bias as a tensor of this shape has them."""
+        if self._turned:
+            return self.codes.t(), self.amaxes.t(), self.scale_bias.t()
+        scales = self._granularity.scale_shape(shape)
+        return self.codes.view(shape), self.amaxes.view(scales), self.scale_bias.view(scales)
 
 
 def available() -> list[str]:
