@@ -2,10 +2,7 @@
 
 #include "product/matmul.h"
 
-#include <algorithm>
-
 #include "common/pages.h"
-#include "common/scalar.h"
 
 namespace octoscale {
 namespace {
@@ -13,11 +10,6 @@ namespace {
 bool can_stream(const Matrix& a, const Matrix& b) { return a.rows <= max_stream_rows && b.row_stride == 1; }
 
 }  // namespace
-
-Unscale unscale_by(int scale_bias) {
-  const int last = std::clamp(-scale_bias, -126, 126);
-  return {power_of_two(-scale_bias - last), power_of_two(last)};
-}
 
 void stream(Isa isa, const Matrix& a, const Part* parts, int num_parts, int num_threads) {
 #if defined(OCTOSCALE_X86)
@@ -27,6 +19,15 @@ void stream(Isa isa, const Matrix& a, const Part* parts, int num_parts, int num_
   (void)isa;
   for (int i = 0; i < num_parts; ++i)
     product_scalar(a, parts[i].b, parts[i].out, unscale_by(parts[i].out.scale_bias), num_threads);
+}
+
+bool matmul_by_rows(Isa isa, const Matrix& a, const Matrix& b, const Output& out, Scales scales, int num_threads) {
+  prefer_huge_pages(out.data, a.rows * out.row_stride * size_of(out.type));
+  if (isa == Isa::scalar) return rows_scalar(a, b, out, scales, num_threads), true;
+#if defined(OCTOSCALE_X86)
+  if (isa == Isa::avx2) return gemm_avx2(a, b, out, scales, num_threads), true;
+#endif
+  return false;
 }
 
 bool matmul(Isa isa, const Matrix& a, const Matrix& b, const Output& out, int num_threads) {

@@ -101,6 +101,28 @@ def matmul(
     num_threads: int,
     /,
 ) -> bool: ...
+def matmul_by_rows(
+    isa: int,
+    a: int,
+    a_kind: int,
+    a_row_stride: int,
+    a_col_stride: int,
+    b: int,
+    b_kind: int,
+    b_row_stride: int,
+    b_col_stride: int,
+    m: int,
+    k: int,
+    n: int,
+    row_biases: int,
+    col_biases: int,
+    bias: int,
+    bias_dtype: int,
+    out: int,
+    dtype: int,
+    num_threads: int,
+    /,
+) -> bool: ...
 def accumulate(
     isa: int,
     block: int,

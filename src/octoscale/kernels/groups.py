@@ -29,7 +29,7 @@ WIDEST = 92
 _MODEST = 60
 
 Decode = Callable[[Tensor], Tensor]
-Multiply = Callable[[Tensor, Tensor], Tensor]
+Multiply = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, torch.dtype], Tensor]
 
 
 def amaxes(x: Tensor, granularity: Granularity) -> Tensor:
@@ -76,8 +76,8 @@ def matmul(
 ) -> Tensor:
     """See `Backend.matmul`, of operands with any granularity.
 
-    decode: codes, or bfloat16 values, as float32. multiply: the unscaled product of two such, float32, which serves
-    where no scale changes along the sum.
+    decode: codes, or bfloat16 values, as float32. multiply(a_MK, b_KN, rows, columns, bias_N, dtype): the product of
+    two such where no scale changes along the sum; rows and columns: their scale_bias, [M, 1] and [1, N], or [1, 1].
     """
     left, right = _relative(a, 1), _relative(b, 0)
     reach = left.reach + right.reach
@@ -88,7 +88,7 @@ def matmul(
         sums = mm(_in_float32(left, decode), _in_float32(right, decode))
         out_MN = unscale(sums, left.base + right.base, None, torch.float32)
     else:
-        out_MN = _scaled(multiply(left.codes, right.codes), left.base, right.base)
+        return multiply(left.codes, right.codes, left.base, right.base, bias_N, dtype)
     return (out_MN if bias_N is None else out_MN.add_(bias_N)).to(dtype)
 
 
@@ -149,11 +149,15 @@ def mm(a_MK: Tensor, b_KN: Tensor) -> Tensor:
         return torch.mm(a_MK, b_KN)
 
 
-def _scaled(sums: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """`sums * 2**-(rows + columns)`, in place. The first factor rounds nothing, as sums of codes are 0 or 2**-34 up."""
+def finish(sums: Tensor, rows: Tensor, columns: Tensor, bias_N: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """`sums * 2**-(rows + columns) + bias` in `dtype`, in place where it can be.
+
+    The first factor rounds nothing, as sums of codes are 0 or 2**-34 up.
+    """
     if bool((rows.abs() > _MODEST).any()):
-        return unscale(sums, rows + columns, None, torch.float32)
-    return sums.mul_(power_of_two(-rows)).mul_(power_of_two(-columns))
+        return unscale(sums, rows + columns, bias_N, dtype)
+    out_MN = sums.mul_(power_of_two(-rows)).mul_(power_of_two(-columns))
+    return (out_MN if bias_N is None else out_MN.add_(bias_N)).to(dtype)
 
 
 def _power_of_two_64(exponent: Tensor) -> Tensor:

@@ -35,8 +35,6 @@ _FORMATS = {getattr(torch, fmt.torch_name): number for number, fmt in enumerate(
 
 #: `max_stream_rows` of csrc/product/matmul.h: products of so many rows have kernels that sum in another order.
 _FEW_ROWS = 16
-#: Of those, AVX2's sums in one order for 2 rows or more, 4 at a time.
-_ROWS_OF_AVX2 = 4
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ class Native:
     def matmul(self, a: Scaled | Tensor, b: Scaled, bias_N: Tensor | None, dtype: torch.dtype) -> Tensor:
         """See `Backend.matmul`. AVX2 has no kernel for many rows: there, torch's float32 GEMM on decoded codes."""
         if not whole(a, b):
-            return groups.matmul(a, b, bias_N, dtype, self._wide, self._sums_by_row)
+            return groups.matmul(a, b, bias_N, dtype, self._wide, self._multiply_by_rows)
         a_MK, a_bias = (a, 0) if isinstance(a, Tensor) else (a.codes, int(a.scale_bias.item()))
         return self._product(a_MK, b.codes, a_bias + int(b.scale_bias.item()), bias_N, dtype)
 
@@ -117,22 +115,34 @@ class Native:
         sums = groups.mm(self._wide(a_MK), self._wide(b_KN))
         return unscale(sums, torch.tensor(scale_bias, dtype=torch.int32), bias_N, dtype)
 
-    def _sums_by_row(self, a_MK: Tensor, b_KN: Tensor) -> Tensor:
-        """Unscaled sums, float32, each in an order that does not depend on how many rows of a there are.
+    def _multiply_by_rows(
+        self, a_MK: Tensor, b_KN: Tensor, rows: Tensor, columns: Tensor, bias_N: Tensor | None, dtype: torch.dtype
+    ) -> Tensor:
+        """See `groups.matmul`. Each sum has an order that does not depend on how many rows of a there are.
 
-        So a sequence has the bits that it has alone, whoever stands beside it. A kernel for few rows sums in an order
-        of its own: rows of zeros make them many. AVX2 has no other: it takes few at a time.
+        So a sequence has the bits that it has alone, whoever stands beside it.
         """
-        num_rows = a_MK.shape[0]
-        if self.isa == "scalar":
-            return self._product(a_MK, b_KN, 0, None, torch.float32)
-        if self.isa != "avx2":
-            filled = _with_rows(a_MK, max(num_rows, _FEW_ROWS + 1))
-            return self._product(filled, b_KN, 0, None, torch.float32)[:num_rows]
+        if self.isa not in ("scalar", "avx2"):
+            return groups.finish(self._sums_by_row(a_MK, b_KN), rows, columns, bias_N, dtype)
+        a_MK, b_KN = _values(a_MK), _values(b_KN)
+        a_MK = a_MK if a_MK.stride(1) == 1 else a_MK.contiguous()
         b_KN = b_KN if b_KN.stride(0) == 1 else b_KN.t().contiguous().t()
-        filled = _with_rows(a_MK, -(-num_rows // _ROWS_OF_AVX2) * _ROWS_OF_AVX2)
-        few = [filled[first : first + _FEW_ROWS] for first in range(0, max(1, num_rows), _FEW_ROWS)]
-        return torch.cat([self._product(rows, b_KN, 0, None, torch.float32) for rows in few])[:num_rows]
+        (m, k), n = a_MK.shape, b_KN.shape[1]
+        bias_N = None if bias_N is None else _values(bias_N).contiguous()
+        of_rows, of_columns = rows.expand(m, 1).contiguous(), columns.expand(1, n).contiguous()
+        out_MN = torch.empty(m, n, dtype=dtype)
+        scales = (of_rows.data_ptr(), of_columns.data_ptr())
+        bias = (_address(bias_N), 0 if bias_N is None else _DTYPES[bias_N.dtype])
+        to = (out_MN.data_ptr(), _DTYPES[dtype], torch.get_num_threads())
+        done = _core.matmul_by_rows(self.number, *_where(a_MK), *_where(b_KN), m, k, n, *scales, *bias, *to)
+        assert done
+        return out_MN
+
+    def _sums_by_row(self, a_MK: Tensor, b_KN: Tensor) -> Tensor:
+        """Unscaled sums, float32, by a kernel for many rows: one for few rows sums in an order of its own."""
+        num_rows = a_MK.shape[0]
+        filled = _with_rows(a_MK, max(num_rows, _FEW_ROWS + 1))
+        return self._product(filled, b_KN, 0, None, torch.float32)[:num_rows]
 
     def _wide(self, codes: Tensor) -> Tensor:
         """The values of codes, or of bfloat16, in float32."""

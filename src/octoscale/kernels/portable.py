@@ -89,7 +89,7 @@ def matmul(
     bits are the same unless the result is a bfloat16 subnormal (below 2**-126).
     """
     if not whole(a, b):
-        return groups.matmul(a, b, bias_N, dtype, lambda codes: _decode(codes, torch.float32), _unscaled)
+        return groups.matmul(a, b, bias_N, dtype, lambda codes: _decode(codes, torch.float32), _multiply)
     a_MK, b_KN = a if isinstance(a, Tensor) else a.codes, b.codes
     scale_bias = b.scale_bias if isinstance(a, Tensor) else a.scale_bias + b.scale_bias
     with torch.autocast(a_MK.device.type, enabled=False):
@@ -102,9 +102,12 @@ def matmul(
         return unscale(sum_MN, scale_bias, bias_N, dtype)
 
 
-def _unscaled(a_MK: Tensor, b_KN: Tensor) -> Tensor:
-    """The float32 product of codes, or bfloat16 values and codes, without any scale."""
-    return groups.mm(_decode(a_MK, torch.float32), _decode(b_KN, torch.float32))
+def _multiply(
+    a_MK: Tensor, b_KN: Tensor, rows: Tensor, columns: Tensor, bias_N: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    """The product of codes, or bfloat16 values and codes, with a scale for each row and column."""
+    sums = groups.mm(_decode(a_MK, torch.float32), _decode(b_KN, torch.float32))
+    return groups.finish(sums, rows, columns, bias_N, dtype)
 
 
 def in_columns(codes_KN: Tensor) -> Tensor:
