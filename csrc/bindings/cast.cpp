@@ -78,6 +78,15 @@ void cast_groups_of_tensor(int isa, uintptr_t x, int type, int64_t num_rows, int
   write_counts(counts, seen);
 }
 
+void decode_groups_of_tensor(int isa, uintptr_t codes, int format, int64_t num_rows, int64_t num_cols,
+                             int64_t row_stride, int64_t group_rows, int64_t group_cols, uintptr_t scale_biases,
+                             uintptr_t out, int type, int num_threads) {
+  const Rows rows = {num_rows, num_cols, row_stride};
+  decode_groups(static_cast<Isa>(isa), pointer<const uint8_t>(codes), rows, {group_rows, group_cols},
+                static_cast<Fp8>(format), pointer<const int32_t>(scale_biases), pointer<void>(out),
+                static_cast<Float>(type), num_threads);
+}
+
 int scale_bias_of(float amax, int format, int margin, bool down) {
   return amax_to_scale_bias(to_bits(amax), row(static_cast<Fp8>(format)), {margin, down});
 }
@@ -90,6 +99,7 @@ void bind_casts(nb::module_& module) {
   module.def("cast", &cast_tensor, release_gil());
   module.def("cast_groups", &cast_groups_of_tensor, release_gil());
   module.def("decode", &decode_tensor, release_gil());
+  module.def("decode_groups", &decode_groups_of_tensor, release_gil());
   module.def("scale_bias", &scale_bias_of);
 }
 

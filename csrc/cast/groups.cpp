@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "common/constants.h"
 #include "common/pages.h"
 #include "common/pieces.h"
 #include "common/pool.h"
@@ -36,6 +37,30 @@ Cut cut(Rows rows, GroupSize size) {
   return {size, groups, cols, tiles, tiles * ceil_div(rows.num_rows, size.rows)};
 }
 
+// A tile: where it lies, and the first of its groups.
+struct Place {
+  int64_t row, column, num_rows, num_cols, group;
+};
+
+Place place_of(Rows rows, const Cut& cut, int64_t number) {
+  const int64_t band = number / cut.tiles_per_band, row = band * cut.size.rows;
+  const int64_t column = number % cut.tiles_per_band * cut.cols_per_tile;
+  return {row, column, std::min(cut.size.rows, rows.num_rows - row), std::min(cut.cols_per_tile, rows.num_cols - column),
+          band * cut.groups_per_band + column / cut.size.cols};
+}
+
+// Tiles that may hold groups of several rows, where nothing lies between these.
+Rows joined(Rows rows, GroupSize size) {
+  const int64_t num_values = rows.num_rows * rows.num_cols;
+  const bool can = size.rows == 1 && rows.row_stride == rows.num_cols && rows.num_cols % size.cols == 0;
+  return can ? Rows{1, num_values, num_values} : rows;
+}
+
+int num_shares(Rows rows, int num_threads) {
+  const int64_t wanted = rows.num_rows * rows.num_cols / least_per_task;
+  return static_cast<int>(std::clamp<int64_t>(wanted, 1, std::max(num_threads, 1)));
+}
+
 // The work of one thread, with memory for the scales of a tile.
 class Caster {
  public:
@@ -45,19 +70,16 @@ class Caster {
         amax_bits_(ceil_div(cut.cols_per_tile, cut.size.cols)), scales_(amax_bits_.size()) {}
 
   void cast(int64_t number, Counts* counts) {
-    const int64_t band = number / cut_.tiles_per_band, row = band * cut_.size.rows;
-    const int64_t column = number % cut_.tiles_per_band * cut_.cols_per_tile;
-    const int64_t num_rows = std::min(cut_.size.rows, rows_.num_rows - row);
-    const int64_t num_cols = std::min(cut_.cols_per_tile, rows_.num_cols - column);
-    const Tile tile = {at(x_, type_, row * rows_.row_stride + column), type_, num_rows, num_cols, rows_.row_stride,
-                       cut_.size.cols};
-    const int64_t num_groups = ceil_div(num_cols, cut_.size.cols);
+    const Place place = place_of(rows_, cut_, number);
+    const char* values = at(x_, type_, place.row * rows_.row_stride + place.column);
+    const Tile tile = {values, type_, place.num_rows, place.num_cols, rows_.row_stride, cut_.size.cols};
+    const int64_t num_groups = ceil_div(place.num_cols, cut_.size.cols);
     std::fill_n(amax_bits_.begin(), num_groups, 0u);
     kernels_.observe_groups(tile, amax_bits_.data());
-    const bool tame = choose(band * cut_.groups_per_band + column / cut_.size.cols, num_groups);
+    const bool tame = choose(place.group, num_groups);
     const int64_t ahead = cut_.tiles_per_band == 1 ? cut_.size.rows * rows_.row_stride : cut_.cols_per_tile;
     kernels_.encode_groups(tile, encoding_.format, scales_.data(), tame, ahead * size_of(type_),
-                           encoding_.codes + row * rows_.num_cols + column, rows_.num_cols, counts);
+                           encoding_.codes + place.row * rows_.num_cols + place.column, rows_.num_cols, counts);
   }
 
  private:
@@ -85,6 +107,13 @@ class Caster {
   std::vector<float> scales_;
 };
 
+// out[i] = values[i] * 2**-scale_biases[i], rounded once.
+void scale_each(const float* values, int64_t n, const int32_t* scale_biases, void* out, Float type) {
+  with_float(type, [&](auto T) {
+    for (int64_t i = 0; i < n; ++i) store<T.value>(out, i, values[i] * power_of_two(-scale_biases[i]));
+  });
+}
+
 struct alignas(128) Found {
   Counts counts;
 };
@@ -109,14 +138,12 @@ Counts cast_long_rows(Isa isa, const void* x, Float type, Rows rows, const Group
 
 Counts cast_groups(Isa isa, const void* x, Float type, Rows rows, GroupSize size, const GroupEncoding& encoding,
                    int num_threads) {
-  const int64_t num_values = rows.num_rows * rows.num_cols;
-  prefer_huge_pages(encoding.codes, num_values);
+  prefer_huge_pages(encoding.codes, rows.num_rows * rows.num_cols);
   if (size.rows == 1 && size.cols == rows.num_cols && size.cols >= too_long)
     return cast_long_rows(isa, x, type, rows, encoding, num_threads);
-  if (size.rows == 1 && rows.row_stride == rows.num_cols && rows.num_cols % size.cols == 0)
-    rows = {1, num_values, num_values};  // a tile may hold groups of several rows
+  rows = joined(rows, size);
   const Cut tiles = cut(rows, size);
-  const int num_tasks = static_cast<int>(std::clamp<int64_t>(num_values / least_per_task, 1, std::max(num_threads, 1)));
+  const int num_tasks = num_shares(rows, num_threads);
   std::vector<Found> parts(num_tasks);
   parallel_for(num_tasks, num_threads, [&](int task) {
     Caster caster(cast_kernels(isa), x, type, rows, tiles, encoding);
@@ -129,6 +156,35 @@ Counts cast_groups(Isa isa, const void* x, Float type, Rows rows, GroupSize size
   Counts all;
   for (const Found& part : parts) add(&all, part.counts);
   return all;
+}
+
+void decode_groups(Isa isa, const uint8_t* codes, Rows rows, GroupSize size, Fp8 format, const int32_t* scale_biases,
+                   void* out, Float type, int num_threads) {
+  prefer_huge_pages(out, rows.num_rows * rows.num_cols * size_of(type));
+  const CastKernels& kernels = cast_kernels(isa);
+  rows = joined(rows, size);
+  const Cut tiles = cut(rows, size);
+  const int num_tasks = num_shares(rows, num_threads);
+  parallel_for(num_tasks, num_threads, [&](int task) {
+    std::vector<float> values(size.cols == 1 ? tiles.cols_per_tile : 0);
+    const int64_t last = tiles.num_tiles * (task + 1) / num_tasks;
+    for (int64_t tile = tiles.num_tiles * task / num_tasks; tile < last; ++tile) {
+      const Place place = place_of(rows, tiles, tile);
+      for (int64_t r = place.row; r < place.row + place.num_rows; ++r) {
+        const uint8_t* from = codes + r * rows.row_stride + place.column;
+        char* to = static_cast<char*>(out) + (r * rows.num_cols + place.column) * size_of(type);
+        const int32_t* biases = scale_biases + place.group;
+        if (size.cols == 1) {
+          kernels.decode(from, place.num_cols, format, 0, values.data(), Float::f32);
+          scale_each(values.data(), place.num_cols, biases, to, type);
+          continue;
+        }
+        for (int64_t c = 0; c < place.num_cols; c += size.cols)
+          kernels.decode(from + c, std::min(size.cols, place.num_cols - c), format, *biases++,
+                         to + c * size_of(type), type);
+      }
+    }
+  });
 }
 
 }  // namespace octoscale

@@ -25,4 +25,8 @@ struct GroupEncoding {
 Counts cast_groups(Isa isa, const void* x, Float type, Rows rows, GroupSize size, const GroupEncoding& encoding,
                    int num_threads);
 
+// out[i] = codes[i] * 2**-(the scale_bias of its group); codes in rows, scale_biases as above, out contiguous.
+void decode_groups(Isa isa, const uint8_t* codes, Rows rows, GroupSize size, Fp8 format, const int32_t* scale_biases,
+                   void* out, Float type, int num_threads);
+
 }  // namespace octoscale

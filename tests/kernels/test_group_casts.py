@@ -63,6 +63,12 @@ def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
         )
 
 
+def decoded(name: str, x: Tensor, rule: Amax, granularity: Granularity, dtype: torch.dtype) -> Tensor:
+    """The values of its codes."""
+    with using(name):
+        return ops.quantize(x, "e4m3fn", rule, granularity=granularity).dequantize(dtype)
+
+
 def rules(granularity: Granularity) -> list[Amax]:
     """With and without a margin, and both ways of rounding."""
     roundings = ("down", "up") if granularity.name == "mx" else ("",)
@@ -80,6 +86,10 @@ def test_each_layout_as_plain_torch(granularity, layout, dtype):
             expected = outcome("portable", x, fmt, rule, granularity)
             for name in NATIVE:
                 assert_same(outcome(name, x, fmt, rule, granularity), expected)
+        back = decoded("portable", x, rules(granularity)[0], granularity, dtype)
+        for name in NATIVE:
+            ours = decoded(name, x, rules(granularity)[0], granularity, dtype)
+            torch.testing.assert_close(ours, back, rtol=0, atol=0, equal_nan=True)
 
 
 @given(data=st.data())
@@ -137,15 +147,20 @@ def test_nothing_is_read_or_written_behind_the_tensors(name, granularity, shape)
     for dtype in DTYPES:
         x = normal(*shape).to(dtype)
         source = native.Groups(guarded(x), granularity, torch.float8_e4m3fn)
-        source.amaxes, source.scale_bias = guarded(source.amaxes), guarded(source.scale_bias)
-        source.codes = guarded(source.codes.view(torch.uint8))
-        number = native.ISAS.index(name[7:-1])
-        native._core.cast_groups(number, *source.where, source.result_number, 0, False, *source.to, 0, 2)
+        amaxes, bias = (guarded(torch.zeros(source.num_groups, dtype=part)) for part in (torch.float32, torch.int32))
+        codes, back = guarded(source.result.view(torch.uint8)), guarded(torch.zeros(source.result.shape, dtype=dtype))
+        core, number = native._core, native.ISAS.index(name[7:-1])
+        to = (amaxes.data_ptr(), bias.data_ptr(), codes.data_ptr(), 0)
+        core.cast_groups(number, *source.where, source.result_number, 0, False, *to, 2)
+        again = native.Groups(codes.view(torch.float8_e4m3fn), granularity, dtype)
+        core.decode_groups(number, *again.where, bias.data_ptr(), back.data_ptr(), again.result_number, 2)
         rule = Amax(granularity=granularity.name, round="up" if granularity.name == "mx" else "")
         expected = outcome("portable", x, FORMATS["e4m3fn"], rule, granularity)
-        assert torch.equal(source.codes, expected["codes"])
-        assert torch.equal(source.scale_bias, expected["scale_bias"])
-        assert torch.equal(source.amaxes, expected["amaxes"])
+        assert torch.equal(codes, expected["codes"])
+        assert torch.equal(bias, expected["scale_bias"])
+        assert torch.equal(amaxes, expected["amaxes"])
+        with using("portable"):
+            assert torch.equal(back, ops.quantize(x, "e4m3fn", rule, granularity=granularity).dequantize(dtype))
 
 
 def test_the_core_rounds_scales_as_scaling_py():

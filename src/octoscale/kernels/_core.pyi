@@ -80,6 +80,21 @@ def decode(
     num_threads: int,
     /,
 ) -> None: ...
+def decode_groups(
+    isa: int,
+    codes: int,
+    format: int,
+    num_rows: int,
+    num_cols: int,
+    row_stride: int,
+    group_rows: int,
+    group_cols: int,
+    scale_biases: int,
+    out: int,
+    dtype: int,
+    num_threads: int,
+    /,
+) -> None: ...
 def matmul(
     isa: int,
     a: int,

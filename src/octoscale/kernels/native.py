@@ -11,6 +11,7 @@ Threads are those of torch: the core has none of its own, it is handed the OpenM
 
 import ctypes
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +20,10 @@ from torch import Tensor
 
 from octoscale.kernels import _core, groups
 from octoscale.kernels.base import NUM_EXPONENT_BINS, Encoded, Scaled, Seen
-from octoscale.kernels.groups import spread, unscale, whole
+from octoscale.kernels.groups import unscale, whole
 from octoscale.numerics.formats import FORMATS, Format
 from octoscale.numerics.granularity import GRANULARITIES, TENSOR, Granularity
-from octoscale.numerics.scaling import Amax, Amount, Bias, power_of_two
+from octoscale.numerics.scaling import Amax, Amount, Bias
 from octoscale.system.errors import UserError
 
 #: From the slowest to the fastest; the position is the number by which the core knows an instruction set.
@@ -67,23 +68,35 @@ class Native:
         """See `Backend.cast_groups`: one visit to memory; the histogram takes another."""
         source = Groups(x, granularity, getattr(torch, fmt.torch_name))
         count = torch.zeros(3, dtype=torch.int64) if counts else None
+        amaxes = torch.zeros(source.num_groups, dtype=torch.float32)
+        bias = torch.zeros(source.num_groups, dtype=torch.int32)
         if x.numel():
             how = (source.result_number, rule.margin, rule.round == "down")
-            _core.cast_groups(self.number, *source.where, *how, *source.to, _address(count), torch.get_num_threads())
+            to = (amaxes.data_ptr(), bias.data_ptr(), source.result.data_ptr(), _address(count))
+            _core.cast_groups(self.number, *source.where, *how, *to, torch.get_num_threads())
         histogram = self.observe_rows(Rows(x), True).exponents if exponents else None
-        codes, amaxes, bias = source.results(x.shape)
-        return Seen(amaxes, histogram), bias, Encoded(codes, count)
+        encoded = Encoded(source.shaped(source.result, x.shape), count)
+        scales = granularity.scale_shape(x.shape)
+        return Seen(source.shaped(amaxes, scales), histogram), source.shaped(bias, scales), encoded
 
     def dequantize(self, q: Scaled, dtype: torch.dtype) -> Tensor:
         """See `Backend.dequantize`."""
         if q.granularity is TENSOR:
             return self.decode(q.codes, int(q.scale_bias.item()), dtype)
-        return self._wide(q.codes).mul_(spread(power_of_two(-q.scale_bias), q.granularity, q.codes.shape)).to(dtype)
+        return self._decode_groups(q.codes, q.scale_bias, q.granularity, dtype)
+
+    def _decode_groups(self, codes: Tensor, scale_bias: Tensor, granularity: Granularity, dtype: torch.dtype) -> Tensor:
+        source = Groups(codes, granularity, dtype)
+        if codes.numel():
+            biases = source.lying(scale_bias)
+            to = (biases.data_ptr(), source.result.data_ptr(), source.result_number)
+            _core.decode_groups(self.number, *source.where, *to, torch.get_num_threads())
+        return source.shaped(source.result, codes.shape)
 
     def matmul(self, a: Scaled | Tensor, b: Scaled, bias_N: Tensor | None, dtype: torch.dtype) -> Tensor:
         """See `Backend.matmul`. AVX2 has no kernel for many rows: there, torch's float32 GEMM on decoded codes."""
         if not whole(a, b):
-            return groups.matmul(a, b, bias_N, dtype, self._wide, self._multiply_by_rows)
+            return groups.matmul(a, b, bias_N, dtype, self._decoded, self._multiply_by_rows)
         a_MK, a_bias = (a, 0) if isinstance(a, Tensor) else (a.codes, int(a.scale_bias.item()))
         return self._product(a_MK, b.codes, a_bias + int(b.scale_bias.item()), bias_N, dtype)
 
@@ -143,6 +156,10 @@ class Native:
         num_rows = a_MK.shape[0]
         filled = _with_rows(a_MK, max(num_rows, _FEW_ROWS + 1))
         return self._product(filled, b_KN, 0, None, torch.float32)[:num_rows]
+
+    def _decoded(self, codes: Tensor, beyond: Tensor | None, granularity: Granularity) -> Tensor:
+        """See `groups.matmul`."""
+        return self._wide(codes) if beyond is None else self._decode_groups(codes, beyond, granularity, torch.float32)
 
     def _wide(self, codes: Tensor) -> Tensor:
         """The values of codes, or of bfloat16, in float32."""
@@ -220,38 +237,31 @@ class Source(Rows):
 
 
 class Groups:
-    """A tensor as rows in memory that the core cuts into groups, and room for what it writes, as these rows lie.
+    """A tensor as rows in memory that the core cuts into groups, and a new one for what it writes, as these rows lie.
 
-    where: as of `Rows`, and how many rows and columns share a scale. A matrix whose columns are contiguous is read as
-    its transpose, whose groups are transposed as well.
+    where: as of `Rows`, and how many rows and columns share a scale. num_groups: along the rows and the columns. A
+    matrix whose columns are contiguous is read as its transpose, whose groups are transposed as well.
     """
 
     def __init__(self, x: Tensor, granularity: Granularity, result_dtype: torch.dtype) -> None:
         x = _values(x if x.ndim else x[None])
-        self._granularity = granularity
         self._turned = x.ndim == 2 and x.stride(1) != 1 and x.stride(0) == 1
         self._kept, rows = _rows(x.t() if self._turned else x)
         lying = granularity.t() if self._turned else granularity
         height, width = (
             min(of_group or length, length) for of_group, length in zip(lying.group, rows[:2], strict=True)
         )
-        self.where = (self._kept.data_ptr(), _DTYPES[x.dtype], *rows, height, width)
-        self.codes, self.result_number = torch.empty(rows[:2], dtype=result_dtype), _FORMATS[result_dtype]
-        num_groups = lying.scale_shape(rows[:2])
-        self.amaxes = torch.zeros(num_groups, dtype=torch.float32)
-        self.scale_bias = torch.zeros(num_groups, dtype=torch.int32)
+        self.where = (self._kept.data_ptr(), _number_of(x.dtype), *rows, height, width)
+        self.num_groups = lying.scale_shape(rows[:2])
+        self.result, self.result_number = torch.empty(rows[:2], dtype=result_dtype), _number_of(result_dtype)
 
-    @property
-    def to(self) -> tuple[int, int, int]:
-        """The addresses of amaxes, scale_bias and codes."""
-        return self.amaxes.data_ptr(), self.scale_bias.data_ptr(), self.codes.data_ptr()
+    def shaped(self, written: Tensor, shape: Sequence[int]) -> Tensor:
+        """What was written, result or scales, as its reader has it, in this shape."""
+        return written.t() if self._turned else written.view(tuple(shape))
 
-    def results(self, shape: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
-        """Codes, amaxes and scale_bias as a tensor of this shape has them."""
-        if self._turned:
-            return self.codes.t(), self.amaxes.t(), self.scale_bias.t()
-        scales = self._granularity.scale_shape(shape)
-        return self.codes.view(shape), self.amaxes.view(scales), self.scale_bias.view(scales)
+    def lying(self, scales: Tensor) -> Tensor:
+        """The scales of a reader as the core reads them."""
+        return (scales.t() if self._turned else scales).contiguous()
 
 
 def available() -> list[str]:

@@ -89,7 +89,7 @@ def matmul(
     bits are the same unless the result is a bfloat16 subnormal (below 2**-126).
     """
     if not whole(a, b):
-        return groups.matmul(a, b, bias_N, dtype, lambda codes: _decode(codes, torch.float32), _multiply)
+        return groups.matmul(a, b, bias_N, dtype, _decoded, _multiply)
     a_MK, b_KN = a if isinstance(a, Tensor) else a.codes, b.codes
     scale_bias = b.scale_bias if isinstance(a, Tensor) else a.scale_bias + b.scale_bias
     with torch.autocast(a_MK.device.type, enabled=False):
@@ -100,6 +100,12 @@ def matmul(
         else:
             sum_MN = torch.mm(_decode(a_MK, torch.float32), _decode(b_KN, torch.float32))
         return unscale(sum_MN, scale_bias, bias_N, dtype)
+
+
+def _decoded(codes: Tensor, beyond: Tensor | None, granularity: Granularity) -> Tensor:
+    """See `groups.matmul`."""
+    values = _decode(codes, torch.float32)
+    return values if beyond is None else values * spread(power_of_two(-beyond), granularity, codes.shape)
 
 
 def _multiply(
