@@ -1,4 +1,4 @@
-// Any number of rows, each with a scale of its own, against columns with theirs, for AVX2.
+// Any number of rows against columns, with one scale or with one for each of them, for AVX2.
 //
 //     all rows of a, widened once to float32 by all threads, in blocks of k
 //       for 24 columns of b (a thread's task)
@@ -25,7 +25,7 @@
 namespace octoscale {
 namespace {
 
-constexpr int64_t block_k = 512, block_cols = 24, block_rows = 256, few_rows = 4;
+constexpr int64_t block_k = 512, block_cols = 24, block_rows = 128, few_rows = 4;
 constexpr int64_t lanes = 8;
 
 // n codes as float32, with zeros up to a multiple of 8.
@@ -45,7 +45,12 @@ void widen(const Matrix& a, int64_t r, int64_t k, int64_t n, float* out) {
     const uint8_t* codes = static_cast<const uint8_t*>(a.data) + r * a.row_stride + k;
     return with_format(a.format, [&](auto F) { decode_codes<F.value>(codes, n, out); });
   }
-  for (int64_t i = 0; i < n; ++i) out[i] = element(a, r, k + i);
+  if (a.is_bf16 && a.col_stride == 1) {
+    const uint16_t* values = static_cast<const uint16_t*>(a.data) + r * a.row_stride + k;
+    for (int64_t i = 0; i < n; ++i) out[i] = bf16_to_float(values[i]);
+  } else {
+    for (int64_t i = 0; i < n; ++i) out[i] = element(a, r, k + i);
+  }
   std::fill(out + n, out + round_up(n, lanes), 0.0f);
 }
 
@@ -88,7 +93,7 @@ void add_block(const float* a, int64_t num_rows, const float* b, int64_t num_col
 // Columns [c, c + n) of row r, from their sums.
 void finish_row(const Output& out, Scales scales, int64_t r, int64_t c, int64_t n, float* values) {
   for (int64_t i = 0; i < n; ++i) {
-    const Unscale unscale = unscale_by(scales.rows[r] + scales.cols[c + i]);
+    const Unscale unscale = unscale_by(scales.rows ? scales.rows[r] + scales.cols[c + i] : out.scale_bias);
     values[i] = values[i] * unscale.first * unscale.last;
   }
   if (out.bias)

@@ -40,6 +40,9 @@ bool matmul(Isa isa, const Matrix& a, const Matrix& b, const Output& out, int nu
   if (isa == Isa::amx && !can_stream(a, b)) return gemm_amx(a, b, out, unscale, num_threads), true;
 #endif
   if (isa >= Isa::avx512 && !can_stream(a, b)) return gemm_avx512(a, b, out, unscale, num_threads), true;
+  // Streaming decodes the weight again for each 4 rows; of many, the caller's float32 GEMM is as fast (docs/LOG.md).
+  if (isa == Isa::avx2 && b.row_stride == 1 && a.rows > 4 && a.rows <= 128)
+    return gemm_avx2(a, b, out, {nullptr, nullptr}, num_threads), true;
   if (can_stream(a, b)) {
     const Part part = {b, out};
     return stream(isa, a, &part, 1, num_threads), true;

@@ -41,7 +41,7 @@ struct Part {
 void stream(Isa isa, const Matrix& a, const Part* parts, int num_parts, int num_threads);
 
 
-// The scale_bias of each row of a and of each column of b; of both together in [-252, 252].
+// The scale_bias of each row of a and of each column of b; of both together in [-252, 252]. Null: that of the output.
 struct Scales {
   const int32_t* rows;
   const int32_t* cols;

@@ -24,7 +24,7 @@ NATIVE = [name for name in BACKENDS if name.startswith("native")]
 VECTOR = [name for name in NATIVE if name != "native[scalar]"]
 BY_ROW = Amax(granularity="row")
 
-#: Rows, length of the sum, columns: few and many rows, blocks of 512 along the sum, of 24 columns, of 256 rows.
+#: Rows, length of the sum, columns: few and many rows, blocks of 512 along the sum, of 24 columns, of 128 rows.
 SIZES = [(1, 1, 1), (4, 7, 23), (5, 8, 24), (3, 513, 25), (6, 520, 49), (7, 1031, 3), (17, 64, 71), (258, 40, 26)]
 
 

@@ -94,7 +94,7 @@ class Native:
         return source.shaped(source.result, codes.shape)
 
     def matmul(self, a: Scaled | Tensor, b: Scaled, bias_N: Tensor | None, dtype: torch.dtype) -> Tensor:
-        """See `Backend.matmul`. AVX2 has no kernel for many rows: there, torch's float32 GEMM on decoded codes."""
+        """See `Backend.matmul`. AVX2 leaves products of many rows to torch's float32 GEMM on decoded codes."""
         if not whole(a, b):
             return groups.matmul(a, b, bias_N, dtype, self._decoded, self._multiply_by_rows)
         a_MK, a_bias = (a, 0) if isinstance(a, Tensor) else (a.codes, int(a.scale_bias.item()))
