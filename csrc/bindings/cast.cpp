@@ -3,7 +3,9 @@
 #include <algorithm>
 
 #include "bindings/bindings.h"
+#include "cast/groups.h"
 #include "cast/quantize.h"
+#include "cast/rule.h"
 #include "common/scalar.h"
 
 namespace octoscale {
@@ -64,8 +66,29 @@ void decode_tensor(int isa, uintptr_t codes, int format, int64_t num_rows, int64
          pointer<void>(out), static_cast<Float>(type), num_threads);
 }
 
-int scale_bias_of(float amax, int format, int margin) {
-  return amax_to_scale_bias(to_bits(amax), static_cast<Fp8>(format), margin);
+void cast_groups_of_tensor(int isa, uintptr_t x, int type, int64_t num_rows, int64_t num_cols, int64_t row_stride,
+                           int64_t group_rows, int64_t group_cols, int format, int margin, bool down,
+                           uintptr_t amaxes, uintptr_t scale_biases, uintptr_t codes, uintptr_t counts,
+                           int num_threads) {
+  const Rows rows = {num_rows, num_cols, row_stride};
+  const GroupEncoding encoding = {static_cast<Fp8>(format), {margin, down}, pointer<float>(amaxes),
+                                  pointer<int32_t>(scale_biases), pointer<uint8_t>(codes), counts != 0};
+  const Counts seen = cast_groups(static_cast<Isa>(isa), pointer<const void>(x), static_cast<Float>(type), rows,
+                                  {group_rows, group_cols}, encoding, num_threads);
+  write_counts(counts, seen);
+}
+
+void decode_groups_of_tensor(int isa, uintptr_t codes, int format, int64_t num_rows, int64_t num_cols,
+                             int64_t row_stride, int64_t group_rows, int64_t group_cols, uintptr_t scale_biases,
+                             uintptr_t out, int type, int num_threads) {
+  const Rows rows = {num_rows, num_cols, row_stride};
+  decode_groups(static_cast<Isa>(isa), pointer<const uint8_t>(codes), rows, {group_rows, group_cols},
+                static_cast<Fp8>(format), pointer<const int32_t>(scale_biases), pointer<void>(out),
+                static_cast<Float>(type), num_threads);
+}
+
+int scale_bias_of(float amax, int format, int margin, bool down) {
+  return amax_to_scale_bias(to_bits(amax), row(static_cast<Fp8>(format)), {margin, down});
 }
 
 }  // namespace
@@ -74,7 +97,9 @@ void bind_casts(nb::module_& module) {
   module.def("observe", &observe_tensor, release_gil());
   module.def("encode", &encode_tensor, release_gil());
   module.def("cast", &cast_tensor, release_gil());
+  module.def("cast_groups", &cast_groups_of_tensor, release_gil());
   module.def("decode", &decode_tensor, release_gil());
+  module.def("decode_groups", &decode_groups_of_tensor, release_gil());
   module.def("scale_bias", &scale_bias_of);
 }
 

@@ -2,7 +2,7 @@
 
 #include <immintrin.h>
 
-#include "cast/simd.h"
+#include "cast/simd_groups.h"
 #include "common/decode_avx2.h"
 
 namespace octoscale {
@@ -29,9 +29,9 @@ struct Avx2 {
   static Int max(Int a, Int b) { return _mm256_max_epu32(a, b); }
   static Int min(Int a, Int b) { return _mm256_min_epu32(a, b); }
   static uint32_t max(Int a) {
-    alignas(32) uint32_t lane[8];
-    _mm256_store_si256(reinterpret_cast<__m256i*>(lane), a);
-    return *std::max_element(lane, lane + 8);
+    const __m128i four = _mm_max_epu32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    const __m128i two = _mm_max_epu32(four, _mm_shuffle_epi32(four, 0x4E));
+    return static_cast<uint32_t>(_mm_cvtsi128_si32(_mm_max_epu32(two, _mm_shuffle_epi32(two, 0xB1))));
   }
   static Int bit_and(Int a, Int b) { return _mm256_and_si256(a, b); }
   static Int magnitude(Int x) { return bit_and(x, set(magnitude_bits)); }
@@ -181,6 +181,7 @@ void decode_any(const uint8_t* codes, int64_t n, Fp8 format, int scale_bias, voi
 
 }  // namespace
 
-const CastKernels cast_avx2 = {observe_any<Avx2>, encode_any<Avx2>, decode_any};
+const CastKernels cast_avx2 = {observe_any<Avx2>, encode_any<Avx2>, decode_any, observe_groups_any<Avx2>,
+                                  encode_groups_any<Avx2>};
 
 }  // namespace octoscale

@@ -2,7 +2,7 @@
 
 #include <immintrin.h>
 
-#include "cast/simd.h"
+#include "cast/simd_groups.h"
 #include "common/decode_avx512.h"
 #include "common/lanes_avx512.h"
 
@@ -132,6 +132,7 @@ void decode_any(const uint8_t* codes, int64_t n, Fp8 format, int scale_bias, voi
 
 }  // namespace
 
-const CastKernels cast_avx512 = {observe_any<Avx512>, encode_any<Avx512>, decode_any};
+const CastKernels cast_avx512 = {observe_any<Avx512>, encode_any<Avx512>, decode_any, observe_groups_any<Avx512>,
+                                  encode_groups_any<Avx512>};
 
 }  // namespace octoscale

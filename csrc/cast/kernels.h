@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "common/dtypes.h"
+#include "common/isa.h"
 
 namespace octoscale {
 
@@ -16,6 +17,24 @@ struct Counts {
   int64_t saturated = 0;
   int64_t flushed = 0;
   int64_t nonfinite = 0;
+};
+
+namespace {
+
+[[maybe_unused]] inline void add(Counts* sum, const Counts& more) {
+  sum->saturated += more.saturated;
+  sum->flushed += more.flushed;
+  sum->nonfinite += more.nonfinite;
+}
+
+}  // namespace
+
+// Rows of values, `row_stride` apart, of which each `group` columns share a scale, in all rows; the last ones are fewer.
+struct Tile {
+  const void* x;
+  Float type;
+  int64_t num_rows, num_cols, row_stride;
+  int64_t group;
 };
 
 struct CastKernels {
@@ -30,7 +49,18 @@ struct CastKernels {
 
   // out[i] = decode(codes[i]) * 2**-scale_bias, rounded once to `type`.
   void (*decode)(const uint8_t* codes, int64_t n, Fp8 format, int scale_bias, void* out, Float type);
+
+  // amax_bits[g] = the larger one of itself and the largest |x| of group g.
+  void (*observe_groups)(const Tile& tile, uint32_t* amax_bits);
+
+  // The codes of x * scales[g], each row of them `code_stride` after the one before. `tame` as above, of all groups.
+  // Reads into the cache, meanwhile, what lies `ahead` bytes behind each value. Adds to counts, unless it is null.
+  void (*encode_groups)(const Tile& tile, Fp8 format, const float* scales, bool tame, int64_t ahead, uint8_t* codes,
+                        int64_t code_stride, Counts* counts);
 };
+
+// The table of an instruction set.
+const CastKernels& cast_kernels(Isa isa);
 
 extern const CastKernels cast_scalar;
 extern const CastKernels cast_avx2;

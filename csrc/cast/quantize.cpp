@@ -3,7 +3,6 @@
 #include "cast/quantize.h"
 
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include "common/formats.h"
@@ -13,15 +12,16 @@
 #include "common/scalar.h"
 
 namespace octoscale {
-namespace {
 
-const CastKernels& kernels_of([[maybe_unused]] Isa isa) {
+const CastKernels& cast_kernels([[maybe_unused]] Isa isa) {
 #if defined(OCTOSCALE_X86)
   if (isa >= Isa::avx512) return cast_avx512;
   if (isa == Isa::avx2) return cast_avx2;
 #endif
   return cast_scalar;
 }
+
+namespace {
 
 constexpr int64_t block = 4096;             // elements: 16 KiB of float32, half of a first-level cache
 constexpr int64_t least_per_task = 1 << 15;  // elements: below, waking a thread costs more than it saves
@@ -72,9 +72,7 @@ Found merge(const std::vector<Found>& parts) {
   for (const Found& part : parts) {
     all.observed.amax_bits = std::max(all.observed.amax_bits, part.observed.amax_bits);
     for (int bin = 0; bin < num_exponent_bins; ++bin) all.observed.exponents[bin] += part.observed.exponents[bin];
-    all.counts.saturated += part.counts.saturated;
-    all.counts.flushed += part.counts.flushed;
-    all.counts.nonfinite += part.counts.nonfinite;
+    add(&all.counts, part.counts);
   }
   return all;
 }
@@ -95,7 +93,7 @@ void encode_run(const CastKernels& kernels, const void* x, Float type, int64_t n
 }  // namespace
 
 Observed observe(Isa isa, const void* x, Float type, Rows rows, bool exponents, int num_threads) {
-  const CastKernels& kernels = kernels_of(isa);
+  const CastKernels& kernels = cast_kernels(isa);
   std::vector<Found> parts(std::max(num_threads, 1));
   for_each_task(rows, num_threads, [&](int task, int64_t first, int64_t last) {
     Observed& seen = parts[task].observed;
@@ -109,7 +107,7 @@ Observed observe(Isa isa, const void* x, Float type, Rows rows, bool exponents, 
 
 Counts encode(Isa isa, const void* x, Float type, Rows rows, uint32_t amax_bits,
               const Encoding& encoding, int num_threads) {
-  const CastKernels& kernels = kernels_of(isa);
+  const CastKernels& kernels = cast_kernels(isa);
   const bool tame = is_tame(amax_bits, encoding);
   prefer_huge_pages(encoding.codes, rows.num_rows * rows.num_cols);
   std::vector<Found> parts(std::max(num_threads, 1));
@@ -125,7 +123,7 @@ Counts encode(Isa isa, const void* x, Float type, Rows rows, uint32_t amax_bits,
 
 Counts observe_and_encode(Isa isa, const void* x, Float type, Rows rows, bool exponents,
                           const Encoding& encoding, int num_threads, Observed* observed) {
-  const CastKernels& kernels = kernels_of(isa);
+  const CastKernels& kernels = cast_kernels(isa);
   prefer_huge_pages(encoding.codes, rows.num_rows * rows.num_cols);
   std::vector<Found> parts(std::max(num_threads, 1));
   for_each_task(rows, num_threads, [&](int task, int64_t first, int64_t last) {
@@ -146,21 +144,13 @@ Counts observe_and_encode(Isa isa, const void* x, Float type, Rows rows, bool ex
 
 void decode(Isa isa, const uint8_t* codes, Rows rows, Fp8 format, int scale_bias, void* out,
             Float type, int num_threads) {
-  const CastKernels& kernels = kernels_of(isa);
+  const CastKernels& kernels = cast_kernels(isa);
   prefer_huge_pages(out, rows.num_rows * rows.num_cols * size_of(type));
   for_each_task(rows, num_threads, [&](int, int64_t first, int64_t last) {
     for_each_run(rows, first, last, [&](int64_t from, int64_t to, int64_t n) {
       kernels.decode(codes + from, n, format, scale_bias, at(out, type, to), type);
     });
   });
-}
-
-int amax_to_scale_bias(uint32_t amax_bits, Fp8 format, int margin) {
-  if (amax_bits == 0 || amax_bits >= infinity_bits) return 0;
-  int exponent, max_exponent;
-  const float mantissa = std::frexp(from_bits(amax_bits), &exponent);
-  const float max_mantissa = std::frexp(from_bits(row(format).max_bits()), &max_exponent);
-  return std::clamp(max_exponent - exponent - (mantissa > max_mantissa) - margin, -126, 126);
 }
 
 }  // namespace octoscale

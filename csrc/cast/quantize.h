@@ -41,7 +41,4 @@ Counts observe_and_encode(Isa isa, const void* x, Float type, Rows rows, bool ex
 void decode(Isa isa, const uint8_t* codes, Rows rows, Fp8 format, int scale_bias, void* out,
             Float type, int num_threads);
 
-// The largest b with amax * 2**b <= the format's largest value, less margin: the twin of numerics/scaling.py.
-int amax_to_scale_bias(uint32_t amax_bits, Fp8 format, int margin);
-
 }  // namespace octoscale

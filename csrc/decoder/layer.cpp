@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cast/quantize.h"
+#include "cast/rule.h"
 #include "common/pieces.h"
 #include "common/pool.h"
 #include "common/scalar.h"
@@ -90,7 +91,7 @@ class Products {
     const int64_t size = num_rows_ * linear.num_in;
     const uint32_t amax = observe(x, linear.num_in);
     const bool is_constant = rule.kind == InputRule::Kind::constant;
-    *scale_bias = is_constant ? rule.value : amax_to_scale_bias(amax, rule.format, rule.value);
+    *scale_bias = is_constant ? rule.value : amax_to_scale_bias(amax, row(rule.format), {rule.value, false});
     codes_.resize(std::max(codes_.size(), static_cast<size_t>(size)));
     const Encoding encoding = {rule.format, *scale_bias, codes_.data(), nullptr, false};
     encode(isa_, x, Float::bf16, {1, size, size}, amax, encoding, num_threads_);

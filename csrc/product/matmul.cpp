@@ -2,10 +2,7 @@
 
 #include "product/matmul.h"
 
-#include <algorithm>
-
 #include "common/pages.h"
-#include "common/scalar.h"
 
 namespace octoscale {
 namespace {
@@ -13,11 +10,6 @@ namespace {
 bool can_stream(const Matrix& a, const Matrix& b) { return a.rows <= max_stream_rows && b.row_stride == 1; }
 
 }  // namespace
-
-Unscale unscale_by(int scale_bias) {
-  const int last = std::clamp(-scale_bias, -126, 126);
-  return {power_of_two(-scale_bias - last), power_of_two(last)};
-}
 
 void stream(Isa isa, const Matrix& a, const Part* parts, int num_parts, int num_threads) {
 #if defined(OCTOSCALE_X86)
@@ -27,6 +19,15 @@ void stream(Isa isa, const Matrix& a, const Part* parts, int num_parts, int num_
   (void)isa;
   for (int i = 0; i < num_parts; ++i)
     product_scalar(a, parts[i].b, parts[i].out, unscale_by(parts[i].out.scale_bias), num_threads);
+}
+
+bool matmul_by_rows(Isa isa, const Matrix& a, const Matrix& b, const Output& out, Scales scales, int num_threads) {
+  prefer_huge_pages(out.data, a.rows * out.row_stride * size_of(out.type));
+  if (isa == Isa::scalar) return rows_scalar(a, b, out, scales, num_threads), true;
+#if defined(OCTOSCALE_X86)
+  if (isa == Isa::avx2) return gemm_avx2(a, b, out, scales, num_threads), true;
+#endif
+  return false;
 }
 
 bool matmul(Isa isa, const Matrix& a, const Matrix& b, const Output& out, int num_threads) {
@@ -39,6 +40,9 @@ bool matmul(Isa isa, const Matrix& a, const Matrix& b, const Output& out, int nu
   if (isa == Isa::amx && !can_stream(a, b)) return gemm_amx(a, b, out, unscale, num_threads), true;
 #endif
   if (isa >= Isa::avx512 && !can_stream(a, b)) return gemm_avx512(a, b, out, unscale, num_threads), true;
+  // Streaming decodes the weight again for each 4 rows; of many, the caller's float32 GEMM is as fast (docs/LOG.md).
+  if (isa == Isa::avx2 && b.row_stride == 1 && a.rows > 4 && a.rows <= 128)
+    return gemm_avx2(a, b, out, {nullptr, nullptr}, num_threads), true;
   if (can_stream(a, b)) {
     const Part part = {b, out};
     return stream(isa, a, &part, 1, num_threads), true;

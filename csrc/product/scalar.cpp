@@ -5,14 +5,28 @@
 
 namespace octoscale {
 
-void product_scalar(const Matrix& a, const Matrix& b, const Output& out, Unscale unscale, int num_threads) {
+namespace {
+
+// unscale(r, c): of each output.
+template <class UnscaleOf>
+void multiply(const Matrix& a, const Matrix& b, const Output& out, UnscaleOf unscale, int num_threads) {
   parallel_for(static_cast<int>(a.rows), num_threads, [&](int r) {
     for (int64_t c = 0; c < b.cols; ++c) {
       float sum = 0;
       for (int64_t k = 0; k < a.cols; ++k) sum += element(a, r, k) * element(b, k, c);
-      finish_one(out, unscale, r, c, sum);
+      finish_one(out, unscale(r, c), r, c, sum);
     }
   });
+}
+
+}  // namespace
+
+void product_scalar(const Matrix& a, const Matrix& b, const Output& out, Unscale unscale, int num_threads) {
+  multiply(a, b, out, [&](int64_t, int64_t) { return unscale; }, num_threads);
+}
+
+void rows_scalar(const Matrix& a, const Matrix& b, const Output& out, Scales scales, int num_threads) {
+  multiply(a, b, out, [&](int64_t r, int64_t c) { return unscale_by(scales.rows[r] + scales.cols[c]); }, num_threads);
 }
 
 }  // namespace octoscale

@@ -5,10 +5,10 @@
 #include <algorithm>
 
 #include "common/constants.h"
-#include "common/decode_avx2.h"
 #include "common/pieces.h"
 #include "common/scratch.h"
 #include "product/columns.h"
+#include "product/dot_avx2.h"
 #include "product/elements.h"
 
 namespace octoscale {
@@ -18,48 +18,6 @@ namespace {
 void widen_row(const Matrix& a, int64_t r, int64_t padded, float* out) {
   for (int64_t k = 0; k < a.cols; ++k) out[k] = element(a, r, k);
   std::fill(out + a.cols, out + padded, 0.0f);
-}
-
-float sum_lanes(__m256 x) {
-  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
-  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-  return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
-}
-
-// The dot products of one row of codes with M rows of x.
-template <Fp8 F, int M>
-void dot_row(const uint8_t* codes, int64_t k, const float* x, int64_t padded, float* sums) {
-  constexpr int parts = M == 1 ? 4 : 1;  // so that one multiplication need not wait for the one before
-  __m256 sum[M][parts];
-  for (auto& row : sum)
-    for (auto& part : row) part = _mm256_setzero_ps();
-  const auto add = [&](const uint8_t* from, int64_t i, int part) {
-    const __m256 weight = decode_vector<F>(load_codes(from));
-    for (int m = 0; m < M; ++m)
-      sum[m][part] = _mm256_fmadd_ps(weight, _mm256_load_ps(x + m * padded + i), sum[m][part]);
-  };
-  int64_t i = 0;
-  for (; i + 8 * parts <= k; i += 8 * parts) {
-    _mm_prefetch(reinterpret_cast<const char*>(codes + i) + 1024, _MM_HINT_T0);
-    for (int part = 0; part < parts; ++part) add(codes + i + 8 * part, i + 8 * part, part);
-  }
-  for (; i + 8 <= k; i += 8) add(codes + i, i, 0);
-  if (i < k) add(padded_codes(codes + i, k - i).data(), i, 0);
-  for (int m = 0; m < M; ++m) {
-    __m256 total = sum[m][0];
-    for (int part = 1; part < parts; ++part) total = _mm256_add_ps(total, sum[m][part]);
-    sums[m] = sum_lanes(total);
-  }
-}
-
-template <Fp8 F>
-void dot_row_any(int64_t num_rows, const uint8_t* codes, int64_t k, const float* x, int64_t padded, float* sums) {
-  switch (num_rows) {
-    case 1: return dot_row<F, 1>(codes, k, x, padded, sums);
-    case 2: return dot_row<F, 2>(codes, k, x, padded, sums);
-    case 3: return dot_row<F, 3>(codes, k, x, padded, sums);
-    default: return dot_row<F, 4>(codes, k, x, padded, sums);
-  }
 }
 
 // Some rows of a column. Once for all formats: in the loop of each, it would crowd out what is hot.
@@ -78,7 +36,7 @@ void stream_share(int64_t num_rows, const Part& part, int64_t first, int64_t las
         float sums[4];
         const int64_t n = std::min<int64_t>(4, num_rows - r);
         const uint8_t* codes = static_cast<const uint8_t*>(b.data) + c * b.col_stride;
-        dot_row_any<F.value>(n, codes, b.rows, x + r * padded, padded, sums);
+        dot_row_any<F.value, 4>(n, codes, b.rows, x + r * padded, padded, sums);
         finish_rows(part.out, unscale, r, n, c, sums);
       }
   });

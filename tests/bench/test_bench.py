@@ -47,6 +47,22 @@ def test_the_ratios_of_products_follow_from_the_seconds(product_report):
     assert all(math.isfinite(value) and value > 0 for value in ratios.values())
 
 
+@pytest.mark.parametrize("granularity", ["row", "block", "mx"])
+def test_the_ratios_of_groups_follow_from_the_seconds(granularity):
+    report = kernels.quantize_groups(granularity, size=1 << 13, rounds=1)
+    seconds, ratios = report["seconds"], report["ratios"]
+    ours = seconds[kernels._best()]
+    assert f"8192 values, float32 -> e4m3fn, amax:{granularity}, counts" == report["what"]
+    assert ratios["fraction_of_limit"] == pytest.approx(5 / 4 * seconds["read bandwidth"] / ours)
+    assert ratios["time_over_tensor"] == pytest.approx(ours / seconds["ours, a scale a tensor"])
+    assert ratios["speedup_over_torch_eager"] == pytest.approx(seconds["portable"] / ours)
+    products = kernels.linear_groups(granularity, decode_shape=(1, 64, 48), prefill_shape=(32, 64, 48), rounds=1)
+    decode, prefill = products["seconds"]["decode"], products["seconds"]["prefill"]
+    assert products["ratios"]["decode_time_over_tensor"] == decode[granularity] / decode["a scale a tensor"]
+    assert products["ratios"]["prefill_time_over_bf16"] == prefill[granularity] / prefill["F.linear bf16"]
+    assert "time over tensor" in [str(cell) for cell in terminal.bench_table(report).columns[0].cells]
+
+
 def test_every_candidate_makes_the_same_cast():
     """torch, torchao and ml_dtypes are measured on the work that ours does. Oracle: each other."""
     x = torch.randn(1000)

@@ -127,7 +127,7 @@ def test_the_core_and_scaling_py_choose_the_same_scale(name):
         for margin in (0, 3, -2, 200):
             for amax in torch.tensor(amaxes, dtype=torch.float32):
                 expected = amax_to_scale_bias(amax, get_format(fmt), margin).item()
-                assert _core.scale_bias(amax.item(), number, margin) == expected, (fmt, margin, amax)
+                assert _core.scale_bias(amax.item(), number, margin, False) == expected, (fmt, margin, amax)
 
 
 def test_generate_gives_the_same_text(saved):

@@ -25,6 +25,7 @@ from octoscale.kernels import ops, portable, table
 from octoscale.kernels.base import Backend
 from octoscale.kernels.ops import Quantized
 from octoscale.numerics.formats import get_format
+from octoscale.numerics.granularity import along, get_granularity
 from octoscale.numerics.scaling import Amax
 from octoscale.system.machine import cpu_name
 
@@ -32,6 +33,8 @@ Candidates = dict[str, Callable[[], object]]
 Report = dict[str, Any]
 
 QUANTIZE_SIZE = 1 << 26
+#: Values in a row of what is cast with a scale for each group.
+ROW_LENGTH = 4096
 DECODE_SHAPE, PREFILL_SHAPE = (1, 4096, 11008), (512, 2048, 5632)  # rows, input features, output features
 ROUNDS = 15
 #: Seconds of a product from which on a candidate is estimated, from those of so many of its rows.
@@ -72,6 +75,43 @@ def quantize(size: int = QUANTIZE_SIZE, rounds: int = ROUNDS) -> Report:
     }
 
 
+def quantize_groups(granularity: str, size: int = QUANTIZE_SIZE, rounds: int = ROUNDS) -> Report:
+    """The same with a scale for each group of a matrix of rows of `ROW_LENGTH`, beside one for the tensor.
+
+    The limit is another: a group stays in a cache until its scale is known, so that values are read once, written once.
+    """
+    x = torch.randn(size // ROW_LENGTH, ROW_LENGTH, generator=torch.Generator().manual_seed(0))
+    rule, groups, best = Amax(granularity=granularity), get_granularity(granularity), _ours()[_best()]
+
+    def cast(backend: Backend, *, counts: bool = True, exponents: bool = False) -> Callable[[], object]:
+        return partial(backend.cast_groups, x, get_format("e4m3fn"), rule, groups, counts=counts, exponents=exponents)
+
+    seconds = alternate(
+        {
+            "read bandwidth": partial(torch.sum, x),
+            "ours, a scale a tensor": partial(_cast, best, x, counts=True, exponents=False),
+            **{name: cast(backend) for name, backend in _ours().items()},
+            "ours, nothing counted": cast(best, counts=False),
+            "ours, counts and histogram": cast(best, exponents=True),
+        },
+        rounds,
+    )
+    bandwidth = 4 * x.numel() / seconds["read bandwidth"]
+    limit, mine = 5 * x.numel() / bandwidth, seconds[_best()]
+    return {
+        "what": f"{x.numel()} values, float32 -> e4m3fn, {rule}, counts",
+        "machine": machine(),
+        "seconds": seconds,
+        "limits": {"read_GB_per_s": bandwidth / 1e9, "milliseconds": limit * 1e3},
+        "ratios": {
+            "speedup_over_torch_eager": seconds["portable"] / mine,
+            "fraction_of_limit": limit / mine,
+            "time_over_tensor": mine / seconds["ours, a scale a tensor"],
+            "telemetry_overhead": seconds["ours, counts and histogram"] / seconds["ours, nothing counted"] - 1,
+        },
+    }
+
+
 def linear(
     decode_shape: tuple[int, int, int] = DECODE_SHAPE,
     prefill_shape: tuple[int, int, int] = PREFILL_SHAPE,
@@ -101,6 +141,34 @@ def linear(
             "prefill_W8A16_time_over_bf16": prefill["W8A16"] / prefill["F.linear bf16"],
             "prefill_speedup_over_scaled_mm": prefill["torch._scaled_mm"] / prefill["W8A8"],
             "prefill_fraction_of_bf16_rate": _flops(prefill_shape) / prefill["W8A8"] / rate,
+        },
+    }
+
+
+def linear_groups(
+    granularity: str,
+    decode_shape: tuple[int, int, int] = DECODE_SHAPE,
+    prefill_shape: tuple[int, int, int] = PREFILL_SHAPE,
+    rounds: int = ROUNDS,
+) -> Report:
+    """`x @ w^T` in e4m3fn with a scale for each group, the cast of x included, beside one a tensor and bfloat16."""
+    rules = {"a scale a tensor": Amax(), granularity: Amax(granularity=granularity)}
+    seconds = {}
+    for what, shape in (("decode", decode_shape), ("prefill", prefill_shape)):
+        x, (weight,) = _operands(shape, copies=1)
+        candidates: Candidates = {"F.linear bf16": partial(functional.linear, x, weight)}
+        for name, rule in rules.items():
+            of_weight = along(rule.granularity, "weight")
+            candidates[name] = partial(_w8a8, x, ops.quantize(weight, "e4m3fn", rule, granularity=of_weight), rule)
+        seconds[what] = alternate(candidates, rounds)
+    return {
+        "what": f"decode: {_words(decode_shape)}; prefill: {_words(prefill_shape)}; {rules[granularity]}",
+        "machine": machine(),
+        "seconds": seconds,
+        "ratios": {
+            f"{what}_time_over_{name}": found[granularity] / found[other]
+            for what, found in seconds.items()
+            for name, other in (("tensor", "a scale a tensor"), ("bf16", "F.linear bf16"))
         },
     }
 
@@ -232,8 +300,8 @@ def _operands(shape: tuple[int, int, int], copies: int) -> tuple[Tensor, list[Te
     return x, [weight.clone() for _ in range(copies)]
 
 
-def _w8a8(x: Tensor, w8: Quantized) -> Tensor:
-    return ops.linear(ops.quantize(x, "e4m3fn", Amax()), w8)
+def _w8a8(x: Tensor, w8: Quantized, rule: Amax = Amax()) -> Tensor:  # noqa: B008  frozen
+    return ops.linear(ops.quantize(x, "e4m3fn", rule), w8)
 
 
 def _flops(shape: tuple[int, int, int]) -> float:

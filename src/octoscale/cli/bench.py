@@ -8,6 +8,7 @@ import typer
 from octoscale.cli.app import MEASURE, app, ending, group
 from octoscale.cli.options import Json
 from octoscale.cli.output import say, show
+from octoscale.numerics.granularity import GRANULARITIES, TENSOR, get_granularity
 from octoscale.system.heap import keep_freed_memory
 
 bench = group(
@@ -18,23 +19,28 @@ app.add_typer(bench, name="bench", rich_help_panel=MEASURE)
 
 _Named = Annotated[str, typer.Option(help="A name from `octoscale models`, or a folder.")]
 _LlamaBench = Annotated[Path | None, typer.Option("--llama-bench", help="llama.cpp's llama-bench, to be measured too.")]
+_Granularity = Annotated[
+    str, typer.Option(help=f"{', '.join(GRANULARITIES)}: over which values a scale reaches. Beside one a tensor.")
+]
 _Fp8Head = Annotated[bool, typer.Option("--fp8-head", help="As in generate.")]
 
 
 @bench.command(epilog=ending("octoscale bench quantize", "docs/compared.md"))
-def quantize(as_json: Json = False) -> None:
+def quantize(granularity: _Granularity = TENSOR.name, as_json: Json = False) -> None:
     """float32 -> e4m3fn under amax: ours, torch eager, torchao and ml_dtypes where installed. A minute."""
     from octoscale.bench import kernels
 
-    _show(kernels.quantize(), as_json)
+    one = get_granularity(granularity) is TENSOR
+    _show(kernels.quantize() if one else kernels.quantize_groups(granularity), as_json)
 
 
 @bench.command(epilog=ending("octoscale bench linear", "docs/compared.md"))
-def linear(as_json: Json = False) -> None:
+def linear(granularity: _Granularity = TENSOR.name, as_json: Json = False) -> None:
     """X @ w^T of one row and of 512, weights in e4m3fn: ours, F.linear in bfloat16, torch._scaled_mm. Half a minute."""
     from octoscale.bench import kernels
 
-    _show(kernels.linear(), as_json)
+    one = get_granularity(granularity) is TENSOR
+    _show(kernels.linear() if one else kernels.linear_groups(granularity), as_json)
 
 
 @bench.command(epilog=ending("octoscale bench train --model gpt-111m", "docs/compared.md"))

@@ -48,6 +48,25 @@ def cast(
     num_threads: int,
     /,
 ) -> float: ...
+def cast_groups(
+    isa: int,
+    x: int,
+    dtype: int,
+    num_rows: int,
+    num_cols: int,
+    row_stride: int,
+    group_rows: int,
+    group_cols: int,
+    format: int,
+    margin: int,
+    down: bool,
+    amaxes: int,
+    scale_biases: int,
+    codes: int,
+    counts: int,
+    num_threads: int,
+    /,
+) -> None: ...
 def decode(
     isa: int,
     codes: int,
@@ -56,6 +75,21 @@ def decode(
     num_cols: int,
     row_stride: int,
     scale_bias: int,
+    out: int,
+    dtype: int,
+    num_threads: int,
+    /,
+) -> None: ...
+def decode_groups(
+    isa: int,
+    codes: int,
+    format: int,
+    num_rows: int,
+    num_cols: int,
+    row_stride: int,
+    group_rows: int,
+    group_cols: int,
+    scale_biases: int,
     out: int,
     dtype: int,
     num_threads: int,
@@ -75,6 +109,28 @@ def matmul(
     k: int,
     n: int,
     scale_bias: int,
+    bias: int,
+    bias_dtype: int,
+    out: int,
+    dtype: int,
+    num_threads: int,
+    /,
+) -> bool: ...
+def matmul_by_rows(
+    isa: int,
+    a: int,
+    a_kind: int,
+    a_row_stride: int,
+    a_col_stride: int,
+    b: int,
+    b_kind: int,
+    b_row_stride: int,
+    b_col_stride: int,
+    m: int,
+    k: int,
+    n: int,
+    row_biases: int,
+    col_biases: int,
     bias: int,
     bias_dtype: int,
     out: int,
@@ -105,7 +161,7 @@ def accumulate(
     num_threads: int,
     /,
 ) -> None: ...
-def scale_bias(amax: float, format: int, margin: int, /) -> int: ...
+def scale_bias(amax: float, format: int, margin: int, down: bool, /) -> int: ...
 def serves_rows(isa: int, /) -> bool: ...
 def rms_norm(isa: int, x: int, num_rows: int, n: int, weight: int, epsilon: float, out: int, /) -> None: ...
 def step_through(

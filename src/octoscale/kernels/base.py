@@ -2,14 +2,16 @@
 
     seen = backend.observe(x, exponents=False)                     seen.amax
     encoded = backend.encode(x, fmt, seen.amax, scale_bias, ...)   encoded.codes, encoded.counts
+    backend.cast_groups(x, fmt, rule, BLOCK, ...)                  a scale for each group: all at once
     backend.dequantize(q, dtype)
     backend.matmul(a, b, bias, dtype)
 
 The rule stands between the first two, in ops.py, and so does whatever else must happen to an amax before it becomes a
-scale: a reduction over ranks, rows or blocks. Where the scale is known beforehand, `cast` does both in one visit.
+scale: a reduction over ranks. Where the scale is known beforehand, `cast` does both in one visit.
 
 Where a scale reaches less far than the tensor, amax and scale_bias are tensors with one number for each group, in the
-shape that the granularity says; such calls name it.
+shape that the granularity says. There the backend applies the rule itself: a group is small enough to stay in a cache
+from the look at it to its codes.
 
 Numbers of one element are plain on a CPU, where looking at one is cheaper than a tensor of it: amax a float, scale_bias
 an int. On a device, and for a compiler, they are tensors without dimensions, and nothing waits for them.
@@ -21,7 +23,8 @@ import torch
 from torch import Tensor
 
 from octoscale.numerics.formats import Format
-from octoscale.numerics.granularity import TENSOR, Granularity
+from octoscale.numerics.granularity import Granularity
+from octoscale.numerics.scaling import Amax
 
 #: `Observed.exponents` has one bin for each value of float32's exponent field: bin = exponent + EXPONENT_OFFSET.
 #: Bin 0 holds zeros (and float32's own subnormals), the last bin holds inf and NaN.
@@ -71,7 +74,7 @@ class Scaled(Protocol):
 class Casts(Protocol):
     """From values to codes."""
 
-    def observe(self, x: Tensor, *, exponents: bool, granularity: Granularity = TENSOR) -> Seen:
+    def observe(self, x: Tensor, *, exponents: bool) -> Seen:
         """The largest magnitude and, if asked for, the histogram of exponents."""
         ...
 
@@ -83,13 +86,18 @@ class Casts(Protocol):
         scale_bias: Tensor | int,
         *,
         counts: bool,
-        granularity: Granularity = TENSOR,
     ) -> Encoded:
         """`cast(x * 2**scale_bias)` and, if asked for, what the cast did to the values. amax: what `observe` found."""
         ...
 
     def cast(self, x: Tensor, fmt: Format, scale_bias: int, *, counts: bool, exponents: bool) -> tuple[Seen, Encoded]:
         """Both, for a scale that is known beforehand."""
+        ...
+
+    def cast_groups(
+        self, x: Tensor, fmt: Format, rule: Amax, granularity: Granularity, *, counts: bool, exponents: bool
+    ) -> tuple[Seen, Tensor, Encoded]:
+        """Both, with the scale_bias that the rule has for each group, which stands between them."""
         ...
 
 

@@ -28,8 +28,8 @@ WIDEST = 92
 #: A factor of 2**60 leaves any sum of products of two codes within float32, as a normal number.
 _MODEST = 60
 
-Decode = Callable[[Tensor], Tensor]
-Multiply = Callable[[Tensor, Tensor], Tensor]
+Decode = Callable[[Tensor, Tensor | None, Granularity], Tensor]
+Multiply = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, torch.dtype], Tensor]
 
 
 def amaxes(x: Tensor, granularity: Granularity) -> Tensor:
@@ -76,8 +76,9 @@ def matmul(
 ) -> Tensor:
     """See `Backend.matmul`, of operands with any granularity.
 
-    decode: codes, or bfloat16 values, as float32. multiply: the unscaled product of two such, float32, which serves
-    where no scale changes along the sum.
+    decode(codes, beyond, granularity): codes, or bfloat16 values, as float32, times 2**-beyond of each group; None: 0.
+    multiply(a_MK, b_KN, rows, columns, bias_N, dtype): the product of two such where no scale changes along the sum;
+    rows and columns: their scale_bias, [M, 1] and [1, N], or [1, 1].
     """
     left, right = _relative(a, 1), _relative(b, 0)
     reach = left.reach + right.reach
@@ -88,7 +89,7 @@ def matmul(
         sums = mm(_in_float32(left, decode), _in_float32(right, decode))
         out_MN = unscale(sums, left.base + right.base, None, torch.float32)
     else:
-        out_MN = _scaled(multiply(left.codes, right.codes), left.base, right.base)
+        return multiply(left.codes, right.codes, left.base, right.base, bias_N, dtype)
     return (out_MN if bias_N is None else out_MN.add_(bias_N)).to(dtype)
 
 
@@ -103,7 +104,7 @@ def unscale(sum_MN: Tensor, scale_bias: Tensor, bias_N: Tensor | None, dtype: to
 
 
 class _Relative(NamedTuple):
-    """An operand whose scale_bias is `base`, a factor of sums, plus `beyond`, of each value; None: it is 0 everywhere.
+    """An operand whose scale_bias is `base`, a factor of sums, plus `beyond`, of each group; None: it is 0 everywhere.
 
     reach: the largest of `beyond`.
     """
@@ -112,33 +113,35 @@ class _Relative(NamedTuple):
     base: Tensor
     beyond: Tensor | None
     reach: int
+    granularity: Granularity
 
 
 def _relative(operand: Scaled | Tensor, along: int) -> _Relative:
     """along: the dimension of the sum."""
     if isinstance(operand, Tensor):
-        return _Relative(operand, torch.zeros((1, 1), dtype=torch.int32, device=operand.device), None, 0)
+        return _Relative(operand, torch.zeros((1, 1), dtype=torch.int32, device=operand.device), None, 0, TENSOR)
     codes, granularity, biases = operand.codes, operand.granularity, operand.scale_bias
     of_sums = list(codes.shape)
     of_sums[along] = 1
     if biases.ndim == 0 or biases.numel() == 0:
-        return _Relative(codes, biases.new_zeros(of_sums) if biases.ndim else biases.view(1, 1), None, 0)
+        return _Relative(codes, biases.new_zeros(of_sums) if biases.ndim else biases.view(1, 1), None, 0, granularity)
     base = biases.amin(along, keepdim=True)
     beyond = biases - base
     reach = int(beyond.amax()) if biases.shape[along] > 1 else 0
     factor = spread(base, granularity, of_sums)
-    return _Relative(codes, factor, spread(beyond, granularity, codes.shape) if reach else None, reach)
+    return _Relative(codes, factor, beyond if reach else None, reach, granularity)
 
 
 def _in_float32(operand: _Relative, decode: Decode) -> Tensor:
     """The values relative to the base: exact, for WIDEST is far from the end of float32's range."""
-    values = decode(operand.codes)
-    return values if operand.beyond is None else values * power_of_two(-operand.beyond)
+    return decode(operand.codes, operand.beyond, operand.granularity)
 
 
 def _in_float64(operand: _Relative, decode: Decode) -> Tensor:
-    values = decode(operand.codes).double()
-    return values if operand.beyond is None else values * _power_of_two_64(-operand.beyond)
+    values = decode(operand.codes, None, operand.granularity).double()
+    if operand.beyond is None:
+        return values
+    return values * spread(_power_of_two_64(-operand.beyond), operand.granularity, values.shape)
 
 
 def mm(a_MK: Tensor, b_KN: Tensor) -> Tensor:
@@ -149,11 +152,15 @@ def mm(a_MK: Tensor, b_KN: Tensor) -> Tensor:
         return torch.mm(a_MK, b_KN)
 
 
-def _scaled(sums: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """`sums * 2**-(rows + columns)`, in place. The first factor rounds nothing, as sums of codes are 0 or 2**-34 up."""
+def finish(sums: Tensor, rows: Tensor, columns: Tensor, bias_N: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """`sums * 2**-(rows + columns) + bias` in `dtype`, in place where it can be.
+
+    The first factor rounds nothing, as sums of codes are 0 or 2**-34 up.
+    """
     if bool((rows.abs() > _MODEST).any()):
-        return unscale(sums, rows + columns, None, torch.float32)
-    return sums.mul_(power_of_two(-rows)).mul_(power_of_two(-columns))
+        return unscale(sums, rows + columns, bias_N, dtype)
+    out_MN = sums.mul_(power_of_two(-rows)).mul_(power_of_two(-columns))
+    return (out_MN if bias_N is None else out_MN.add_(bias_N)).to(dtype)
 
 
 def _power_of_two_64(exponent: Tensor) -> Tensor:

@@ -10,20 +10,20 @@ Threads are those of torch: the core has none of its own, it is handed the OpenM
 """
 
 import ctypes
-import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from octoscale.kernels import _core, groups, portable
+from octoscale.kernels import _core, groups
 from octoscale.kernels.base import NUM_EXPONENT_BINS, Encoded, Scaled, Seen
-from octoscale.kernels.groups import amaxes, spread, unscale, whole
+from octoscale.kernels.groups import unscale, whole
 from octoscale.numerics.formats import FORMATS, Format
 from octoscale.numerics.granularity import GRANULARITIES, TENSOR, Granularity
-from octoscale.numerics.scaling import Amount, Bias, power_of_two
+from octoscale.numerics.scaling import Amax, Amount, Bias
 from octoscale.system.errors import UserError
 
 #: From the slowest to the fastest; the position is the number by which the core knows an instruction set.
@@ -36,8 +36,6 @@ _FORMATS = {getattr(torch, fmt.torch_name): number for number, fmt in enumerate(
 
 #: `max_stream_rows` of csrc/product/matmul.h: products of so many rows have kernels that sum in another order.
 _FEW_ROWS = 16
-#: Of those, AVX2's sums in one order for 2 rows or more, 4 at a time.
-_ROWS_OF_AVX2 = 4
 
 
 @dataclass(frozen=True)
@@ -47,44 +45,14 @@ class Native:
     isa: str
     granularities = tuple(GRANULARITIES.values())
 
-    def observe(self, x: Tensor, *, exponents: bool, granularity: Granularity = TENSOR) -> Seen:
+    def observe(self, x: Tensor, *, exponents: bool) -> Seen:
         """See `Backend.observe`."""
-        if granularity is TENSOR:
-            return self.observe_rows(Rows(x), exponents)
-        return Seen(amaxes(x, granularity), self.observe_rows(Rows(x), True).exponents if exponents else None)
+        return self.observe_rows(Rows(x), exponents)
 
-    def encode(
-        self,
-        x: Tensor,
-        fmt: Format,
-        amax: Amount,
-        scale_bias: Bias,
-        *,
-        counts: bool,
-        granularity: Granularity = TENSOR,
-    ) -> Encoded:
+    def encode(self, x: Tensor, fmt: Format, amax: Amount, scale_bias: Bias, *, counts: bool) -> Encoded:
         """See `Backend.encode`."""
-        if granularity is not TENSOR:
-            return self._encode_groups(x, fmt, amax, scale_bias, counts, granularity)
         source = Source(x, getattr(torch, fmt.torch_name))
         return Encoded(source.result, self.encode_rows(source, float(amax), int(scale_bias), counts))
-
-    def _encode_groups(
-        self, x: Tensor, fmt: Format, amax: Amount, scale_bias: Bias, counts: bool, granularity: Granularity
-    ) -> Encoded:
-        """Scaled by torch, which rounds nothing, then encoded as it is; by plain torch, if anything is not finite.
-
-        What a scale makes zero, the core cannot count as flushed: only far below float32's normal numbers is there any.
-        """
-        largest = portable.largest_scaled(amax, scale_bias)
-        if isinstance(largest, Tensor) or not math.isfinite(largest):
-            return portable.encode(x, fmt, amax, scale_bias, counts=counts, granularity=granularity)
-        wide, factor = x.float() if x.dtype == torch.float16 else x, power_of_two(scale_bias)
-        scaled = wide * spread(factor.to(wide.dtype), granularity, x.shape)  # type: ignore[union-attr]
-        encoded = self.encode(scaled, fmt, largest, 0, counts=counts)
-        if encoded.counts is not None and bool((torch.as_tensor(scale_bias) < 0).any()):
-            encoded.counts[1] += torch.count_nonzero(x) - torch.count_nonzero(scaled)
-        return encoded
 
     def cast(self, x: Tensor, fmt: Format, scale_bias: int, *, counts: bool, exponents: bool) -> tuple[Seen, Encoded]:
         """See `Backend.cast`: one visit to memory, where observe and encode take two."""
@@ -94,16 +62,41 @@ class Native:
         amax = _core.cast(self.number, *source.where, source.result_number, *to, torch.get_num_threads())
         return Seen(amax, histogram), Encoded(source.result, count)
 
+    def cast_groups(
+        self, x: Tensor, fmt: Format, rule: Amax, granularity: Granularity, *, counts: bool, exponents: bool
+    ) -> tuple[Seen, Tensor, Encoded]:
+        """See `Backend.cast_groups`: one visit to memory; the histogram takes another."""
+        source = Groups(x, granularity, getattr(torch, fmt.torch_name))
+        count = torch.zeros(3, dtype=torch.int64) if counts else None
+        amaxes = torch.zeros(source.num_groups, dtype=torch.float32)
+        bias = torch.zeros(source.num_groups, dtype=torch.int32)
+        if x.numel():
+            how = (source.result_number, rule.margin, rule.round == "down")
+            to = (amaxes.data_ptr(), bias.data_ptr(), source.result.data_ptr(), _address(count))
+            _core.cast_groups(self.number, *source.where, *how, *to, torch.get_num_threads())
+        histogram = self.observe_rows(Rows(x), True).exponents if exponents else None
+        encoded = Encoded(source.shaped(source.result, x.shape), count)
+        scales = granularity.scale_shape(x.shape)
+        return Seen(source.shaped(amaxes, scales), histogram), source.shaped(bias, scales), encoded
+
     def dequantize(self, q: Scaled, dtype: torch.dtype) -> Tensor:
         """See `Backend.dequantize`."""
         if q.granularity is TENSOR:
             return self.decode(q.codes, int(q.scale_bias.item()), dtype)
-        return self._wide(q.codes).mul_(spread(power_of_two(-q.scale_bias), q.granularity, q.codes.shape)).to(dtype)
+        return self._decode_groups(q.codes, q.scale_bias, q.granularity, dtype)
+
+    def _decode_groups(self, codes: Tensor, scale_bias: Tensor, granularity: Granularity, dtype: torch.dtype) -> Tensor:
+        source = Groups(codes, granularity, dtype)
+        if codes.numel():
+            biases = source.lying(scale_bias)
+            to = (biases.data_ptr(), source.result.data_ptr(), source.result_number)
+            _core.decode_groups(self.number, *source.where, *to, torch.get_num_threads())
+        return source.shaped(source.result, codes.shape)
 
     def matmul(self, a: Scaled | Tensor, b: Scaled, bias_N: Tensor | None, dtype: torch.dtype) -> Tensor:
-        """See `Backend.matmul`. AVX2 has no kernel for many rows: there, torch's float32 GEMM on decoded codes."""
+        """See `Backend.matmul`. AVX2 leaves products of many rows to torch's float32 GEMM on decoded codes."""
         if not whole(a, b):
-            return groups.matmul(a, b, bias_N, dtype, self._wide, self._sums_by_row)
+            return groups.matmul(a, b, bias_N, dtype, self._decoded, self._multiply_by_rows)
         a_MK, a_bias = (a, 0) if isinstance(a, Tensor) else (a.codes, int(a.scale_bias.item()))
         return self._product(a_MK, b.codes, a_bias + int(b.scale_bias.item()), bias_N, dtype)
 
@@ -135,22 +128,38 @@ class Native:
         sums = groups.mm(self._wide(a_MK), self._wide(b_KN))
         return unscale(sums, torch.tensor(scale_bias, dtype=torch.int32), bias_N, dtype)
 
-    def _sums_by_row(self, a_MK: Tensor, b_KN: Tensor) -> Tensor:
-        """Unscaled sums, float32, each in an order that does not depend on how many rows of a there are.
+    def _multiply_by_rows(
+        self, a_MK: Tensor, b_KN: Tensor, rows: Tensor, columns: Tensor, bias_N: Tensor | None, dtype: torch.dtype
+    ) -> Tensor:
+        """See `groups.matmul`. Each sum has an order that does not depend on how many rows of a there are.
 
-        So a sequence has the bits that it has alone, whoever stands beside it. A kernel for few rows sums in an order
-        of its own: rows of zeros make them many. AVX2 has no other: it takes few at a time.
+        So a sequence has the bits that it has alone, whoever stands beside it.
         """
-        num_rows = a_MK.shape[0]
-        if self.isa == "scalar":
-            return self._product(a_MK, b_KN, 0, None, torch.float32)
-        if self.isa != "avx2":
-            filled = _with_rows(a_MK, max(num_rows, _FEW_ROWS + 1))
-            return self._product(filled, b_KN, 0, None, torch.float32)[:num_rows]
+        if self.isa not in ("scalar", "avx2"):
+            return groups.finish(self._sums_by_row(a_MK, b_KN), rows, columns, bias_N, dtype)
+        a_MK, b_KN = _values(a_MK), _values(b_KN)
+        a_MK = a_MK if a_MK.stride(1) == 1 else a_MK.contiguous()
         b_KN = b_KN if b_KN.stride(0) == 1 else b_KN.t().contiguous().t()
-        filled = _with_rows(a_MK, -(-num_rows // _ROWS_OF_AVX2) * _ROWS_OF_AVX2)
-        few = [filled[first : first + _FEW_ROWS] for first in range(0, max(1, num_rows), _FEW_ROWS)]
-        return torch.cat([self._product(rows, b_KN, 0, None, torch.float32) for rows in few])[:num_rows]
+        (m, k), n = a_MK.shape, b_KN.shape[1]
+        bias_N = None if bias_N is None else _values(bias_N).contiguous()
+        of_rows, of_columns = rows.expand(m, 1).contiguous(), columns.expand(1, n).contiguous()
+        out_MN = torch.empty(m, n, dtype=dtype)
+        scales = (of_rows.data_ptr(), of_columns.data_ptr())
+        bias = (_address(bias_N), 0 if bias_N is None else _DTYPES[bias_N.dtype])
+        to = (out_MN.data_ptr(), _DTYPES[dtype], torch.get_num_threads())
+        done = _core.matmul_by_rows(self.number, *_where(a_MK), *_where(b_KN), m, k, n, *scales, *bias, *to)
+        assert done
+        return out_MN
+
+    def _sums_by_row(self, a_MK: Tensor, b_KN: Tensor) -> Tensor:
+        """Unscaled sums, float32, by a kernel for many rows: one for few rows sums in an order of its own."""
+        num_rows = a_MK.shape[0]
+        filled = _with_rows(a_MK, max(num_rows, _FEW_ROWS + 1))
+        return self._product(filled, b_KN, 0, None, torch.float32)[:num_rows]
+
+    def _decoded(self, codes: Tensor, beyond: Tensor | None, granularity: Granularity) -> Tensor:
+        """See `groups.matmul`."""
+        return self._wide(codes) if beyond is None else self._decode_groups(codes, beyond, granularity, torch.float32)
 
     def _wide(self, codes: Tensor) -> Tensor:
         """The values of codes, or of bfloat16, in float32."""
@@ -225,6 +234,34 @@ class Source(Rows):
         else:
             self.result = torch.empty(x.shape, dtype=result_dtype)
             self.read(*_rows(x))
+
+
+class Groups:
+    """A tensor as rows in memory that the core cuts into groups, and a new one for what it writes, as these rows lie.
+
+    where: as of `Rows`, and how many rows and columns share a scale. num_groups: along the rows and the columns. A
+    matrix whose columns are contiguous is read as its transpose, whose groups are transposed as well.
+    """
+
+    def __init__(self, x: Tensor, granularity: Granularity, result_dtype: torch.dtype) -> None:
+        x = _values(x if x.ndim else x[None])
+        self._turned = x.ndim == 2 and x.stride(1) != 1 and x.stride(0) == 1
+        self._kept, rows = _rows(x.t() if self._turned else x)
+        lying = granularity.t() if self._turned else granularity
+        height, width = (
+            min(of_group or length, length) for of_group, length in zip(lying.group, rows[:2], strict=True)
+        )
+        self.where = (self._kept.data_ptr(), _number_of(x.dtype), *rows, height, width)
+        self.num_groups = lying.scale_shape(rows[:2])
+        self.result, self.result_number = torch.empty(rows[:2], dtype=result_dtype), _number_of(result_dtype)
+
+    def shaped(self, written: Tensor, shape: Sequence[int]) -> Tensor:
+        """What was written, result or scales, as its reader has it, in this shape."""
+        return written.t() if self._turned else written.view(tuple(shape))
+
+    def lying(self, scales: Tensor) -> Tensor:
+        """The scales of a reader as the core reads them."""
+        return (scales.t() if self._turned else scales).contiguous()
 
 
 def available() -> list[str]:

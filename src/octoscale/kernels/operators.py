@@ -16,7 +16,7 @@ from octoscale.kernels.eager import is_eager
 from octoscale.kernels.native import Native, Rows, Source, chosen
 from octoscale.numerics.formats import Format
 from octoscale.numerics.granularity import TENSOR, Granularity
-from octoscale.numerics.scaling import Amount, Bias
+from octoscale.numerics.scaling import Amax, Amount, Bias
 from octoscale.system.errors import UserError
 
 
@@ -31,30 +31,17 @@ class Operators:
         """See `Backend.granularities`."""
         return self.native.granularities
 
-    def observe(self, x: Tensor, *, exponents: bool, granularity: Granularity = TENSOR) -> Seen:
+    def observe(self, x: Tensor, *, exponents: bool) -> Seen:
         """See `Backend.observe`."""
         if is_eager(x):
-            return self.native.observe(x, exponents=exponents, granularity=granularity)
-        _check_whole(granularity)
+            return self.native.observe(x, exponents=exponents)
         amax, histogram = torch.ops.octoscale.observe(x, exponents)
         return Seen(amax, histogram if exponents else None)
 
-    def encode(
-        self,
-        x: Tensor,
-        fmt: Format,
-        amax: Amount,
-        scale_bias: Bias,
-        *,
-        counts: bool,
-        granularity: Granularity = TENSOR,
-    ) -> Encoded:
+    def encode(self, x: Tensor, fmt: Format, amax: Amount, scale_bias: Bias, *, counts: bool) -> Encoded:
         """See `Backend.encode`."""
         if not isinstance(amax, Tensor):
             return self.native.encode(x, fmt, amax, scale_bias, counts=counts)
-        if granularity is not TENSOR and is_eager(x):
-            return self.native.encode(x, fmt, amax, scale_bias, counts=counts, granularity=granularity)
-        _check_whole(granularity)
         codes, count = torch.ops.octoscale.encode(x, amax, scale_bias, getattr(torch, fmt.torch_name), counts)
         return Encoded(codes, count if counts else None)
 
@@ -65,6 +52,14 @@ class Operators:
         seen = self.observe(x, exponents=exponents)
         bias = torch.full((), scale_bias, dtype=torch.int32, device=x.device)
         return seen, self.encode(x, fmt, seen.amax, bias, counts=counts)
+
+    def cast_groups(
+        self, x: Tensor, fmt: Format, rule: Amax, granularity: Granularity, *, counts: bool, exponents: bool
+    ) -> tuple[Seen, Tensor, Encoded]:
+        """See `Backend.cast_groups`."""
+        if not is_eager(x):
+            _check_whole(granularity)
+        return self.native.cast_groups(x, fmt, rule, granularity, counts=counts, exponents=exponents)
 
     def dequantize(self, q: Scaled, dtype: torch.dtype) -> Tensor:
         """See `Backend.dequantize`."""

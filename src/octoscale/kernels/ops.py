@@ -11,7 +11,7 @@ q = quantize(x, "e4m3fn", Amax(granularity="row"))       q.scale_bias [M, 1]: on
 quantize(w, "e4m3fn", Amax(granularity="block"), granularity=along("block", "weight"))
 turned(q, Amax(granularity="row"))                       the same values, with a scale for each column
 
-Here, and nowhere else, a rule stands between what a backend observes and what it encodes.
+Here a rule stands between what a backend observes and what it encodes; a backend applies it to groups by itself.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ from octoscale.kernels.quantized import backend_of, check_dtype, check_granulari
 from octoscale.numerics.accumulators import get_accumulator
 from octoscale.numerics.formats import Format, get_format
 from octoscale.numerics.granularity import TENSOR, Granularity, get_granularity
-from octoscale.numerics.scaling import Amount, Bias, Constant, History, Rule
+from octoscale.numerics.scaling import Amax, Amount, Bias, Constant, History, Rule
 from octoscale.system.errors import UserError
 
 _WHOLE = TENSOR.name
@@ -106,10 +106,8 @@ def _quantize_groups(
     x = _checked(x)
     choice = table.choose(x.device.type)
     check_granularity(choice, granularity, "quantize")
-    seen = choice.backend.observe(x, exponents=exponents, granularity=granularity)
-    bias = rule.scale_bias(seen.amax, fmt)
-    encoded = choice.backend.encode(x, fmt, seen.amax, bias, counts=counts, granularity=granularity)
-    assert isinstance(bias, Tensor)
+    assert isinstance(rule, Amax)
+    seen, bias, encoded = choice.backend.cast_groups(x, fmt, rule, granularity, counts=counts, exponents=exponents)
     observed = _observed(seen, encoded)
     largest = observed.amax.amax() if observed.amax.numel() else observed.amax.new_zeros(())
     return Quantized(

@@ -19,7 +19,7 @@ from octoscale.kernels.eager import is_eager
 from octoscale.kernels.groups import amaxes, spread, unscale, whole
 from octoscale.numerics.formats import Format
 from octoscale.numerics.granularity import GRANULARITIES, TENSOR, Granularity
-from octoscale.numerics.scaling import Amount, Bias, plain, power_of_two
+from octoscale.numerics.scaling import Amax, Amount, Bias, amax_to_scale_bias, plain, power_of_two
 
 _SIGN_AND_7_BITS = -0x8000 + 0x3F80  # of an int16 that holds a code shifted by 7
 
@@ -27,31 +27,21 @@ _SIGN_AND_7_BITS = -0x8000 + 0x3F80  # of an int16 that holds a code shifted by 
 granularities = tuple(GRANULARITIES.values())
 
 
-def observe(x: Tensor, *, exponents: bool, granularity: Granularity = TENSOR) -> Seen:
+def observe(x: Tensor, *, exponents: bool) -> Seen:
     """See `Backend.observe`. One pass over memory for amax, a few more for the histogram."""
-    amax = plain(_amax(x)) if granularity is TENSOR else amaxes(x, granularity)
-    return Seen(amax, _exponents(x) if exponents else None)
+    return Seen(plain(_amax(x)), _exponents(x) if exponents else None)
 
 
-def encode(
-    x: Tensor,
-    fmt: Format,
-    amax: Amount,
-    scale_bias: Bias,
-    *,
-    counts: bool,
-    granularity: Granularity = TENSOR,
-) -> Encoded:
+def encode(x: Tensor, fmt: Format, amax: Amount, scale_bias: Bias, *, counts: bool) -> Encoded:
     """See `Backend.encode`. What no value can need is left out, where amax is known without waiting for a device."""
-    wide = x.float() if x.dtype == torch.float16 else x  # x * 2**scale_bias may leave float16's range
     factor = power_of_two(scale_bias)
-    if granularity is not TENSOR:
-        amax, scale_bias = largest_scaled(amax, scale_bias), 0
-        factor = spread(factor.to(wide.dtype), granularity, x.shape)  # type: ignore[union-attr]
-    scaled = wide * factor
-    known = not isinstance(amax, Tensor)
-    all_finite = known and math.isfinite(amax)
-    none_too_large = all_finite and bool(amax * power_of_two(scale_bias) <= fmt.max)
+    return _encode(x, _wide(x) * factor, fmt, amax * factor, counts)
+
+
+def _encode(x: Tensor, scaled: Tensor, fmt: Format, largest: Amount, counts: bool) -> Encoded:
+    """largest: the largest magnitude of `scaled`; not finite if any is not."""
+    all_finite = not isinstance(largest, Tensor) and math.isfinite(largest)
+    none_too_large = all_finite and bool(largest <= fmt.max)
     codes = (scaled if none_too_large else scaled.clamp(-fmt.max, fmt.max)).to(getattr(torch, fmt.torch_name))
     if not all_finite:
         codes = torch.where(x.isfinite(), codes.view(torch.uint8), fmt.nan_code).view(codes.dtype)
@@ -62,6 +52,18 @@ def cast(x: Tensor, fmt: Format, scale_bias: int, *, counts: bool, exponents: bo
     """See `Backend.cast`."""
     seen = observe(x, exponents=exponents)
     return seen, encode(x, fmt, seen.amax, scale_bias, counts=counts)
+
+
+def cast_groups(
+    x: Tensor, fmt: Format, rule: Amax, granularity: Granularity, *, counts: bool, exponents: bool
+) -> tuple[Seen, Tensor, Encoded]:
+    """See `Backend.cast_groups`."""
+    seen = Seen(amaxes(x, granularity), _exponents(x) if exponents else None)
+    assert isinstance(seen.amax, Tensor)
+    bias = amax_to_scale_bias(seen.amax, fmt, rule.margin, down=rule.round == "down")
+    wide, factor = _wide(x), power_of_two(bias)
+    scaled = wide * spread(factor.to(wide.dtype), granularity, x.shape)
+    return seen, bias, _encode(x, scaled, fmt, _largest(seen.amax * factor), counts)
 
 
 def dequantize(q: Scaled, dtype: torch.dtype) -> Tensor:
@@ -87,7 +89,7 @@ def matmul(
     bits are the same unless the result is a bfloat16 subnormal (below 2**-126).
     """
     if not whole(a, b):
-        return groups.matmul(a, b, bias_N, dtype, lambda codes: _decode(codes, torch.float32), _unscaled)
+        return groups.matmul(a, b, bias_N, dtype, _decoded, _multiply)
     a_MK, b_KN = a if isinstance(a, Tensor) else a.codes, b.codes
     scale_bias = b.scale_bias if isinstance(a, Tensor) else a.scale_bias + b.scale_bias
     with torch.autocast(a_MK.device.type, enabled=False):
@@ -100,16 +102,18 @@ def matmul(
         return unscale(sum_MN, scale_bias, bias_N, dtype)
 
 
-def _unscaled(a_MK: Tensor, b_KN: Tensor) -> Tensor:
-    """The float32 product of codes, or bfloat16 values and codes, without any scale."""
-    return groups.mm(_decode(a_MK, torch.float32), _decode(b_KN, torch.float32))
+def _decoded(codes: Tensor, beyond: Tensor | None, granularity: Granularity) -> Tensor:
+    """See `groups.matmul`."""
+    values = _decode(codes, torch.float32)
+    return values if beyond is None else values * spread(power_of_two(-beyond), granularity, codes.shape)
 
 
-def largest_scaled(amax: Amount, scale_bias: Bias) -> Amount:
-    """The largest magnitude that groups of these amaxes have once they are scaled; not finite if any is not."""
-    scaled = amax * power_of_two(scale_bias)
-    assert isinstance(scaled, Tensor)
-    return plain(scaled.amax() if scaled.numel() else scaled.new_zeros(()))
+def _multiply(
+    a_MK: Tensor, b_KN: Tensor, rows: Tensor, columns: Tensor, bias_N: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    """The product of codes, or bfloat16 values and codes, with a scale for each row and column."""
+    sums = groups.mm(_decode(a_MK, torch.float32), _decode(b_KN, torch.float32))
+    return groups.finish(sums, rows, columns, bias_N, dtype)
 
 
 def in_columns(codes_KN: Tensor) -> Tensor:
@@ -122,6 +126,16 @@ def cpu_has_bf16_gemm() -> bool:
     """Whether torch multiplies bfloat16 matrices on this CPU faster than float32 ones (oneDNN on AVX-512 and up)."""
     available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return bool(available and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _wide(x: Tensor) -> Tensor:
+    """In a dtype whose range x * 2**scale_bias does not leave, unless it leaves float32's."""
+    return x.float() if x.dtype == torch.float16 else x
+
+
+def _largest(amaxes: Tensor) -> Amount:
+    """Of groups."""
+    return plain(amaxes.amax() if amaxes.numel() else amaxes.new_zeros(()))
 
 
 def _amax(x: Tensor) -> Tensor:

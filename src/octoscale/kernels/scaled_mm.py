@@ -25,8 +25,8 @@ from octoscale.kernels import portable, triton_cast
 from octoscale.kernels.base import Casts, Encoded, Scaled, Seen
 from octoscale.kernels.groups import whole
 from octoscale.numerics.formats import Format
-from octoscale.numerics.granularity import TENSOR, Granularity
-from octoscale.numerics.scaling import Amount, Bias, power_of_two
+from octoscale.numerics.granularity import Granularity
+from octoscale.numerics.scaling import Amax, Amount, Bias, power_of_two
 from octoscale.system.errors import UserError
 
 NAME = "scaled_mm"
@@ -54,26 +54,23 @@ class ScaledMM:
 
     granularities: tuple[Granularity, ...] = portable.granularities
 
-    def observe(self, x: Tensor, *, exponents: bool, granularity: Granularity = TENSOR) -> Seen:
+    def observe(self, x: Tensor, *, exponents: bool) -> Seen:
         """See `Backend.observe`."""
-        return self.casts.observe(x, exponents=exponents, granularity=granularity)
+        return self.casts.observe(x, exponents=exponents)
 
-    def encode(
-        self,
-        x: Tensor,
-        fmt: Format,
-        amax: Amount,
-        scale_bias: Bias,
-        *,
-        counts: bool,
-        granularity: Granularity = TENSOR,
-    ) -> Encoded:
+    def encode(self, x: Tensor, fmt: Format, amax: Amount, scale_bias: Bias, *, counts: bool) -> Encoded:
         """See `Backend.encode`."""
-        return self.casts.encode(x, fmt, amax, scale_bias, counts=counts, granularity=granularity)
+        return self.casts.encode(x, fmt, amax, scale_bias, counts=counts)
 
     def cast(self, x: Tensor, fmt: Format, scale_bias: int, *, counts: bool, exponents: bool) -> tuple[Seen, Encoded]:
         """See `Backend.cast`."""
         return self.casts.cast(x, fmt, scale_bias, counts=counts, exponents=exponents)
+
+    def cast_groups(
+        self, x: Tensor, fmt: Format, rule: Amax, granularity: Granularity, *, counts: bool, exponents: bool
+    ) -> tuple[Seen, Tensor, Encoded]:
+        """See `Backend.cast_groups`: plain torch's."""
+        return portable.cast_groups(x, fmt, rule, granularity, counts=counts, exponents=exponents)
 
     def dequantize(self, q: Scaled, dtype: torch.dtype) -> Tensor:
         """See `Backend.dequantize`."""

@@ -11,14 +11,15 @@ from torch import Tensor
 
 from octoscale.kernels.base import Encoded, Scaled, Seen
 from octoscale.numerics.formats import Format
-from octoscale.numerics.granularity import GRANULARITIES, TENSOR, Granularity
+from octoscale.numerics.granularity import GRANULARITIES, Granularity
+from octoscale.numerics.scaling import Amax
 
 granularities = tuple(GRANULARITIES.values())
 
 
-def observe(x: Tensor, *, exponents: bool, granularity: Granularity = TENSOR) -> Seen:  # noqa: ARG001  a plan records nothing
+def observe(x: Tensor, *, exponents: bool) -> Seen:  # noqa: ARG001  a plan records nothing
     """See `Backend.observe`."""
-    return Seen(x.new_empty(granularity.scale_shape(x.shape), dtype=torch.float32), None)
+    return Seen(x.new_empty((), dtype=torch.float32), None)
 
 
 def encode(
@@ -28,7 +29,6 @@ def encode(
     scale_bias: Tensor | int,  # noqa: ARG001
     *,
     counts: bool,  # noqa: ARG001
-    granularity: Granularity = TENSOR,  # noqa: ARG001
 ) -> Encoded:
     """See `Backend.encode`."""
     return Encoded(torch.empty_like(x, dtype=getattr(torch, fmt.torch_name)), None)
@@ -38,6 +38,21 @@ def cast(x: Tensor, fmt: Format, scale_bias: int, *, counts: bool, exponents: bo
     """See `Backend.cast`."""
     seen = observe(x, exponents=exponents)
     return seen, encode(x, fmt, seen.amax, scale_bias, counts=counts)
+
+
+def cast_groups(
+    x: Tensor,
+    fmt: Format,
+    rule: Amax,  # noqa: ARG001
+    granularity: Granularity,
+    *,
+    counts: bool,  # noqa: ARG001
+    exponents: bool,  # noqa: ARG001
+) -> tuple[Seen, Tensor, Encoded]:
+    """See `Backend.cast_groups`."""
+    shape = granularity.scale_shape(x.shape)
+    amax, bias = (x.new_empty(shape, dtype=dtype) for dtype in (torch.float32, torch.int32))
+    return Seen(amax, None), bias, Encoded(torch.empty_like(x, dtype=getattr(torch, fmt.torch_name)), None)
 
 
 def dequantize(q: Scaled, dtype: torch.dtype) -> Tensor:

@@ -19,8 +19,8 @@ from octoscale.kernels import portable
 from octoscale.kernels.base import COUNTS, NUM_EXPONENT_BINS, Encoded, Seen
 from octoscale.kernels.eager import is_eager
 from octoscale.numerics.formats import FORMATS, Format
-from octoscale.numerics.granularity import TENSOR, Granularity
-from octoscale.numerics.scaling import Amount, Bias
+from octoscale.numerics.granularity import Granularity
+from octoscale.numerics.scaling import Amax, Amount, Bias
 from octoscale.system.printable import first_line
 
 #: Values that a program of the kernel visits, and the groups of threads that share them: 16 values a thread.
@@ -41,27 +41,18 @@ class TritonCast:
 
     block: int = BLOCK
 
-    def observe(self, x: Tensor, *, exponents: bool, granularity: Granularity = TENSOR) -> Seen:
+    def observe(self, x: Tensor, *, exponents: bool) -> Seen:
         """See `Backend.observe`."""
-        if granularity is not TENSOR or not is_eager(x):
-            return portable.observe(x, exponents=exponents, granularity=granularity)
+        if not is_eager(x):
+            return portable.observe(x, exponents=exponents)
         found = _found(x.device, amax=True, counts=False, exponents=exponents)
         self._launch(_dense(x), None, None, 0, found)
         return _seen(found)
 
-    def encode(
-        self,
-        x: Tensor,
-        fmt: Format,
-        amax: Amount,
-        scale_bias: Bias,
-        *,
-        counts: bool,
-        granularity: Granularity = TENSOR,
-    ) -> Encoded:
+    def encode(self, x: Tensor, fmt: Format, amax: Amount, scale_bias: Bias, *, counts: bool) -> Encoded:
         """See `Backend.encode`. It does not need the amax."""
-        if granularity is not TENSOR or not is_eager(x):
-            return portable.encode(x, fmt, amax, scale_bias, counts=counts, granularity=granularity)
+        if not is_eager(x):
+            return portable.encode(x, fmt, amax, scale_bias, counts=counts)
         found = _found(x.device, amax=False, counts=counts, exponents=False)
         return Encoded(self._codes(x, fmt, scale_bias, found), found.counts)
 
@@ -72,6 +63,12 @@ class TritonCast:
         found = _found(x.device, amax=True, counts=counts, exponents=exponents)
         codes = self._codes(x, fmt, scale_bias, found)
         return _seen(found), Encoded(codes, found.counts)
+
+    def cast_groups(
+        self, x: Tensor, fmt: Format, rule: Amax, granularity: Granularity, *, counts: bool, exponents: bool
+    ) -> tuple[Seen, Tensor, Encoded]:
+        """See `Backend.cast_groups`: plain torch's."""
+        return portable.cast_groups(x, fmt, rule, granularity, counts=counts, exponents=exponents)
 
     def _codes(self, x: Tensor, fmt: Format, scale_bias: Bias, found: _Found) -> Tensor:
         dense = _dense(x)

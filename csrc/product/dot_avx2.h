@@ -1,0 +1,55 @@
+// Dot products in 8 lanes that run along k.
+#pragma once
+
+#include <immintrin.h>
+
+#include "common/decode_avx2.h"
+
+namespace octoscale {
+namespace {
+
+inline float sum_lanes(__m256 x) {
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+
+// The dot products of one row of codes with M rows of x, each summed in so many registers: with several, one
+// multiplication need not wait for the one before.
+template <Fp8 F, int M, int parts>
+void dot_row(const uint8_t* codes, int64_t k, const float* x, int64_t padded, float* sums) {
+  __m256 sum[M][parts];
+  for (auto& row : sum)
+    for (auto& part : row) part = _mm256_setzero_ps();
+  const auto add = [&](const uint8_t* from, int64_t i, int part) {
+    const __m256 weight = decode_vector<F>(load_codes(from));
+    for (int m = 0; m < M; ++m)
+      sum[m][part] = _mm256_fmadd_ps(weight, _mm256_load_ps(x + m * padded + i), sum[m][part]);
+  };
+  int64_t i = 0;
+  for (; i + 8 * parts <= k; i += 8 * parts) {
+    _mm_prefetch(reinterpret_cast<const char*>(codes + i) + 1024, _MM_HINT_T0);
+    for (int part = 0; part < parts; ++part) add(codes + i + 8 * part, i + 8 * part, part);
+  }
+  for (; i + 8 <= k; i += 8) add(codes + i, i, 0);
+  if (i < k) add(padded_codes(codes + i, k - i).data(), i, 0);
+  for (int m = 0; m < M; ++m) {
+    __m256 total = sum[m][0];
+    for (int part = 1; part < parts; ++part) total = _mm256_add_ps(total, sum[m][part]);
+    sums[m] = sum_lanes(total);
+  }
+}
+
+// parts: of a single row; several rows need no more than one.
+template <Fp8 F, int parts>
+void dot_row_any(int64_t num_rows, const uint8_t* codes, int64_t k, const float* x, int64_t padded, float* sums) {
+  switch (num_rows) {
+    case 1: return dot_row<F, 1, parts>(codes, k, x, padded, sums);
+    case 2: return dot_row<F, 2, 1>(codes, k, x, padded, sums);
+    case 3: return dot_row<F, 3, 1>(codes, k, x, padded, sums);
+    default: return dot_row<F, 4, 1>(codes, k, x, padded, sums);
+  }
+}
+
+}  // namespace
+}  // namespace octoscale
