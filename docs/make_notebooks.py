@@ -2,7 +2,8 @@
 
     python docs/make_notebooks.py [NAME]        each notebook is run; look_at_a_run needs a run in runs/demo
 
-The notebooks themselves are committed without outputs. A test runs them, and compares their words with those of the pages.
+The notebooks themselves are committed without outputs. A test runs them, and compares their words with
+those of the pages.
 """
 
 import ast
