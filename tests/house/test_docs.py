@@ -32,7 +32,9 @@ def test_each_picture_is_shown_or_linked():
 
 
 def test_the_guides_python_runs(tmp_path, monkeypatch):
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "guides" / "python.md").read_text("utf-8"), re.DOTALL)
+    (block,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "guides" / "python.md").read_text("utf-8"), re.DOTALL
+    )
     monkeypatch.chdir(tmp_path)
     checkpoint = save_tiny_llama(tmp_path / "llama")
     namespace = {"ids": torch.arange(16)[None]}

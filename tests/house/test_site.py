@@ -30,7 +30,7 @@ CONFIG = yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))
 WITH_COMMANDS = ["README.md", "experiments/README.md"]
 WITH_COMMANDS += [path.relative_to(ROOT).as_posix() for path in sorted(DOCS.rglob("*.md")) if path.name != "LOG.md"]
 #: Commands whose options are no settings.
-NO_SETTINGS = {"info", "formats", "diagnose", "report", "figures", "watch", "bench"}
+NO_SETTINGS = {"info", "formats", "diagnose", "report", "figures", "watch", "bench", "docs"}
 #: Refused here, and right where the page is read: files of the reader's, ranks that torchrun starts.
 OF_THIS_MACHINE = re.compile(
     r"no such (?:text |task |recipe )?(?:file|folder)|there is one: start octoscale with torchrun"
@@ -169,8 +169,9 @@ def test_each_help_ends_with_an_example_and_the_page_that_explains_it(name, run,
     assert code == 0
     assert example.startswith(f"Example: {name}")
     assert name == "octoscale" or refusal(example.removeprefix("Example: ")) is None
-    page = ROOT / more.removeprefix("More: ")
-    assert name in page.read_text("utf-8")
+    page = more.removeprefix("More: octoscale docs ")
+    path = ROOT / "experiments" / "README.md" if page == "experiments" else DOCS / f"{page}.md"
+    assert name in path.read_text("utf-8")
 
 
 def test_each_page_is_in_the_navigation_once():
