@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 import typer
 import yaml
+from site_links import broken_links
 
 import octoscale
 from octoscale.cli.main import app
@@ -290,3 +291,13 @@ def test_the_site_is_built_without_a_warning_and_asks_nobody_for_anything(tmp_pa
     for page in pages:
         text = page.read_text("utf-8")
         assert re.findall(r"<(?:script|img|iframe|link|source)\b[^>]*(?:src|href)=[\"']?(?:https?:)?//", text) == []
+    assert broken_links(tmp_path) == []
+
+
+def test_a_link_of_the_site_that_leads_nowhere_is_found(tmp_path):
+    (tmp_path / "b.html").write_text('<h2 id="here">x</h2><a href="a.html"></a>')
+    right = '<a href="b.html#here"></a><a href="#top"></a><p id="top"></p><a href="https://x.org/#y"></a>'
+    (tmp_path / "a.html").write_text(right)
+    assert broken_links(tmp_path) == []
+    (tmp_path / "a.html").write_text(f'{right}<a href="b.html#there"></a><img src="c.png"><a href="#below"></a>')
+    assert broken_links(tmp_path) == ["a.html: b.html#there", "a.html: c.png", "a.html: #below"]
