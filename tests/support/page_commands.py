@@ -100,8 +100,9 @@ def smaller(words: Sequence[str]) -> list[str]:
     for place, word in enumerate(words[:-1]):
         if word in AT_MOST:
             words[place + 1] = str(min(int(words[place + 1]), AT_MOST[word]))
-    asked = {"--task", "--tasks"} & {*words}
-    for option, value in ({} if asked else ADDED.get(words[words.index("octoscale") + 1], {})).items():
+    name = words[words.index("octoscale") + 1]
+    no_text = name != "train" and {"--task", "--tasks"} & {*words}
+    for option, value in ({} if no_text else ADDED.get(name, {})).items():
         words += [] if option in words else [option, value]
     return ["MODEL" if word in ("smollm2-135m", "gpt-10m") else word for word in words]
 
