@@ -1,7 +1,7 @@
 """What the documents say of measurements, made again from docs/results: each block between two marks is one function.
 
-    python docs/make.py                   README.md and docs/results/README.md, from the files in docs/results; a
-                                          picture of bench/growth.json, if that is there
+    python docs/make.py                   what README.md and docs/ show, from the files in docs/results; a picture
+                                          of bench/growth.json, if that is there
     python docs/make.py demo RUN          the same, after docs/results/demo was taken from a run of the demo
     python docs/make.py advise RUN        the same, after docs/results/advise was taken from a run of advise
     python docs/make.py parity RUN        the same, after docs/results/parity was taken from a run of parity
@@ -33,7 +33,8 @@ from octoscale.report.terminal import against, flatten, perplexity_text
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"
 DOCUMENTS = {
-    "README.md": ("demo", "accuracy", "advice", "speed"),
+    "README.md": ("demo",),
+    "docs/speed.md": ("speed",),
     "docs/results/README.md": ("index", "accuracy", "ranges", "contests", "advice", "growth"),
     "docs/PARITY.md": ("parity",),
 }

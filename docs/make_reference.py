@@ -100,8 +100,8 @@ def _default(parameter: Any) -> str:
 def _ending(command: Any) -> list[str]:
     """The example as code, the page as a link."""
     _, example, more = command.epilog.split("\n")
-    page = more.removeprefix("More: ")
-    link = f"../{page.removeprefix('docs/')}" if page.startswith("docs/") else f"../../{page}"
+    page = more.removeprefix("More: octoscale docs ")
+    link = "../../experiments/README.md" if page == "experiments" else f"../{page}.md"
     return [f"    {example.removeprefix('Example: ')}", "", f"More: [{page}]({link})"]
 
 

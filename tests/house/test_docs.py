@@ -1,4 +1,4 @@
-"""The documents keep their promises: linked files exist, nothing is left to fill in, the README's Python runs."""
+"""The documents keep their promises: linked files exist, nothing is left to fill in, the guide's Python runs."""
 
 import re
 from pathlib import Path
@@ -31,8 +31,10 @@ def test_each_picture_is_shown_or_linked():
     assert [path for path in sorted((ROOT / "docs").rglob("*.png")) if path.resolve() not in linked] == []
 
 
-def test_the_readmes_python_runs(tmp_path, monkeypatch):
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+def test_the_guides_python_runs(tmp_path, monkeypatch):
+    (block,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "guides" / "python.md").read_text("utf-8"), re.DOTALL
+    )
     monkeypatch.chdir(tmp_path)
     checkpoint = save_tiny_llama(tmp_path / "llama")
     namespace = {"ids": torch.arange(16)[None]}

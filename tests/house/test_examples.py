@@ -1,6 +1,5 @@
-"""The examples run, and do what they say. Oracle: the records that they leave."""
+"""The examples run, and do what they say. Oracles: the records that they leave, the reference."""
 
-import ast
 import json
 import os
 import re
@@ -16,6 +15,7 @@ from written_runs import SUMMARY, small_run, write_run
 
 import octoscale
 from octoscale.models.loading import load
+from octoscale.numerics import reference
 from octoscale.report.run import Run
 from octoscale.runs.scales import read_scales
 
@@ -47,22 +47,23 @@ def test_the_loop_has_25_lines():
     assert len([line for line in lines if line.strip() and not line.startswith('"""')]) <= 25
 
 
-def cells_of(notebook):
-    """The code cells of a notebook, each as its text."""
-    content = json.loads(notebook.read_text(encoding="utf-8"))
-    return [cell for cell in content["cells"] if cell["cell_type"] == "code"]
+@pytest.fixture
+def notebooks(monkeypatch):
+    """The script that makes pages of the notebooks."""
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    for name in ("make", "make_notebooks"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    import make_notebooks
+
+    return make_notebooks
 
 
-def run_cell(source, names):
-    """Run a cell as a notebook does; returns the value of its last line, if that is an expression."""
-    tree = ast.parse(source)
-    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
-    exec(compile(tree, "cell", "exec"), names)
-    return None if last is None else eval(compile(ast.Expression(last.value), "cell", "eval"), names)
+def code_cells(notebook):
+    return [cell for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
 
 
 @pytest.mark.parametrize("started", [".", "examples"])
-def test_a_notebook_loads_a_run_shows_a_frame_and_draws_two_figures(started, tmp_path, monkeypatch):
+def test_a_notebook_loads_a_run_shows_a_frame_and_draws_two_figures(started, tmp_path, monkeypatch, notebooks):
     """Started beside the runs, or opened where it is; Jupyter makes that the working folder.
 
     Oracle: a run written by hand, in which all down_proj under amax flush 2 of 100 values, of three roles each.
@@ -70,9 +71,7 @@ def test_a_notebook_loads_a_run_shows_a_frame_and_draws_two_figures(started, tmp
     write_run(tmp_path / "runs" / "demo", small_run(), SUMMARY)
     (tmp_path / started).mkdir(exist_ok=True)
     monkeypatch.chdir(tmp_path / started)
-    names: dict = {}
-    notebook = ROOT / "examples" / "look_at_a_run.ipynb"
-    run, frame, *figures = [run_cell("".join(cell["source"]), names) for cell in cells_of(notebook)]
+    run, frame, *figures = [value for _, value in notebooks.run(ROOT / "examples" / "look_at_a_run.ipynb")]
     assert isinstance(run, Run)
     assert frame.height == 6
     assert frame["flushed, %"][0] == 2.0
@@ -81,7 +80,49 @@ def test_a_notebook_loads_a_run_shows_a_frame_and_draws_two_figures(started, tmp
     assert (tmp_path / started / "exponents.pdf").read_bytes().startswith(b"%PDF")
 
 
+def test_a_notebook_casts_a_tensor_to_four_formats(notebooks):
+    """Oracles: the reference for each rounded number; the page, which is of one machine, for all that is shown."""
+    notebook = ROOT / "examples" / "a_tensor_in_four_formats.ipynb"
+    shown = notebooks.run(notebook)
+    _, rounded, table, *figures = [value for _, value in shown]
+    numbers = torch.tensor([1000.0, 300.0, 3.3, 1.0, 0.1, 0.003, 0.0001, 0.000001])
+    for name, fmt in octoscale.FORMATS.items():
+        assert rounded[name].to_list() == [reference.round(x, fmt) for x in numbers.tolist()]
+    assert table["saturated"].to_list() == [0, 0, 0, 0]
+    fine, coarse = table["sqnr_db"][0], table["sqnr_db"][1]
+    assert 5.5 < fine - coarse < 6.5  # one bit of mantissa is 6.02 dB
+    assert [type(figure) for figure in figures] == [Figure, Figure]
+    page = (notebooks.PAGES / f"{notebook.stem}.md").read_text("utf-8")
+    for printed, value in shown[:3]:
+        assert notebooks.text(printed, value) in page
+
+
+def test_a_notebook_records_the_scales_of_a_fine_tune(notebooks):
+    """Oracles: a power of two as loss scale changes no bit under amax; gradients move further than weights do."""
+    shown = notebooks.run(ROOT / "examples" / "scales_during_a_fine_tune.ipynb")
+    (learned, _, _, moves, steps, _, exponents, findings) = [value for _, value in shown]
+    first, last = map(float, re.findall(r"\d+\.\d+", learned))
+    assert last < first - 1
+    assert "28 linear layers in FP8" in shown[1][0]
+    mean = dict(moves.select("role", "moves").iter_rows())
+    assert mean["grad_output"] > 2 * mean["weight"]
+    assert "the same losses: True" in shown[5][0]
+    assert shown[5][1].rows() == [("grad_output", [-12]), ("input", [0]), ("weight", [0])]
+    assert isinstance(steps, Figure)
+    assert isinstance(exponents, Figure)
+    assert findings == []
+
+
+def test_each_page_of_a_notebook_has_its_words_and_its_code(notebooks):
+    """If this fails: python docs/make_notebooks.py."""
+    assert len(notebooks.NOTEBOOKS) == 3
+    for notebook in notebooks.NOTEBOOKS:
+        page = (notebooks.PAGES / f"{notebook.stem}.md").read_text("utf-8")
+        assert notebooks.without_outputs(page) == notebooks.page(notebook, [])
+        assert page.count("<!-- output -->") >= 4
+
+
 def test_notebooks_are_committed_without_outputs():
     for notebook in (ROOT / "examples").glob("*.ipynb"):
-        for cell in cells_of(notebook):
+        for cell in code_cells(notebook):
             assert (cell["outputs"], cell["execution_count"]) == ([], None)

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 import typer
 import yaml
+from site_links import broken_links
 
 import octoscale
 from octoscale.cli.main import app
@@ -30,7 +31,7 @@ CONFIG = yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))
 WITH_COMMANDS = ["README.md", "experiments/README.md"]
 WITH_COMMANDS += [path.relative_to(ROOT).as_posix() for path in sorted(DOCS.rglob("*.md")) if path.name != "LOG.md"]
 #: Commands whose options are no settings.
-NO_SETTINGS = {"info", "formats", "diagnose", "report", "figures", "watch", "bench"}
+NO_SETTINGS = {"info", "formats", "diagnose", "report", "figures", "watch", "bench", "docs"}
 #: Refused here, and right where the page is read: files of the reader's, ranks that torchrun starts.
 OF_THIS_MACHINE = re.compile(
     r"no such (?:text |task |recipe )?(?:file|folder)|there is one: start octoscale with torchrun"
@@ -169,8 +170,9 @@ def test_each_help_ends_with_an_example_and_the_page_that_explains_it(name, run,
     assert code == 0
     assert example.startswith(f"Example: {name}")
     assert name == "octoscale" or refusal(example.removeprefix("Example: ")) is None
-    page = ROOT / more.removeprefix("More: ")
-    assert name in page.read_text("utf-8")
+    page = more.removeprefix("More: octoscale docs ")
+    path = ROOT / "experiments" / "README.md" if page == "experiments" else DOCS / f"{page}.md"
+    assert name in path.read_text("utf-8")
 
 
 def test_each_page_is_in_the_navigation_once():
@@ -289,3 +291,13 @@ def test_the_site_is_built_without_a_warning_and_asks_nobody_for_anything(tmp_pa
     for page in pages:
         text = page.read_text("utf-8")
         assert re.findall(r"<(?:script|img|iframe|link|source)\b[^>]*(?:src|href)=[\"']?(?:https?:)?//", text) == []
+    assert broken_links(tmp_path) == []
+
+
+def test_a_link_of_the_site_that_leads_nowhere_is_found(tmp_path):
+    (tmp_path / "b.html").write_text('<h2 id="here">x</h2><a href="a.html"></a>')
+    right = '<a href="b.html#here"></a><a href="#top"></a><p id="top"></p><a href="https://x.org/#y"></a>'
+    (tmp_path / "a.html").write_text(right)
+    assert broken_links(tmp_path) == []
+    (tmp_path / "a.html").write_text(f'{right}<a href="b.html#there"></a><img src="c.png"><a href="#below"></a>')
+    assert broken_links(tmp_path) == ["a.html: b.html#there", "a.html: c.png", "a.html: #below"]

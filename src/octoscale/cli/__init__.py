@@ -2,7 +2,7 @@
 
     options         a command's options are the fields of its settings
     app             the application and its help: the commands by what they are for
-    look            info, formats, models, inspect, diagnose, report, figures, watch
+    look            info, formats, models, inspect, diagnose, report, figures, watch, docs
     measure         demo, validate, sweep
     advise          advise
     parity          parity

@@ -9,7 +9,7 @@ from octoscale.system.heap import keep_freed_memory
 
 @app.command(
     rich_help_panel=MEASURE,
-    epilog=ending("octoscale advise MODEL --text my.txt --bound 1% --out advice", "docs/guides/keep.md"),
+    epilog=ending("octoscale advise MODEL --text my.txt --bound 1% --out advice", "guides/keep"),
 )
 @takes(Advice)
 def advise(

@@ -35,8 +35,11 @@ def first_sentence(text: str) -> str:
 
 
 def ending(example: str, page: str) -> str:
-    """How each help ends: one example, and the page that explains it; two lines, which no width of a terminal joins."""
-    return f"\b\nExample: {example}\nMore: {page}"
+    """How each help ends: an example, and how to read the page that explains it; no terminal joins the lines.
+
+    page: its name, as `octoscale docs` knows it.
+    """
+    return f"\b\nExample: {example}\nMore: octoscale docs {page}"
 
 
 def group(help: str, epilog: str) -> typer.Typer:
@@ -55,5 +58,5 @@ def group(help: str, epilog: str) -> typer.Typer:
 app = group(
     "FP8 for language models, with scales that you can see: does a model survive 8-bit floating point, with which "
     "scaling, and where does it break?",
-    ending("octoscale demo", "docs/index.md"),
+    ending("octoscale demo", "index"),
 )

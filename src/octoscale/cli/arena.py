@@ -17,7 +17,7 @@ _PLACE = "The folder of the table, the figure and the measurements; what is ther
 
 @app.command(
     rich_help_panel=MEASURE,
-    epilog=ending("octoscale arena MODEL --text my.txt --tokens 8192 --out runs/arena", "docs/guides/arena.md"),
+    epilog=ending("octoscale arena MODEL --text my.txt --tokens 8192 --out runs/arena", "guides/arena"),
 )
 @takes(Arena)
 def arena(

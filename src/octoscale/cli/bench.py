@@ -13,7 +13,7 @@ from octoscale.system.heap import keep_freed_memory
 
 bench = group(
     "Measure casts and products beside torch's own and the machine's limits. Let nothing else run meanwhile.",
-    ending("octoscale bench linear", "docs/compared.md"),
+    ending("octoscale bench linear", "compared"),
 )
 app.add_typer(bench, name="bench", rich_help_panel=MEASURE)
 
@@ -25,7 +25,7 @@ _Granularity = Annotated[
 _Fp8Head = Annotated[bool, typer.Option("--fp8-head", help="As in generate.")]
 
 
-@bench.command(epilog=ending("octoscale bench quantize", "docs/compared.md"))
+@bench.command(epilog=ending("octoscale bench quantize", "compared"))
 def quantize(granularity: _Granularity = TENSOR.name, as_json: Json = False) -> None:
     """float32 -> e4m3fn under amax: ours, torch eager, torchao and ml_dtypes where installed. A minute."""
     from octoscale.bench import kernels
@@ -34,7 +34,7 @@ def quantize(granularity: _Granularity = TENSOR.name, as_json: Json = False) -> 
     _show(kernels.quantize() if one else kernels.quantize_groups(granularity), as_json)
 
 
-@bench.command(epilog=ending("octoscale bench linear", "docs/compared.md"))
+@bench.command(epilog=ending("octoscale bench linear", "compared"))
 def linear(granularity: _Granularity = TENSOR.name, as_json: Json = False) -> None:
     """X @ w^T of one row and of 512, weights in e4m3fn: ours, F.linear in bfloat16, torch._scaled_mm. Half a minute."""
     from octoscale.bench import kernels
@@ -43,7 +43,7 @@ def linear(granularity: _Granularity = TENSOR.name, as_json: Json = False) -> No
     _show(kernels.linear() if one else kernels.linear_groups(granularity), as_json)
 
 
-@bench.command(epilog=ending("octoscale bench train --model gpt-111m", "docs/compared.md"))
+@bench.command(epilog=ending("octoscale bench train --model gpt-111m", "compared"))
 def train(model: _Named = "smollm2-135m", as_json: Json = False) -> None:
     """A training step of 4 x 256 tokens: bfloat16 autocast, ours, torchao's emulation where installed. Minutes."""
     from octoscale.bench import train
@@ -52,7 +52,7 @@ def train(model: _Named = "smollm2-135m", as_json: Json = False) -> None:
     _show(train.train(model), as_json)
 
 
-@bench.command(epilog=ending("octoscale bench growth", "docs/compared.md"))
+@bench.command(epilog=ending("octoscale bench growth", "compared"))
 def growth(as_json: Json = False) -> None:
     """Layers of 111M to 1.3B, one rank and two: a step's time over bfloat16's. Minutes."""
     from octoscale.bench import growth
@@ -61,7 +61,7 @@ def growth(as_json: Json = False) -> None:
     _show(growth.growth(), as_json)
 
 
-@bench.command(epilog=ending("octoscale bench generate --model smollm2-135m", "docs/compared.md"))
+@bench.command(epilog=ending("octoscale bench generate --model smollm2-135m", "compared"))
 def generate(
     model: Annotated[
         str, typer.Option(help="A Llama: llama-1b (random weights), smollm2-135m, a folder.")
@@ -76,7 +76,7 @@ def generate(
     _show(generate.generate(model, llama_bench, fp8_head=fp8_head), as_json)
 
 
-@bench.command(epilog=ending("octoscale bench checkpoint", "docs/compared.md"))
+@bench.command(epilog=ending("octoscale bench checkpoint", "compared"))
 def checkpoint(model: _Named = "llama-1b", as_json: Json = False) -> None:
     """A bfloat16 checkpoint to FP8 beside `cp` of it, and the memory that takes. A minute; Linux."""
     from octoscale.bench import checkpoint
@@ -85,7 +85,7 @@ def checkpoint(model: _Named = "llama-1b", as_json: Json = False) -> None:
     _show(checkpoint.checkpoint(model), as_json)
 
 
-@bench.command(epilog=ending("octoscale bench advise --model smollm2-135m --keep 3", "docs/compared.md"))
+@bench.command(epilog=ending("octoscale bench advise --model smollm2-135m --keep 3", "compared"))
 def advise(
     model: _Named = "smollm2-135m",
     scaling: Annotated[str, typer.Option(help="As in advise.")] = "amax",

@@ -23,7 +23,7 @@ _FORMATS = "pdf, svg, png: those that are wanted, with commas.  [default: the st
 _FIGURES_OUT = "The folder for them.  [default: RUN/figures/STYLE]"
 
 
-@app.command(rich_help_panel=LOOK, epilog=ending("octoscale info", "docs/index.md"))
+@app.command(rich_help_panel=LOOK, epilog=ending("octoscale info", "index"))
 def info(as_json: Json = False) -> None:
     """Say which backend this machine uses, with which instructions and threads, and why."""
     from octoscale.bench import kernels
@@ -33,7 +33,7 @@ def info(as_json: Json = False) -> None:
     show(machine if as_json else terminal.facts_table(machine))
 
 
-@app.command(rich_help_panel=LOOK, epilog=ending("octoscale formats", "docs/method.md"))
+@app.command(rich_help_panel=LOOK, epilog=ending("octoscale formats", "method"))
 def formats(as_json: Json = False) -> None:
     """Print the FP8 formats and their numbers (the paper's Table 7)."""
     from dataclasses import asdict
@@ -48,7 +48,7 @@ def formats(as_json: Json = False) -> None:
 
 @app.command(
     rich_help_panel=LOOK,
-    epilog=ending("octoscale models --materialize llama2-70b --layers 8 llama2-70b-8", "docs/INFERENCE.md"),
+    epilog=ending("octoscale models --materialize llama2-70b --layers 8 llama2-70b-8", "INFERENCE"),
 )
 @takes(Materialization)
 def models(
@@ -83,7 +83,7 @@ def _materialize(size: str, settings: Materialization, out: Path, overwrite: boo
     show(done if as_json else terminal.facts_table(done))
 
 
-@app.command(rich_help_panel=LOOK, epilog=ending("octoscale inspect MODEL --skip down_proj", "docs/guides/validate.md"))
+@app.command(rich_help_panel=LOOK, epilog=ending("octoscale inspect MODEL --skip down_proj", "guides/validate"))
 @takes(Inspection)
 def inspect(words: Words[Inspection], as_json: Json = False) -> None:
     """Say of every module of a model whether it goes to FP8, in which formats, or why it stays.
@@ -154,7 +154,7 @@ def _inspected(settings: Inspection, recipe: "Recipe") -> "tuple[ConversionRepor
     return report, len(fp8_layers(loaded)), layers_not_run(loaded)
 
 
-@app.command(rich_help_panel=LOOK, epilog=ending("octoscale diagnose runs/mine", "docs/guides/report.md"))
+@app.command(rich_help_panel=LOOK, epilog=ending("octoscale diagnose runs/mine", "guides/report"))
 def diagnose(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, finished or not.")],
     as_json: Json = False,
@@ -166,7 +166,7 @@ def diagnose(
     show(found.to_json() if as_json else words.told(found))
 
 
-@app.command(rich_help_panel=LOOK, epilog=ending("octoscale report runs/bf16 runs/amax", "docs/guides/report.md"))
+@app.command(rich_help_panel=LOOK, epilog=ending("octoscale report runs/bf16 runs/amax", "guides/report"))
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="The folder of a run, or of several.")],
     module: Annotated[str | None, typer.Option(help="The layer whose exponents are drawn.")] = None,
@@ -188,7 +188,7 @@ def report(
 
 @app.command(
     rich_help_panel=LOOK,
-    epilog=ending("octoscale figures runs/mine --style slides --only scale_bias", "docs/guides/report.md"),
+    epilog=ending("octoscale figures runs/mine --style slides --only scale_bias", "guides/report"),
 )
 def figures(
     run: Annotated[
@@ -235,7 +235,7 @@ def _run_with_figures(run: Path) -> "RunContents":
     return read_run(run)
 
 
-@app.command(rich_help_panel=LOOK, epilog=ending("octoscale watch runs/mine", "docs/guides/report.md"))
+@app.command(rich_help_panel=LOOK, epilog=ending("octoscale watch runs/mine", "guides/report"))
 def watch(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, which may go on.")],
     port: Annotated[int | None, typer.Option(help="0: any that is free.  [default: 8008, or one that is free]")] = None,
@@ -255,3 +255,18 @@ def watch(
         say(f"{folder} at {url} (Ctrl-C ends it)")
         while True:
             time.sleep(0.2)  # in turns, for polars' handler of Ctrl-C lets a longer wait go on
+
+
+@app.command(rich_help_panel=LOOK, epilog=ending("octoscale docs guides/validate", "index"))
+def docs(
+    page: Annotated[str, typer.Argument(metavar="[PAGE]", help="As the helps name it: guides/keep.")] = "index",
+    print_only: Annotated[bool, typer.Option("--print", help="Print where the page is, and open nothing.")] = False,
+) -> None:
+    """Open the documents in a browser, from a copy that needs no network."""
+    import webbrowser
+
+    from octoscale.system import documents
+
+    path = documents.page(page)
+    if print_only or not webbrowser.open(path.as_uri()):
+        typer.echo(path)

@@ -22,7 +22,7 @@ from octoscale.system.ranks import is_first
 from octoscale.validation.settings import Demo, Sweep, Validation
 
 
-@app.command(rich_help_panel=MEASURE, epilog=ending("octoscale demo --quick", "docs/index.md"))
+@app.command(rich_help_panel=MEASURE, epilog=ending("octoscale demo --quick", "index"))
 @takes(Demo)
 def demo(words: Words[Demo], out: Out = None, overwrite: Overwrite = False, as_json: Json = False) -> None:
     """See what FP8 does to a real model: SmolLM2-135M in bf16, FP8-AMAX, and FP8-CSCALE with biases -8 to 6."""
@@ -36,7 +36,7 @@ def demo(words: Words[Demo], out: Out = None, overwrite: Overwrite = False, as_j
 
 @app.command(
     rich_help_panel=MEASURE,
-    epilog=ending("octoscale validate MODEL --scaling bf16 --scaling amax --text my.txt", "docs/guides/validate.md"),
+    epilog=ending("octoscale validate MODEL --scaling bf16 --scaling amax --text my.txt", "guides/validate"),
 )
 @takes(Validation)
 def validate(
@@ -63,7 +63,7 @@ def validate(
 
 @app.command(
     rich_help_panel=MEASURE,
-    epilog=ending("octoscale sweep MODEL --bias -8:6 --text my.txt --out runs/sweep", "docs/guides/constant.md"),
+    epilog=ending("octoscale sweep MODEL --bias -8:6 --text my.txt --out runs/sweep", "guides/constant"),
 )
 @takes(Sweep)
 def sweep(

@@ -9,7 +9,7 @@ from octoscale.system.heap import keep_freed_memory
 
 @app.command(
     rich_help_panel=MEASURE,
-    epilog=ending("octoscale parity MODEL --text my.txt --accumulate hopper --out parity", "docs/PARITY.md"),
+    epilog=ending("octoscale parity MODEL --text my.txt --accumulate hopper --out parity", "PARITY"),
 )
 @takes(Parity)
 def parity(

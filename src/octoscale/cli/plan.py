@@ -6,7 +6,7 @@ from octoscale.cli.output import show
 from octoscale.training.planning import Planning
 
 
-@app.command(rich_help_panel=TRAIN, epilog=ending("octoscale plan llama2-70b --gpus 512", "docs/PLAN.md"))
+@app.command(rich_help_panel=TRAIN, epilog=ending("octoscale plan llama2-70b --gpus 512", "PLAN"))
 @takes(Planning)
 def plan(words: Words[Planning], pretrained: Pretrained = False, as_json: Json = False) -> None:
     """Say what a rank of a large run would hold and send, and which mesh fits, for training and inference.

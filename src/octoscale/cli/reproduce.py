@@ -17,7 +17,7 @@ _PLACE = "The folder of tables, figures and measurements; what is there is not m
 
 @app.command(
     rich_help_panel=MEASURE,
-    epilog=ending("octoscale reproduce table4,fig6 --model smollm2-135m --tasks piqa", "experiments/README.md"),
+    epilog=ending("octoscale reproduce table4,fig6 --model smollm2-135m --tasks piqa", "experiments"),
 )
 @takes(Reproduction)
 def reproduce(

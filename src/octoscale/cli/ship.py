@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @app.command(
     rich_help_panel=SHIP,
-    epilog=ending("octoscale quantize MODEL OUT --scaling amax --activations static", "docs/guides/export.md"),
+    epilog=ending("octoscale quantize MODEL OUT --scaling amax --activations static", "guides/export"),
 )
 @takes(Quantization)
 def quantize(
@@ -50,7 +50,7 @@ def quantize(
 
 @app.command(
     rich_help_panel=SHIP,
-    epilog=ending('octoscale generate OUT --prompt "Once upon a time"', "docs/INFERENCE.md"),
+    epilog=ending('octoscale generate OUT --prompt "Once upon a time"', "INFERENCE"),
 )
 @takes(Generation)
 def generate(words: Words[Generation], as_json: Json = False) -> None:
@@ -82,7 +82,7 @@ def generate(words: Words[Generation], as_json: Json = False) -> None:
     )
 
 
-@app.command(rich_help_panel=SHIP, epilog=ending("octoscale chat OUT", "docs/INFERENCE.md"))
+@app.command(rich_help_panel=SHIP, epilog=ending("octoscale chat OUT", "INFERENCE"))
 @takes(Chat)
 def chat(words: Words[Chat]) -> None:
     """Talk with a model, in FP8: a line is a turn; an empty line or Ctrl-D ends."""

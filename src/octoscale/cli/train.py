@@ -17,7 +17,7 @@ _PRESET = "paper: the paper's hyper-parameters for a size of its GPT, where no o
 
 @app.command(
     rich_help_panel=TRAIN,
-    epilog=ending("octoscale train MODEL --text my.txt --scaling amax --out runs/amax", "docs/TRAINING.md"),
+    epilog=ending("octoscale train MODEL --text my.txt --scaling amax --out runs/amax", "TRAINING"),
 )
 @takes(Training)
 def train(

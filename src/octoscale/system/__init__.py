@@ -14,6 +14,7 @@
     held            a change that the whole process shares, and that the last holder undoes
     settings        a setting is stated once: default, help, and how the command line spells it
     machine         which machine this is
+    documents       where the site of docs/ is
     ranks           which process this is of those that were started together
     waiting         how long idle threads spin
     heap            what becomes of memory that is not needed any more
