@@ -38,6 +38,7 @@ def main() -> None:
 def cli_page() -> str:
     """Each command: what it does, its arguments and options, an example, the page that explains it."""
     lines = ["<!-- Made of the commands' settings by python docs/make_reference.py -->", "# Command line", ""]
+    lines += ["<!-- test page: parse: the pages that explain the commands run them -->", ""]
     lines += [
         "With `--help` behind it, each command prints the same on the terminal. A default that is not shown is none.",
         "",
