@@ -10,7 +10,6 @@ import torch
 from octoscale.kernels import portable, scaled_mm, table
 from octoscale.models.sizes import SIZES
 from octoscale.numerics.formats import FORMATS
-from octoscale.numerics.granularity import TENSOR
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 
@@ -74,14 +73,14 @@ class Wrong:
 
     what: str
 
-    def observe(self, x, *, exponents, granularity=TENSOR):
-        seen = portable.observe(x, exponents=exponents, granularity=granularity)
+    def observe(self, x, *, exponents):
+        seen = portable.observe(x, exponents=exponents)
         if self.what == "exponents" and exponents:
             return seen._replace(exponents=seen.exponents + (torch.arange(256) == 3))
         return seen._replace(amax=2 * seen.amax) if self.what == "amax" else seen
 
-    def encode(self, x, fmt, amax, scale_bias, *, counts, granularity=TENSOR):
-        encoded = portable.encode(x, fmt, amax, scale_bias, counts=counts, granularity=granularity)
+    def encode(self, x, fmt, amax, scale_bias, *, counts):
+        encoded = portable.encode(x, fmt, amax, scale_bias, counts=counts)
         if self.what == "counts" and counts:
             return encoded._replace(counts=encoded.counts + torch.tensor([0, 1, 0]))
         if self.what == "codes" and x.numel():
@@ -91,6 +90,9 @@ class Wrong:
     def cast(self, x, fmt, scale_bias, *, counts, exponents):
         seen = self.observe(x, exponents=exponents)
         return seen, self.encode(x, fmt, seen.amax, scale_bias, counts=counts)
+
+    def cast_groups(self, x, fmt, rule, granularity, *, counts, exponents):
+        return portable.cast_groups(x, fmt, rule, granularity, counts=counts, exponents=exponents)
 
 
 @pytest.mark.parametrize("what", ["codes", "amax", "counts", "exponents"])

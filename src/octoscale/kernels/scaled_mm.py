@@ -69,8 +69,8 @@ class ScaledMM:
     def cast_groups(
         self, x: Tensor, fmt: Format, rule: Amax, granularity: Granularity, *, counts: bool, exponents: bool
     ) -> tuple[Seen, Tensor, Encoded]:
-        """See `Backend.cast_groups`: plain torch's."""
-        return portable.cast_groups(x, fmt, rule, granularity, counts=counts, exponents=exponents)
+        """See `Backend.cast_groups`."""
+        return self.casts.cast_groups(x, fmt, rule, granularity, counts=counts, exponents=exponents)
 
     def dequantize(self, q: Scaled, dtype: torch.dtype) -> Tensor:
         """See `Backend.dequantize`."""
