@@ -10,9 +10,11 @@
     origin          what a layer was before: torch's, or GPT-2's Conv1D
     compiled        the same products for torch.compile and torch.export
     layouts         names, shapes and config words of FP8 checkpoints: a key of a checkpoint is named here
+    schemes         what a checkpoint says of a layer: how far a scale reaches, its input
     factor          a scale of a file as a power of two and a factor
     compiled_stored the products of such a layer for torch.compile and torch.export
     stored          StoredLinear: a layer whose weight is codes already
+    runs            its product where blocks have factors
 
 Layers get their casts from kernels/ and their scales from numerics/; they know no model and no file.
 """
