@@ -11,9 +11,11 @@
     compiled        the same products for torch.compile and torch.export
     bf16_gemm       plain bfloat16 layers by way of float32, on CPUs without bfloat16 dot products
     layouts         names, shapes and config words of FP8 checkpoints: a key of a checkpoint is named here
+    schemes         what a checkpoint says of a layer: how far a scale reaches, its input
     factor          a scale of a file as a power of two and a factor
     compiled_stored the products of such a layer for torch.compile and torch.export
     stored          StoredLinear: a layer whose weight is codes already
+    runs            its product where blocks have factors
 
 Layers get their casts from kernels/ and their scales from numerics/; they know no model and no file.
 """

@@ -1,6 +1,7 @@
 """Where models come from, what they read, and checkpoints made of them. transformers builds and loads them all.
 
     loading         a MODEL argument, resolved and loaded
+    stored          what a folder in FP8 holds, for inspect
     meeting         what ranks do before they load one model together
     sizes           the paper's sizes and ours, as data
     package_index   pretrained models that the package index carries
