@@ -269,8 +269,32 @@ def test_blocks_are_read_by_transformers_as_by_us(layout, tmp_path):
         ({"scaling": "amax:mx"}, "no checkpoint has scales of granularity mx"),
         ({"granularity": "row", "tie_fused": True}, "--tie-fused is for one scale a tensor"),
         ({"granularity": "block", "activations": "static"}, "weights by block go with dynamic inputs"),
+        (
+            {"granularity": "block", "layout": "hf-fp8"},
+            "layers.0.self_attn.q_proj.weight is 32 x 32, and hf-fp8 wants whole blocks of 128 x 128: vLLM refuses",
+        ),
+        ({"granularity": "block", "layout": "vllm-fp8"}, "and vllm-fp8 wants whole blocks of 128 x 128"),
     ],
 )
 def test_words_that_do_not_go_together(words, message, tmp_path):
     with pytest.raises(UserError, match=message):
         run_quantization(Quantization(model=str(save_tiny_llama(tmp_path / "model")), **words), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_blocks_that_are_not_whole_are_told_where_a_reader_refuses_them(tmp_path):
+    """compressed-tensors and octoscale read them; transformers' own fp8 would decode some wrongly."""
+    words = {"granularity": "block", "scaling": "amax"}
+    sizes = {"hidden_size": 160, "intermediate_size": 256}
+    done = run_quantization(
+        Quantization(model=str(save_tiny_llama(tmp_path / "model", **sizes)), **words), tmp_path / "out"
+    )
+    assert done["blocks_that_are_not_whole"] == "14 layers, the first model.layers.0.self_attn.q_proj: vLLM refuses them"
+    whole = save_tiny_llama(tmp_path / "whole", hidden_size=128, intermediate_size=256)
+    skip = {"skip": ["k_proj", "v_proj"]}
+    assert "blocks_that_are_not_whole" not in run_quantization(
+        Quantization(model=str(whole), **words, **skip), tmp_path / "whole-out"
+    )
+    config = octoscale.OctoscaleConfig("amax:block", layout="hf-fp8")
+    with pytest.raises(UserError, match="wants whole blocks"):
+        AutoModelForCausalLM.from_pretrained(tmp_path / "model", quantization_config=config)

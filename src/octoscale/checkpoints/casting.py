@@ -29,6 +29,7 @@ def quantize_model(model: PreTrainedModel, config: OctoscaleConfig) -> None:
     report = without_merged(report, {n for n in model.state_dict(keep_vars=True) if not saving.is_whole(n)})
     config.kept = ignored(report, shapes_in_files(model))
     for row in report.converted:
+        layout.check_sizes(scheme, row.module, model.get_parameter(f"{row.module}.weight").shape)
         low, high = torch.aminmax(model.get_parameter(f"{row.module}.weight").detach())
         check_finite_weight(f"{row.module}.weight", torch.maximum(-low, high))
 

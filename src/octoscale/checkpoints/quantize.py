@@ -115,6 +115,8 @@ def quantize_checkpoint(
         hidden, shards = hidden_beside(out_folder), find_shards(source)
         check_complete(model, shards)
         job = _job(weights_in(report, model, shards), model, export)
+        for module in job.weights.values():
+            export.layout.check_sizes(export.scheme, module, model.get_submodule(module).weight.shape)
         terms = {**_terms(source, report, export), FILES: state}
         begin_or_resume(hidden, terms, resume=resume)
         try:

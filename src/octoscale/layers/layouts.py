@@ -34,7 +34,7 @@ class Layout:
     """Names of the scales beside `<module>.weight`, the shape of one for a tensor, and what config.json says.
 
     config: from the modules that stay in high precision, and the groups of those that do not. UserError for groups that
-    the layout has no words for.
+    the layout has no words for. whole_blocks: whether its readers want sizes that are multiples of a block's.
     """
 
     name: str
@@ -42,11 +42,21 @@ class Layout:
     input_scale: str
     scale_shape: tuple[int, ...]
     config: Callable[[Sequence[str], Sequence[Group]], dict[str, Any]]
+    whole_blocks: bool = False
 
     def shape_of(self, scheme: Scheme, num_outputs: int, num_inputs: int) -> tuple[int, ...]:
         """The shape of a weight's scales in this layout."""
         is_one = scheme.weight == TENSOR.name
         return self.scale_shape if is_one else scheme.scale_shape(num_outputs, num_inputs)
+
+    def check_sizes(self, scheme: Scheme, module: str, shape: Sequence[int]) -> None:
+        """UserError for a weight that ends in smaller blocks, where readers refuse it, or decode it wrongly."""
+        if scheme.weight == BLOCK.name and self.whole_blocks and any(size % BLOCK_SIDE for size in shape):
+            raise UserError(
+                f"{module}.weight is {' x '.join(map(str, shape))}, and {self.name} wants whole blocks of {BLOCK_SIDE} x "
+                f"{BLOCK_SIDE}: vLLM refuses others, and transformers decodes some wrongly; take scales by row, the "
+                "layout compressed-tensors, or keep such layers in high precision"
+            )
 
 
 def _compressed_tensors(kept: Sequence[str], groups: Sequence[Group]) -> dict[str, Any]:
@@ -125,7 +135,12 @@ LAYOUTS: Mapping[str, Layout] = {
             config=_compressed_tensors,
         ),
         Layout(
-            name="vllm-fp8", weight_scale="weight_scale", input_scale="input_scale", scale_shape=(), config=_vllm_fp8
+            name="vllm-fp8",
+            weight_scale="weight_scale",
+            input_scale="input_scale",
+            scale_shape=(),
+            config=_vllm_fp8,
+            whole_blocks=True,
         ),
         Layout(
             name="hf-fp8",
@@ -133,6 +148,7 @@ LAYOUTS: Mapping[str, Layout] = {
             input_scale="activation_scale",
             scale_shape=(),
             config=_hf_fp8,
+            whole_blocks=True,
         ),
     )
 }

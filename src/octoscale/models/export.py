@@ -12,6 +12,7 @@ from octoscale.layers.layouts import layout_for
 from octoscale.layers.schemes import Scheme
 from octoscale.models import loading, texts
 from octoscale.models.quiet import quietly
+from octoscale.numerics.granularity import BLOCK, BLOCK_SIDE
 from octoscale.numerics.recipe import Recipe
 from octoscale.numerics.scaling import Constant
 from octoscale.system.errors import UserError
@@ -54,7 +55,7 @@ def run_quantization(
     )
     options = {"resume": resume, "overwrite": overwrite}
     not_finite = quantize_checkpoint(source, out, model, report, export, state=state, **options, progress=progress)
-    done = _summary(words, export, report, source, out)
+    done = _summary(words, export, report, source, out) | _ragged(export, report, model)
     surplus = surplus_in(model, shards)
     done |= {"copied_with_infinity_or_nan": not_finite} if not_finite else {}
     return done | ({"copied_and_no_part_of_the_model": surplus} if surplus else {})
@@ -88,6 +89,15 @@ def _summary(words: Quantization, export: Export, report: ConversionReport, sour
         "bytes_after": _size(out),
         "folder": str(out),
     }
+
+
+def _ragged(export: Export, report: ConversionReport, model: Any) -> dict[str, str]:
+    """A note of blocks that are not whole, which not every reader takes."""
+    shapes = {row.module: model.get_submodule(row.module).weight.shape for row in report.converted}
+    ragged = [module for module, shape in shapes.items() if any(size % BLOCK_SIDE for size in shape)]
+    if export.scheme.weight != BLOCK.name or not ragged:
+        return {}
+    return {"blocks_that_are_not_whole": f"{len(ragged)} layers, the first {ragged[0]}: vLLM refuses them"}
 
 
 def _size(folder: Path) -> int:
