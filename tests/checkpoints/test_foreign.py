@@ -289,7 +289,8 @@ def test_blocks_that_are_not_whole_are_told_where_a_reader_refuses_them(tmp_path
     done = run_quantization(
         Quantization(model=str(save_tiny_llama(tmp_path / "model", **sizes)), **words), tmp_path / "out"
     )
-    assert done["blocks_that_are_not_whole"] == "14 layers, the first model.layers.0.self_attn.q_proj: vLLM refuses them"
+    first = "model.layers.0.self_attn.q_proj"
+    assert done["blocks_that_are_not_whole"] == f"14 layers, the first {first}: vLLM refuses them"
     whole = save_tiny_llama(tmp_path / "whole", hidden_size=128, intermediate_size=256)
     skip = {"skip": ["k_proj", "v_proj"]}
     assert "blocks_that_are_not_whole" not in run_quantization(

@@ -78,7 +78,7 @@ def test_vllm_computes_what_we_compute(layout, granularity, activations, source,
     bfloat16, half as much again for a margin, and on average not apart. A scale that is misread is far beyond both.
     """
     settings = Quantization(
-        model=str(source), layout=layout, granularity=granularity, activations=activations, scaling="amax"
+        model=str(source), layout=layout, granularity=granularity, activations=activations, tokens=1024, window=64
     )
     run_quantization(settings, tmp_path / "fp8")
     prompts = torch.randint(0, 256, (6, 64), generator=torch.Generator().manual_seed(1))

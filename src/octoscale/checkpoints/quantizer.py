@@ -115,7 +115,7 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
                 scheme, recipe = found.scheme, found.scheme.recipe()
             layout = layout_for(config.layout, scheme)
             if found is None:
-                layout.check_sizes(scheme, name.module, module.weight.shape)
+                layout.check_sizes(scheme, name.module, module.get_parameter("weight").shape)
                 return to_stored(module, name, recipe, layout, scheme.activations, shape_in(layout, scheme, module))
             return to_stored(module, name, recipe, layout, scheme.activations, found.scale_shape, found.input_shape)
 

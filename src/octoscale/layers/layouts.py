@@ -53,9 +53,9 @@ class Layout:
         """UserError for a weight that ends in smaller blocks, where readers refuse it, or decode it wrongly."""
         if scheme.weight == BLOCK.name and self.whole_blocks and any(size % BLOCK_SIDE for size in shape):
             raise UserError(
-                f"{module}.weight is {' x '.join(map(str, shape))}, and {self.name} wants whole blocks of {BLOCK_SIDE} x "
-                f"{BLOCK_SIDE}: vLLM refuses others, and transformers decodes some wrongly; take scales by row, the "
-                "layout compressed-tensors, or keep such layers in high precision"
+                f"{module}.weight is {' x '.join(map(str, shape))}, and {self.name} wants whole blocks of "
+                f"{BLOCK_SIDE} x {BLOCK_SIDE}: vLLM refuses others, and transformers decodes some wrongly; take "
+                "scales by row, the layout compressed-tensors, or keep such layers in high precision"
             )
 
 
