@@ -85,6 +85,9 @@ def test_vllm_computes_what_we_compute(layout, granularity, activations, source,
     (tmp_path / "prompts.json").write_text(json.dumps(prompts.tolist()))
     words = [python, HERE / "by_vllm.py", tmp_path / "fp8", tmp_path / "prompts.json", tmp_path / "out.json"]
     done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False)
+    if granularity == "block" and not torch.cpu._is_amx_tile_supported():
+        assert "Failed to find a kernel that can implement the ScaledMM linear layer" in done.stderr
+        pytest.skip("vLLM reads it, and multiplies blocks on CPUs with AMX only")
     assert done.returncode == 0, done.stderr[-3000:]
     theirs = torch.tensor(json.loads((tmp_path / "out.json").read_text()))
     ours, high = log_probabilities(tmp_path / "fp8", prompts), log_probabilities(source, prompts)
