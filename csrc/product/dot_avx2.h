@@ -40,14 +40,14 @@ void dot_row(const uint8_t* codes, int64_t k, const float* x, int64_t padded, fl
   }
 }
 
-// parts: of a single row; several rows need no more than one.
+// num_rows: from 1 to 4. parts: of a single row; several rows need no more than one.
 template <Fp8 F, int parts>
 void dot_row_any(int64_t num_rows, const uint8_t* codes, int64_t k, const float* x, int64_t padded, float* sums) {
   switch (num_rows) {
     case 1: return dot_row<F, 1, parts>(codes, k, x, padded, sums);
     case 2: return dot_row<F, 2, 1>(codes, k, x, padded, sums);
     case 3: return dot_row<F, 3, 1>(codes, k, x, padded, sums);
-    default: return dot_row<F, 4, 1>(codes, k, x, padded, sums);
+    case 4: return dot_row<F, 4, 1>(codes, k, x, padded, sums);
   }
 }
 

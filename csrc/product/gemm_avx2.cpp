@@ -148,6 +148,7 @@ void stream_columns(const float* a, int64_t num_rows, int64_t padded, const Matr
 }  // namespace
 
 void gemm_avx2(const Matrix& a, const Matrix& b, const Output& out, Scales scales, int num_threads) {
+  if (a.rows == 0 || b.cols == 0) return;
   static thread_local Scratch<float> scratch;
   const bool is_few = a.rows <= few_rows;
   const int64_t size_k = is_few ? std::max(lanes, round_up(a.cols, lanes)) : block_k;

@@ -104,3 +104,30 @@ def test_nothing_but_the_operands_is_read(name, size):
         )
         with using(name):
             assert_within(matmul(left, right.t()), expected)
+
+
+@pytest.mark.parametrize("k", [40, 1 << 20])
+@pytest.mark.parametrize("name", NATIVE)
+def test_no_rows_give_no_rows(name, k):
+    """An expert without tokens; the long rows would be read beyond any scratch memory."""
+    b = quantize(torch.ones(3, k), "e4m3fn", BY_ROW).t()
+    with using(name):
+        assert matmul(quantize(torch.empty(0, k), "e4m3fn", BY_ROW), b).shape == (0, 3)
+        none = quantize(torch.empty(0, k), "e4m3fn", BY_ROW).t()
+        assert matmul(quantize(torch.ones(2, k), "e4m3fn", BY_ROW), none).shape == (2, 0)
+
+
+class LikeAvx512(native.Native):
+    """The way of AVX-512, with the products of AVX2."""
+
+    number = native.ISAS.index("avx2")
+
+
+@pytest.mark.parametrize("num_rows", [2, 17, 40])
+@pytest.mark.parametrize("backend", [native.Native("avx2"), LikeAvx512("avx512")], ids=["avx2", "avx512"])
+def test_a_product_is_no_view(backend, num_rows):
+    """Else what follows could not be computed in place."""
+    if "avx2" not in native.available():
+        pytest.skip("this CPU has no AVX2")
+    a, b = operands(num_rows, 40, 5)
+    assert not backend.matmul(a, b.t(), None, torch.float32)._is_view()

@@ -13,6 +13,7 @@ from octoscale.conversion.convert import convert
 from octoscale.kernels.ops import matmul, quantize
 from octoscale.models.export import run_quantization
 from octoscale.numerics.accumulators import ACCUMULATORS, dot, get_accumulator
+from octoscale.numerics.formats import FORMAT_SETS
 from octoscale.numerics.recipe import Recipe, parse_scaling
 from octoscale.numerics.scaling import Amax
 from octoscale.system.errors import UserError
@@ -223,3 +224,6 @@ def test_a_core_is_not_asked_for_formats_that_it_does_not_take(name, formats):
     with pytest.raises(UserError, match=rf"accumulate={name} sums codes of .*: formats={ACCUMULATORS[name].formats}$"):
         parse_scaling(f"amax:accumulate={name}", formats)
     assert isinstance(parse_scaling(f"amax:accumulate={name},formats={ACCUMULATORS[name].formats}"), Recipe)
+    codes = quantize(torch.ones(2, 2), FORMAT_SETS[formats]["input"], Amax())
+    with pytest.raises(UserError, match=f"accumulate={name} sums codes of"):
+        matmul(codes, codes, accumulate=name)

@@ -155,7 +155,8 @@ class Native:
         """Unscaled sums, float32, by a kernel for many rows: one for few rows sums in an order of its own."""
         num_rows = a_MK.shape[0]
         filled = _with_rows(a_MK, max(num_rows, _FEW_ROWS + 1))
-        return self._product(filled, b_KN, 0, None, torch.float32)[:num_rows]
+        sums = self._product(filled, b_KN, 0, None, torch.float32)
+        return sums if len(sums) == num_rows else sums[:num_rows].clone()  # a view could not be changed in place
 
     def _decoded(self, codes: Tensor, beyond: Tensor | None, granularity: Granularity) -> Tensor:
         """See `groups.matmul`."""

@@ -27,7 +27,7 @@ from octoscale.kernels.quantized import DTYPES as DTYPES
 from octoscale.kernels.quantized import Observed as Observed
 from octoscale.kernels.quantized import Quantized as Quantized
 from octoscale.kernels.quantized import backend_of, check_dtype, check_granularity, name_of, rows_of
-from octoscale.numerics.accumulators import get_accumulator
+from octoscale.numerics.accumulators import check_formats, get_accumulator
 from octoscale.numerics.formats import Format, get_format
 from octoscale.numerics.granularity import TENSOR, Granularity, get_granularity
 from octoscale.numerics.scaling import Amax, Amount, Bias, Constant, History, Rule
@@ -284,4 +284,6 @@ def _imitated(a: Quantized, b: Quantized, name: str, fast: bool) -> Tensor:
     check_imitation(name)
     from octoscale.kernels.native import Native, chosen
 
-    return Native(chosen()).accumulate(a.codes, b.codes, get_accumulator(name).rule(fast=fast))
+    row = get_accumulator(name)
+    check_formats(row, (a.format.name, b.format.name))
+    return Native(chosen()).accumulate(a.codes, b.codes, row.rule(fast=fast))

@@ -26,7 +26,7 @@ def bf16_through_float32(model: nn.Module) -> Iterator[bool]:
     """
     layers = [] if cpu_has_bf16_gemm() else [layer for layer in model.modules() if _may_be_slow(layer)]
     for layer in layers:
-        layer.forward = partial(_forward, layer)
+        layer.forward = partial(_conv1d if is_conv1d(layer) else _linear, layer)
     try:
         yield bool(layers)
     finally:
@@ -40,6 +40,14 @@ def _may_be_slow(layer: nn.Module) -> bool:
         return False
     weight = layer._parameters.get("weight")
     return weight is not None and weight.device.type == "cpu" and weight.dtype in (torch.bfloat16, torch.float32)
+
+
+def _linear(layer: Any, input: Tensor) -> Tensor:
+    return _forward(layer, input)
+
+
+def _conv1d(layer: Any, x: Tensor) -> Tensor:
+    return _forward(layer, x)
 
 
 def _forward(layer: Any, x: Tensor) -> Tensor:
@@ -57,8 +65,12 @@ def _forward(layer: Any, x: Tensor) -> Tensor:
 def _is_in_bf16(x: Tensor, weight: Tensor) -> bool:
     """Whether torch would multiply in bfloat16: by autocast, or as both are."""
     if torch.is_autocast_enabled("cpu"):
-        return torch.get_autocast_dtype("cpu") == torch.bfloat16 and x.dtype != torch.float64
+        return torch.get_autocast_dtype("cpu") == torch.bfloat16 and x.dtype in _CAST
     return x.dtype == weight.dtype == torch.bfloat16
+
+
+#: What autocast casts.
+_CAST = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def _is_plain(weight: Tensor) -> bool:
@@ -81,7 +93,7 @@ class _Product(torch.autograd.Function):
         for_x, for_w, *for_bias = ctx.needs_input_grad
         with torch.autocast("cpu", enabled=False):
             g_MN = gradients[0].reshape(-1, len(w_NK)).float()
-            x_MK = x.reshape(len(g_MN), -1).float()
+            x_MK = x.reshape(-1, w_NK.shape[1]).float()
             return (
                 (g_MN @ w_NK.float()).to(torch.bfloat16).view(x.shape) if for_x else None,
                 (g_MN.t() @ x_MK).to(torch.bfloat16) if for_w else None,

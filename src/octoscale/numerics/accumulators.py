@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from octoscale.numerics.formats import FORMATS, Format
+from octoscale.numerics.formats import FORMATS, Format, get_format_set
 from octoscale.system.errors import UserError
 
 
@@ -114,6 +114,17 @@ def get_accumulator(name: str) -> Accumulator:
     if name not in ACCUMULATORS:
         raise UserError(f"unknown accumulator {name!r}: one of {', '.join(ACCUMULATORS)}")
     return ACCUMULATORS[name]
+
+
+def check_formats(accumulator: Accumulator, formats: Sequence[str]) -> None:
+    """UserError for a format whose codes this tensor core does not take."""
+    taken = sorted(set(get_format_set(accumulator.formats).values()))
+    others = [name for name in formats if name not in taken]
+    if others:
+        raise UserError(
+            f"accumulate={accumulator.name} sums codes of {' and '.join(taken)}, not of {others[0]}: "
+            f"formats={accumulator.formats}"
+        )
 
 
 def with_accumulate(scaling: str, name: str) -> str:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from octoscale.numerics.accumulators import Accumulator, get_accumulator
+from octoscale.numerics.accumulators import check_formats, get_accumulator
 from octoscale.numerics.formats import PRECISIONS, ROLES, Role, get_format, get_format_set
 from octoscale.numerics.granularity import GRANULARITIES, TENSOR
 from octoscale.numerics.scaling import Amax, Constant, Delayed, Rule
@@ -94,18 +94,10 @@ class Recipe:
         if self.fast not in FAST:
             raise UserError(f"unknown fast={self.fast}: one of {', '.join(FAST)}")
         if self.accumulate:
-            self._check_formats(get_accumulator(self.accumulate))
+            formats = [self.operand(role).format for role in ROLES]
+            check_formats(get_accumulator(self.accumulate), formats)
             if not self.is_whole:
                 raise UserError(f"accumulate={self.accumulate} imitates products of one scale a tensor: write amax")
-
-    def _check_formats(self, accumulator: Accumulator) -> None:
-        taken = get_format_set(accumulator.formats)
-        others = [fmt for role in ROLES if (fmt := self.operand(role).format) not in taken.values()]
-        if others:
-            raise UserError(
-                f"accumulate={accumulator.name} sums codes of {' and '.join(sorted(set(taken.values())))}, "
-                f"not of {others[0]}: formats={accumulator.formats}"
-            )
 
     @property
     def is_whole(self) -> bool:
