@@ -29,7 +29,7 @@ READERS = {
     "bench/generate": ("bench generate",),
 }
 #: Options of other programs, which the source calls.
-FOREIGN = {"--reflink", "--quiet", "--no-deps", "--dest", "--help", "--nproc-per-node", "--standalone"}
+FOREIGN = {"--reflink", "--quiet", "--no-deps", "--dest", "--help", "--nproc-per-node", "--standalone", "--site"}
 
 
 def options_of(command, name=""):

@@ -42,7 +42,7 @@ class Arena(Conversion):
     window: int | None = setting(None, "Tokens in a window.  [default: 512, or 256 in a training]")
     scalings: Sequence[str] = setting(
         (),
-        "A contestant, as in validate; cscale: the best constant of --bias. Repeatable. Unless given: "
+        "A contestant, in the words of validate. Repeatable; cscale is the best constant of a range. Unless given: "
         f"{', '.join(row.scaling for row in CONTESTANTS)}.",
         option="--scaling",
     )

@@ -8,10 +8,9 @@ from transformers import PreTrainedModel
 from transformers.core_model_loading import ConversionOps
 
 from octoscale.checkpoints.config import OctoscaleConfig
-from octoscale.checkpoints.names import Saving, shapes_in_files
+from octoscale.checkpoints.names import Saving, kept_in_files
 from octoscale.checkpoints.shards import without_merged
 from octoscale.conversion.convert import preview, replace_linears
-from octoscale.conversion.ignore import ignored
 from octoscale.layers.layouts import layout_for
 from octoscale.layers.stored import StoredLinear, check_finite_weight, scale_parameter, shape_in, to_stored
 from octoscale.numerics.scaling import Constant
@@ -27,7 +26,7 @@ def quantize_model(model: PreTrainedModel, config: OctoscaleConfig) -> None:
     layout, recipe, scheme = layout_for(config.layout, config.scheme), config.recipe(), config.scheme
     report, saving = preview(model, recipe), Saving(model)
     report = without_merged(report, {n for n in model.state_dict(keep_vars=True) if not saving.is_whole(n)})
-    config.kept = ignored(report, shapes_in_files(model))
+    config.kept = kept_in_files(report, model)
     for row in report.converted:
         layout.check_sizes(scheme, row.module, model.get_parameter(f"{row.module}.weight").shape)
         low, high = torch.aminmax(model.get_parameter(f"{row.module}.weight").detach())

@@ -73,6 +73,8 @@ def find_stored(files: Sequence[Path], modules: Mapping[str, nn.Module], targets
         if not is_packed(entries[name]):
             continue
         module, _, leaf = target.parameter.rpartition(".")
+        if target.merged and leaf == "weight" and module in modules:
+            raise UserError(f"{name} is in FP8, and becomes a part of {target.parameter}, which has no scale for it")
         if target.merged:
             found.decoded[name] = _stored(name, name.removesuffix(".weight"), None, entries, said)
         elif leaf != "weight" or module not in modules:

@@ -22,6 +22,9 @@ from transformers.core_model_loading import (
     revert_weight_conversion,
 )
 
+from octoscale.conversion.convert import ConversionReport
+from octoscale.conversion.ignore import ignored
+
 
 @dataclass(frozen=True)
 class Target:
@@ -73,6 +76,14 @@ def shapes_in_files(model: Any) -> dict[str, tuple[int, ...]]:
     """Name -> shape of the tensors that `save_pretrained` would write of this model; no value is touched."""
     state = {name: torch.empty_like(tensor, device="meta") for name, tensor in model.state_dict().items()}
     return {name: tuple(tensor.shape) for name, tensor in revert_weight_conversion(model, state).items()}
+
+
+def kept_in_files(report: ConversionReport, model: Any) -> list[str]:
+    """What is to be left in high precision, by the model's names and those under which save_pretrained writes it."""
+    shapes = shapes_in_files(model)
+    weights = {f"{row.module}.weight" for row in report.converted}
+    codes = [name for name, target in parameters_of(model, shapes).items() if target.parameter in weights]
+    return ignored(report, shapes, codes)
 
 
 class Saving:

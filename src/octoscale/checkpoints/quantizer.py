@@ -20,7 +20,7 @@ from transformers.quantizers import HfQuantizer
 from octoscale.checkpoints.casting import Casting
 from octoscale.checkpoints.config import OctoscaleConfig
 from octoscale.checkpoints.headers import Stored, find_stored, name_of_scale, read_entries
-from octoscale.checkpoints.names import Saving, Target, parameters_of, renamed, shapes_in_files
+from octoscale.checkpoints.names import Saving, Target, kept_in_files, parameters_of, renamed
 from octoscale.checkpoints.shards import report_for_files
 from octoscale.conversion.convert import ConversionReport, ModuleReport, preview, replace_linears, replace_module
 from octoscale.conversion.ignore import ignored
@@ -98,7 +98,7 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
         report = preview(model, config.recipe())
         if all(path.suffix == ".safetensors" for path in files):
             report = report_for_files(report, model, files)
-        config.kept = ignored(report, shapes_in_files(model))
+        config.kept = kept_in_files(report, model)
         self._place(model, dict.fromkeys(report.converted))
         for row in report.converted:  # transformers before 5.21 casts what it reads to the dtype that it finds
             layer: Any = model.get_submodule(row.module)
