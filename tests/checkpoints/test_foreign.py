@@ -151,6 +151,7 @@ WRONG = {
         {},
         r"weight_scale\[0, 0\] is nan: a scale",
     ),
+    "integers": ({"weight": torch.zeros(160, 160, dtype=torch.int8)}, {}, "q_proj.weight is I8"),
     "another format": ({"weight": torch.zeros(160, 160, dtype=torch.float8_e5m2)}, {}, "are read in F8_E4M3 only"),
     "ignored": (
         {},
@@ -299,3 +300,27 @@ def test_blocks_that_are_not_whole_are_told_where_a_reader_refuses_them(tmp_path
     config = octoscale.OctoscaleConfig("amax:block", layout="hf-fp8")
     with pytest.raises(UserError, match="wants whole blocks"):
         AutoModelForCausalLM.from_pretrained(tmp_path / "model", quantization_config=config)
+
+
+def test_the_shapes_of_two_scales_may_differ(tmp_path):
+    """Each is one number."""
+    folder = save_foreign(tmp_path / "f", "static")
+    expected = logits(octoscale.load(str(folder)).model)
+    tensors = load_file(folder / "model.safetensors")
+    tensors = {name: tensor.view(()) if name.endswith("weight_scale") else tensor for name, tensor in tensors.items()}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    assert torch.equal(logits(octoscale.load(str(folder)).model), expected)
+
+
+def test_codes_are_no_embedding(tmp_path):
+    """A head in FP8 that a file ties to the embedding would leave codes there, without their scale."""
+    folder = save_foreign(tmp_path / "f", "FP8_DYNAMIC")
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.embed_tokens.weight"]
+    head = octoscale.quantize(tensors["lm_head.weight"].float(), "e4m3fn", octoscale.Amax())
+    tensors |= {"lm_head.weight": head.codes, "lm_head.weight_scale": torch.ones(len(head.codes), 1).bfloat16()}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    content = json.loads((folder / "config.json").read_text())["quantization_config"]
+    edit(folder, tie_word_embeddings=True, quantization_config={**content, "ignore": []})
+    with pytest.raises((ModelError, UserError), match="embed_tokens shares its weight with another layer, and has no"):
+        octoscale.load(str(folder))

@@ -55,6 +55,7 @@ def test_schemes_are_read(content, expected):
         (CHANNEL, TOKENS, {"format": "pack-quantized"}),
         (CHANNEL, TOKENS, {"format": "mixed-precision"}),
         (CHANNEL, TOKENS, {"kv_cache_scheme": BITS}),
+        (CHANNEL, TOKENS, {"kv_cache_scheme": "static"}),
         (CHANNEL, TOKENS, {"transform_config": {"config_groups": {"R1": {}}}}),
         (CHANNEL, TOKENS, {"sparsity_config": {"format": "sparse-24-bitmask"}}),
         (CHANNEL, TOKENS, {"ignore": ["re:*"]}),
@@ -195,3 +196,9 @@ def test_no_wrong_value_of_a_quantization_config_is_guessed_at(activations, weig
                 assert found is None, f"{way} is {junk!r}"
             elif way[-1] in _SILENT and way[-1] != "targets":
                 assert found == scheme
+
+
+def test_a_quantized_cache_is_refused_in_the_words_of_fp8_too():
+    """As AutoFP8 wrote it."""
+    with pytest.raises(UserError, match="its cache of keys and values is quantized"):
+        read_config({**FP8, "kv_cache_scheme": "static"})

@@ -1,6 +1,7 @@
 """Which class a folder is, and whether all of it is there. Oracles: transformers' own model; the tensors taken out."""
 
 import json
+import shutil
 import sys
 
 import octoscale.hf
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from octoscale.checkpoints.settings import Quantization
 from octoscale.models.architectures import predicts_tokens
 from octoscale.models.export import run_quantization
-from octoscale.models.loading import ModelError, skeleton
+from octoscale.models.loading import ModelError, is_stored, skeleton
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -48,6 +49,26 @@ def test_quantize_and_load_go_through_the_models_own_names(name, tmp_path):
         for key, value in expected.state_dict().items():
             bits = torch.uint8 if value.dtype == torch.float8_e4m3fn else value.dtype
             assert torch.equal(found[key].view(bits), value.view(bits)), key
+
+
+def test_a_composite_models_text_config_may_say_that_it_is_in_fp8(tmp_path, run):
+    """As transformers has it: to every command, the folder is the same."""
+    save("llava", tmp_path / "a")
+    run_quantization(Quantization(model=str(tmp_path / "a")), tmp_path / "b")
+    shutil.copytree(tmp_path / "b", tmp_path / "nested")
+    content = json.loads((tmp_path / "nested/config.json").read_text())
+    content["text_config"]["quantization_config"] = content.pop("quantization_config")
+    (tmp_path / "nested/config.json").write_text(json.dumps(content))
+    whole, nested = (run("inspect", str(tmp_path / name)) for name in ("b", "nested"))
+    assert nested[1].replace("nested", "b") == whole[1]
+    assert is_stored(str(tmp_path / "nested"))
+    code, _, err = run("quantize", str(tmp_path / "nested"), str(tmp_path / "c"))
+    assert code == 2
+    assert "holds FP8 weights with their scales already" in err
+    octoscale.load(str(tmp_path / "nested")).model.save_pretrained(tmp_path / "saved")
+    saved = json.loads((tmp_path / "saved/config.json").read_text())
+    assert "quantization_config" in saved
+    assert "quantization_config" not in saved["text_config"]
 
 
 @pytest.mark.parametrize("name", [build.__name__ for build in NOT_CAUSAL])

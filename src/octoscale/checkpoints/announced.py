@@ -31,8 +31,11 @@ def announce(config: Any, folder: Path, shards: Sequence[Path]) -> None:
     ValueError, in the user's words, for FP8 weights that nothing announces, and for a quantization that is not served.
     """
     content = getattr(config, "quantization_config", None)
-    if content is None:  # of a composite model, it may stand with the text model's config, as transformers has it
-        content = getattr(config.get_text_config(decoder=True), "quantization_config", None)
+    text = config.get_text_config(decoder=True)
+    if content is None and getattr(text, "quantization_config", None) is not None:
+        # Of a composite model, it may stand with the text model's config; here all look at the whole's.
+        content = config.quantization_config = text.quantization_config
+        del text.quantization_config
     try:
         modelopt = _modelopt(content, folder)
         if modelopt is not None:

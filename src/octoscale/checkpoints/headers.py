@@ -70,9 +70,11 @@ def find_stored(files: Sequence[Path], modules: Mapping[str, nn.Module], targets
         entries |= read_entries(path)
     found = Found(layers={}, decoded={})
     for name, target in targets_of(entries).items():
-        if not is_packed(entries[name]):
-            continue
         module, _, leaf = target.parameter.rpartition(".")
+        if not is_packed(entries[name]):
+            if leaf == "weight" and module in modules and not entries[name].dtype.startswith(("F", "BF")):
+                raise UserError(f"{name} is {entries[name].dtype}: weights are read in {_CODES} only")
+            continue
         if target.merged and leaf == "weight" and module in modules:
             raise UserError(f"{name} is in FP8, and becomes a part of {target.parameter}, which has no scale for it")
         if target.merged:
@@ -128,8 +130,6 @@ def _stored(name: str, module: str, layer: Any, entries: Mapping[str, Entry], sa
     scale_shape = _check_scale(name_of_scale(name, layout.weight_scale), scheme, sizes, entries)
     input_scale, one = name_of_scale(name, layout.input_scale), Scheme()
     input_shape = _check_scale(input_scale, one, sizes, entries) if input_scale in entries else None
-    if scheme.weight == one.weight and input_shape not in (None, scale_shape):
-        raise UserError(f"{name}: the shapes of its two scales differ")
     return Stored(name=name, layout=layout, scheme=scheme, scale_shape=scale_shape, input_shape=input_shape)
 
 

@@ -130,9 +130,10 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
         for path, module in model.named_modules(remove_duplicate=False):
             if module not in filled and isinstance(module, StoredLinear) and module.weight.dtype not in _CODES:
                 raise UserError(f"{path}.weight: the files hold no tensor for it")
-            if module not in filled and is_linear(module) and module.weight.dtype in _CODES:
+            codes = [name for name, p in module.named_parameters(recurse=False) if p.dtype in _CODES]
+            if module not in filled and codes:
                 raise UserError(  # transformers ties weights, and knows nothing of scales
-                    f"{path} shares its weight with another layer, and has no scale: leave it out with skip"
+                    f"{path} shares its {codes[0]} with another layer, and has no scale: leave it out with skip"
                 )
             if isinstance(module, StoredLinear):
                 for name in ("weight", *module.scale_names):

@@ -192,6 +192,8 @@ def _fp8(content: Mapping[str, Any]) -> Said:
         raise UnreadableError(f"with one FP8 scale a block of {size} (fp8)")
     if content.get("expert_dtype", "fp8") != "fp8" or content.get("modules_to_convert"):
         raise UnreadableError("with experts or embeddings that are no layers of e4m3fn (fp8)")
+    if content.get("kv_cache_scheme") is not None:
+        raise _cache(f"kv_cache_scheme is {content['kv_cache_scheme']}")
     if scheme not in ("dynamic", "static"):
         raise UnreadableError(f"by fp8 with an activation_scheme of {scheme!r}")
     reach = "tensor" if size is None else BLOCK.name
