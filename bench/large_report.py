@@ -131,7 +131,7 @@ def look(page: Path) -> None:
     """How long the page takes to open, and its map to show another step, in Chromium."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     try:
-        from playwright.sync_api import sync_playwright
+        from playwright.sync_api import Error, sync_playwright
     except ImportError:
         chromium = None
     if chromium is None:
@@ -144,7 +144,10 @@ def look(page: Path) -> None:
             window = browser.new_page(viewport={"width": 1400, "height": 900})
             before = time.perf_counter()
             window.goto(f"{page.as_uri()}#view=map")
-            window.get_by_label("Step", exact=True).wait_for()
+            try:
+                window.get_by_label("Step", exact=True).wait_for()
+            except Error as error:
+                raise SystemExit(f"the page's map showed no slider, so nothing was timed: {error}") from error
             opened.append(time.perf_counter() - before)
         print(f"opens in {statistics.median(opened):.2f} s ({min(opened):.2f} to {max(opened):.2f})")
         took = window.evaluate(REDRAW)
