@@ -19,12 +19,15 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from octoscale.conversion.kinds import kind_of
 from octoscale.kernels.base import EXPONENT_OFFSET, NUM_EXPONENT_BINS
 from octoscale.runs.folder import RunFolder
 from octoscale.runs.parts import write_part
 from octoscale.runs.scales import SCHEMA
 
-KINDS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+#: The linear layers of a Llama's decoder layer.
+MODULES = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
+MODULES += ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
 ROLES = (("weight", "e4m3fn"), ("input", "e4m3fn"), ("grad_output", "e5m2"))
 STEPS_OF_A_PART = 20
 #: Values of a tensor, and how many exponents they spread over.
@@ -47,7 +50,7 @@ def main() -> None:
             print(f"octoscale {command}: {seconds:.1f} s, {gigabytes:.2f} GB at most")
         page = run / "report.html"
         print(f"{page.name}: {page.stat().st_size / 1e6:.2f} MB")
-        look(page)
+        look(page, words.steps * words.tensors)
 
 
 def make_run(folder: Path, num_steps: int, num_tensors: int, every: int) -> Path:
@@ -66,11 +69,10 @@ def make_run(folder: Path, num_steps: int, num_tensors: int, every: int) -> Path
 
 def name_of(number: int) -> tuple[int, str, str, str, str]:
     """Layer, kind, module, role and format of a tensor, by its number."""
-    (module, which), size = divmod(number, len(ROLES)), len(KINDS)
-    layer, kind = divmod(module, size)
-    role, fmt = ROLES[which]
-    place = "mlp" if kind > 3 else "self_attn"
-    return layer, KINDS[kind], f"model.layers.{layer}.{place}.{KINDS[kind]}", role, fmt
+    module, which = divmod(number, len(ROLES))
+    layer, place = divmod(module, len(MODULES))
+    name, (role, fmt) = f"model.layers.{layer}.{MODULES[place]}", ROLES[which]
+    return layer, kind_of(name), name, role, fmt
 
 
 def rows_of(
@@ -127,11 +129,11 @@ def cost(command: list[str]) -> tuple[float, float]:
     return time.perf_counter() - started, usage.ru_maxrss * 1024 / 1e9
 
 
-def look(page: Path) -> None:
+def look(page: Path, num_records: int) -> None:
     """How long the page takes to open, and its map to show another step, in Chromium."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     try:
-        from playwright.sync_api import Error, sync_playwright
+        from playwright.sync_api import sync_playwright
     except ImportError:
         chromium = None
     if chromium is None:
@@ -144,11 +146,10 @@ def look(page: Path) -> None:
             window = browser.new_page(viewport={"width": 1400, "height": 900})
             before = time.perf_counter()
             window.goto(f"{page.as_uri()}#view=map")
-            try:
-                window.get_by_label("Step", exact=True).wait_for()
-            except Error as error:
-                raise SystemExit(f"the page's map showed no slider, so nothing was timed: {error}") from error
+            window.get_by_label("Step", exact=True).wait_for()
             opened.append(time.perf_counter() - before)
+        if f"{num_records:,} records" not in window.inner_text("body"):
+            raise SystemExit(f"the page does not show all {num_records:,} records: these figures are of less work")
         print(f"opens in {statistics.median(opened):.2f} s ({min(opened):.2f} to {max(opened):.2f})")
         took = window.evaluate(REDRAW)
         print(f"a step of the slider: {statistics.median(took):.0f} ms, the slowest {max(took):.0f}")
