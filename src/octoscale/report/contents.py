@@ -21,6 +21,7 @@ from octoscale.kernels.base import NUM_EXPONENT_BINS
 from octoscale.numerics.formats import FORMATS, ROLES
 from octoscale.numerics.granularity import GRANULARITIES
 from octoscale.report.advice_contents import advice_of
+from octoscale.report.data.histograms import abridged, has_exponents
 from octoscale.report.fields import (
     LONGEST_MODULE,
     LONGEST_NAME,
@@ -56,7 +57,9 @@ from octoscale.system.inside import LEADS_OUT, is_inside
 class RunContents:
     """What a run's files say. `metrics` and `notes` are the lines of those files, `scales` the rows of all parts.
 
-    advice, parity: what advice.json and parity.json hold; empty if the run is no such, or not done.
+    Of their histograms, which are most of their bytes, the rows may have only what tables and rules ask of them
+    (data/histograms.py). advice, parity: what advice.json and parity.json hold; empty if the run is no such, or not
+    done.
     """
 
     path: Path
@@ -74,10 +77,12 @@ class RunContents:
         """The folder for its figures."""
         return RunFolder(self.path).figures
 
-    @property
-    def numbers(self) -> pl.DataFrame:
-        """The scales without their histograms, which are most of their bytes: to be filtered and copied."""
-        return self.scales.drop("exponents")
+    def of_module(self, module: str) -> pl.DataFrame:
+        """The rows of one module, with their histograms: read again, unless they are here."""
+        of = pl.col("module") == module
+        if has_exponents(self.scales):
+            return self.scales.filter(of)
+        return _scales(RunFolder(self.path), [], lambda part: part.filter(of))
 
     @property
     def has_results(self) -> bool:
@@ -100,14 +105,15 @@ class RunContents:
         return lines
 
 
-def read_run(folder: Path | str, *, needs_header: bool = True) -> RunContents:
+def read_run(folder: Path | str, *, needs_header: bool = True, whole: bool = False) -> RunContents:
     """Read a run. FileNotFoundError if `folder` is none; ValueError if nothing of it can be read.
 
-    needs_header: a folder without run.json is no run; else it is one whose header is empty.
+    needs_header: a folder without run.json is no run; else it is one whose header is empty. whole: the rows keep their
+    histograms.
     """
     run = RunFolder.open(folder) if needs_header else RunFolder(folder)
     found = read_results(run.path)
-    found = replace(found, scales=_scales(run, found.damaged))
+    found = replace(found, scales=_scales(run, found.damaged, None if whole else abridged))
     if found.damaged and not found.header and not found.has_results:
         raise UserError(f"nothing of {run.path} can be read: {found.damaged[0]}")
     return found
@@ -281,15 +287,27 @@ def _object(line: bytes) -> dict[str, Any] | None:
     return row if isinstance(row, dict) else None
 
 
-def _scales(run: RunFolder, damaged: list[str]) -> pl.DataFrame:
-    """The rows of the parts that can be read and hold what a cast can see; each part is looked at by itself."""
-    tables, lost = readable_parts(run.scales, SCHEMA, run.path)
+_Part = Callable[[pl.DataFrame], pl.DataFrame]
+
+
+def _scales(run: RunFolder, damaged: list[str], each: _Part | None) -> pl.DataFrame:
+    """The rows of the parts that can be read and hold what a cast can see; each part is looked at by itself.
+
+    each: what is kept of a part.
+    """
+    before = after = 0
+
+    def possible_rows(part: pl.DataFrame) -> pl.DataFrame:
+        nonlocal before, after
+        rows = part.filter(possible())
+        before, after = before + part.height, after + rows.height
+        return rows if each is None else each(rows)
+
+    tables, lost = readable_parts(run.scales, SCHEMA, run.path, possible_rows)
     damaged.extend(map(str, lost))
-    kept = [table.filter(possible()) for table in tables]
-    before, after = (sum(table.height for table in of) for of in (tables, kept))
     if after < before:
         damaged.append(f"{run.scales}: {before - after} of {before} rows hold what no cast can see")
-    return pl.concat([pl.DataFrame(schema=SCHEMA), *kept])
+    return pl.concat([possible_rows(pl.DataFrame(schema=SCHEMA)), *tables])
 
 
 def possible(longest: int = LONGEST_MODULE) -> pl.Expr:

@@ -76,7 +76,7 @@ class Run:
 
 def load_run(folder: Path | str) -> Run:
     """Read the folder of a run. FileNotFoundError if it is none; ValueError if nothing of it can be read."""
-    contents = read_run(folder)
+    contents = read_run(folder, whole=True)
     return Run(
         path=contents.path,
         header=contents.header,

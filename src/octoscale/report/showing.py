@@ -147,7 +147,7 @@ def _print_results(contents: RunContents) -> None:
     lines += parity_lines(contents.parity)
     if "backend" in header and not contents.parity:
         lines.append(f"backend: {header['backend']}" + (f" ({header['reason']})" if "reason" in header else ""))
-    lines += bands_in_words(contents.numbers)
+    lines += bands_in_words(contents.scales)
     _print_lines(lines)
     _say_damaged(contents.damaged)
 

@@ -12,7 +12,7 @@ import io
 import re
 import threading
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import polars as pl
@@ -81,20 +81,22 @@ def read_part(path: Path, schema: Schema) -> pl.DataFrame:
 
 
 def readable_parts(
-    folder: Path, schema: Schema, within: Path | None = None
+    folder: Path, schema: Schema, within: Path | None = None, each: Callable[[pl.DataFrame], pl.DataFrame] | None = None
 ) -> tuple[list[pl.DataFrame], list[DamagedPartError]]:
     """The tables of all parts that can be read, in their order, and what is wrong with the others.
 
-    within: a folder out of which no link is followed.
+    within: a folder out of which no link is followed. each: what is kept of a table, before the next one is read.
     """
     tables: list[pl.DataFrame] = []
     parts, links = (list_parts(folder), []) if within is None else only_inside(list_parts(folder), within)
     damaged = [DamagedPartError(line) for line in links]
     for path in parts:
         try:
-            tables.append(read_part(path, schema))
+            table = read_part(path, schema)
         except DamagedPartError as error:  # noqa: PERF203  a part is thousands of rows
             damaged.append(error)
+        else:
+            tables.append(table if each is None else each(table))
     return tables, damaged
 
 

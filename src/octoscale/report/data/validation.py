@@ -13,11 +13,10 @@ import polars as pl
 
 from octoscale.kernels.base import EXPONENT_OFFSET, NUM_EXPONENT_BINS
 from octoscale.numerics.formats import Format
+from octoscale.report.data.histograms import abridged, with_histograms
 from octoscale.validation import bias_range
 
 Key = TypeVar("Key", str, int)
-
-_ROWS_AT_A_TIME = 20_000
 
 #: The precisions without FP8; the first that a run has is what its other perplexities are measured against.
 REFERENCES = ("bf16", "fp16", "fp32")
@@ -114,7 +113,7 @@ def default_module(rows: pl.DataFrame) -> str | None:
     """The module of kind ffn_out, with a histogram, that flushes most under the main scaling; the middle one if none
     flushes. Among all kinds if there is no ffn_out, among all scalings if there is no main one.
     """
-    rows = rows.drop("exponents").filter(_have_histograms(rows))
+    rows = with_histograms(abridged(rows))
     main = main_scaling(scalings_of(rows))
     rows = rows if main is None else rows.filter(scaling=main)
     rows = rows if rows.filter(kind="ffn_out").is_empty() else rows.filter(kind="ffn_out")
@@ -153,18 +152,6 @@ def histogram(rows: pl.DataFrame) -> dict[int, int]:
     counts = [sum(column) for column in zip(*rows["exponents"].drop_nulls().to_list(), strict=True)]
     values = range(1, NUM_EXPONENT_BINS - 1)
     return {index - EXPONENT_OFFSET: counts[index] for index in values if counts and counts[index]}
-
-
-def with_histograms(rows: pl.DataFrame) -> pl.DataFrame:
-    """The rows whose histogram was recorded and holds a value other than zero."""
-    return rows.filter(_have_histograms(rows))
-
-
-def _have_histograms(rows: pl.DataFrame) -> pl.Series:
-    """Of which rows; some at a time, for what is looked at is copied."""
-    largest = pl.col("exponents").list.slice(1, NUM_EXPONENT_BINS - 2).list.max()
-    found = [some.select(largest.fill_null(0) > 0).to_series() for some in rows.iter_slices(_ROWS_AT_A_TIME)]
-    return pl.concat(found) if found else pl.Series(dtype=pl.Boolean)
 
 
 def scalings_of(rows: pl.DataFrame) -> list[str]:

@@ -160,7 +160,7 @@ def _missing(contents: RunContents) -> list[str]:
         lines.append("run.json: which command wrote this run, with which settings")
     if contents.scales.is_empty():
         lines.append("scales: no cast was recorded, so most rules had nothing to look at")
-    elif contents.scales["exponents"].null_count() == contents.scales.height:
+    elif contents.scales["histogram"].null_count() == contents.scales.height:
         lines.append("histograms: none were recorded (every=0); shares are of all values, zeros included")
     if not contents.scales.is_empty() and not contents.notes:
         lines.append(

@@ -25,6 +25,7 @@ from octoscale.numerics.formats import FORMATS, ROLES, Role
 from octoscale.numerics.recipe import Recipe, parse_scaling
 from octoscale.numerics.scaling import Rule
 from octoscale.report.data.bands import scales_in_words
+from octoscale.report.data.histograms import abridged
 from octoscale.runs.scale_bias import HIGHEST, REACH
 
 #: What tells one tensor of a run from another.
@@ -35,9 +36,8 @@ TENSOR = ("module", "role")
 class Group:
     """What one phase recorded under one scaling.
 
-    rows: as recorded, with `at`, their place in the order of writing; of exponents the number of `zeros` and a hash,
-    `histogram`, null where none were recorded. notes: those of runs/notes.py. metrics: the lines
-    of metrics.jsonl. plan: what the command was told.
+    rows: as recorded, with `at`, their place in the order of writing; of their histograms, what data/histograms.py
+    asks. notes: those of runs/notes.py. metrics: the lines of metrics.jsonl. plan: what the command was told.
     """
 
     phase: str
@@ -136,7 +136,7 @@ def groups_of(
     rows: pl.DataFrame, notes: list[dict[str, Any]], metrics: list[dict[str, Any]], plan: dict[str, Any]
 ) -> Iterator[Group]:
     """The groups of a run, in the order in which they were run; then those that were measured without any row."""
-    rows = _with_slack(_abridged(rows).with_columns(at=pl.int_range(pl.len()), template=_template()))
+    rows = _with_slack(abridged(rows).with_columns(at=pl.int_range(pl.len()), template=_template()))
     keys = dict.fromkeys(rows.select("phase", "scaling").iter_rows())
     recorded = {scaling for _, scaling in keys}
     measured = [(row.get("phase", ""), row["scaling"]) for row in metrics if "scaling" in row]
@@ -152,13 +152,6 @@ def groups_of(
             metrics=[row for row in metrics if row.get("scaling") == scaling and row.get("phase", phase) == phase],
             plan=plan,
         )
-
-
-def _abridged(rows: pl.DataFrame) -> pl.DataFrame:
-    """The rows with zeros and a hash, `histogram`, in place of their exponents, which are most of their bytes."""
-    bins = pl.col("exponents")
-    zeros, histogram = bins.list.get(0, null_on_oob=True), pl.when(bins.is_not_null()).then(bins.hash())
-    return rows.with_columns(zeros=zeros, histogram=histogram).drop("exponents")
 
 
 _NUMBER = r"(^|\.)\d+(\.|$)"

@@ -15,6 +15,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from octoscale.numerics.formats import ROLES, get_format
 from octoscale.report.data.bands import scales_in_words
+from octoscale.report.data.histograms import with_histograms
 from octoscale.report.data.validation import (
     Reach,
     default_module,
@@ -24,7 +25,6 @@ from octoscale.report.data.validation import (
     reach,
     scalings_of,
     shares_by_exponent,
-    with_histograms,
 )
 from octoscale.report.figures.parts import decimal, join, label_rows, with_note
 from octoscale.report.figures.style import CURVE, REPORT, ROLE_LABELS, SHADE, Style, StyledFigure, get_style, styled

@@ -30,6 +30,7 @@ from typing import Any
 import polars as pl
 
 from octoscale.report.contents import RunContents, read_run
+from octoscale.report.data.histograms import abridged, with_histograms
 from octoscale.report.data.training import has_losses, loss_curves, scale_bias_of_training
 from octoscale.report.data.validation import (
     clipped_shares,
@@ -38,7 +39,6 @@ from octoscale.report.data.validation import (
     main_scaling,
     scalings_of,
     split_scores,
-    with_histograms,
 )
 from octoscale.report.figures.advice import FIELDS as OF_ADVICE
 from octoscale.report.figures.advice import advice_figure
@@ -157,7 +157,7 @@ def check_module(rows: pl.DataFrame, module: str) -> None:
         near = difflib.get_close_matches(module, modules, n=4, cutoff=0.4) or modules[:4]
         hint = f"near names: {', '.join(near)}" if near else "it recorded none"
         raise UserError(f"module {module!r} is not in this run; {hint}")
-    if with_histograms(rows.filter(module=module)).is_empty():
+    if with_histograms(abridged(rows.filter(module=module))).is_empty():
         raise UserError(f"module {module!r} has no histograms in this run: record with every=1, or any other than 0")
 
 
@@ -177,29 +177,28 @@ def _bias_map(contents: RunContents, _: str | None) -> _Made:
 
 
 def _scale_bias(contents: RunContents, _: str | None) -> _Made:
-    rows = contents.numbers
+    rows = contents.scales
     main = main_scaling(scalings_of(rows))
     if not scale_bias_by_layer(rows, main or "").is_empty():
         yield "scale_bias", partial(scale_bias_figure, rows, scaling=main, note=_measured(contents))
 
 
 def _exponents(contents: RunContents, module: str | None) -> _Made:
-    rows = contents.scales
-    module = module or default_module(rows) or ""
-    of_module = with_histograms(rows.filter(module=module))
+    module = module or default_module(contents.scales) or ""
+    of_module = with_histograms(contents.of_module(module))
     for scaling in exponent_scalings(of_module, contents.summary.get("perplexity", {})):
         words = {"module": module, "scaling": scaling, "note": _measured(contents)}
         yield _stem(scaling), partial(exponents_figure, of_module, **words)
 
 
 def _clipping(contents: RunContents, _: str | None) -> _Made:
-    if not clipped_shares(contents.numbers).is_empty():
-        yield "clipping", partial(clipping_figure, contents.numbers, note=_measured(contents))
+    if not clipped_shares(contents.scales).is_empty():
+        yield "clipping", partial(clipping_figure, contents.scales, note=_measured(contents))
 
 
 def _scale_bias_steps(contents: RunContents, _: str | None) -> _Made:
-    if not scale_bias_of_training(contents.numbers).is_empty():
-        yield "scale_bias_steps", partial(scale_bias_steps_figure, contents.numbers, note=_trained(contents))
+    if not scale_bias_of_training(contents.scales).is_empty():
+        yield "scale_bias_steps", partial(scale_bias_steps_figure, contents.scales, note=_trained(contents))
 
 
 def _loss(contents: RunContents, _: str | None) -> _Made:
