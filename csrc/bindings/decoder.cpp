@@ -16,14 +16,23 @@ namespace {
 
 // (address of the weight, epsilon), and so on: tuples of numbers, in the order of the structs' members.
 using NormFacts = std::tuple<uintptr_t, float>;
-using LinearFacts = std::tuple<uintptr_t, int, int, int64_t, int64_t, int, int, int>;
+using ScaleFacts = std::tuple<int, int, float, uintptr_t, uintptr_t>;
+using RuleFacts = std::tuple<int, int, int, float>;
+using LinearFacts = std::tuple<uintptr_t, int, ScaleFacts, int64_t, int64_t, RuleFacts>;
 
 Norm norm(const NormFacts& facts) { return {pointer<const uint16_t>(std::get<0>(facts)), std::get<1>(facts)}; }
 
 Linear linear(const LinearFacts& facts) {
-  const auto& [codes, format, scale_bias, num_in, num_out, rule, rule_format, rule_value] = facts;
-  return {pointer<const uint8_t>(codes), static_cast<Fp8>(format), scale_bias, num_in, num_out,
-          {static_cast<InputRule::Kind>(rule), static_cast<Fp8>(rule_format), rule_value}};
+  const auto& [codes, format, scales, num_in, num_out, rule] = facts;
+  const auto& [reach, bias, factor, biases, factors] = scales;
+  const auto& [kind, rule_format, value, divisor] = rule;
+  return {pointer<const uint8_t>(codes),
+          static_cast<Fp8>(format),
+          {static_cast<WeightScales::Reach>(reach), bias, factor, pointer<const int32_t>(biases),
+           pointer<const float>(factors)},
+          num_in,
+          num_out,
+          {static_cast<InputRule::Kind>(kind), static_cast<Fp8>(rule_format), value, divisor}};
 }
 
 void make_layer(DecoderLayer* self, std::tuple<int64_t, int64_t, int64_t> heads, float attention_scale,

@@ -6,12 +6,13 @@
 #include <utility>
 #include <vector>
 
+#include "cast/groups.h"
 #include "cast/quantize.h"
-#include "cast/rule.h"
 #include "common/pieces.h"
 #include "common/pool.h"
 #include "common/scalar.h"
 #include "common/scratch.h"
+#include "decoder/scales.h"
 
 namespace octoscale {
 namespace {
@@ -34,7 +35,7 @@ template <class Body>
 void for_each_row(int64_t num_rows, int num_threads, Body&& body) {
   constexpr int64_t run = 16;
   if (num_rows == 1) return body(0);
-  parallel_for(static_cast<int>(ceil_div(num_rows, run)), num_threads, [&](int task) {
+  parallel_for(static_cast<int>(ceil_div(num_rows, run_length)), num_threads, [&](int task) {
     for (int64_t row = run * task; row < std::min(num_rows, run * (task + 1)); ++row) body(row);
   });
 }
@@ -56,20 +57,26 @@ class Products {
     }
   }
 
-  int first_nonfinite = -1;
+  int outcome = done;
 
  private:
   void run_same(const uint16_t* x, const Linear* const* linears, uint16_t* const* outs, int n, int number) {
+    if (outcome == refused) return;
     const Linear& first = *linears[0];
     const bool is_plain = first.rule.kind == InputRule::Kind::none;
-    int scale_bias = 0;
-    const bool finite = is_plain ? observe(x, first.num_in) < infinity_bits : cast(x, first, &scale_bias);
-    if (!finite && first_nonfinite < 0) first_nonfinite = number;
+    const bool has_runs = first.rule.kind == InputRule::Kind::amax_of_runs;
+    const bool finite = cast(x, first);
+    if (!finite && outcome == done) outcome = number;
     Part parts[DecoderLayer::num_linears];
+    JoinedScales joined[DecoderLayer::num_linears];
     for (int i = 0; i < n; ++i) {
       const Linear& linear = *linears[i];
       const Matrix weight = {linear.codes, false, linear.format, linear.num_in, linear.num_out, 1, linear.num_in};
-      parts[i] = {weight, {outs[i], Float::bf16, linear.num_out, nullptr, Float::bf16, scale_bias + linear.scale_bias}};
+      parts[i] = {weight, {outs[i], Float::bf16, linear.num_out, nullptr, Float::bf16, 0}, one_scale};
+      if (!joined[i].join(linear, scale_biases_, has_runs, parts[i])) {
+        outcome = refused;
+        return;
+      }
     }
     const void* data = is_plain ? static_cast<const void*>(x) : codes_.data();
     const Matrix a = {data, is_plain, first.rule.format, num_rows_, first.num_in, first.num_in, 1};
@@ -80,28 +87,45 @@ class Products {
       for (int i = 0; i < n; ++i) std::fill_n(outs[i], num_rows_ * linears[i]->num_out, nan_bf16);
   }
 
-  uint32_t observe(const uint16_t* x, int64_t n) const {
-    const Rows all = {1, num_rows_ * n, num_rows_ * n};
-    return octoscale::observe(isa_, x, Float::bf16, all, false, num_threads_).amax_bits;
-  }
-
-  // Codes of x; whether all of x is finite.
-  bool cast(const uint16_t* x, const Linear& linear, int* scale_bias) {
+  // Codes and scale_biases of x, as the rule of a layer wants them; whether all of x is finite.
+  bool cast(const uint16_t* x, const Linear& linear) {
     const InputRule& rule = linear.rule;
     const int64_t size = num_rows_ * linear.num_in;
-    const uint32_t amax = observe(x, linear.num_in);
-    const bool is_constant = rule.kind == InputRule::Kind::constant;
-    *scale_bias = is_constant ? rule.value : amax_to_scale_bias(amax, row(rule.format), {rule.value, false});
+    const Rows all = {1, size, size};
+    const bool is_divided = rule.divisor != 1.0f;
+    const void* values = is_divided ? static_cast<const void*>(divided(x, size, rule.divisor)) : x;
+    const Float type = is_divided ? Float::f32 : Float::bf16;
+    const uint32_t amax = observe(isa_, values, type, all, false, num_threads_).amax_bits;
+    scale_biases_.assign(1, 0);
+    if (rule.kind == InputRule::Kind::none) return amax < infinity_bits;
     codes_.resize(std::max(codes_.size(), static_cast<size_t>(size)));
-    const Encoding encoding = {rule.format, *scale_bias, codes_.data(), nullptr, false};
-    encode(isa_, x, Float::bf16, {1, size, size}, amax, encoding, num_threads_);
+    const AmaxRule by_amax = {rule.value, false};
+    if (rule.kind == InputRule::Kind::amax_of_runs) {
+      const size_t num_runs = static_cast<size_t>(ceil_div(size, run_length));
+      scale_biases_.resize(num_runs);
+      amaxes_.resize(num_runs);
+      const GroupEncoding encoding = {rule.format, by_amax, amaxes_.data(), scale_biases_.data(), codes_.data(), false};
+      cast_groups(isa_, values, type, all, {1, run_length}, encoding, num_threads_);
+      return amax < infinity_bits;
+    }
+    const bool is_constant = rule.kind == InputRule::Kind::constant;
+    scale_biases_[0] = is_constant ? rule.value : amax_to_scale_bias(amax, row(rule.format), by_amax);
+    encode(isa_, values, type, all, amax, {rule.format, scale_biases_[0], codes_.data(), nullptr, false}, num_threads_);
     return amax < infinity_bits;
+  }
+
+  const float* divided(const uint16_t* x, int64_t size, float divisor) {
+    divided_.resize(static_cast<size_t>(size));
+    for (int64_t i = 0; i < size; ++i) divided_[i] = bf16_to_float(x[i]) / divisor;
+    return divided_.data();
   }
 
   Isa isa_;
   int64_t num_rows_;
   int num_threads_;
   std::vector<uint8_t> codes_;
+  std::vector<int32_t> scale_biases_;
+  std::vector<float> amaxes_, divided_;
 };
 
 // The queries, keys and values of new tokens [num_rows, heads, head_dim], and where attention goes.
@@ -196,7 +220,7 @@ int step(Isa isa, const DecoderLayer& layer, const uint16_t* x, int64_t num_rows
   each_row(inner, [&](int64_t at) { kernels.gated(gate + at, up + at, inner, up + at); });
   products.run(up, {&layer.down}, {normed}, 6);
   each_row(hidden, [&](int64_t at) { kernels.add(out + at, normed + at, hidden); });
-  return products.first_nonfinite;
+  return products.outcome;
 }
 
 int step_through(Isa isa, const DecoderLayer* const* layers, const Cached* caches, int num_layers, const uint16_t* x,
@@ -206,10 +230,11 @@ int step_through(Isa isa, const DecoderLayer* const* layers, const Cached* cache
   for (int i = 0; i < num_layers; ++i) {
     uint16_t* next = (num_layers - i) % 2 ? out : other;  // the last is out
     const int failed = step(isa, *layers[i], x, 1, cosines, sines, caches[i], next, num_threads);
-    if (failed >= 0) return i * DecoderLayer::num_linears + failed;
+    if (failed == refused) return refused;
+    if (failed != done) return i * DecoderLayer::num_linears + failed;
     x = next;
   }
-  return -1;
+  return done;
 }
 
 }  // namespace octoscale

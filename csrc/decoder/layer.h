@@ -13,22 +13,33 @@
 
 namespace octoscale {
 
-// How an input is cast: not at all, by a constant scale, or by its own amax less `value` binades of headroom.
+// How an input is cast: not at all, by a constant scale, by its own amax less `value` binades of headroom, or so by that
+// of each run of 128 values.
 struct InputRule {
-  enum class Kind : int { none, constant, amax } kind;
+  enum class Kind : int { none, constant, amax, amax_of_runs } kind;
   Fp8 format;
-  int value;  // scale_bias, or the margin
+  int value;      // scale_bias, or the margin
+  float divisor;  // of the input before the cast; 1: none
 };
 
 inline bool operator==(const InputRule& a, const InputRule& b) {
-  return a.kind == b.kind && a.format == b.format && a.value == b.value;
+  return a.kind == b.kind && a.format == b.format && a.value == b.value && a.divisor == b.divisor;
 }
+
+// The scales of a weight, 2**-bias * factor: one, or one for each output or each block of 128 x 128, rows contiguous.
+struct WeightScales {
+  enum class Reach : int { tensor, row, block } reach;
+  int bias;               // of a tensor
+  float factor;           // of all, beside their own: the input's is in it
+  const int32_t* biases;  // of rows and blocks
+  const float* factors;   // of rows and blocks; null: 1
+};
 
 // A linear layer without gradients: codes [num_out, num_in], rows contiguous.
 struct Linear {
   const uint8_t* codes;
   Fp8 format;
-  int scale_bias;
+  WeightScales scales;
   int64_t num_in, num_out;
   InputRule rule;
 };
@@ -49,15 +60,18 @@ struct Cached {
   int64_t length;  // positions there are; the tokens become the next
 };
 
+// A step was done; or it has to go another way, for scales lie too far apart along a sum. Else the number of the first
+// linear layer whose input holds infinity or NaN; then the output is that of NaN.
+constexpr int done = -1, refused = -2;
+
 // x, out: [num_rows, hidden], bfloat16. cosines, sines: [num_rows, head_dim], bfloat16. More than one row: only for an
-// empty cache, and where `serves_rows`. The number of the first linear layer whose input holds infinity or NaN, or -1;
-// then the output is that of NaN.
+// empty cache, one scale a tensor, and where `serves_rows`. Returns one of the above.
 int step(Isa isa, const DecoderLayer& layer, const uint16_t* x, int64_t num_rows, const uint16_t* cosines,
          const uint16_t* sines, const Cached& cache, uint16_t* out, int num_threads);
 bool serves_rows(Isa isa);
 
-// One token through a stack of layers: caches[i] is that of layers[i]. The number of the first linear layer whose input
-// holds infinity or NaN, counted through all layers, or -1; what comes after it is not computed.
+// One token through a stack of layers: caches[i] is that of layers[i]. As `step`, but that linear layers are counted
+// through all layers; what comes after a layer that failed is not computed.
 int step_through(Isa isa, const DecoderLayer* const* layers, const Cached* caches, int num_layers, const uint16_t* x,
                  const uint16_t* cosines, const uint16_t* sines, uint16_t* out, int num_threads);
 

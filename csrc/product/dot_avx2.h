@@ -3,7 +3,10 @@
 
 #include <immintrin.h>
 
+#include <algorithm>
+
 #include "common/decode_avx2.h"
+#include "product/matmul.h"
 
 namespace octoscale {
 namespace {
@@ -38,6 +41,29 @@ void dot_row(const uint8_t* codes, int64_t k, const float* x, int64_t padded, fl
     for (int part = 1; part < parts; ++part) total = _mm256_add_ps(total, sum[m][part]);
     sums[m] = sum_lanes(total);
   }
+}
+
+// The dot product of one row of codes with one of x, each run of it times its scale.
+template <Fp8 F>
+float dot_runs(const uint8_t* codes, int64_t k, const float* x, const float* scales) {
+  __m256 total = _mm256_setzero_ps();
+  for (int64_t first = 0; first < k; first += run_length) {
+    __m256 sums[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
+    const auto add = [&](const uint8_t* from, int64_t i, int part) {
+      sums[part] = _mm256_fmadd_ps(decode_vector<F>(load_codes(from)), _mm256_load_ps(x + i), sums[part]);
+    };
+    const int64_t end = std::min(k, first + run_length);
+    _mm_prefetch(reinterpret_cast<const char*>(codes + first) + 1024, _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(codes + first) + 1088, _MM_HINT_T0);
+    int64_t i = first;
+    for (; i + 32 <= end; i += 32)
+      for (int part = 0; part < 4; ++part) add(codes + i + 8 * part, i + 8 * part, part);
+    for (; i + 8 <= end; i += 8) add(codes + i, i, 0);
+    if (i < end) add(padded_codes(codes + i, end - i).data(), i, 0);
+    const __m256 sum = _mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3]));
+    total = _mm256_fmadd_ps(sum, _mm256_set1_ps(scales[first / run_length]), total);
+  }
+  return sum_lanes(total);
 }
 
 // num_rows: from 1 to 4. parts: of a single row; several rows need no more than one.

@@ -136,7 +136,7 @@ void stream_columns(const float* a, int64_t num_rows, int64_t padded, const Matr
   const int64_t num_cols = std::min(block_cols, b.cols - c);
   with_format(b.format, [&](auto F) {
     for (int64_t i = 0; i < num_cols; ++i) {
-      float sums[few_rows];
+      float sums[few_rows] = {};
       const uint8_t* codes = static_cast<const uint8_t*>(b.data) + (c + i) * b.col_stride;
       dot_row_any<F.value, 1>(num_rows, codes, b.rows, a, padded, sums);
       for (int64_t r = 0; r < num_rows; ++r) values[r][i] = sums[r];

@@ -17,8 +17,7 @@ void stream(Isa isa, const Matrix& a, const Part* parts, int num_parts, int num_
   if (isa == Isa::avx2) return stream_avx2(a, parts, num_parts, num_threads);
 #endif
   (void)isa;
-  for (int i = 0; i < num_parts; ++i)
-    product_scalar(a, parts[i].b, parts[i].out, unscale_by(parts[i].out.scale_bias), num_threads);
+  stream_scalar(a, parts, num_parts, num_threads);
 }
 
 bool matmul_by_rows(Isa isa, const Matrix& a, const Matrix& b, const Output& out, Scales scales, int num_threads) {
@@ -44,7 +43,7 @@ bool matmul(Isa isa, const Matrix& a, const Matrix& b, const Output& out, int nu
   if (isa == Isa::avx2 && b.row_stride == 1 && a.rows > 4 && a.rows <= 128)
     return gemm_avx2(a, b, out, {nullptr, nullptr}, num_threads), true;
   if (can_stream(a, b)) {
-    const Part part = {b, out};
+    const Part part = {b, out, one_scale};
     return stream(isa, a, &part, 1, num_threads), true;
   }
 #endif

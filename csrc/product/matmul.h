@@ -27,6 +27,19 @@ struct Output {
   int scale_bias;  // of a and b together, in [-252, 252]
 };
 
+// What streaming also knows of a weight that has more than one scale, or one that is no power of two.
+struct ManyScales {
+  const int32_t* biases;   // of each column, added to the output's scale_bias; null: 0
+  const float* factors;    // of each column, float32, before the bias; null: `factor`
+  float factor;
+  // Of each run of `run_length` values along k, what its part of the sum is multiplied with: that of column c, run i, is
+  // runs[c / run_length * stride + i]; null: 1. Only for one row of a.
+  const float* runs;
+  int64_t stride;
+};
+constexpr ManyScales one_scale = {nullptr, nullptr, 1.0f, nullptr, 0};
+constexpr int64_t run_length = 128;
+
 // a and b hold codes or bfloat16. False if this instruction set has no kernel for the case, as none but AVX-512 has for
 // a weight in bfloat16, and that for few rows: then nothing was written.
 bool matmul(Isa isa, const Matrix& a, const Matrix& b, const Output& out, int num_threads);
@@ -35,6 +48,7 @@ bool matmul(Isa isa, const Matrix& a, const Matrix& b, const Output& out, int nu
 struct Part {
   Matrix b;
   Output out;
+  ManyScales scales;
 };
 
 // Few rows against several weights, each of them [N, K] and transposed, by one call of the threads.
@@ -55,6 +69,7 @@ bool matmul_by_rows(Isa isa, const Matrix& a, const Matrix& b, const Output& out
 // The kernels. stream: a has at most max_stream_rows, b's columns are contiguous (a weight [N, K], transposed).
 constexpr int max_stream_rows = 16;
 void product_scalar(const Matrix& a, const Matrix& b, const Output& out, Unscale unscale, int num_threads);
+void stream_scalar(const Matrix& a, const Part* parts, int num_parts, int num_threads);
 void rows_scalar(const Matrix& a, const Matrix& b, const Output& out, Scales scales, int num_threads);
 void gemm_avx2(const Matrix& a, const Matrix& b, const Output& out, Scales scales, int num_threads);
 void stream_avx2(const Matrix& a, const Part* parts, int num_parts, int num_threads);

@@ -1,5 +1,7 @@
 // The product as three plain loops, kept scalar: what the vector kernels are compared with.
 
+#include <algorithm>
+
 #include "common/pool.h"
 #include "product/elements.h"
 
@@ -23,6 +25,23 @@ void multiply(const Matrix& a, const Matrix& b, const Output& out, UnscaleOf uns
 
 void product_scalar(const Matrix& a, const Matrix& b, const Output& out, Unscale unscale, int num_threads) {
   multiply(a, b, out, [&](int64_t, int64_t) { return unscale; }, num_threads);
+}
+
+void stream_scalar(const Matrix& a, const Part* parts, int num_parts, int num_threads) {
+  for (const Part* part = parts; part < parts + num_parts; ++part) {
+    const auto column = [&](int64_t r, int64_t c) {
+      float total = 0;
+      for (int64_t first = 0; first < a.cols; first += run_length) {
+        float sum = 0;
+        for (int64_t k = first; k < std::min(a.cols, first + run_length); ++k) sum += element(a, r, k) * element(part->b, k, c);
+        total += sum * run_scale(part->scales, c, first / run_length);
+      }
+      finish_column(*part, r, 1, c, &total);
+    };
+    parallel_for(static_cast<int>(part->b.cols), num_threads, [&](int c) {
+      for (int64_t r = 0; r < a.rows; ++r) column(r, c);
+    });
+  }
 }
 
 void rows_scalar(const Matrix& a, const Matrix& b, const Output& out, Scales scales, int num_threads) {

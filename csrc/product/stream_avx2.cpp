@@ -21,24 +21,29 @@ void widen_row(const Matrix& a, int64_t r, int64_t padded, float* out) {
 }
 
 // Some rows of a column. Once for all formats: in the loop of each, it would crowd out what is hot.
-[[gnu::noinline]] void finish_rows(const Output& out, Unscale unscale, int64_t r, int64_t n, int64_t c,
-                                   const float* sums) {
-  for (int64_t m = 0; m < n; ++m) finish_one(out, unscale, r + m, c, sums[m]);
+[[gnu::noinline]] void finish_rows(const Part& part, int64_t r, int64_t n, int64_t c, const float* sums) {
+  finish_column(part, r, n, c, sums);
 }
 
 // Columns [first, last) of one part.
 void stream_share(int64_t num_rows, const Part& part, int64_t first, int64_t last, const float* x, int64_t padded) {
   const Matrix& b = part.b;
-  const Unscale unscale = unscale_by(part.out.scale_bias);
+  const ManyScales& scales = part.scales;
   with_format(b.format, [&](auto F) {
-    for (int64_t c = first; c < last; ++c)
+    for (int64_t c = first; c < last; ++c) {
+      const uint8_t* codes = static_cast<const uint8_t*>(b.data) + c * b.col_stride;
+      if (scales.runs) {
+        const float sum = dot_runs<F.value>(codes, b.rows, x, scales.runs + c / run_length * scales.stride);
+        finish_rows(part, 0, 1, c, &sum);
+        continue;
+      }
       for (int64_t r = 0; r < num_rows; r += 4) {
         float sums[4];
         const int64_t n = std::min<int64_t>(4, num_rows - r);
-        const uint8_t* codes = static_cast<const uint8_t*>(b.data) + c * b.col_stride;
         dot_row_any<F.value, 4>(n, codes, b.rows, x + r * padded, padded, sums);
-        finish_rows(part.out, unscale, r, n, c, sums);
+        finish_rows(part, r, n, c, sums);
       }
+    }
   });
 }
 

@@ -104,9 +104,10 @@ inline void dot_rows(const Table& table, const uint8_t* codes, int64_t stride, i
 
 // Rows [r, r + M) of the output, for weights [first, last).
 template <int M, class Table>
-void stream_rows(const Table& table, const Matrix& b, int64_t r, int64_t first, int64_t last, Values x,
-                 int64_t x_stride, const Output& out, Unscale unscale) {
+void stream_rows(const Table& table, const Part& part, int64_t r, int64_t first, int64_t last, Values x,
+                 int64_t x_stride) {
   constexpr int num_weights = M == 1 ? 1 : 2;
+  const Matrix& b = part.b;
   const uint8_t* codes = static_cast<const uint8_t*>(b.data);
   for (int64_t c = first; c < last; c += 16) {
     const int64_t n = std::min<int64_t>(16, last - c);
@@ -119,22 +120,58 @@ void stream_rows(const Table& table, const Matrix& b, int64_t r, int64_t first, 
     for (int64_t i = 0; i < n; ++i)
       for (int m = 0; m < M; ++m) columns[m][i] = sums[i][m];
     for (int m = 0; m < M; ++m)
-      finish(out, unscale, r + m, c, _mm512_load_ps(columns[m]), first_lanes<__mmask16>(n));
+      finish(part, r + m, c, _mm512_load_ps(columns[m]), first_lanes<__mmask16>(n));
+  }
+}
+
+// The dot product of one row of codes with one of values, each run of it times its scale.
+template <class Table>
+inline float dot_runs(const Table& table, const uint8_t* codes, int64_t k, Values x, const float* scales) {
+  static_assert(run_length == 128);
+  __m512 total = _mm512_setzero_ps();
+  for (int64_t first = 0; first < k; first += run_length) {
+    __m512 sums[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
+    const auto add = [&](int64_t i, __mmask64 mask, int turn) {
+      __m512i low, high;
+      prefetch<6144>(codes + i);
+      table.decode(_mm512_maskz_loadu_epi8(mask, codes + i), low, high);
+      sums[2 * turn] = dot(sums[2 * turn], low, x[i / 32]);
+      sums[2 * turn + 1] = dot(sums[2 * turn + 1], high, x[i / 32 + 1]);
+    };
+    const int64_t n = k - first;
+    add(first, n >= 64 ? ~0ull : few_lanes<__mmask64>(n), 0);
+    if (n > 64) add(first + 64, n >= 128 ? ~0ull : few_lanes<__mmask64>(n - 64), 1);
+    const __m512 sum = _mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3]));
+    total = _mm512_fmadd_ps(sum, _mm512_set1_ps(scales[first / run_length]), total);
+  }
+  return _mm512_reduce_add_ps(total);
+}
+
+// Columns [first, last) of a part with runs, whose a has one row.
+template <class Table>
+void stream_runs(const Table& table, const Part& part, int64_t first, int64_t last, Values x) {
+  for (int64_t c = first; c < last; c += 16) {
+    const int64_t n = std::min<int64_t>(16, last - c);
+    alignas(64) float sums[16] = {};
+    for (int64_t i = 0; i < n; ++i)
+      sums[i] = dot_runs(table, static_cast<const uint8_t*>(part.b.data) + (c + i) * part.b.col_stride, part.b.rows, x,
+                         part.scales.runs + (c + i) / run_length * part.scales.stride);
+    finish(part, 0, c, _mm512_load_ps(sums), first_lanes<__mmask16>(n));
   }
 }
 
 template <class Table>
-void stream_any(const Table& table, const Matrix& b, int64_t r, int64_t num_rows, int64_t first, int64_t last,
-                Values x, int64_t x_stride, const Output& out, Unscale unscale) {
+void stream_any(const Table& table, const Part& part, int64_t r, int64_t num_rows, int64_t first, int64_t last,
+                Values x, int64_t x_stride) {
   switch (num_rows) {
-    case 1: return stream_rows<1>(table, b, r, first, last, x, x_stride, out, unscale);
-    case 2: return stream_rows<2>(table, b, r, first, last, x, x_stride, out, unscale);
-    case 3: return stream_rows<3>(table, b, r, first, last, x, x_stride, out, unscale);
-    case 4: return stream_rows<4>(table, b, r, first, last, x, x_stride, out, unscale);
-    case 5: return stream_rows<5>(table, b, r, first, last, x, x_stride, out, unscale);
-    case 6: return stream_rows<6>(table, b, r, first, last, x, x_stride, out, unscale);
-    case 7: return stream_rows<7>(table, b, r, first, last, x, x_stride, out, unscale);
-    default: return stream_rows<8>(table, b, r, first, last, x, x_stride, out, unscale);
+    case 1: return stream_rows<1>(table, part, r, first, last, x, x_stride);
+    case 2: return stream_rows<2>(table, part, r, first, last, x, x_stride);
+    case 3: return stream_rows<3>(table, part, r, first, last, x, x_stride);
+    case 4: return stream_rows<4>(table, part, r, first, last, x, x_stride);
+    case 5: return stream_rows<5>(table, part, r, first, last, x, x_stride);
+    case 6: return stream_rows<6>(table, part, r, first, last, x, x_stride);
+    case 7: return stream_rows<7>(table, part, r, first, last, x, x_stride);
+    default: return stream_rows<8>(table, part, r, first, last, x, x_stride);
   }
 }
 
@@ -156,8 +193,8 @@ inline float dot_bf16(const uint16_t* weight, int64_t k, Values x) {
 }
 
 // Columns [first, last) of the output, for a weight in bfloat16.
-void stream_bf16(const Matrix& b, int64_t num_rows, int64_t first, int64_t last, Values x, int64_t x_stride,
-                 const Output& out, Unscale unscale) {
+void stream_bf16(const Part& part, int64_t num_rows, int64_t first, int64_t last, Values x, int64_t x_stride) {
+  const Matrix& b = part.b;
   alignas(64) float sums[max_stream_rows][16] = {};
   for (int64_t c = first; c < last; c += 16) {
     const int64_t n = std::min<int64_t>(16, last - c);
@@ -165,20 +202,20 @@ void stream_bf16(const Matrix& b, int64_t num_rows, int64_t first, int64_t last,
       for (int64_t r = 0; r < num_rows; ++r)
         sums[r][i] = dot_bf16(static_cast<const uint16_t*>(b.data) + (c + i) * b.col_stride, b.rows, x + r * x_stride);
     for (int64_t r = 0; r < num_rows; ++r)
-      finish(out, unscale, r, c, _mm512_load_ps(sums[r]), first_lanes<__mmask16>(n));
+      finish(part, r, c, _mm512_load_ps(sums[r]), first_lanes<__mmask16>(n));
   }
 }
 
 // Columns [first, last) of one part.
 void stream_share(int64_t num_rows, const Part& part, int64_t first, int64_t last, Values x, int64_t x_stride) {
-  constexpr int64_t run = 64;  // weights: small, so that several groups of rows find them in cache
-  const Unscale unscale = unscale_by(part.out.scale_bias);
-  if (part.b.is_bf16) return stream_bf16(part.b, num_rows, first, last, x, x_stride, part.out, unscale);
+  constexpr int64_t some = 64;  // weights: small, so that several groups of rows find them in cache
+  if (part.b.is_bf16) return stream_bf16(part, num_rows, first, last, x, x_stride);
   with_table(part.b.format, 1.0f, Float::bf16, [&](const auto& table) {
-    for (int64_t c = first; c < last; c += run)
+    if (part.scales.runs) return stream_runs(table, part, first, last, x);
+    for (int64_t c = first; c < last; c += some)
       for (int64_t r = 0; r < num_rows; r += 8)
-        stream_any(table, part.b, r, std::min<int64_t>(8, num_rows - r), c, std::min(last, c + run),
-                   x + r * x_stride, x_stride, part.out, unscale);
+        stream_any(table, part, r, std::min<int64_t>(8, num_rows - r), c, std::min(last, c + some), x + r * x_stride,
+                   x_stride);
   });
 }
 

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from octoscale.inference.huge_pages import allocate, gather_huge_pages
 from octoscale.kernels.native import Native, chosen
 from octoscale.models import loading
 from octoscale.models.export import run_quantization
+from octoscale.numerics.granularity import TENSOR
 from octoscale.system.errors import UserError
 
 PROMPT, NEW_TOKENS, PREFILL, ROUNDS = 16, 64, 512, 5
@@ -39,11 +41,20 @@ OURS, BF16 = "ours W8A8 AMAX", "transformers bf16"
 
 
 def generate(
-    model: str = "llama-1b", llama_bench: Path | None = None, rounds: int = ROUNDS, *, fp8_head: bool = False
+    model: str = "llama-1b",
+    llama_bench: Path | None = None,
+    rounds: int = ROUNDS,
+    *,
+    fp8_head: bool = False,
+    granularity: str = TENSOR.name,
 ) -> Report:
-    """Tokens a second of each candidate, the limit, resident memory, ratios."""
+    """Tokens a second of each candidate, the limit, resident memory, ratios.
+
+    granularity: of one more of ours, whose weights and inputs have a scale for each row or block.
+    """
     if llama_bench is not None and not llama_bench.is_file():
         raise UserError(f"--llama-bench {llama_bench}: there is no such program")
+    finer = [] if granularity == TENSOR.name else [Quantization(model=model, granularity=granularity)]
     bandwidth = _bandwidth()
     with tempfile.TemporaryDirectory() as folder:
         bf16, fp8 = Path(folder) / "bf16", Path(folder) / "fp8"
@@ -51,7 +62,11 @@ def generate(
         run_quantization(Quantization(model=str(bf16)), fp8)
         ours = _fused(fp8, fp8_head)
         read = _bytes_read(ours)
-        runs = {OURS: _runs_here(ours), BF16: _runs_here(_load(bf16))}
+        runs = {OURS: _runs_here(ours)}
+        for request in finer:
+            run_quantization(replace(request, model=str(bf16)), Path(folder) / granularity)
+            runs[_finer(granularity)] = _runs_here(_fused(Path(folder) / granularity, fp8_head))
+        runs[BF16] = _runs_here(_load(bf16))
         if llama_bench is not None:
             runs |= _runs_of_llama_cpp(llama_bench, bf16, Path(folder))
         speeds = _in_turns(runs, rounds)
@@ -76,8 +91,17 @@ def generate(
             "prefill_speedup_over_bf16": prefill[OURS] / prefill[BF16],
             "prefill_speedup_over_llama_bf16": _over(prefill, "llama.cpp BF16"),
             "memory_over_bf16": memory[OURS] / memory[BF16],
+        }
+        | {
+            f"{what}_{granularity}_over_tensor": speeds[_finer(granularity)] / speeds[OURS]
+            for what, speeds in (("decode", decode), ("prefill", prefill))
+            if finer
         },
     }
+
+
+def _finer(granularity: str) -> str:
+    return f"{OURS}:{granularity}"
 
 
 def _over(speeds: dict[str, float], other: str) -> float | None:

@@ -68,12 +68,13 @@ def generate(
     ] = "llama-1b",
     llama_bench: _LlamaBench = None,
     fp8_head: _Fp8Head = False,
+    granularity: _Granularity = TENSOR.name,
     as_json: Json = False,
 ) -> None:
     """64 tokens after 16, and a prompt of 512: ours, bfloat16, torchao, quanto, llama.cpp. Minutes."""
     from octoscale.bench import generate
 
-    _show(generate.generate(model, llama_bench, fp8_head=fp8_head), as_json)
+    _show(generate.generate(model, llama_bench, fp8_head=fp8_head, granularity=granularity), as_json)
 
 
 @bench.command(epilog=ending("octoscale bench checkpoint", "compared"))

@@ -17,7 +17,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from octoscale.inference.decoder_layer import FusedLayer, is_plain
 from octoscale.inference.known_layers import are_all_modules_watched, is_collecting, is_watched, why_backbone_unknown
 from octoscale.inference.usual_path import is_usual_cache
-from octoscale.kernels.decoder import DecoderLayer, step_through
+from octoscale.kernels.decoder import DONE, REFUSED, DecoderLayer, step_through
 
 _RECORDER = attrgetter("recorder")
 
@@ -55,8 +55,10 @@ class FusedBackbone:
             positions = torch.tensor([[past_key_values.get_seq_length()]]) if position_ids is None else position_ids
             cosines, sines = (turn.contiguous() for turn in self._model.rotary_emb(x, position_ids=positions))
             if is_plain(x) and stack.layers[0].turns(x, cosines, sines):
-                y = self._model.norm(stack.step(past_key_values, x, cosines, sines))
-                return BaseModelOutputWithPast(last_hidden_state=y, past_key_values=past_key_values)
+                out = stack.step(past_key_values, x, cosines, sines)
+                if out is not None:
+                    y = self._model.norm(out)
+                    return BaseModelOutputWithPast(last_hidden_state=y, past_key_values=past_key_values)
         self._past = None
         return type(self._model).forward(
             self._model,
@@ -133,15 +135,17 @@ class _Stack:
         """Whether a token can be added to all layers of a cache."""
         return all(layer.extends(past, 1) for layer in self.layers)
 
-    def step(self, past: Any, x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-        """One token through all layers; the cache grows when all have succeeded."""
+    def step(self, past: Any, x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor | None:
+        """One token through all layers; the cache grows when all have succeeded. None if one refuses it."""
         cores, natives = self._cores, self._natives  # held, should another thread look at the layers anew
         caches = [past.layers[layer.parts.index] for layer in self.layers]
         rooms = [layer.room(cache, 1) for layer, cache in zip(self.layers, caches, strict=True)]
         out = torch.empty_like(x)
-        failed = step_through(natives, [room.facts for room in rooms], x, cosines, sines, out)
-        if failed >= 0:
-            layer, number = divmod(failed, len(self.layers[0].parts.linears))
+        outcome = step_through(natives, [room.facts for room in rooms], x, cosines, sines, out)
+        if outcome == REFUSED:
+            return None
+        if outcome != DONE:
+            layer, number = divmod(outcome, len(self.layers[0].parts.linears))
             raise self.layers[layer].nonfinite(number)
         for room, cache in zip(rooms, caches, strict=True):
             room.show(cache, 1)

@@ -18,7 +18,9 @@ from transformers.cache_utils import Cache, DynamicLayer
 from octoscale.inference.known_layers import are_all_modules_watched, globals_of, is_collecting, is_watched, why_unknown
 from octoscale.inference.usual_path import is_intercepted, is_usual_cache
 from octoscale.kernels import decoder
-from octoscale.kernels.decoder import DecoderLayer, LayerFacts, LinearFacts
+from octoscale.kernels.base import Scaled
+from octoscale.kernels.decoder import DONE, REFUSED, DecoderLayer, LayerFacts, LinearFacts
+from octoscale.kernels.groups import WIDEST
 from octoscale.layers.reuse import Watch
 from octoscale.layers.state import NonFiniteError, nonfinite_error
 from octoscale.layers.stored import StoredLinear
@@ -64,12 +66,20 @@ def _why_not_linear(name: str, linear: nn.Module) -> str | None:
         return f"the forward of {name} was replaced"
     if linear.bias is not None:
         return f"{name} has a bias"
-    if not linear.fp8.is_whole:
-        return f"{name} has more scales than one a tensor"
-    linear.quantized_weight()
-    if linear.fp8.weight_factor * linear.fp8.input_factor != 1 or linear.fp8.is_delayed:
-        return f"{name} has a scale that is no power of two"
+    if _reach(linear.quantized_weight()) > WIDEST:
+        return f"{name} has scales along its sums that lie more than 2**{WIDEST} apart"
+    operand = linear.fp8.recipe.input
+    if isinstance(operand.rule, Delayed):
+        return f"{name} has scales that each call adds to"
+    if linear.fp8.activations != "none" and operand.rule.granularity not in decoder.INPUT_REACHES:
+        return f"{name} has inputs with scales of granularity {operand.rule.granularity}"
     return None
+
+
+def _reach(weight: Scaled) -> int:
+    """How far the scale_biases of one sum lie apart."""
+    biases = weight.scale_bias
+    return int((biases.amax(1) - biases.amin(1)).amax()) if biases.ndim else 0
 
 
 class FusedLayer:
@@ -100,9 +110,11 @@ class FusedLayer:
         num_tokens, out = hidden_states.shape[1], torch.empty_like(hidden_states)
         room = self.room(cache, num_tokens)
         cosines, sines = kwargs["position_embeddings"]
-        failed = self.core().step(hidden_states, cosines, sines, room.keys, room.values, room.length, out)
-        if failed >= 0:
-            raise self.nonfinite(failed)
+        outcome = self.core().step(hidden_states, cosines, sines, room.keys, room.values, room.length, out)
+        if outcome == REFUSED:
+            return type(self._layer).forward(self._layer, hidden_states, *args, **kwargs)  # type: ignore[no-any-return]
+        if outcome != DONE:
+            raise self.nonfinite(outcome)
         room.show(cache, num_tokens)
         return out
 
@@ -268,5 +280,11 @@ class Room:
 def _linear_facts(linear: StoredLinear) -> LinearFacts:
     weight = linear.quantized_weight()
     operand: Operand | None = None if linear.fp8.activations == "none" else linear.fp8.recipe.input
-    assert operand is None or not isinstance(operand.rule, Delayed)
-    return LinearFacts(codes=weight.codes, format=weight.format.name, scale_bias=int(weight.scale_bias), input=operand)
+    return LinearFacts(
+        codes=weight.codes,
+        format=weight.format.name,
+        scale_bias=weight.scale_bias,
+        factor=linear.fp8.weight_factor,
+        input=operand,
+        input_factor=linear.fp8.input_factor,
+    )

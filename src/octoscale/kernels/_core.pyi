@@ -1,6 +1,7 @@
 """The C++ core (csrc/bindings). Addresses are ints; 0 stands for nothing. Nothing is checked here."""
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 def isas() -> list[str]: ...
 def formats() -> list[tuple[str, int, int, int, float, int]]: ...
@@ -176,6 +177,12 @@ def step_through(
     /,
 ) -> int: ...
 
+#: How far its scales reach, scale_bias and factor of all, addresses of those of each; the kind of a rule, its format,
+#: value and divisor; of a linear layer codes, format, scales, inputs, outputs, rule.
+ScaleFacts: TypeAlias = tuple[int, int, float, int, int]
+RuleFacts: TypeAlias = tuple[int, int, int, float]
+LinearFacts: TypeAlias = tuple[int, int, ScaleFacts, int, int, RuleFacts]
+
 class DecoderLayer:
     def __init__(
         self,
@@ -183,7 +190,7 @@ class DecoderLayer:
         attention_scale: float,
         norm1: tuple[int, float],
         norm2: tuple[int, float],
-        linears: list[tuple[int, ...]],
+        linears: list[LinearFacts],
         /,
     ) -> None: ...
     def step(

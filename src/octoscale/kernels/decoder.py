@@ -9,6 +9,7 @@ Everything is bfloat16, contiguous and on the CPU; the callers have checked it. 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,8 +18,9 @@ from torch import Tensor
 from octoscale.kernels import table
 from octoscale.kernels.operators import Operators
 from octoscale.numerics.formats import FORMATS
+from octoscale.numerics.granularity import BLOCK, ROW, SQUARE, TENSOR, Granularity
 from octoscale.numerics.recipe import Operand
-from octoscale.numerics.scaling import Amax, Constant
+from octoscale.numerics.scaling import Amax, Amount, Constant
 
 if TYPE_CHECKING:
     from octoscale.kernels import _core
@@ -26,15 +28,54 @@ if TYPE_CHECKING:
 #: Loops run in steps of this many values; heads are at most this wide.
 STEP, MAX_HEAD_DIM = 16, 256
 
+#: What a step answers, unless it is the number of a linear layer: as `done` and `refused` of csrc/decoder/layer.h.
+DONE, REFUSED = -1, -2
+
+#: How far the scales of a token's input may reach.
+INPUT_REACHES = (TENSOR.name, ROW.name, BLOCK.name)
+
 
 @dataclass(frozen=True, kw_only=True)
 class LinearFacts:
-    """A linear layer: codes [out, in] of a format, its scale_bias, and the cast of its input, or None: bfloat16."""
+    """A linear layer: codes [out, in] of a format, its scales 2**-scale_bias * factor, and the cast of its input.
+
+    scale_bias, factor: int32 and float32 in the shape of the scales: none, [out, 1], or a number for each block of
+    128 x 128; factor may be one number for all. input: None, it stays bfloat16. input_factor: what it is divided by.
+    """
 
     codes: Tensor
     format: str
-    scale_bias: int
+    scale_bias: Tensor
+    factor: Amount = 1.0
     input: Operand | None
+    input_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        """ValueError for scales of other shapes than the core would read."""
+        for scales in self.scales:
+            if scales.ndim and tuple(scales.shape) not in (self._shape(ROW), self._shape(SQUARE)):
+                raise ValueError("the scales of a decoder layer's weight do not fit it")
+
+    @property
+    def scales(self) -> list[Tensor]:
+        """All that the core reads of the scales."""
+        found = [self.scale_bias, *([self.factor] if isinstance(self.factor, Tensor) else [])]
+        return [scales.detach().contiguous() for scales in found]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the weight has one scale, a power of two, and the input one, too."""
+        of_input = TENSOR.name if self.input is None else self.input.rule.granularity
+        is_power_of_two = not isinstance(self.factor, Tensor) and self.factor * self.input_factor == 1
+        return self.scale_bias.ndim == 0 and of_input == TENSOR.name and is_power_of_two
+
+    @property
+    def reach(self) -> int:
+        """How far a scale of the weight reaches, by the core's number: a tensor, a row, a block."""
+        return 0 if self.scale_bias.ndim == 0 else 1 if tuple(self.scale_bias.shape) == self._shape(ROW) else 2
+
+    def _shape(self, granularity: Granularity) -> tuple[int, ...]:
+        return granularity.scale_shape(self.codes.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +102,7 @@ class LayerFacts:
 
     @property
     def tensors(self) -> list[Tensor]:
-        """Codes and weights: all that the core reads."""
+        """Codes and weights of norms: all that the core reads but scales."""
         return [*(row.codes for row in self.linears), *(weight for weight, _ in self.norms)]
 
 
@@ -80,8 +121,10 @@ class DecoderLayer:
         self._isa = _isa()
         heads = (facts.num_heads, facts.num_kv_heads, facts.head_dim)
         norm1, norm2 = ((weight.data_ptr(), epsilon) for weight, epsilon in facts.norms)
-        linears = [_numbers(row) for row in facts.linears]
-        self._alive = [x.detach() for x in facts.tensors]  # the core knows addresses only
+        scales = [row.scales for row in facts.linears]
+        linears = [_numbers(row, *of_row) for row, of_row in zip(facts.linears, scales, strict=True)]
+        self._alive = [*(x.detach() for x in facts.tensors), *chain(*scales)]  # the core knows addresses only
+        self._is_whole = all(row.is_whole for row in facts.linears)
         self.native = _core.DecoderLayer(heads, facts.attention_scale, norm1, norm2, linears)
 
     @property
@@ -89,15 +132,15 @@ class DecoderLayer:
         """Whether a step takes many tokens, the first of their sequence."""
         from octoscale.kernels import _core
 
-        return _core.serves_rows(self._isa)
+        return self._is_whole and _core.serves_rows(self._isa)
 
     def step(
         self, x: Tensor, cosines: Tensor, sines: Tensor, keys: Tensor, values: Tensor, length: int, out: Tensor
     ) -> int:
         """Fill `out`, and the positions from `length` on of keys and values [1, kv_heads, capacity, head_dim].
 
-        x [..., hidden], cosines and sines [..., head_dim]: a row for each token. The number of the first linear layer
-        whose input holds infinity or NaN; -1 if none does.
+        x [..., hidden], cosines and sines [..., head_dim]: a row for each token. DONE; REFUSED, if this token has to
+        go another way; or the number of the first linear layer whose input holds infinity or NaN.
         """
         caches = (keys.data_ptr(), values.data_ptr(), keys.stride(1), length)
         turns = (cosines.data_ptr(), sines.data_ptr())
@@ -147,17 +190,25 @@ def _isa() -> int:
     return operators.native.number
 
 
-def _numbers(facts: LinearFacts) -> tuple[int, ...]:
+def _numbers(facts: LinearFacts, biases: Tensor, factors: Tensor | None = None) -> "_core.LinearFacts":
     """As csrc/bindings/decoder.cpp wants it."""
     num_out, num_in = facts.codes.shape
-    weight = (facts.codes.data_ptr(), _number_of(facts.format), facts.scale_bias, num_in, num_out)
+    bias, of_each = (int(biases), 0) if facts.reach == 0 else (0, biases.data_ptr())
+    factor = facts.input_factor if isinstance(facts.factor, Tensor) else facts.factor * facts.input_factor
+    scales = (facts.reach, bias, factor, of_each, 0 if factors is None else factors.data_ptr())
+    return (facts.codes.data_ptr(), _number_of(facts.format), scales, num_in, num_out, _rule(facts))
+
+
+def _rule(facts: LinearFacts) -> tuple[int, int, int, float]:
+    """How the input is cast: of one token, a scale a row is one a tensor."""
     if facts.input is None:
-        return (*weight, 0, 0, 0)
+        return (0, 0, 0, 1.0)
     rule, number = facts.input.rule, _number_of(facts.input.format)
     if isinstance(rule, Constant):
-        return (*weight, 1, number, rule.bias)
+        return (1, number, rule.bias, facts.input_factor)
     assert isinstance(rule, Amax)
-    return (*weight, 2, number, rule.margin)
+    assert rule.granularity in INPUT_REACHES
+    return (3 if rule.granularity == BLOCK.name else 2, number, rule.margin, facts.input_factor)
 
 
 def _number_of(fmt: str) -> int:

@@ -1,0 +1,115 @@
+"""Fast decoding with a scale for each row or block, and scales that are no powers of two. Oracle: the usual forward."""
+
+import pytest
+import torch
+from implementations import BACKENDS, using
+from models import tokens
+from test_fuse import NATIVES, decode, float32_attention, load, sharp_llama  # noqa: F401  a fixture
+
+from octoscale.inference.fuse import fuse
+from octoscale.kernels.decoder import REFUSED
+from octoscale.layers.stored import StoredLinear
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # transformers' own
+    pytest.mark.skipif(len(BACKENDS) == 1, reason="the C++ core is not built"),
+    pytest.mark.usefixtures("float32_attention"),
+]
+
+#: Blocks of 128 and what is left of them, in both directions; and less than one.
+BLOCKS = {"hidden_size": 288, "intermediate_size": 400, "num_attention_heads": 6}
+LESS = {"hidden_size": 64, "intermediate_size": 112}
+SCHEMES = [
+    ("amax:row", "dynamic"),
+    ("amax:block", "dynamic"),
+    ("weight=amax:row,input=amax:block", "dynamic"),
+    ("weight=amax:block,input=amax:row", "dynamic"),
+    ("weight=amax,input=amax:block", "dynamic"),
+    ("amax:row", "none"),
+    ("amax:block", "none"),
+    ("weight=amax:block,input=cscale:3", "static"),
+    ("amax", "dynamic"),
+    ("cscale:3", "static"),
+    ("amax", "none"),
+]
+
+
+def foreign(model) -> None:
+    """Let the scales be such as others write: any positive numbers, of inputs as well."""
+    generator = torch.Generator().manual_seed(0)
+    for layer in (module for module in model.modules() if isinstance(module, StoredLinear)):
+        with torch.no_grad():
+            for name in layer.scale_names:
+                scale = layer.get_parameter(name)
+                scale.mul_(0.6 + torch.rand(scale.shape, generator=generator))
+
+
+CASES = [(*scheme, is_foreign, BLOCKS) for scheme in SCHEMES for is_foreign in (False, True)]
+CASES += [(*scheme, True, LESS) for scheme in SCHEMES if "block" in scheme[0]]
+
+
+@pytest.mark.parametrize(("scaling", "activations", "is_foreign", "sizes"), CASES)
+@pytest.mark.parametrize("name", NATIVES)
+def test_a_fused_layer_computes_what_the_layer_computes(name, scaling, activations, is_foreign, sizes, tmp_path):
+    model = sharp_llama(**sizes)
+    model.save_pretrained(tmp_path)
+    ids = tokens(batch=1, length=12)
+    with using(name):
+        model = load(tmp_path, scaling, activations)
+        if is_foreign:
+            foreign(model)
+        expected = decode(model, ids)
+        assert str(fuse(model)) == "2 of 2 decoder layers fused, and the head"
+        found = decode(model, ids)
+    difference = (found - expected).float()
+    assert (difference == 0).float().mean() > 0.3
+    assert difference.norm() < 0.02 * expected.float().norm()
+
+
+@pytest.mark.parametrize("name", NATIVES)
+def test_scales_too_far_apart_go_the_usual_way(name, tmp_path):
+    """A run of an input that lies 2**100 below the others of its sum leaves float32: the usual way sums in float64."""
+    sharp_llama(**BLOCKS).save_pretrained(tmp_path)
+    ids = tokens(batch=1, length=8)
+    with using(name):
+        model = load(tmp_path, "amax:block")
+        with torch.no_grad():
+            model.model.layers[1].input_layernorm.weight[128:256] = 2.0**-100
+        expected = decode(model, ids)
+        fuse(model)
+        found = decode(model, ids)
+        layer = model.model.layers[1].forward
+        x, out = torch.ones(1, 1, 288, dtype=torch.bfloat16), torch.empty(1, 1, 288, dtype=torch.bfloat16)
+        turn = torch.ones(1, 1, layer.parts.head_dim, dtype=torch.bfloat16)
+        room = layer.room(None, 1)
+        assert layer.core().step(x, turn, turn, room.keys, room.values, 0, out) == REFUSED
+    assert found.isfinite().all()
+    assert (found - expected).float().norm() < 0.02 * expected.float().norm()
+
+
+def test_a_weight_whose_scales_lie_too_far_apart_is_not_fused(tmp_path):
+    sharp_llama(**BLOCKS).save_pretrained(tmp_path)
+    model = load(tmp_path, "amax:block")
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight_scale[0, 1] *= 2.0**-100
+    report = fuse(model)
+    assert report.fused == ["model.layers.1"]
+    assert "mlp.up_proj has scales along its sums that lie more than 2**92 apart" in report.left["model.layers.0"]
+
+
+def test_a_scale_that_changes_is_seen_when_a_sequence_begins(tmp_path):
+    sharp_llama(**BLOCKS).save_pretrained(tmp_path)
+    model, ids = load(tmp_path, "amax:row"), tokens(batch=1, length=8)
+    fuse(model)
+    before = decode(model, ids)
+    foreign(model)
+    found = decode(model, ids)
+    expected = decode(load_changed(tmp_path), ids)
+    assert not torch.equal(found, before)
+    assert (found - expected).float().norm() < 0.02 * expected.float().norm()
+
+
+def load_changed(folder):
+    model = load(folder, "amax:row")
+    foreign(model)
+    return model
