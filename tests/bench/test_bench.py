@@ -21,7 +21,7 @@ def cast_report():
 
 @pytest.fixture(scope="module")
 def product_report():
-    return kernels.linear(decode_shape=(1, 64, 48), prefill_shape=(32, 64, 48), rounds=1)
+    return kernels.linear(decode_shape=(1, 64, 48), prefill_shape=(32, 64, 48), rounds=1, rate_size=64)
 
 
 def test_the_ratios_follow_from_the_seconds(cast_report):
@@ -56,7 +56,9 @@ def test_the_ratios_of_groups_follow_from_the_seconds(granularity):
     assert ratios["fraction_of_limit"] == pytest.approx(5 / 4 * seconds["read bandwidth"] / ours)
     assert ratios["time_over_tensor"] == pytest.approx(ours / seconds["ours, a scale a tensor"])
     assert ratios["speedup_over_torch_eager"] == pytest.approx(seconds["portable"] / ours)
-    products = kernels.linear_groups(granularity, decode_shape=(1, 64, 48), prefill_shape=(32, 64, 48), rounds=1)
+    products = kernels.linear_groups(
+        granularity, decode_shape=(1, 64, 48), prefill_shape=(32, 64, 48), rounds=1, rate_size=64
+    )
     decode, prefill = products["seconds"]["decode"], products["seconds"]["prefill"]
     assert products["ratios"]["decode_time_over_tensor"] == decode[granularity] / decode["a scale a tensor"]
     assert products["ratios"]["prefill_time_over_bf16"] == prefill[granularity] / prefill["F.linear bf16"]
@@ -162,7 +164,7 @@ def _products(monkeypatch, pass_time, rows):
     monkeypatch.setattr(kernels, "_decode", lambda *_: (seconds, 1.0))
     for owner, name in ((kernels.functional, "linear"), (torch, "mm"), (kernels.ops, "linear")):
         monkeypatch.setattr(owner, name, lambda *_: pass_time(1.0))
-    return kernels.linear(prefill_shape=(rows, 64, 48), rounds=1)
+    return kernels.linear(prefill_shape=(rows, 64, 48), rounds=1, rate_size=64)
 
 
 def test_a_product_that_takes_minutes_is_estimated_from_a_few_rows_and_says_so(slow_product, monkeypatch):

@@ -41,6 +41,7 @@ def test_a_gpu_without_fp8_is_told_so(script, tmp_path, capsys, monkeypatch):
     assert "compute capability 8.0, has no FP8: it begins with 8.9" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_rehearsal_runs_all_of_it(script, tmp_path):
     file = tmp_path / "folder" / "found.json"
     assert script.main(["--device", "cpu", "--json", str(file)]) == 0

@@ -19,9 +19,9 @@ STEPS = [
     ("llama", "amax", {"fsdp": 2}, 1),
     ("llama", "amax", {"fsdp": 2}, 2),
     ("llama", "cscale:-1", {"tp": 2}, 1),
-    ("llama", "bf16", {"fsdp": 2}, 1),
-    ("llama", "bf16", {"tp": 2}, 1),
-    ("gpt", "amax", {"fsdp": 2}, 1),
+    pytest.param("llama", "bf16", {"fsdp": 2}, 1, marks=pytest.mark.slow),
+    pytest.param("llama", "bf16", {"tp": 2}, 1, marks=pytest.mark.slow),
+    pytest.param("gpt", "amax", {"fsdp": 2}, 1, marks=pytest.mark.slow),
     ("gpt", "amax", {"replicate": 2}, 1),
 ]
 
@@ -49,7 +49,7 @@ def test_a_rank_holds_what_was_planned(two_ranks, family, scaling, words, micro_
     [
         ("llama", "amax", {"fsdp": 4, "tp": 2}, 1),
         pytest.param("llama", "amax", {"fsdp": 3}, 3, marks=pytest.mark.slow),
-        ("gpt", "bf16", {"fsdp": 2, "replicate": 2}, 2),
+        pytest.param("gpt", "bf16", {"fsdp": 2, "replicate": 2}, 2, marks=pytest.mark.slow),
         pytest.param("llama", "bf16", {"fsdp": 2, "tp": 2}, 1, marks=pytest.mark.slow),
         ("gpt", "cscale:-1", {}, 1),
     ],
@@ -64,6 +64,7 @@ def test_a_deep_model_is_drawn_out_exactly(family, scaling, words, micro_batches
     assert few.peak == all_of_them.peak
 
 
+@pytest.mark.slow
 def test_codes_move_where_weights_would():
     """Oracle: by hand. Of 3 in 4 parts that others have, weights of layers come twice a step, with one byte a value."""
     of_layer = 2 * 128 * 128 + 2 * 128 * 64 + 3 * 128 * 320
@@ -76,6 +77,7 @@ def test_codes_move_where_weights_would():
     assert in_fp8["all-gather"] == pytest.approx((2 * (5 * of_layer + 4 * norms) + of_root) * 3 / 4)
 
 
+@pytest.mark.slow
 def test_micro_batches_gather_each_and_share_gradients_once():
     """Oracle: the step of one."""
     one, many = (planned("llama", "amax", {"fsdp": 2}, number) for number in (1, 5))

@@ -152,6 +152,7 @@ class Meeting:
 
 
 @pytest.mark.parametrize("command", ["validate --out {} --text {}", "generate --prompt Once"])
+@pytest.mark.slow
 def test_a_shard_that_one_rank_lacks_is_an_error_of_all(command, inputs, tmp_path):
     shutil.copytree(inputs / "fp8", tmp_path / "fp8")
     octoscale_load = "import octoscale.models.loading as l\nl.shards_in = lambda folder: (_ for _ in ()).throw("
@@ -206,6 +207,7 @@ def test_files_that_differ_are_named(inputs, tmp_path):
 
 
 @pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_rank_that_dies_while_it_loads_is_named_by_all_others(size, inputs, tmp_path):
     dies = "import octoscale.models.loading as l\nl.load = lambda *_, **__: os.kill(os.getpid(), 9)"
     words = f"validate {inputs / 'fp8'} --text {inputs / 'text.txt'} --window 16 --out {tmp_path / 'run'}"

@@ -26,8 +26,18 @@ def test_a_reader_that_goes_ends_the_command_quietly(folder):
     assert "Exception" not in done.stderr
 
 
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-@pytest.mark.parametrize("command", ["formats", "generate {} --prompt x --max-new-tokens 2"])
+CLOSED = ("<&-", ">&-", "2>&-", "<&- >&- 2>&-")
+GENERATE = "generate {} --prompt x --max-new-tokens 2"
+
+
+@pytest.mark.parametrize(
+    ("command", "closed"),
+    [
+        *(("formats", closed) for closed in CLOSED),
+        *(pytest.param(GENERATE, closed, marks=pytest.mark.slow) for closed in CLOSED[:-1]),
+        (GENERATE, CLOSED[-1]),
+    ],
+)
 def test_streams_that_were_closed_before(command, closed, folder):
     words = command.format(folder)
     line = f"'{sys.executable}' -c 'from octoscale.cli.main import main; main()' {words} {closed}"

@@ -98,6 +98,7 @@ def longer(inputs, tmp_path_factory):
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_ranks(inputs, alone, longer, tmp_path):
     """2, then 1, then 2: the losses are those of one process that was never stopped."""
     for ranks, more in ((2, "--steps 2"), (1, "--steps 4 --resume"), (2, "--steps 6 --resume")):
@@ -107,6 +108,7 @@ def test_a_run_goes_on_with_another_number_of_ranks(inputs, alone, longer, tmp_p
     assert losses(tmp_path / "run")[:3] == losses(alone)[:3]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_tensor_parallel(inputs, alone, longer, tmp_path):
     """What one process left: its optimizer knows nothing of other groups."""
     shutil.copytree(alone, tmp_path / "run")
@@ -267,6 +269,7 @@ def test_ranks_with_other_words_hear_who_said_what(words, inputs, tmp_path):
     assert PACKAGE not in err
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_killed_costs_no_more_than_the_steps_since_the_last_checkpoint(inputs, alone, tmp_path):
     """torchrun starts both again, and the command goes on."""
     run = tmp_path / "run"
@@ -321,6 +324,7 @@ def _ranks_of(parent):
     return [int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_one_line_of_every_rank(inputs, tmp_path):
     code, err = train(inputs, tmp_path / "run", "--parallel fsdp=4", ranks=2)
     assert code != 0

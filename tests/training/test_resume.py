@@ -64,6 +64,10 @@ MOMENTS = {
 }
 
 
+#: Of the moments, those that are tried in each run of the tests.
+IN_HASTE = ("while a checkpoint is written", "while the model is saved")
+
+
 def killed(run: Path, folder: Path, words: dict, moment: str) -> None:
     """Train in another process, which kills itself at `moment`."""
     code = f"""
@@ -99,7 +103,11 @@ def killed(run: Path, folder: Path, words: dict, moment: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scaling", "moment"), [*(("amax", moment) for moment in MOMENTS), ("delayed, fp16", "after a checkpoint")]
+    ("scaling", "moment"),
+    [
+        *(pytest.param("amax", moment, marks=() if moment in IN_HASTE else pytest.mark.slow) for moment in MOMENTS),
+        ("delayed, fp16", "after a checkpoint"),
+    ],
 )
 def test_a_killed_training_goes_on_to_the_same_bits(folder, uninterrupted, tmp_path, scaling, moment):
     words = SCALINGS[scaling]

@@ -44,6 +44,7 @@ def _remove(names):
         subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
 
 
+@pytest.mark.slow
 def test_two_hosts_train_as_one_process(hosts, tmp_path):
     """torchrun's rendezvous, and gloo, over the cable; the folder of the run is on both."""
     inputs = write_inputs(tmp_path)

@@ -361,6 +361,7 @@ def asked_and_plain(loaded, tasks, include):
     return score, plain["results"]["mine"]
 
 
+@pytest.mark.slow
 def test_texts_that_are_read_on_have_lm_evals_perplexity(loaded, questions, tmp_path):
     """Oracle: lm-eval's evaluator with HFLM; one text is longer than the model, and read in parts."""
     loaded.model.float()

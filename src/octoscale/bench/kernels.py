@@ -36,6 +36,8 @@ QUANTIZE_SIZE = 1 << 26
 #: Values in a row of what is cast with a scale for each group.
 ROW_LENGTH = 4096
 DECODE_SHAPE, PREFILL_SHAPE = (1, 4096, 11008), (512, 2048, 5632)  # rows, input features, output features
+#: Rows and columns of the square matrices whose product tells the rate of torch.
+RATE_SIZE = 2048
 ROUNDS = 15
 #: Seconds of a product from which on a candidate is estimated, from those of so many of its rows.
 TOO_SLOW = 1.0
@@ -116,14 +118,16 @@ def linear(
     decode_shape: tuple[int, int, int] = DECODE_SHAPE,
     prefill_shape: tuple[int, int, int] = PREFILL_SHAPE,
     rounds: int = ROUNDS,
+    rate_size: int = RATE_SIZE,
 ) -> Report:
     """`x @ w^T` in e4m3fn beside bfloat16: one row (reading weights is all) and many rows (arithmetic is all).
 
     W8A8 casts the input too, as part of its time; W8A16, what one row is served with, leaves it in bfloat16. One row
-    takes several weights in turn, so that none stays in a cache.
+    takes several weights in turn, so that none stays in a cache. rate_size: of the square matrices whose product tells
+    torch's rate.
     """
     decode, bandwidth = _decode(decode_shape, rounds)
-    prefill, rate, how = _prefill(prefill_shape, rounds)
+    prefill, rate, how = _prefill(prefill_shape, rounds, rate_size)
     _, in_features, out_features = decode_shape
     codes = in_features * out_features / bandwidth
     return {
@@ -251,12 +255,12 @@ def _decode(shape: tuple[int, int, int], rounds: int) -> tuple[dict[str, float],
     return {name: value / len(weights) for name, value in seconds.items()}, bandwidth
 
 
-def _prefill(shape: tuple[int, int, int], rounds: int) -> tuple[dict[str, float], float, str]:
+def _prefill(shape: tuple[int, int, int], rounds: int, rate_size: int) -> tuple[dict[str, float], float, str]:
     """Seconds of one product of many rows; torch's bfloat16 operations a second; from what one was estimated, or ""."""
     x, (weight,) = _operands(shape, copies=1)
     w8 = ops.quantize(weight, "e4m3fn", Amax())
     x8, one = ops.quantize(x, "e4m3fn", Amax()), torch.ones(())
-    square = torch.randn(2048, 2048).bfloat16()
+    square = torch.randn(rate_size, rate_size).bfloat16()
 
     def scaled_mm(num_rows: int) -> Tensor:
         codes = x8.codes[:num_rows]
@@ -276,7 +280,7 @@ def _prefill(shape: tuple[int, int, int], rounds: int) -> tuple[dict[str, float]
     seconds = alternate(candidates, rounds)
     how = "" if "torch._scaled_mm" in seconds else "from {} and {} of its rows".format(*ROWS_OF_ESTIMATE)
     seconds.setdefault("torch._scaled_mm", estimate)
-    rates = (_flops((2048, 2048, 2048)) / seconds["bf16 GEMM"], _flops(shape) / seconds["F.linear bf16"])
+    rates = (_flops((rate_size, rate_size, rate_size)) / seconds["bf16 GEMM"], _flops(shape) / seconds["F.linear bf16"])
     return seconds, max(rates), how
 
 
