@@ -7,7 +7,7 @@ import pytest
 import torch
 from models import tiny_llama
 
-from octoscale.bench import checkpoint, kernels, train
+from octoscale.bench import checkpoint, generate, kernels, train
 from octoscale.kernels import ops
 from octoscale.models import loading
 from octoscale.numerics.scaling import Amax
@@ -202,3 +202,15 @@ def _shown(report):
     """The rows of a report's table: name and value."""
     columns = [[str(cell) for cell in column.cells] for column in terminal.bench_table(report).columns]
     return list(zip(*columns, strict=True))
+
+
+def test_the_ratios_of_generation_follow_from_the_speeds(tmp_path):
+    """Each token of both passes the fused path, or the benchmark is an error."""
+    tiny_llama(hidden_size=64, intermediate_size=128, max_position_embeddings=1024).bfloat16().save_pretrained(tmp_path)
+    for granularity in ("row", "block"):
+        report = generate.generate_groups(granularity, str(tmp_path), rounds=1)
+        for what in ("decode", "prefill"):
+            speeds = report[f"{what}, tokens/s"]
+            assert list(speeds) == ["tensor", granularity]
+            ratio = report["ratios"][f"{what}_speed_over_tensor"]
+            assert ratio == pytest.approx(speeds[granularity] / speeds["tensor"])

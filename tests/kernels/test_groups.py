@@ -219,6 +219,21 @@ class TestProducts:
         )
         assert matmul(a, b.t()).item() == 64.0
 
+    @pytest.mark.parametrize("reach", [0, 16, 17, WIDEST // 2, WIDEST // 2 + 1])
+    def test_a_sum_that_is_small_beside_its_scales_survives_the_scale_of_its_row(self, reach):
+        """Oracle: powers of two. Only the second run, far below the first, which is 0, holds values."""
+        codes = torch.tensor([[0.0] * 32 + [2.0**-16] * 32]).to(torch.float8_e5m2)
+        a, b = (
+            Quantized(
+                codes=codes,
+                scale_bias=torch.tensor([[x, x + reach]], dtype=torch.int32),
+                format=FORMATS["e5m2"],
+                granularity=MX,
+            )
+            for x in (60, -60)
+        )
+        assert matmul(a, b.t()).item() == 2.0 ** (5 - 32 - 2 * reach)
+
     def test_the_bias_is_added_before_the_rounding(self):
         """Oracle: by hand; 256 + 1 in bfloat16 would be 256."""
         a, b = (

@@ -41,20 +41,11 @@ OURS, BF16 = "ours W8A8 AMAX", "transformers bf16"
 
 
 def generate(
-    model: str = "llama-1b",
-    llama_bench: Path | None = None,
-    rounds: int = ROUNDS,
-    *,
-    fp8_head: bool = False,
-    granularity: str = TENSOR.name,
+    model: str = "llama-1b", llama_bench: Path | None = None, rounds: int = ROUNDS, *, fp8_head: bool = False
 ) -> Report:
-    """Tokens a second of each candidate, the limit, resident memory, ratios.
-
-    granularity: of one more of ours, whose weights and inputs have a scale for each row or block.
-    """
+    """Tokens a second of each candidate, the limit, resident memory, ratios."""
     if llama_bench is not None and not llama_bench.is_file():
         raise UserError(f"--llama-bench {llama_bench}: there is no such program")
-    finer = [] if granularity == TENSOR.name else [Quantization(model=model, granularity=granularity)]
     bandwidth = _bandwidth()
     with tempfile.TemporaryDirectory() as folder:
         bf16, fp8 = Path(folder) / "bf16", Path(folder) / "fp8"
@@ -62,11 +53,7 @@ def generate(
         run_quantization(Quantization(model=str(bf16)), fp8)
         ours = _fused(fp8, fp8_head)
         read = _bytes_read(ours)
-        runs = {OURS: _runs_here(ours)}
-        for request in finer:
-            run_quantization(replace(request, model=str(bf16)), Path(folder) / granularity)
-            runs[_finer(granularity)] = _runs_here(_fused(Path(folder) / granularity, fp8_head))
-        runs[BF16] = _runs_here(_load(bf16))
+        runs = {OURS: _runs_here(ours), BF16: _runs_here(_load(bf16))}
         if llama_bench is not None:
             runs |= _runs_of_llama_cpp(llama_bench, bf16, Path(folder))
         speeds = _in_turns(runs, rounds)
@@ -91,17 +78,34 @@ def generate(
             "prefill_speedup_over_bf16": prefill[OURS] / prefill[BF16],
             "prefill_speedup_over_llama_bf16": _over(prefill, "llama.cpp BF16"),
             "memory_over_bf16": memory[OURS] / memory[BF16],
-        }
-        | {
-            f"{what}_{granularity}_over_tensor": speeds[_finer(granularity)] / speeds[OURS]
-            for what, speeds in (("decode", decode), ("prefill", prefill))
-            if finer
         },
     }
 
 
-def _finer(granularity: str) -> str:
-    return f"{OURS}:{granularity}"
+def generate_groups(
+    granularity: str, model: str = "llama-1b", rounds: int = ROUNDS, *, fp8_head: bool = False
+) -> Report:
+    """Tokens a second with a scale for each row or block of weights and inputs, beside one a tensor: ours alone."""
+    requests = [Quantization(model=model, granularity=name) for name in (TENSOR.name, granularity)]
+    with tempfile.TemporaryDirectory() as folder:
+        loading.load(model).model.save_pretrained(Path(folder) / "bf16")
+        runs = {}
+        for request in requests:
+            out = Path(folder) / request.granularity
+            run_quantization(replace(request, model=str(Path(folder) / "bf16")), out)
+            runs[request.granularity] = _runs_here(_fused(out, fp8_head))
+        speeds = _in_turns(runs, rounds)
+    decode, prefill = ({name: speed[i] for name, speed in speeds.items()} for i in range(2))
+    return {
+        "what": f"{model}: {NEW_TOKENS} tokens after {PROMPT}, a prompt of {PREFILL}; amax:{granularity}",
+        "machine": machine(),
+        "decode, tokens/s": decode,
+        "prefill, tokens/s": prefill,
+        "ratios": {
+            "decode_speed_over_tensor": decode[granularity] / decode[TENSOR.name],
+            "prefill_speed_over_tensor": prefill[granularity] / prefill[TENSOR.name],
+        },
+    }
 
 
 def _over(speeds: dict[str, float], other: str) -> float | None:

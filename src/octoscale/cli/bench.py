@@ -9,6 +9,7 @@ from octoscale.cli.app import MEASURE, app, ending, group
 from octoscale.cli.options import Json
 from octoscale.cli.output import say, show
 from octoscale.numerics.granularity import GRANULARITIES, TENSOR, get_granularity
+from octoscale.system.errors import UserError
 from octoscale.system.heap import keep_freed_memory
 
 bench = group(
@@ -71,10 +72,18 @@ def generate(
     granularity: _Granularity = TENSOR.name,
     as_json: Json = False,
 ) -> None:
-    """64 tokens after 16, and a prompt of 512: ours, bfloat16, torchao, quanto, llama.cpp. Minutes."""
+    """64 tokens after 16, and a prompt of 512: ours, bfloat16, torchao, quanto, llama.cpp. Minutes.
+
+    With --granularity row or block: ours so, and ours with a scale a tensor.
+    """
     from octoscale.bench import generate
 
-    _show(generate.generate(model, llama_bench, fp8_head=fp8_head, granularity=granularity), as_json)
+    if granularity == TENSOR.name:
+        _show(generate.generate(model, llama_bench, fp8_head=fp8_head), as_json)
+        return
+    if llama_bench is not None:
+        raise UserError(f"--granularity {granularity} compares ours alone: leave out --llama-bench")
+    _show(generate.generate_groups(granularity, model, fp8_head=fp8_head), as_json)
 
 
 @bench.command(epilog=ending("octoscale bench checkpoint", "compared"))

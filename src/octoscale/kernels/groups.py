@@ -25,8 +25,9 @@ from octoscale.numerics.scaling import power_of_two
 #: 2**-34 (e5m2fnuz squared): 2**-126 with these, which a dot product in bfloat16 that knows no subnormals holds, too.
 WIDEST = 92
 
-#: A factor of 2**60 leaves any sum of products of two codes within float32, as a normal number.
-_MODEST = 60
+#: A factor of 2**60 leaves any sum of products of two codes within float32, as a normal number; so it does where the
+#: scales inside reach no further than this.
+_MODEST, _MODEST_REACH = 60, 32
 
 Decode = Callable[[Tensor, Tensor | None, Granularity], Tensor]
 Multiply = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, torch.dtype], Tensor]
@@ -85,12 +86,11 @@ def matmul(
     if reach > WIDEST:
         sums = _in_float64(left, decode) @ _in_float64(right, decode)
         out_MN = (sums * _power_of_two_64(-left.base - right.base)).float()
-    elif reach:
+        return (out_MN if bias_N is None else out_MN.add_(bias_N)).to(dtype)
+    if reach:
         sums = mm(_in_float32(left, decode), _in_float32(right, decode))
-        out_MN = unscale(sums, left.base + right.base, None, torch.float32)
-    else:
-        return multiply(left.codes, right.codes, left.base, right.base, bias_N, dtype)
-    return (out_MN if bias_N is None else out_MN.add_(bias_N)).to(dtype)
+        return finish(sums, left.base, right.base, bias_N, dtype, reach)
+    return multiply(left.codes, right.codes, left.base, right.base, bias_N, dtype)
 
 
 def unscale(sum_MN: Tensor, scale_bias: Tensor, bias_N: Tensor | None, dtype: torch.dtype) -> Tensor:
@@ -152,12 +152,14 @@ def mm(a_MK: Tensor, b_KN: Tensor) -> Tensor:
         return torch.mm(a_MK, b_KN)
 
 
-def finish(sums: Tensor, rows: Tensor, columns: Tensor, bias_N: Tensor | None, dtype: torch.dtype) -> Tensor:
+def finish(
+    sums: Tensor, rows: Tensor, columns: Tensor, bias_N: Tensor | None, dtype: torch.dtype, reach: int = 0
+) -> Tensor:
     """`sums * 2**-(rows + columns) + bias` in `dtype`, in place where it can be.
 
-    The first factor rounds nothing, as sums of codes are 0 or 2**-34 up.
+    The first factor rounds nothing, as sums of codes are 0 or 2**-34 up, and 2**-reach of that with scales inside.
     """
-    if bool((rows.abs() > _MODEST).any()):
+    if reach > _MODEST_REACH or bool((rows.abs() > _MODEST).any()):
         return unscale(sums, rows + columns, bias_N, dtype)
     out_MN = sums.mul_(power_of_two(-rows)).mul_(power_of_two(-columns))
     return (out_MN if bias_N is None else out_MN.add_(bias_N)).to(dtype)
