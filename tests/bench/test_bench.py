@@ -56,9 +56,7 @@ def test_the_ratios_of_groups_follow_from_the_seconds(granularity):
     assert ratios["fraction_of_limit"] == pytest.approx(5 / 4 * seconds["read bandwidth"] / ours)
     assert ratios["time_over_tensor"] == pytest.approx(ours / seconds["ours, a scale a tensor"])
     assert ratios["speedup_over_torch_eager"] == pytest.approx(seconds["portable"] / ours)
-    products = kernels.linear_groups(
-        granularity, decode_shape=(1, 64, 48), prefill_shape=(32, 64, 48), rounds=1, rate_size=64
-    )
+    products = kernels.linear_groups(granularity, decode_shape=(1, 64, 48), prefill_shape=(32, 64, 48), rounds=1)
     decode, prefill = products["seconds"]["decode"], products["seconds"]["prefill"]
     assert products["ratios"]["decode_time_over_tensor"] == decode[granularity] / decode["a scale a tensor"]
     assert products["ratios"]["prefill_time_over_bf16"] == prefill[granularity] / prefill["F.linear bf16"]
