@@ -45,7 +45,7 @@ def parity_figure(parity: Mapping[str, Any], *, style: str = REPORT, note: str =
             drawn = _draw(axes, there, names, parity["exponents"])
             handles = handles or drawn
         line[0].set_ylabel(f"{result},\nfarther away, %")
-    if not any(any(row["above"]) for row in rows):  # all sums are exact: no line from which the axis would take its ends
+    if not any(any(row["above"]) for row in rows):  # all sums are exact: no line gives the axis its ends
         panels[0, 0].set_ylim(*_NOTHING)
     for kind, axes in zip(kinds, panels[0], strict=True):
         axes.set_title(KIND_STYLES[kind].label)
