@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from octoscale.kernels import table
+from octoscale.kernels.base import held_formats
 from octoscale.kernels.operators import Operators
-from octoscale.numerics.formats import FORMATS
 from octoscale.numerics.recipe import Operand
 from octoscale.numerics.scaling import Amax, Constant
 
@@ -161,4 +161,4 @@ def _numbers(facts: LinearFacts) -> tuple[int, ...]:
 
 
 def _number_of(fmt: str) -> int:
-    return list(FORMATS).index(fmt)
+    return [held.name for held in held_formats().values()].index(fmt)
