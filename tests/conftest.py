@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import hypothesis
 import pytest
-from implementations import BACKENDS, using
+from implementations import BACKENDS, HELD, using
 
 from octoscale.cli import main as cli
 from octoscale.numerics.formats import FORMATS, Format
@@ -14,9 +14,15 @@ hypothesis.settings.register_profile("octoscale", derandomize=True, deadline=Non
 hypothesis.settings.load_profile("octoscale")
 
 
-@pytest.fixture(scope="session", params=FORMATS)
+@pytest.fixture(scope="session", params=HELD)
 def fmt(request) -> Format:
-    """Each of the four formats."""
+    """Each of the formats whose codes a tensor can hold."""
+    return HELD[request.param]
+
+
+@pytest.fixture(scope="session", params=FORMATS)
+def any_format(request) -> Format:
+    """Each of the formats, those of which torch has no dtype as well."""
     return FORMATS[request.param]
 
 

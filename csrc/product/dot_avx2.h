@@ -48,20 +48,27 @@ template <Fp8 F>
 float dot_runs(const uint8_t* codes, int64_t k, const float* x, const float* scales) {
   __m256 total = _mm256_setzero_ps();
   for (int64_t first = 0; first < k; first += run_length) {
-    __m256 sums[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
-    const auto add = [&](const uint8_t* from, int64_t i, int part) {
-      sums[part] = _mm256_fmadd_ps(decode_vector<F>(load_codes(from)), _mm256_load_ps(x + i), sums[part]);
+    __m256 even = _mm256_setzero_ps(), odd = _mm256_setzero_ps();  // two: the next run need not wait for their sum
+    const auto add = [&](const uint8_t* from, int64_t i, __m256& sum) {
+      sum = _mm256_fmadd_ps(decode_vector<F>(load_codes(from)), _mm256_load_ps(x + i), sum);
     };
     const int64_t end = std::min(k, first + run_length);
-    _mm_prefetch(reinterpret_cast<const char*>(codes + first) + 1024, _MM_HINT_T0);
-    _mm_prefetch(reinterpret_cast<const char*>(codes + first) + 1088, _MM_HINT_T0);
+    for (int64_t byte = 1024; byte < 1024 + run_length; byte += 64)
+      _mm_prefetch(reinterpret_cast<const char*>(codes + first) + byte, _MM_HINT_T0);
+    const auto add_both = [&](int64_t i) {
+      add(codes + i, i, even);
+      add(codes + i + 8, i + 8, odd);
+    };
     int64_t i = first;
-    for (; i + 32 <= end; i += 32)
-      for (int part = 0; part < 4; ++part) add(codes + i + 8 * part, i + 8 * part, part);
-    for (; i + 8 <= end; i += 8) add(codes + i, i, 0);
-    if (i < end) add(padded_codes(codes + i, end - i).data(), i, 0);
-    const __m256 sum = _mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3]));
-    total = _mm256_fmadd_ps(sum, _mm256_set1_ps(scales[first / run_length]), total);
+    if (end - first == run_length) {
+#pragma GCC unroll 8
+      for (int64_t part = 0; part < run_length; part += 16) add_both(first + part);
+      i = end;
+    }
+    for (; i + 16 <= end; i += 16) add_both(i);
+    if (i + 8 <= end) add(codes + i, i, even), i += 8;
+    if (i < end) add(padded_codes(codes + i, end - i).data(), i, odd);
+    total = _mm256_fmadd_ps(_mm256_add_ps(even, odd), _mm256_set1_ps(scales[first / run_length]), total);
   }
   return sum_lanes(total);
 }

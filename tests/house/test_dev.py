@@ -86,6 +86,13 @@ def test_what_the_user_set_wins(name, tmp_path, index):
     assert "that pip's configuration names" in words
 
 
+def test_an_index_is_found_however_long_the_configuration_that_follows(tmp_path, index):
+    """A reader that stops at its first match ends the writer, and under pipefail that is no match."""
+    rest = "\n".join(f"global.find-links='/wheels/{number}'" for number in range(20_000))
+    words = says(tmp_path, index, pip=f"global.extra-index-url='https://example.org/simple'\n{rest}")
+    assert "that pip's configuration names" in words
+
+
 @pytest.mark.parametrize("version", ["3.1", "2.9", "nonsense"])
 def test_an_interpreter_that_the_machine_has_not_is_named(version):
     """3.1 is not 3.11."""

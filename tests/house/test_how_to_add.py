@@ -3,6 +3,9 @@
 Oracles: ml_dtypes for the format; the rule's own promise in the record of a model; plain torch for the backend.
 """
 
+import re
+import subprocess
+import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -47,6 +50,37 @@ def test_a_format_is_a_row(e3m4, run):
 def test_a_set_of_formats_is_a_word_of_a_scaling(e3m4):
     parsed = octoscale.parse_scaling("amax:formats=fine")
     assert [parsed.operand(role).format for role in ("weight", "input", "grad_output")] == ["e3m4", "e3m4", "e5m2"]
+
+
+def test_a_format_without_a_dtype_is_refused_in_a_line_and_leaves_the_others_as_they_are(e3m4, run, tmp_path):
+    """Step 3: of a set that is used, and of a tensor that is cast."""
+    says = "no tensor can hold codes of e3m4: .* no dtype float8_e3m4; only octoscale.numerics.reference"
+    with pytest.raises(octoscale.UserError, match=says):
+        octoscale.convert(tiny_llama(), octoscale.parse_scaling("amax:formats=fine"))
+    with pytest.raises(octoscale.UserError, match=says):
+        octoscale.quantize(torch.ones(3), "e3m4", Amax())
+    tiny_llama().save_pretrained(tmp_path / "model")
+    code, _, err = run("inspect", tmp_path / "model", "--formats", "fine")
+    assert code == 2
+    assert re.fullmatch(f"octoscale: error: {says}.*", err.splitlines()[-1])
+
+
+def test_a_row_that_is_there_from_the_beginning_shifts_no_number_of_the_core():
+    """Before all other rows: what is made of the rows when modules are read. Oracle: casts without the toy."""
+    code = """if True:
+        from octoscale.numerics import formats
+        toy = formats.Format(name="e3m4", exponent_bits=3, mantissa_bits=4, bias=3, special="ieee", paper_name="none")
+        rows = dict(formats.FORMATS)
+        formats.FORMATS.clear()
+        formats.FORMATS.update({"e3m4": toy} | rows)
+        import torch, octoscale, octoscale.checkpoints.quantizer, octoscale.kernels.decoder as decoder
+        x, others = torch.linspace(-3, 3, 64), ("e4m3fn", "e5m2", "e4m3fnuz", "e5m2fnuz")
+        for name in others:
+            codes = octoscale.quantize(x, name, octoscale.numerics.scaling.Constant(2)).codes
+            assert torch.equal(codes.float(), (x * 4).to(codes.dtype).float()), name
+        assert [decoder._number_of(name) for name in others] == [0, 1, 2, 3]
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @dataclass(frozen=True, kw_only=True)

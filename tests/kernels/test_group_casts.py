@@ -10,7 +10,7 @@ import torch
 from guarded import guarded
 from hypothesis import given
 from hypothesis import strategies as st
-from implementations import BACKENDS, using
+from implementations import BACKENDS, HELD, using
 from tensors import DTYPES, normal
 from torch import Tensor
 
@@ -81,7 +81,7 @@ def rules(granularity: Granularity) -> list[Amax]:
 def test_each_layout_as_plain_torch(granularity, layout, dtype):
     for finite in (True, False):
         x = LAYOUTS[layout](values(dtype, finite=finite))
-        for number, fmt in enumerate(FORMATS.values()):
+        for number, fmt in enumerate(HELD.values()):
             rule = rules(granularity)[(number + finite) % len(rules(granularity))]
             expected = outcome("portable", x, fmt, rule, granularity)
             for name in NATIVE:
@@ -96,7 +96,7 @@ def test_each_layout_as_plain_torch(granularity, layout, dtype):
 def test_any_matrix_as_plain_torch(data):
     sizes = [data.draw(st.integers(1, 70)), data.draw(st.sampled_from([1, 7, 31, 32, 33, 64, 100, 127, 128, 129, 300]))]
     strides = [data.draw(st.sampled_from([0, 1, 2, 70, 129, 160])) for _ in sizes]
-    granularity, fmt = data.draw(st.sampled_from(EACH)), data.draw(st.sampled_from(list(FORMATS.values())))
+    granularity, fmt = data.draw(st.sampled_from(EACH)), data.draw(st.sampled_from(list(HELD.values())))
     rule, dtype = data.draw(st.sampled_from(rules(granularity))), data.draw(st.sampled_from(DTYPES))
     x = (
         values(dtype, finite=data.draw(st.booleans()))
@@ -169,7 +169,7 @@ def test_the_core_rounds_scales_as_scaling_py():
         [field << 23 | low for field in range(256) for low in (0, 1, 0x5FFFFF, 0x600000, 0x600001, 0x7FFFFF)]
     )
     amaxes = torch.cat([bits, 1 << torch.arange(23)]).to(torch.int32).view(torch.float32)
-    for number, fmt in enumerate(FORMATS.values()):
+    for number, fmt in enumerate(HELD.values()):
         for margin, down in ((0, False), (0, True), (3, False), (-140, True)):
             expected = amax_to_scale_bias(amaxes, fmt, margin, down=down).tolist()
             found = [native._core.scale_bias(amax, number, margin, down) for amax in amaxes.tolist()]

@@ -13,6 +13,7 @@ from unittest import mock
 
 import pytest
 import torch
+from implementations import HELD
 from models import tiny_llama
 from tensors import normal
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -200,7 +201,7 @@ INPUTS = {
 
 
 #: One is compiled in each run of the tests, the others take as long again.
-CASES = [(name, fmt) for name in INPUTS for fmt in FORMATS]
+CASES = [(name, fmt) for name in INPUTS for fmt in HELD]
 
 
 @pytest.mark.usefixtures("no_launch")

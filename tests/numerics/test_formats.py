@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from octoscale.numerics.formats import FORMAT_SETS, FORMATS, ROLES, get_format, get_format_set
+from octoscale.numerics.formats import FORMAT_SETS, FORMATS, ROLES, Format, get_format, get_format_set
 
 # Table 7, and the codes that its column "special values" means (IEEE: exponent field all ones).
 TABLE_7 = {
@@ -79,18 +79,32 @@ def test_each_number_is_that_of_table_7(name, number):
     assert getattr(FORMATS[name], number) == TABLE_7[name][number]
 
 
-def test_one_sign_bit_and_the_rest_make_a_byte(fmt):
-    assert 1 + fmt.exponent_bits + fmt.mantissa_bits == 8
+def test_one_sign_bit_and_the_rest_make_a_byte(any_format):
+    assert 1 + any_format.exponent_bits + any_format.mantissa_bits == 8
 
 
-def test_range_agrees_with_ml_dtypes_finfo(fmt):
-    info = ml_dtypes.finfo(fmt.torch_name)
-    assert fmt.max == float(info.max) == -float(info.min)
-    assert 2.0**fmt.min_normal_exponent == float(info.smallest_normal)
-    assert 2.0**fmt.min_subnormal_exponent == float(info.smallest_subnormal)
-    assert fmt.mantissa_bits == info.nmant
-    assert fmt.exponent_bits == info.nexp
-    assert 2.0**-fmt.mantissa_bits == float(info.eps)
+@pytest.mark.parametrize(("exponent_bits", "mantissa_bits", "bits"), [(5, 10, 16), (2, 1, 4)])
+def test_a_row_that_is_no_byte_is_refused_with_the_rule(exponent_bits, mantissa_bits, bits):
+    said = f"would have {bits} bits, a sign, {exponent_bits} of exponent and {mantissa_bits} of mantissa: codes have 8"
+    with pytest.raises(ValueError, match=said):
+        Format(
+            name="toy",
+            exponent_bits=exponent_bits,
+            mantissa_bits=mantissa_bits,
+            bias=15,
+            special="ieee",
+            paper_name="none",
+        )
+
+
+def test_range_agrees_with_ml_dtypes_finfo(any_format):
+    info = ml_dtypes.finfo(any_format.torch_name)
+    assert any_format.max == float(info.max) == -float(info.min)
+    assert 2.0**any_format.min_normal_exponent == float(info.smallest_normal)
+    assert 2.0**any_format.min_subnormal_exponent == float(info.smallest_subnormal)
+    assert any_format.mantissa_bits == info.nmant
+    assert any_format.exponent_bits == info.nexp
+    assert 2.0**-any_format.mantissa_bits == float(info.eps)
 
 
 def test_range_agrees_with_torch_finfo(fmt):
@@ -101,22 +115,22 @@ def test_range_agrees_with_torch_finfo(fmt):
     assert info.bits == 8
 
 
-def test_special_codes_agree_with_ml_dtypes(fmt):
-    values = np.arange(256, dtype=np.uint8).view(getattr(ml_dtypes, fmt.torch_name)).astype(np.float64)
-    assert fmt.nan_codes == set(np.flatnonzero(np.isnan(values)))
-    assert fmt.inf_codes == set(np.flatnonzero(np.isinf(values)))
-    assert values[fmt.max_code] == fmt.max
-    assert fmt.has_negative_zero == (values[0x80] == 0)
+def test_special_codes_agree_with_ml_dtypes(any_format):
+    values = np.arange(256, dtype=np.uint8).view(getattr(ml_dtypes, any_format.torch_name)).astype(np.float64)
+    assert any_format.nan_codes == set(np.flatnonzero(np.isnan(values)))
+    assert any_format.inf_codes == set(np.flatnonzero(np.isinf(values)))
+    assert values[any_format.max_code] == any_format.max
+    assert any_format.has_negative_zero == (values[0x80] == 0)
 
 
-def test_max_exponent_is_the_exponent_of_max(fmt):
+def test_max_exponent_is_the_exponent_of_max(any_format):
     """Oracle: math.frexp."""
-    assert fmt.max_exponent == math.frexp(fmt.max)[1] - 1
+    assert any_format.max_exponent == math.frexp(any_format.max)[1] - 1
 
 
-def test_a_format_is_frozen(fmt):
+def test_a_format_is_frozen(any_format):
     with pytest.raises(dataclasses.FrozenInstanceError):
-        fmt.bias = 0
+        any_format.bias = 0
 
 
 @pytest.mark.parametrize(("name", "e4", "e5"), [("ocp", "e4m3fn", "e5m2"), ("fnuz", "e4m3fnuz", "e5m2fnuz")])
@@ -132,8 +146,8 @@ def test_every_set_has_a_known_format_for_every_role():
         assert set(formats.values()) <= FORMATS.keys()
 
 
-def test_get_format_returns_the_row(fmt):
-    assert get_format(fmt.name) is fmt
+def test_get_format_returns_the_row(any_format):
+    assert get_format(any_format.name) is any_format
 
 
 def test_an_unknown_format_is_named_with_the_known_ones():

@@ -7,6 +7,10 @@ from dataclasses import replace
 from unittest import mock
 
 from octoscale.kernels import portable, table
+from octoscale.kernels.base import held_formats
+
+#: The formats that backends cast to; those of which torch has no dtype are the reference's alone.
+HELD = {fmt.name: fmt for fmt in held_formats().values()}
 
 BACKENDS = {"portable": portable}
 if importlib.util.find_spec("octoscale.kernels._core"):

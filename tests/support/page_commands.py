@@ -83,7 +83,8 @@ def steps_of_page(page: str) -> list[Command | Output]:
 
 
 #: Not above so much, so that a tiny model is through in seconds: options that cost time, and change no other word.
-AT_MOST = {"--tokens": 512, "--window": 128, "--steps": 2, "--warmup": 1, "--examples": 16, "--keep-at-most": 3}
+AT_MOST = {"--tokens": 512, "--window": 128, "--steps": 2, "--train": 2, "--warmup": 1, "--examples": 16}
+AT_MOST |= {"--keep-at-most": 3}
 #: Where an option is not given and its default is of a real model's size.
 ADDED = {
     "train": {"--steps": "2", "--window": "64"},
@@ -91,6 +92,7 @@ ADDED = {
     "sweep": {"--tokens": "512", "--window": "128"},
     "advise": {"--tokens": "512", "--window": "128", "--keep-at-most": "3"},
     "parity": {"--tokens": "512", "--window": "128"},
+    "arena": {"--window": "128"},
 }
 
 
@@ -100,6 +102,8 @@ def smaller(words: Sequence[str]) -> list[str]:
     for place, word in enumerate(words[:-1]):
         if word in AT_MOST:
             words[place + 1] = str(min(int(words[place + 1]), AT_MOST[word]))
+        elif word == "--seeds":
+            words[place + 1] = ",".join(words[place + 1].split(",")[:2])
     name = words[words.index("octoscale") + 1]
     no_text = name != "train" and {"--task", "--tasks"} & {*words}
     for option, value in ({} if no_text else ADDED.get(name, {})).items():

@@ -26,16 +26,16 @@ from octoscale.conversion.convert import ConversionReport, ModuleReport, preview
 from octoscale.conversion.ignore import ignored
 from octoscale.conversion.plain import why_not_plain
 from octoscale.conversion.weight_reads import why_kept
+from octoscale.kernels.base import held_formats
 from octoscale.layers.layouts import LAYOUTS, OWN_KEY, layout_for
 from octoscale.layers.origin import is_linear
 from octoscale.layers.stored import StoredLinear, shape_in, to_stored
-from octoscale.numerics.formats import FORMATS
 from octoscale.numerics.recipe import Recipe
 from octoscale.numerics.scaling import Constant
 from octoscale.runs.scales import LayerName
 from octoscale.system.errors import UserError
 
-_CODES = frozenset(getattr(torch, fmt.torch_name) for fmt in FORMATS.values())
+_CODES = frozenset(held_formats())
 
 
 class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]

@@ -23,9 +23,10 @@ from octoscale.conversion.patterns import check_patterns
 from octoscale.conversion.reasons import reasons_to_keep, why_skipped
 from octoscale.conversion.record import fp8_layers
 from octoscale.conversion.stacks import decoder_stacks, layer_of
+from octoscale.kernels.base import codes_dtype
 from octoscale.layers.linear import Fp8Linear, to_fp8
 from octoscale.layers.origin import is_linear
-from octoscale.numerics.formats import ROLES
+from octoscale.numerics.formats import ROLES, get_format
 from octoscale.numerics.recipe import Recipe
 from octoscale.runs.scales import LayerName
 from octoscale.system.errors import UserError
@@ -89,7 +90,7 @@ def convert(model: nn.Module, recipe: Recipe) -> ConversionReport:
     """Replace the model's linear layers by Fp8Linear, in place; parameters stay the same objects.
 
     Raises ValueError, and changes nothing, if the model is converted already, if a skip pattern matches no linear
-    layer (near names are listed), or if no layer would be converted.
+    layer (near names are listed), if torch has no dtype for codes of a format, or if no layer would be converted.
     """
     report = preview(model, recipe)
     replace_linears(model, report.converted, lambda module, name: to_fp8(module, name, recipe))
@@ -139,6 +140,8 @@ def preview(model: nn.Module, recipe: Recipe) -> ConversionReport:
         raise UserError(
             f"a {type(model).__name__} cannot be replaced in itself: put it into a model, nn.Sequential(it)"
         )
+    for role in ROLES:
+        codes_dtype(get_format(recipe.operand(role).format))
     linear = [name for name, module in modules.items() if is_linear(module)]
     check_patterns("skip pattern", recipe.skip, "linear layer", linear)
     stacks = decoder_stacks(model)

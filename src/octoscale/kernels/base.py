@@ -22,9 +22,10 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from octoscale.numerics.formats import Format
+from octoscale.numerics.formats import FORMATS, Format
 from octoscale.numerics.granularity import Granularity
 from octoscale.numerics.scaling import Amax
+from octoscale.system.errors import UserError
 
 #: `Observed.exponents` has one bin for each value of float32's exponent field: bin = exponent + EXPONENT_OFFSET.
 #: Bin 0 holds zeros (and float32's own subnormals), the last bin holds inf and NaN.
@@ -32,6 +33,22 @@ EXPONENT_OFFSET, NUM_EXPONENT_BINS = 127, 256
 
 #: The counts of `Encoded.counts`, in their order.
 COUNTS = ("saturated", "flushed", "nonfinite")
+
+
+def codes_dtype(fmt: Format) -> torch.dtype:
+    """Torch's dtype for the codes of a format; UserError where torch has none of its name."""
+    dtype: torch.dtype | None = getattr(torch, fmt.torch_name, None)
+    if dtype is None:
+        raise UserError(
+            f"no tensor can hold codes of {fmt.name}: torch {torch.__version__} has no dtype {fmt.torch_name}; "
+            "only octoscale.numerics.reference computes in this format"
+        )
+    return dtype
+
+
+def held_formats() -> dict[torch.dtype, Format]:
+    """The formats whose codes a tensor can hold, by torch's dtype. The C++ core numbers them in this order."""
+    return {getattr(torch, fmt.torch_name): fmt for fmt in FORMATS.values() if hasattr(torch, fmt.torch_name)}
 
 
 class Seen(NamedTuple):

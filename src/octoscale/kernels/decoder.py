@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from octoscale.kernels import table
+from octoscale.kernels.base import held_formats
 from octoscale.kernels.operators import Operators
-from octoscale.numerics.formats import FORMATS
 from octoscale.numerics.granularity import BLOCK, ROW, SQUARE, TENSOR, Granularity
 from octoscale.numerics.recipe import Operand
 from octoscale.numerics.scaling import Amax, Amount, Constant
@@ -212,4 +212,4 @@ def _rule(facts: LinearFacts) -> tuple[int, int, int, float]:
 
 
 def _number_of(fmt: str) -> int:
-    return list(FORMATS).index(fmt)
+    return [held.name for held in held_formats().values()].index(fmt)

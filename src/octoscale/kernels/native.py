@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from octoscale.kernels import _core, groups
-from octoscale.kernels.base import NUM_EXPONENT_BINS, Encoded, Scaled, Seen
+from octoscale.kernels.base import NUM_EXPONENT_BINS, Encoded, Scaled, Seen, codes_dtype, held_formats
 from octoscale.kernels.groups import unscale, whole
-from octoscale.numerics.formats import FORMATS, Format
+from octoscale.numerics.formats import Format
 from octoscale.numerics.granularity import GRANULARITIES, TENSOR, Granularity
 from octoscale.numerics.scaling import Amax, Amount, Bias
 from octoscale.system.errors import UserError
@@ -32,7 +32,7 @@ ISAS = ("scalar", "avx2", "avx512", "amx")
 ISA_VARIABLE = "OCTOSCALE_ISA"
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-_FORMATS = {getattr(torch, fmt.torch_name): number for number, fmt in enumerate(FORMATS.values())}
+_FORMATS = {dtype: number for number, dtype in enumerate(held_formats())}
 
 #: `max_stream_rows` of csrc/product/matmul.h: products of so many rows have kernels that sum in another order.
 _FEW_ROWS = 16
@@ -51,12 +51,12 @@ class Native:
 
     def encode(self, x: Tensor, fmt: Format, amax: Amount, scale_bias: Bias, *, counts: bool) -> Encoded:
         """See `Backend.encode`."""
-        source = Source(x, getattr(torch, fmt.torch_name))
+        source = Source(x, codes_dtype(fmt))
         return Encoded(source.result, self.encode_rows(source, float(amax), int(scale_bias), counts))
 
     def cast(self, x: Tensor, fmt: Format, scale_bias: int, *, counts: bool, exponents: bool) -> tuple[Seen, Encoded]:
         """See `Backend.cast`: one visit to memory, where observe and encode take two."""
-        source = Source(x, getattr(torch, fmt.torch_name))
+        source = Source(x, codes_dtype(fmt))
         count, histogram = _new_counts(counts), _new_histogram(exponents)
         to = (scale_bias, source.result.data_ptr(), 0, _address(count), _address(histogram))
         amax = _core.cast(self.number, *source.where, source.result_number, *to, torch.get_num_threads())
@@ -66,7 +66,7 @@ class Native:
         self, x: Tensor, fmt: Format, rule: Amax, granularity: Granularity, *, counts: bool, exponents: bool
     ) -> tuple[Seen, Tensor, Encoded]:
         """See `Backend.cast_groups`: one visit to memory; the histogram takes another."""
-        source = Groups(x, granularity, getattr(torch, fmt.torch_name))
+        source = Groups(x, granularity, codes_dtype(fmt))
         count = torch.zeros(3, dtype=torch.int64) if counts else None
         amaxes = torch.zeros(source.num_groups, dtype=torch.float32)
         bias = torch.zeros(source.num_groups, dtype=torch.int32)

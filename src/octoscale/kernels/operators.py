@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from octoscale.kernels.base import NUM_EXPONENT_BINS, Encoded, Scaled, Seen
+from octoscale.kernels.base import NUM_EXPONENT_BINS, Encoded, Scaled, Seen, codes_dtype
 from octoscale.kernels.eager import is_eager
 from octoscale.kernels.native import Native, Rows, Source, chosen
 from octoscale.numerics.formats import Format
@@ -42,7 +42,7 @@ class Operators:
         """See `Backend.encode`."""
         if not isinstance(amax, Tensor):
             return self.native.encode(x, fmt, amax, scale_bias, counts=counts)
-        codes, count = torch.ops.octoscale.encode(x, amax, scale_bias, getattr(torch, fmt.torch_name), counts)
+        codes, count = torch.ops.octoscale.encode(x, amax, scale_bias, codes_dtype(fmt), counts)
         return Encoded(codes, count if counts else None)
 
     def cast(self, x: Tensor, fmt: Format, scale_bias: int, *, counts: bool, exponents: bool) -> tuple[Seen, Encoded]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from octoscale.kernels import groups
-from octoscale.kernels.base import NUM_EXPONENT_BINS, Encoded, Scaled, Seen
+from octoscale.kernels.base import NUM_EXPONENT_BINS, Encoded, Scaled, Seen, codes_dtype
 from octoscale.kernels.eager import is_eager
 from octoscale.kernels.groups import amaxes, spread, unscale, whole
 from octoscale.numerics.formats import Format
@@ -42,7 +42,7 @@ def _encode(x: Tensor, scaled: Tensor, fmt: Format, largest: Amount, counts: boo
     """largest: the largest magnitude of `scaled`; not finite if any is not."""
     all_finite = not isinstance(largest, Tensor) and math.isfinite(largest)
     none_too_large = all_finite and bool(largest <= fmt.max)
-    codes = (scaled if none_too_large else scaled.clamp(-fmt.max, fmt.max)).to(getattr(torch, fmt.torch_name))
+    codes = (scaled if none_too_large else scaled.clamp(-fmt.max, fmt.max)).to(codes_dtype(fmt))
     if not all_finite:
         codes = torch.where(x.isfinite(), codes.view(torch.uint8), fmt.nan_code).view(codes.dtype)
     return Encoded(codes, _count(x, None if none_too_large else scaled, codes, fmt) if counts else None)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from octoscale.kernels import table
-from octoscale.kernels.base import Backend
+from octoscale.kernels.base import Backend, codes_dtype
 from octoscale.numerics.formats import Format
 from octoscale.numerics.granularity import TENSOR, Granularity
 from octoscale.system.errors import UserError
@@ -54,7 +54,7 @@ class Quantized:
     observed: Observed | None = None
 
     def __post_init__(self) -> None:
-        expected = getattr(torch, self.format.torch_name)
+        expected = codes_dtype(self.format)
         if self.codes.dtype != expected:
             raise TypeError(f"codes of {self.format.name} are {name_of(expected)}, not {name_of(self.codes.dtype)}")
         shape = self.granularity.scale_shape(self.codes.shape)

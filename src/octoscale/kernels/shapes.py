@@ -9,7 +9,7 @@ is that of a GPU: both operands decoded to bfloat16, and the sum in float32 befo
 import torch
 from torch import Tensor
 
-from octoscale.kernels.base import Encoded, Scaled, Seen
+from octoscale.kernels.base import Encoded, Scaled, Seen, codes_dtype
 from octoscale.numerics.formats import Format
 from octoscale.numerics.granularity import GRANULARITIES, Granularity
 from octoscale.numerics.scaling import Amax
@@ -31,7 +31,7 @@ def encode(
     counts: bool,  # noqa: ARG001
 ) -> Encoded:
     """See `Backend.encode`."""
-    return Encoded(torch.empty_like(x, dtype=getattr(torch, fmt.torch_name)), None)
+    return Encoded(torch.empty_like(x, dtype=codes_dtype(fmt)), None)
 
 
 def cast(x: Tensor, fmt: Format, scale_bias: int, *, counts: bool, exponents: bool) -> tuple[Seen, Encoded]:
@@ -52,7 +52,7 @@ def cast_groups(
     """See `Backend.cast_groups`."""
     shape = granularity.scale_shape(x.shape)
     amax, bias = (x.new_empty(shape, dtype=dtype) for dtype in (torch.float32, torch.int32))
-    return Seen(amax, None), bias, Encoded(torch.empty_like(x, dtype=getattr(torch, fmt.torch_name)), None)
+    return Seen(amax, None), bias, Encoded(torch.empty_like(x, dtype=codes_dtype(fmt)), None)
 
 
 def dequantize(q: Scaled, dtype: torch.dtype) -> Tensor:

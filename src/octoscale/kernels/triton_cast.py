@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from octoscale.kernels import portable
-from octoscale.kernels.base import COUNTS, NUM_EXPONENT_BINS, Encoded, Seen
+from octoscale.kernels.base import COUNTS, NUM_EXPONENT_BINS, Encoded, Seen, codes_dtype
 from octoscale.kernels.eager import is_eager
 from octoscale.numerics.formats import FORMATS, Format
 from octoscale.numerics.granularity import Granularity
@@ -72,7 +72,7 @@ class TritonCast:
 
     def _codes(self, x: Tensor, fmt: Format, scale_bias: Bias, found: _Found) -> Tensor:
         dense = _dense(x)
-        codes = torch.empty_like(dense, dtype=getattr(torch, fmt.torch_name))
+        codes = torch.empty_like(dense, dtype=codes_dtype(fmt))
         self._launch(dense, codes, fmt, scale_bias, found)
         return codes
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from octoscale.kernels import ops
+from octoscale.kernels.base import codes_dtype
 from octoscale.kernels.ops import Quantized
 from octoscale.numerics.formats import Format, get_format
 from octoscale.numerics.recipe import FAST, Recipe, parse_scaling
@@ -57,7 +58,7 @@ def _cast(x: Tensor, operand: str) -> tuple[Tensor, Tensor]:
 
 @_cast.register_fake
 def _(x: Tensor, operand: str) -> tuple[Tensor, Tensor]:
-    codes = x.new_empty(x.shape, dtype=getattr(torch, operand_of(operand)[0].torch_name))
+    codes = x.new_empty(x.shape, dtype=codes_dtype(operand_of(operand)[0]))
     return codes, x.new_empty((), dtype=torch.int32)
 
 

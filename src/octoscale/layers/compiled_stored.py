@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from octoscale.kernels import ops
+from octoscale.kernels.base import codes_dtype
 from octoscale.kernels.ops import Quantized
 from octoscale.layers.compiled import SEPARATOR, operand_of
 from octoscale.layers.factor import is_one, split_in_graph
@@ -73,7 +74,7 @@ def _cast(x: Tensor, scale: Tensor, operand: str) -> tuple[Tensor, Tensor]:
 
 @_cast.register_fake
 def _(x: Tensor, scale: Tensor, operand: str) -> tuple[Tensor, Tensor]:
-    codes = x.new_empty(x.shape, dtype=getattr(torch, operand_of(operand)[0].torch_name))
+    codes = x.new_empty(x.shape, dtype=codes_dtype(operand_of(operand)[0]))
     return codes, x.new_empty((), dtype=torch.int32)
 
 

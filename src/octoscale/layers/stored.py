@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from octoscale.kernels import ops
+from octoscale.kernels.base import codes_dtype
 from octoscale.kernels.groups import amaxes, spread
 from octoscale.kernels.ops import Observed, Quantized
 from octoscale.layers import compiled_stored
@@ -272,7 +273,7 @@ def to_stored(
     weight: Any = module.weight
     if is_conv1d(module):
         stored.in_features, stored.out_features = weight.shape
-    dtype = getattr(torch, get_format(recipe.weight.format).torch_name)
+    dtype = codes_dtype(get_format(recipe.weight.format))
     stored.weight = nn.Parameter(torch.empty_like(weight, dtype=dtype), requires_grad=False)
     shapes = {layout.weight_scale: scale_shape} | ({layout.input_scale: input_shape} if activations == "static" else {})
     for scale, shape in shapes.items():

@@ -30,7 +30,10 @@ RESULTS = ("output", "grad_input", "grad_weight")
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """An 8-bit floating-point format: one sign bit, `exponent_bits`, `mantissa_bits`, an exponent `bias`."""
+    """An 8-bit floating-point format: one sign bit, `exponent_bits`, `mantissa_bits`, an exponent `bias`.
+
+    UserError where these are not 8 bits.
+    """
 
     name: str
     exponent_bits: int
@@ -38,6 +41,14 @@ class Format:
     bias: int
     special: Literal["ieee", "fn", "fnuz"]
     paper_name: str
+
+    def __post_init__(self) -> None:
+        bits = 1 + self.exponent_bits + self.mantissa_bits
+        if bits != 8:
+            raise UserError(
+                f"format {self.name!r} would have {bits} bits, a sign, {self.exponent_bits} of exponent and "
+                f"{self.mantissa_bits} of mantissa: codes have 8, so exponent_bits + mantissa_bits has to be 7"
+            )
 
     @property
     def torch_name(self) -> str:

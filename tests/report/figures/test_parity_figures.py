@@ -46,6 +46,16 @@ def test_shares_of_outputs_by_kind(kinds, style):
     )
 
 
+@pytest.mark.parametrize("style", STYLES)
+def test_where_all_sums_are_exact_the_panels_are_empty(kinds, style, tmp_path):
+    """Short sums of a small model: no share is above zero, and a logarithmic axis has nothing to take its ends from."""
+    exact = kinds | {"kinds": [row | {"above": [0, 0, 0]} for row in kinds["kinds"]]}
+    figure = parity_figure(exact, style=style)
+    figure.savefig(tmp_path / "parity.png")
+    assert [axes.get_ylim() for axes in figure.axes] == [(0.1, 100.0)] * 4
+    assert "a line that is not there lies below 1/256 ulp" in figure.note
+
+
 @pytest.fixture
 def layers():
     rows = [

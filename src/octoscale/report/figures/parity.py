@@ -22,6 +22,8 @@ FIELDS = {"kinds", "exponents", "dtype"}
 
 #: Of the exponents, those that are named, so that their names do not touch.
 _EACH = 4
+#: The ends of an axis on which nothing is drawn, in %.
+_NOTHING = (0.1, 100.0)
 
 
 @styled
@@ -43,6 +45,8 @@ def parity_figure(parity: Mapping[str, Any], *, style: str = REPORT, note: str =
             drawn = _draw(axes, there, names, parity["exponents"])
             handles = handles or drawn
         line[0].set_ylabel(f"{result},\nfarther away, %")
+    if not any(any(row["above"]) for row in rows):  # all sums are exact: no line gives the axis its ends
+        panels[0, 0].set_ylim(*_NOTHING)
     for kind, axes in zip(kinds, panels[0], strict=True):
         axes.set_title(KIND_STYLES[kind].label)
     dtype = shown(parity["dtype"], 0.1 * figure.get_figwidth(), figure.style.text)
