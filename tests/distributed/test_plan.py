@@ -17,7 +17,7 @@ ROWS = ("parameters", "casts", "gradients", "optimizer", "activations", "peak")
 
 STEPS = [
     ("llama", "amax", {"fsdp": 2}, 1),
-    ("llama", "amax", {"fsdp": 2}, 2),
+    pytest.param("llama", "amax", {"fsdp": 2}, 2, marks=pytest.mark.slow),
     ("llama", "cscale:-1", {"tp": 2}, 1),
     pytest.param("llama", "bf16", {"fsdp": 2}, 1, marks=pytest.mark.slow),
     pytest.param("llama", "bf16", {"tp": 2}, 1, marks=pytest.mark.slow),
@@ -47,7 +47,7 @@ def test_a_rank_holds_what_was_planned(two_ranks, family, scaling, words, micro_
 @pytest.mark.parametrize(
     ("family", "scaling", "words", "micro_batches"),
     [
-        ("llama", "amax", {"fsdp": 4, "tp": 2}, 1),
+        pytest.param("llama", "amax", {"fsdp": 4, "tp": 2}, 1, marks=pytest.mark.slow),
         pytest.param("llama", "amax", {"fsdp": 3}, 3, marks=pytest.mark.slow),
         pytest.param("gpt", "bf16", {"fsdp": 2, "replicate": 2}, 2, marks=pytest.mark.slow),
         pytest.param("llama", "bf16", {"fsdp": 2, "tp": 2}, 1, marks=pytest.mark.slow),
