@@ -69,7 +69,11 @@ def test_two_ranks_train_the_model_of_one_process_to_the_byte(inputs, alone, tmp
 
 
 @pytest.mark.parametrize(
-    "more", ["--parallel tp=2", pytest.param("--parallel replicate=2", marks=pytest.mark.slow), "--amax-group world"]
+    "more",
+    [
+        "--parallel tp=2",
+        *(pytest.param(more, marks=pytest.mark.slow) for more in ("--parallel replicate=2", "--amax-group world")),
+    ],
 )
 def test_other_ways_to_share_stay_close(more, inputs, alone, tmp_path):
     code, err = train(inputs, tmp_path / "run", more, ranks=2)
