@@ -27,7 +27,8 @@ class JoinedScales {
     part.out.scale_bias = input[0] + (own.reach == Reach::tensor ? own.bias : 0);
     if (is_row && own.factors && own.factor != 1.0f) multiply_factors(linear, part);
     if (!is_block && !has_runs) return true;
-    const int64_t num_runs = ceil_div(linear.num_in, run_length), num_bands = is_block ? ceil_div(linear.num_out, run_length) : 1;
+    const int64_t num_runs = ceil_div(linear.num_in, run_length);
+    const int64_t num_bands = is_block ? ceil_div(linear.num_out, run_length) : 1;
     runs_.resize(static_cast<size_t>(num_bands * num_runs));
     bases_.resize(static_cast<size_t>(num_bands));
     for (int64_t band = 0; band < num_bands; ++band) {
