@@ -35,7 +35,7 @@ template <class Body>
 void for_each_row(int64_t num_rows, int num_threads, Body&& body) {
   constexpr int64_t run = 16;
   if (num_rows == 1) return body(0);
-  parallel_for(static_cast<int>(ceil_div(num_rows, run_length)), num_threads, [&](int task) {
+  parallel_for(static_cast<int>(ceil_div(num_rows, run)), num_threads, [&](int task) {
     for (int64_t row = run * task; row < std::min(num_rows, run * (task + 1)); ++row) body(row);
   });
 }

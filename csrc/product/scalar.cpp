@@ -33,7 +33,8 @@ void stream_scalar(const Matrix& a, const Part* parts, int num_parts, int num_th
       float total = 0;
       for (int64_t first = 0; first < a.cols; first += run_length) {
         float sum = 0;
-        for (int64_t k = first; k < std::min(a.cols, first + run_length); ++k) sum += element(a, r, k) * element(part->b, k, c);
+        const int64_t end = std::min(a.cols, first + run_length);
+        for (int64_t k = first; k < end; ++k) sum += element(a, r, k) * element(part->b, k, c);
         total += sum * run_scale(part->scales, c, first / run_length);
       }
       finish_column(*part, r, 1, c, &total);

@@ -7,7 +7,7 @@ from models import tokens
 from test_fuse import NATIVES, decode, float32_attention, load, sharp_llama  # noqa: F401  a fixture
 
 from octoscale.inference.fuse import fuse
-from octoscale.kernels.decoder import REFUSED
+from octoscale.kernels.decoder import REFUSED, LinearFacts
 from octoscale.layers.stored import StoredLinear
 
 pytestmark = [
@@ -85,6 +85,37 @@ def test_scales_too_far_apart_go_the_usual_way(name, tmp_path):
         assert layer.core().step(x, turn, turn, room.keys, room.values, 0, out) == REFUSED
     assert found.isfinite().all()
     assert (found - expected).float().norm() < 0.02 * expected.float().norm()
+
+
+@pytest.mark.parametrize("scaling", ["amax:row", "weight=amax,input=amax:row", "amax:block"])
+def test_many_tokens_at_once_are_refused(scaling, tmp_path):
+    """The core casts the input of a step as one token's, whose rows have one scale."""
+    sharp_llama(**LESS).save_pretrained(tmp_path)
+    model = load(tmp_path, scaling)
+    fuse(model)
+    layer = model.model.layers[0].forward
+    assert layer.is_known()
+    x, turn = (torch.ones(1, 2, size, dtype=torch.bfloat16) for size in (64, layer.parts.head_dim))
+    room = layer.room(None, 2)
+    assert not layer.core().serves_rows
+    assert layer.core().step(x, turn, turn, room.keys, room.values, 0, torch.empty_like(x)) == REFUSED
+
+
+@pytest.mark.parametrize(
+    ("scale_bias", "factor"),
+    [((64, 1), (1, 1)), ((1, 64), 1.0), ((2, 1), 1.0), ((), (64, 1))],
+)
+def test_scales_that_would_be_read_out_of_bounds_are_refused(scale_bias, factor):
+    factor = factor if isinstance(factor, float) else torch.ones(factor)
+    codes = torch.zeros(64, 64, dtype=torch.float8_e4m3fn)
+    with pytest.raises(ValueError, match="do not fit"):
+        LinearFacts(
+            codes=codes,
+            format="e4m3fn",
+            scale_bias=torch.zeros(scale_bias, dtype=torch.int32),
+            factor=factor,
+            input=None,
+        )
 
 
 def test_a_weight_whose_scales_lie_too_far_apart_is_not_fused(tmp_path):

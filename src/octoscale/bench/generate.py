@@ -4,7 +4,8 @@ All candidates are the same checkpoint, loaded one beside the other, and go thro
 after a prompt of 16 (decode: the time between the first and the last of them), and a prompt of 512 (prefill). Ours has
 its weights in huge pages, as `octoscale generate` has; others are as their users get them. Ours,
 bfloat16, and llama.cpp, by its own llama-bench on GGUF files of the same shape, take turns; what is far slower runs
-once, for fewer tokens. At best, a token takes as long as reading the weights once.
+once, for fewer tokens. At best, a token takes as long as reading the weights once. `generate_groups` compares ours with
+a scale for each row or block, and ours with one a tensor, and nothing else.
 """
 
 import functools

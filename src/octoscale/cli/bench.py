@@ -8,6 +8,7 @@ import typer
 from octoscale.cli.app import MEASURE, app, ending, group
 from octoscale.cli.options import Json
 from octoscale.cli.output import say, show
+from octoscale.layers.schemes import REACHES
 from octoscale.numerics.granularity import GRANULARITIES, TENSOR, get_granularity
 from octoscale.system.errors import UserError
 from octoscale.system.heap import keep_freed_memory
@@ -23,6 +24,7 @@ _LlamaBench = Annotated[Path | None, typer.Option("--llama-bench", help="llama.c
 _Granularity = Annotated[
     str, typer.Option(help=f"{', '.join(GRANULARITIES)}: over which values a scale reaches. Beside one a tensor.")
 ]
+_Reach = Annotated[str, typer.Option("--granularity", help=f"{', '.join(REACHES)}: over which values a scale reaches.")]
 _Fp8Head = Annotated[bool, typer.Option("--fp8-head", help="As in generate.")]
 
 
@@ -69,7 +71,7 @@ def generate(
     ] = "llama-1b",
     llama_bench: _LlamaBench = None,
     fp8_head: _Fp8Head = False,
-    granularity: _Granularity = TENSOR.name,
+    granularity: _Reach = TENSOR.name,
     as_json: Json = False,
 ) -> None:
     """64 tokens after 16, and a prompt of 512: ours, bfloat16, torchao, quanto, llama.cpp. Minutes.

@@ -51,10 +51,11 @@ class LinearFacts:
     input_factor: float = 1.0
 
     def __post_init__(self) -> None:
-        """ValueError for scales of other shapes than the core would read."""
-        for scales in self.scales:
-            if scales.ndim and tuple(scales.shape) not in (self._shape(ROW), self._shape(SQUARE)):
-                raise ValueError("the scales of a decoder layer's weight do not fit it")
+        """ValueError for scales of other shapes, or in another place, than the core would read."""
+        shape = self.scale_bias.shape
+        fits = not shape or tuple(shape) in (self._shape(ROW), self._shape(SQUARE))
+        if not fits or any(scales.shape != shape or scales.device.type != "cpu" for scales in self.scales):
+            raise ValueError("the scales of a decoder layer's weight do not fit it")
 
     @property
     def scales(self) -> list[Tensor]:
@@ -142,6 +143,8 @@ class DecoderLayer:
         x [..., hidden], cosines and sines [..., head_dim]: a row for each token. DONE; REFUSED, if this token has to
         go another way; or the number of the first linear layer whose input holds infinity or NaN.
         """
+        if x.numel() > x.shape[-1] and not self._is_whole:
+            return REFUSED
         caches = (keys.data_ptr(), values.data_ptr(), keys.stride(1), length)
         turns = (cosines.data_ptr(), sines.data_ptr())
         to = (out.data_ptr(), torch.get_num_threads())

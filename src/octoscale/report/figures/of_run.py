@@ -184,7 +184,9 @@ def _scale_bias(contents: RunContents, _: str | None) -> _Made:
 
 
 def _exponents(contents: RunContents, module: str | None) -> _Made:
-    module = module or default_module(contents.scales) or ""
+    module = module or default_module(contents.scales)
+    if module is None:
+        return
     of_module = with_histograms(contents.of_module(module))
     for scaling in exponent_scalings(of_module, contents.summary.get("perplexity", {})):
         words = {"module": module, "scaling": scaling, "note": _measured(contents)}
