@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 import torch
@@ -34,6 +35,12 @@ def test_the_room_says_which_file_has_which_commands():
         found.setdefault(command.callback.__module__.rpartition(".")[2], []).append(command.callback.__name__)
     for file, names in found.items():
         assert (rows[file].split(", ") if len(names) > 1 else [file]) == names
+
+
+def test_version_is_the_package_s(run):
+    """Oracle: what pip knows of the installed package."""
+    code, out, err = run("--version")
+    assert (code, out, err) == (0, f"octoscale {metadata.version('octoscale')}\n", "")
 
 
 def test_help_does_not_import_torch():

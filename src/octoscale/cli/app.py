@@ -1,9 +1,11 @@
 """The application that typer runs, and its help: commands by what they are for, none cut off; at the end an example."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+
+import octoscale
 
 #: What commands are for, in the order of the help: the panel of each command is one of these.
 LOOK, MEASURE, TRAIN, SHIP = "Look", "Measure", "Train", "Ship"
@@ -60,3 +62,18 @@ app = group(
     "scaling, and where does it break?",
     ending("octoscale demo", "index"),
 )
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"octoscale {octoscale.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", is_eager=True, callback=_say_version)
+    ] = False,
+) -> None:
+    """Hold the options that go before the command's name."""
