@@ -74,7 +74,7 @@ def test_each_format_of_codes_is_named(dtype, source):
         octoscale.load(str(source))
 
 
-@pytest.mark.parametrize("where", ["its own file", "config.json"])
+@pytest.mark.parametrize("where", ["its own file", "config.json", "nested in config.json"])
 @pytest.mark.parametrize("activations", ["static", "dynamic"])
 def test_modelopts_fp8_is_read_with_its_scales(activations, where, source):
     folder = fp8(source, layout="vllm-fp8", activations=activations)
@@ -82,6 +82,9 @@ def test_modelopts_fp8_is_read_with_its_scales(activations, where, source):
     said = {"quant_algo": "FP8", "kv_cache_quant_algo": None, "exclude_modules": ["lm_head"]}
     if where == "config.json":
         edit(folder, quantization_config={"quant_method": "modelopt", **said}, octoscale=None)
+    elif where == "nested in config.json":
+        said["kv_cache_quant_algo"] = ""
+        edit(folder, quantization_config={"quant_method": "modelopt", "quantization": said}, octoscale=None)
     else:
         edit(folder, quantization_config=None, octoscale=None)
         (folder / "hf_quant_config.json").write_text(

@@ -95,6 +95,21 @@ def test_each_layer_has_the_scheme_of_its_own_group():
     assert said.scheme_of(["model.norm"], ["LlamaRMSNorm"]) is None
 
 
+@pytest.mark.parametrize("target", ["Linear", "re:.*gate$", "model.layers.0.mlp.gate"])
+def test_of_groups_with_the_same_target_the_last_one_counts(target):
+    """Oracle: compressed-tensors itself, which gives layers their schemes."""
+    apply = pytest.importorskip("compressed_tensors.quantization").apply_quantization_config
+    config = pytest.importorskip("compressed_tensors.quantization").QuantizationConfig
+    schemes = (Scheme(weight="row", input="row"), Scheme(weight="block", input="block"))
+    words = get_layout("compressed-tensors").config([], [Group(targets=(target,), scheme=one) for one in schemes])
+    model = nn.ModuleDict({"model": nn.ModuleDict({"layers": nn.ModuleList([nn.ModuleDict()])})})
+    model["model"]["layers"][0]["mlp"] = nn.ModuleDict({"gate": nn.Linear(128, 128)})
+    apply(model, config.model_validate(words))
+    theirs = model["model"]["layers"][0]["mlp"]["gate"].quantization_scheme.weights.strategy
+    assert theirs == "block"
+    assert read_config(words).scheme_of(["model.layers.0.mlp.gate"], LINEAR) == schemes[1]
+
+
 @pytest.mark.parametrize(
     "word", ["lm_head", "model.layers.1", "layers.1", "gate", "q_proj", "model.layers.*gate", "mlp"]
 )

@@ -72,7 +72,8 @@ def _has_input_scales(shards: Sequence[Path]) -> bool:
 def _modelopt(content: Any, folder: Path) -> Mapping[str, Any] | None:
     """What ModelOpt says, in config.json or in its own file; None if it says nothing."""
     if isinstance(content, dict) and str(content.get("quant_method", "")).startswith("modelopt"):
-        return content
+        nested = content.get("quantization")
+        return nested if isinstance(nested, dict) else content
     path = folder / MODELOPT_FILE
     if content is not None or not path.is_file():
         return None

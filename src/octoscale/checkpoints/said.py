@@ -10,8 +10,8 @@
                                                                                      start to a dot, or at the end
     modelopt              FP8, FP8_PER_CHANNEL_PER_TOKEN, FP8_PB_WO                  with shell wildcards
 
-Where several groups of compressed-tensors match a layer, a name goes before an expression, that before a class, as that
-library has it. Values of a kind that they should not have mean nothing: no guess is made.
+Where several groups of compressed-tensors match a layer, a name goes before an expression, that before a class, and of
+groups with the same target the last one counts, as that library has it. Values of a kind that they should not have mean nothing: no guess is made.
 
 `dynamic` is all that a file says of such inputs; here their scales are powers of two, from the amax of the tensor, of
 each token, or of each 128 values of one.
@@ -73,7 +73,7 @@ class Said:
         """The scheme of a layer, by any of its names or of its class's; None if no group has it."""
         ranked = [
             (rank, target, group.scheme)
-            for group in self.groups
+            for group in reversed(self.groups)
             for target in group.targets
             if (rank := _rank(target, names, classes)) is not None
         ]
@@ -111,7 +111,7 @@ def modelopt_in_our_words(said: Mapping[str, Any], *, has_input_scales: bool) ->
     if scheme is None:
         raise UnreadableError(f"by ModelOpt's {algorithm}")
     for key in ("kv_cache_quant_algo", "kv_cache_scheme"):
-        if said.get(key) is not None:
+        if said.get(key) not in (None, ""):
             raise _cache(f"{key} is {said[key]}")
     names = said.get("exclude_modules") or said.get("ignore") or []
     kept = [
