@@ -62,6 +62,12 @@ inline double wide_power_of_two(int exponent) {
   return x;
 }
 
+// body(first, last) of each block of the products [first, last), which a core adds up at once; the last may be shorter.
+template <class Body>
+void for_each_block(const Accumulation& rule, int64_t first, int64_t last, Body&& body) {
+  for (int64_t k = first; k < last; k += rule.block) body(k, std::min<int64_t>(k + rule.block, last));
+}
+
 // `lanes` sums, or fewer bits of them. Int: wide enough for a block's sum, whose terms are below 2**(fraction + 2).
 template <int lanes, class Int, class Real>
 struct Chains {
@@ -70,7 +76,7 @@ struct Chains {
 
   // Adds the products of rows [first, last) to the sums.
   void add(const Code* a, const Columns& b, int64_t first, int64_t last, float* sums) const {
-    for (int64_t k = first; k < last; k += rule.block) add_block(a, b, k, std::min<int64_t>(k + rule.block, last), sums);
+    for_each_block(rule, first, last, [&](int64_t from, int64_t to) { add_block(a, b, from, to, sums); });
   }
 
   void add_block(const Code* a, const Columns& b, int64_t first, int64_t last, float* sums) const {
@@ -143,7 +149,7 @@ struct Joined {
   int mantissa_bits;
 
   void add(const Code* a, const Columns& b, int64_t first, int64_t last, float* sums) const {
-    for (int64_t k = first; k < last; k += rule.block) add_block(a, b, k, std::min<int64_t>(k + rule.block, last), sums);
+    for_each_block(rule, first, last, [&](int64_t from, int64_t to) { add_block(a, b, from, to, sums); });
   }
 
   void add_block(const Code* a, const Columns& b, int64_t first, int64_t last, float* sums) const {

@@ -23,8 +23,8 @@ bool multiply(int isa, uintptr_t a, int a_kind, int64_t a_row_stride, int64_t a_
 
 bool multiply_by_rows(int isa, uintptr_t a, int a_kind, int64_t a_row_stride, int64_t a_col_stride, uintptr_t b,
                       int b_kind, int64_t b_row_stride, int64_t b_col_stride, int64_t m, int64_t k, int64_t n,
-                      uintptr_t row_biases, uintptr_t col_biases, uintptr_t bias, int bias_type, uintptr_t out, int type,
-                      int num_threads) {
+                      uintptr_t row_biases, uintptr_t col_biases, uintptr_t bias, int bias_type, uintptr_t out,
+                      int type, int num_threads) {
   const Output output = {pointer<void>(out), static_cast<Float>(type), n,
                          pointer<const void>(bias), static_cast<Float>(bias_type), 0};
   const Scales scales = {pointer<const int32_t>(row_biases), pointer<const int32_t>(col_biases)};

@@ -45,8 +45,9 @@ struct Place {
 Place place_of(Rows rows, const Cut& cut, int64_t number) {
   const int64_t band = number / cut.tiles_per_band, row = band * cut.size.rows;
   const int64_t column = number % cut.tiles_per_band * cut.cols_per_tile;
-  return {row, column, std::min(cut.size.rows, rows.num_rows - row), std::min(cut.cols_per_tile, rows.num_cols - column),
-          band * cut.groups_per_band + column / cut.size.cols};
+  const int64_t num_rows = std::min(cut.size.rows, rows.num_rows - row);
+  const int64_t num_cols = std::min(cut.cols_per_tile, rows.num_cols - column);
+  return {row, column, num_rows, num_cols, band * cut.groups_per_band + column / cut.size.cols};
 }
 
 // Tiles that may hold groups of several rows, where nothing lies between these.

@@ -29,7 +29,7 @@ namespace {
 
 }  // namespace
 
-// Rows of values, `row_stride` apart, of which each `group` columns share a scale, in all rows; the last ones are fewer.
+// Rows of values, `row_stride` apart, of which each `group` columns share a scale, in all rows; the last are fewer.
 struct Tile {
   const void* x;
   Float type;

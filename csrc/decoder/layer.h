@@ -13,8 +13,8 @@
 
 namespace octoscale {
 
-// How an input is cast: not at all, by a constant scale, by its own amax less `value` binades of headroom, or so by that
-// of each run of 128 values.
+// How an input is cast: not at all, by a constant scale, by its own amax less `value` binades of headroom, or so by
+// that of each run of 128 values.
 struct InputRule {
   enum class Kind : int { none, constant, amax, amax_of_runs } kind;
   Fp8 format;

@@ -25,8 +25,10 @@ inline void finish(const Part& part, int64_t r, int64_t c, __m512 sums, __mmask1
   if (!scales.biases) return finish(part.out, unscale_by(part.out.scale_bias), r, c, sums, mask);
   alignas(64) float values[16];
   _mm512_store_ps(values, sums);
-  for (int64_t i = 0; i < 16; ++i)
-    if (mask >> i & 1) finish_one(part.out, unscale_by(part.out.scale_bias + scales.biases[c + i]), r, c + i, values[i]);
+  for (int64_t i = 0; i < 16; ++i) {
+    if (!(mask >> i & 1)) continue;
+    finish_one(part.out, unscale_by(part.out.scale_bias + scales.biases[c + i]), r, c + i, values[i]);
+  }
 }
 
 }  // namespace

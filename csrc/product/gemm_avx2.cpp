@@ -6,9 +6,9 @@
 //           for each 4 rows and 3 columns: 12 registers += 8 values of each row times 8 of each column
 //         add up the lanes, unscale, add the bias, round, store
 //
-// The lanes of a register run along k, so that nothing is transposed, and each sum has an order of its own, which depends
-// neither on the other rows nor on how many there are. Few rows have it from `dot_row` (dot_avx2.h), which decodes codes
-// on the way to their one use.
+// The lanes of a register run along k, so that nothing is transposed, and each sum has an order of its own, which
+// depends neither on the other rows nor on how many there are. Few rows have it from `dot_row` (dot_avx2.h), which
+// decodes codes on the way to their one use.
 
 #include <immintrin.h>
 

@@ -32,8 +32,8 @@ struct ManyScales {
   const int32_t* biases;   // of each column, added to the output's scale_bias; null: 0
   const float* factors;    // of each column, float32, before the bias; null: `factor`
   float factor;
-  // Of each run of `run_length` values along k, what its part of the sum is multiplied with: that of column c, run i, is
-  // runs[c / run_length * stride + i]; null: 1. Only for one row of a.
+  // Of each run of `run_length` values along k, what its part of the sum is multiplied with: that of column c, run i,
+  // is runs[c / run_length * stride + i]; null: 1. Only for one row of a.
   const float* runs;
   int64_t stride;
 };

@@ -37,6 +37,20 @@ def test_ls_shows_rooms_and_nothing_else():
     assert all((SOURCE / room / "__init__.py").exists() for room in ROOMS)
 
 
+@pytest.mark.skipif(not (ROOT / "csrc").exists(), reason="the C++ is in a clone")
+def test_lines_of_cpp_are_no_longer_than_those_of_python():
+    """ruff reads Python alone."""
+    files = [path for path in (ROOT / "csrc").rglob("*") if path.suffix in (".h", ".cpp")]
+    assert len(files) > 40
+    long = [
+        f"{path.name}:{i}"
+        for path in files
+        for i, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        if len(line) > 120
+    ]
+    assert not long
+
+
 def test_the_linter_knows_every_room():
     """A room that is missing there could import whatever it likes."""
     text = (ROOT / "pyproject.toml").read_text()
