@@ -64,27 +64,49 @@ class Products {
     if (outcome == refused) return;
     const Linear& first = *linears[0];
     const bool is_plain = first.rule.kind == InputRule::Kind::none;
-    const bool has_runs = first.rule.kind == InputRule::Kind::amax_of_runs;
     const bool finite = cast(x, first);
     if (!finite && outcome == done) outcome = number;
     Part parts[DecoderLayer::num_linears];
-    JoinedScales joined[DecoderLayer::num_linears];
     for (int i = 0; i < n; ++i) {
       const Linear& linear = *linears[i];
       const Matrix weight = {linear.codes, false, linear.format, linear.num_in, linear.num_out, 1, linear.num_in};
       parts[i] = {weight, {outs[i], Float::bf16, linear.num_out, nullptr, Float::bf16, 0}, one_scale};
-      if (!joined[i].join(linear, scale_biases_, has_runs, parts[i])) {
-        outcome = refused;
-        return;
-      }
     }
     const void* data = is_plain ? static_cast<const void*>(x) : codes_.data();
     const Matrix a = {data, is_plain, first.rule.format, num_rows_, first.num_in, first.num_in, 1};
+    if (num_rows_ > 1 && has_scales_of_rows(linears, n)) multiply_by_rows(a, linears, parts, n);
+    else if (!multiply(a, linears, parts, n)) outcome = refused;
+    if (!finite)
+      for (int i = 0; i < n; ++i) std::fill_n(outs[i], num_rows_ * linears[i]->num_out, nan_bf16);
+  }
+
+  static bool has_scales_of_rows(const Linear* const* linears, int n) {
+    return linears[0]->rule.kind == InputRule::Kind::amax_of_rows ||
+           std::any_of(linears, linears + n, [](auto* one) { return one->scales.reach == WeightScales::Reach::row; });
+  }
+
+  // One token, or one scale a tensor. False: the scales lie too far apart.
+  bool multiply(const Matrix& a, const Linear* const* linears, Part* parts, int n) {
+    const bool has_runs = linears[0]->rule.kind == InputRule::Kind::amax_of_runs;
+    JoinedScales joined[DecoderLayer::num_linears];
+    for (int i = 0; i < n; ++i)
+      if (!joined[i].join(*linears[i], scale_biases_, has_runs, parts[i])) return false;
     if (num_rows_ <= max_stream_rows) stream(isa_, a, parts, n, num_threads_);
     else
       for (int i = 0; i < n; ++i) matmul(isa_, a, parts[i].b, parts[i].out, num_threads_);
-    if (!finite)
-      for (int i = 0; i < n; ++i) std::fill_n(outs[i], num_rows_ * linears[i]->num_out, nan_bf16);
+    return true;
+  }
+
+  // Many tokens with scales of their own, or weights with a scale a row: each output has that of both.
+  void multiply_by_rows(const Matrix& a, const Linear* const* linears, const Part* parts, int n) {
+    if (scale_biases_.size() == 1) scale_biases_.assign(static_cast<size_t>(num_rows_), scale_biases_[0]);
+    for (int i = 0; i < n; ++i) {
+      const WeightScales& scales = linears[i]->scales;
+      const bool has_rows = scales.reach == WeightScales::Reach::row;
+      if (!has_rows) column_biases_.assign(static_cast<size_t>(linears[i]->num_out), scales.bias);
+      const int32_t* columns = has_rows ? scales.biases : column_biases_.data();
+      matmul_by_rows(isa_, a, parts[i].b, parts[i].out, {scale_biases_.data(), columns}, num_threads_);
+    }
   }
 
   // Codes and scale_biases of x, as the rule of a layer wants them; whether all of x is finite.
@@ -100,12 +122,14 @@ class Products {
     if (rule.kind == InputRule::Kind::none) return amax < infinity_bits;
     codes_.resize(std::max(codes_.size(), static_cast<size_t>(size)));
     const AmaxRule by_amax = {rule.value, false};
-    if (rule.kind == InputRule::Kind::amax_of_runs) {
-      const size_t num_runs = static_cast<size_t>(ceil_div(size, run_length));
-      scale_biases_.resize(num_runs);
-      amaxes_.resize(num_runs);
+    const bool has_runs = rule.kind == InputRule::Kind::amax_of_runs;
+    if (has_runs || (rule.kind == InputRule::Kind::amax_of_rows && num_rows_ > 1)) {
+      const int64_t group = has_runs ? run_length : linear.num_in;
+      const size_t num_groups = static_cast<size_t>(ceil_div(size, group));
+      scale_biases_.resize(num_groups);
+      amaxes_.resize(num_groups);
       const GroupEncoding encoding = {rule.format, by_amax, amaxes_.data(), scale_biases_.data(), codes_.data(), false};
-      cast_groups(isa_, values, type, all, {1, run_length}, encoding, num_threads_);
+      cast_groups(isa_, values, type, all, {1, group}, encoding, num_threads_);
       return amax < infinity_bits;
     }
     const bool is_constant = rule.kind == InputRule::Kind::constant;
@@ -124,7 +148,7 @@ class Products {
   int64_t num_rows_;
   int num_threads_;
   std::vector<uint8_t> codes_;
-  std::vector<int32_t> scale_biases_;
+  std::vector<int32_t> scale_biases_, column_biases_;
   std::vector<float> amaxes_, divided_;
 };
 

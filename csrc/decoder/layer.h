@@ -14,9 +14,9 @@
 namespace octoscale {
 
 // How an input is cast: not at all, by a constant scale, by its own amax less `value` binades of headroom, or so by
-// that of each run of 128 values.
+// that of each run of 128 values, or of each token.
 struct InputRule {
-  enum class Kind : int { none, constant, amax, amax_of_runs } kind;
+  enum class Kind : int { none, constant, amax, amax_of_runs, amax_of_rows } kind;
   Fp8 format;
   int value;      // scale_bias, or the margin
   float divisor;  // of the input before the cast; 1: none
@@ -65,7 +65,7 @@ struct Cached {
 constexpr int done = -1, refused = -2;
 
 // x, out: [num_rows, hidden], bfloat16. cosines, sines: [num_rows, head_dim], bfloat16. More than one row: only for an
-// empty cache, one scale a tensor, and where `serves_rows`. Returns one of the above.
+// empty cache, scales of tensors and rows without factors, and where `serves_rows`. Returns one of the above.
 int step(Isa isa, const DecoderLayer& layer, const uint16_t* x, int64_t num_rows, const uint16_t* cosines,
          const uint16_t* sines, const Cached& cache, uint16_t* out, int num_threads);
 bool serves_rows(Isa isa);

@@ -92,18 +92,18 @@ struct Range {
   int64_t first_row, num_rows, first_col, num_cols;
 };
 
-void store_block(float* sums, const Range& range, int64_t r, int64_t c, const Output& out, Unscale unscale) {
+void store_block(float* sums, const Range& range, int64_t r, int64_t c, const Output& out, Scales scales) {
   for (int64_t i = 0; i < std::min(block_side, range.num_rows - r); ++i)
     for (int64_t half = 0; half < 2 && c + half * tile_side < range.num_cols; ++half) {
       const int64_t column = c + half * tile_side;
-      finish(out, unscale, range.first_row + r + i, range.first_col + column,
+      finish(out, scales, range.first_row + r + i, range.first_col + column,
              _mm512_load_ps(row_of_block(sums, i, half)), first_lanes<__mmask16>(range.num_cols - column));
     }
 }
 
 // `a` begins with the tiles of the range's rows, num_tiles of them along k.
 void multiply_range(const uint32_t* a, int64_t num_tiles, const Matrix& b, const Range& range, const Output& out,
-                    Unscale unscale) {
+                    Scales scales) {
   static thread_local Scratch<uint32_t> packed_scratch;
   static thread_local Scratch<float> sums_scratch;
   const int64_t depth = ceil_div(num_tiles, ceil_div(num_tiles, most_tiles)), group = depth * tile_size;
@@ -123,7 +123,7 @@ void multiply_range(const uint32_t* a, int64_t num_tiles, const Matrix& b, const
         float* block = sums + (r / block_side * num_col_blocks + c / block_side) % num_kept * block_size;
         const TileRows rows = {a + (r / tile_side * num_tiles + tile) * tile_size, num_tiles * tile_size};
         multiply_block(rows, {packed + c / tile_side * group, group}, num, block, tile == 0);
-        if (tile + num == num_tiles) store_block(block, range, r, c, out, unscale);
+        if (tile + num == num_tiles) store_block(block, range, r, c, out, scales);
       }
   }
 }
@@ -150,7 +150,7 @@ Plan plan(int64_t num_rows, int64_t num_cols, int num_threads) {
 
 }  // namespace
 
-void gemm_amx(const Matrix& a, const Matrix& b, const Output& out, Unscale unscale, int num_threads) {
+void gemm_amx(const Matrix& a, const Matrix& b, const Output& out, Scales scales, int num_threads) {
   static thread_local Scratch<uint32_t> scratch;
   if (a.rows == 0 || b.cols == 0) return;
   const int64_t num_tiles = std::max<int64_t>(1, ceil_div(a.cols, values_of_tile));
@@ -168,7 +168,7 @@ void gemm_amx(const Matrix& a, const Matrix& b, const Output& out, Unscale unsca
       const int64_t r = task % num_runs * rows, c = task / num_runs * cols;
       if (r >= num_rows || c >= b.cols) return;
       const Range range = {first + r, std::min(rows, num_rows - r), c, std::min(cols, b.cols - c)};
-      multiply_range(tiles + r * row_size, num_tiles, b, range, out, unscale);
+      multiply_range(tiles + r * row_size, num_tiles, b, range, out, scales);
     });
   }
 }

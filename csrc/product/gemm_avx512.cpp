@@ -30,7 +30,7 @@ constexpr Packing in_panels = {panel_cols, 16};     // [pair][64 columns]
 
 // num_rows rows of the product from `first` on, for the 64 columns from c on; `a` begins with these rows.
 void multiply_panel(Pairs a, const Matrix& b, int64_t first, int64_t num_rows, int64_t c, const Output& out,
-                    Unscale unscale) {
+                    Scales scales) {
   static thread_local Scratch<uint32_t> packed_scratch;
   static thread_local Scratch<float> sums_scratch;
   uint32_t* packed = packed_scratch.reserve(block_k / 2 * panel_cols);
@@ -46,7 +46,7 @@ void multiply_panel(Pairs a, const Matrix& b, int64_t first, int64_t num_rows, i
   }
   for (int64_t r = 0; r < num_rows; ++r)
     for (int64_t i = c; i < std::min(b.cols, c + panel_cols); i += 16)
-      finish(out, unscale, first + r, i, _mm512_load_ps(sums + r * panel_cols + i - c),
+      finish(out, scales, first + r, i, _mm512_load_ps(sums + r * panel_cols + i - c),
              first_lanes<__mmask16>(b.cols - i));
 }
 
@@ -113,7 +113,7 @@ int64_t runs_per_panel(int64_t num_groups, int64_t num_panels, int num_threads) 
 
 }  // namespace
 
-void gemm_avx512(const Matrix& a, const Matrix& b, const Output& out, Unscale unscale, int num_threads) {
+void gemm_avx512(const Matrix& a, const Matrix& b, const Output& out, Scales scales, int num_threads) {
   static thread_local Scratch<uint32_t> scratch;
   if (a.rows == 0 || b.cols == 0) return;
   const int64_t num_pairs = ceil_div(a.cols, 2), num_panels = ceil_div(b.cols, panel_cols);
@@ -133,7 +133,7 @@ void gemm_avx512(const Matrix& a, const Matrix& b, const Output& out, Unscale un
       Pairs rows = pairs;
       rows.data += begin / group_rows * pairs.group_stride;
       multiply_panel(rows, b, first + begin, std::min(run, num_rows - begin), task / num_runs * panel_cols, out,
-                     unscale);
+                     scales);
     });
   }
 }

@@ -20,28 +20,30 @@ void stream(Isa isa, const Matrix& a, const Part* parts, int num_parts, int num_
   stream_scalar(a, parts, num_parts, num_threads);
 }
 
-bool matmul_by_rows(Isa isa, const Matrix& a, const Matrix& b, const Output& out, Scales scales, int num_threads) {
+void matmul_by_rows(Isa isa, const Matrix& a, const Matrix& b, const Output& out, Scales scales, int num_threads) {
   prefer_huge_pages(out.data, a.rows * out.row_stride * size_of(out.type));
-  if (isa == Isa::scalar) return rows_scalar(a, b, out, scales, num_threads), true;
 #if defined(OCTOSCALE_X86)
-  if (isa == Isa::avx2) return gemm_avx2(a, b, out, scales, num_threads), true;
+#if defined(OCTOSCALE_AMX)
+  if (isa == Isa::amx) return gemm_amx(a, b, out, scales, num_threads);
 #endif
-  return false;
+  if (isa >= Isa::avx512) return gemm_avx512(a, b, out, scales, num_threads);
+  if (isa == Isa::avx2) return gemm_avx2(a, b, out, scales, num_threads);
+#endif
+  rows_scalar(a, b, out, scales, num_threads);
 }
 
 bool matmul(Isa isa, const Matrix& a, const Matrix& b, const Output& out, int num_threads) {
   if (b.is_bf16 && !(isa >= Isa::avx512 && a.is_bf16 && can_stream(a, b))) return false;
-  const Unscale unscale = unscale_by(out.scale_bias);
   prefer_huge_pages(out.data, a.rows * out.row_stride * size_of(out.type));
-  if (isa == Isa::scalar) return product_scalar(a, b, out, unscale, num_threads), true;
+  if (isa == Isa::scalar) return product_scalar(a, b, out, unscale_by(out.scale_bias), num_threads), true;
 #if defined(OCTOSCALE_X86)
 #if defined(OCTOSCALE_AMX)
-  if (isa == Isa::amx && !can_stream(a, b)) return gemm_amx(a, b, out, unscale, num_threads), true;
+  if (isa == Isa::amx && !can_stream(a, b)) return gemm_amx(a, b, out, of_output, num_threads), true;
 #endif
-  if (isa >= Isa::avx512 && !can_stream(a, b)) return gemm_avx512(a, b, out, unscale, num_threads), true;
+  if (isa >= Isa::avx512 && !can_stream(a, b)) return gemm_avx512(a, b, out, of_output, num_threads), true;
   // Streaming decodes the weight again for each 4 rows; of many, the caller's float32 GEMM is as fast (docs/LOG.md).
   if (isa == Isa::avx2 && b.row_stride == 1 && a.rows > 4 && a.rows <= 128)
-    return gemm_avx2(a, b, out, {nullptr, nullptr}, num_threads), true;
+    return gemm_avx2(a, b, out, of_output, num_threads), true;
   if (can_stream(a, b)) {
     const Part part = {b, out, one_scale};
     return stream(isa, a, &part, 1, num_threads), true;

@@ -54,17 +54,16 @@ struct Part {
 // Few rows against several weights, each of them [N, K] and transposed, by one call of the threads.
 void stream(Isa isa, const Matrix& a, const Part* parts, int num_parts, int num_threads);
 
-
 // The scale_bias of each row of a and of each column of b; of both together in [-252, 252]. Null: that of the output.
 struct Scales {
   const int32_t* rows;
   const int32_t* cols;
 };
+constexpr Scales of_output = {nullptr, nullptr};
 
-// out = (a @ b) * 2**-(rows[r] + cols[c]) + bias; that of `out` is not looked at. b holds codes, its columns are
-// contiguous. What a row gives does not depend on the rows beside it, nor on how many there are. False if this
-// instruction set has no kernel for it: then nothing was written.
-bool matmul_by_rows(Isa isa, const Matrix& a, const Matrix& b, const Output& out, Scales scales, int num_threads);
+// out = (a @ b) * 2**-(rows[r] + cols[c]) + bias; that of `out` is not looked at. b holds codes; for AVX2 its columns
+// are contiguous. What a row gives does not depend on the rows beside it, nor on how many there are.
+void matmul_by_rows(Isa isa, const Matrix& a, const Matrix& b, const Output& out, Scales scales, int num_threads);
 
 // The kernels. stream: a has at most max_stream_rows, b's columns are contiguous (a weight [N, K], transposed).
 constexpr int max_stream_rows = 16;
@@ -74,7 +73,7 @@ void rows_scalar(const Matrix& a, const Matrix& b, const Output& out, Scales sca
 void gemm_avx2(const Matrix& a, const Matrix& b, const Output& out, Scales scales, int num_threads);
 void stream_avx2(const Matrix& a, const Part* parts, int num_parts, int num_threads);
 void stream_avx512(const Matrix& a, const Part* parts, int num_parts, int num_threads);
-void gemm_avx512(const Matrix& a, const Matrix& b, const Output& out, Unscale unscale, int num_threads);
-void gemm_amx(const Matrix& a, const Matrix& b, const Output& out, Unscale unscale, int num_threads);
+void gemm_avx512(const Matrix& a, const Matrix& b, const Output& out, Scales scales, int num_threads);
+void gemm_amx(const Matrix& a, const Matrix& b, const Output& out, Scales scales, int num_threads);
 
 }  // namespace octoscale

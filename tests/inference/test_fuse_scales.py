@@ -16,6 +16,12 @@ pytestmark = [
     pytest.mark.usefixtures("float32_attention"),
 ]
 
+
+def serves_rows(name: str) -> bool:
+    """Whether this instruction set takes many tokens through a layer at once."""
+    return name in ("native[avx512]", "native[amx]")
+
+
 #: Blocks of 128 and what is left of them, in both directions; and less than one.
 BLOCKS = {"hidden_size": 288, "intermediate_size": 400, "num_attention_heads": 6}
 LESS = {"hidden_size": 64, "intermediate_size": 112}
@@ -87,18 +93,74 @@ def test_scales_too_far_apart_go_the_usual_way(name, tmp_path):
     assert (found - expected).float().norm() < 0.02 * expected.float().norm()
 
 
-@pytest.mark.parametrize("scaling", ["amax:row", "weight=amax,input=amax:row", "amax:block"])
-def test_many_tokens_at_once_are_refused(scaling, tmp_path):
-    """The core casts the input of a step as one token's, whose rows have one scale."""
+@pytest.mark.parametrize(
+    ("scaling", "is_foreign"), [("amax:block", False), ("weight=amax,input=amax:block", False), ("amax:row", True)]
+)
+@pytest.mark.parametrize("name", NATIVES)
+def test_many_tokens_at_once_are_refused(name, scaling, is_foreign, tmp_path):
+    """A product of many rows knows no scale that changes along its sums, and no factor but a power of two."""
     sharp_llama(**LESS).save_pretrained(tmp_path)
-    model = load(tmp_path, scaling)
-    fuse(model)
+    with using(name):
+        model = load(tmp_path, scaling)
+        if is_foreign:
+            foreign(model)
+        fuse(model)
+        assert refuses_many(model)
+
+
+@pytest.mark.parametrize("name", [name for name in NATIVES if not serves_rows(name)])
+def test_many_tokens_at_once_are_refused_where_there_is_no_kernel(name, tmp_path):
+    sharp_llama(**LESS).save_pretrained(tmp_path)
+    with using(name):
+        model = load(tmp_path, "amax:row")
+        fuse(model)
+        assert refuses_many(model)
+
+
+def refuses_many(model) -> bool:
     layer = model.model.layers[0].forward
     assert layer.is_known()
-    x, turn = (torch.ones(1, 2, size, dtype=torch.bfloat16) for size in (64, layer.parts.head_dim))
+    x, turn = (
+        torch.ones(1, 2, size, dtype=torch.bfloat16) for size in (model.config.hidden_size, layer.parts.head_dim)
+    )
     room = layer.room(None, 2)
-    assert not layer.core().serves_rows
-    assert layer.core().step(x, turn, turn, room.keys, room.values, 0, torch.empty_like(x)) == REFUSED
+    answer = layer.core().step(x, turn, turn, room.keys, room.values, 0, torch.empty_like(x))
+    assert layer.core().serves_rows == (answer != REFUSED)
+    return answer == REFUSED
+
+
+@pytest.mark.parametrize("length", [2, 3, 16, 17, 70])
+@pytest.mark.parametrize(
+    ("scaling", "activations"),
+    [
+        ("amax:row", "dynamic"),
+        ("weight=amax,input=amax:row", "dynamic"),
+        ("weight=amax:row,input=amax", "dynamic"),
+        ("weight=amax:row,input=cscale:3", "static"),
+        ("amax:row", "none"),
+    ],
+)
+@pytest.mark.parametrize("name", [name for name in NATIVES if serves_rows(name)])
+def test_the_first_tokens_of_rows_go_through_a_fused_layer_together(name, scaling, activations, length, tmp_path):
+    """With all of attention, as far apart as its roundings make it, as under one scale a tensor; without it, hardly."""
+    ids = tokens(batch=1, length=length)
+    model = sharp_llama(**BLOCKS, max_position_embeddings=256)
+    generator = torch.Generator().manual_seed(0)
+    for layer in model.model.layers:
+        layer.mlp.up_proj.weight.data.mul_(2.0 ** torch.randint(-5, 5, (400, 1), generator=generator))
+    model.save_pretrained(tmp_path / "all")
+    for layer in model.model.layers:
+        layer.self_attn.o_proj.weight.data.zero_()
+    model.save_pretrained(tmp_path / "without")
+    with torch.no_grad(), using(name):
+        for folder, equal, bound in (("all", 0.03, 0.08), ("without", 0.95, 0.005)):
+            model = load(tmp_path / folder, scaling, activations)
+            expected = model(ids).logits
+            fuse(model)
+            assert not refuses_many(model)
+            found = model(ids).logits
+            assert (found == expected).float().mean() > equal
+            assert (found - expected).float().norm() < bound * expected.float().norm()
 
 
 @pytest.mark.parametrize(

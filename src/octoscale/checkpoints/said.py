@@ -11,7 +11,8 @@
     modelopt              FP8, FP8_PER_CHANNEL_PER_TOKEN, FP8_PB_WO                  with shell wildcards
 
 Where several groups of compressed-tensors match a layer, a name goes before an expression, that before a class, and of
-groups with the same target the last one counts, as that library has it. Values of a kind that they should not have mean nothing: no guess is made.
+groups with the same target the last one counts, as that library has it. Values of a kind that they should not have mean
+nothing: no guess is made.
 
 `dynamic` is all that a file says of such inputs; here their scales are powers of two, from the amax of the tensor, of
 each token, or of each 128 values of one.

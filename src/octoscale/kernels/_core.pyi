@@ -138,7 +138,7 @@ def matmul_by_rows(
     dtype: int,
     num_threads: int,
     /,
-) -> bool: ...
+) -> None: ...
 def accumulate(
     isa: int,
     block: int,

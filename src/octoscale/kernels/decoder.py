@@ -31,8 +31,9 @@ STEP, MAX_HEAD_DIM = 16, 256
 #: What a step answers, unless it is the number of a linear layer: as `done` and `refused` of csrc/decoder/layer.h.
 DONE, REFUSED = -1, -2
 
-#: How far the scales of a token's input may reach.
-INPUT_REACHES = (TENSOR.name, ROW.name, BLOCK.name)
+#: How far the scales of an input may reach, and the core's numbers for it.
+_AMAX_OF = {TENSOR.name: 2, BLOCK.name: 3, ROW.name: 4}
+INPUT_REACHES = tuple(_AMAX_OF)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +65,11 @@ class LinearFacts:
         return [scales.detach().contiguous() for scales in found]
 
     @property
-    def is_whole(self) -> bool:
-        """Whether the weight has one scale, a power of two, and the input one, too."""
+    def serves_rows(self) -> bool:
+        """Whether no scale changes along a sum, and all are powers of two: then many tokens are multiplied at once."""
         of_input = TENSOR.name if self.input is None else self.input.rule.granularity
         is_power_of_two = not isinstance(self.factor, Tensor) and self.factor * self.input_factor == 1
-        return self.scale_bias.ndim == 0 and of_input == TENSOR.name and is_power_of_two
+        return self.reach < 2 and of_input in (TENSOR.name, ROW.name) and is_power_of_two
 
     @property
     def reach(self) -> int:
@@ -125,7 +126,7 @@ class DecoderLayer:
         scales = [row.scales for row in facts.linears]
         linears = [_numbers(row, *of_row) for row, of_row in zip(facts.linears, scales, strict=True)]
         self._alive = [*(x.detach() for x in facts.tensors), *chain(*scales)]  # the core knows addresses only
-        self._is_whole = all(row.is_whole for row in facts.linears)
+        self._serves_rows = all(row.serves_rows for row in facts.linears)
         self.native = _core.DecoderLayer(heads, facts.attention_scale, norm1, norm2, linears)
 
     @property
@@ -133,7 +134,7 @@ class DecoderLayer:
         """Whether a step takes many tokens, the first of their sequence."""
         from octoscale.kernels import _core
 
-        return self._is_whole and _core.serves_rows(self._isa)
+        return self._serves_rows and _core.serves_rows(self._isa)
 
     def step(
         self, x: Tensor, cosines: Tensor, sines: Tensor, keys: Tensor, values: Tensor, length: int, out: Tensor
@@ -143,7 +144,7 @@ class DecoderLayer:
         x [..., hidden], cosines and sines [..., head_dim]: a row for each token. DONE; REFUSED, if this token has to
         go another way; or the number of the first linear layer whose input holds infinity or NaN.
         """
-        if x.numel() > x.shape[-1] and not self._is_whole:
+        if x.numel() > x.shape[-1] and not self.serves_rows:
             return REFUSED
         caches = (keys.data_ptr(), values.data_ptr(), keys.stride(1), length)
         turns = (cosines.data_ptr(), sines.data_ptr())
@@ -203,15 +204,14 @@ def _numbers(facts: LinearFacts, biases: Tensor, factors: Tensor | None = None) 
 
 
 def _rule(facts: LinearFacts) -> tuple[int, int, int, float]:
-    """How the input is cast: of one token, a scale a row is one a tensor."""
+    """How the input is cast, as `InputRule` of csrc/decoder/layer.h numbers it."""
     if facts.input is None:
         return (0, 0, 0, 1.0)
     rule, number = facts.input.rule, _number_of(facts.input.format)
     if isinstance(rule, Constant):
         return (1, number, rule.bias, facts.input_factor)
     assert isinstance(rule, Amax)
-    assert rule.granularity in INPUT_REACHES
-    return (3 if rule.granularity == BLOCK.name else 2, number, rule.margin, facts.input_factor)
+    return (_AMAX_OF[rule.granularity], number, rule.margin, facts.input_factor)
 
 
 def _number_of(fmt: str) -> int:

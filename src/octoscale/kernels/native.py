@@ -34,9 +34,6 @@ ISA_VARIABLE = "OCTOSCALE_ISA"
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _FORMATS = {dtype: number for number, dtype in enumerate(held_formats())}
 
-#: `max_stream_rows` of csrc/product/matmul.h: products of so many rows have kernels that sum in another order.
-_FEW_ROWS = 16
-
 
 @dataclass(frozen=True)
 class Native:
@@ -135,11 +132,10 @@ class Native:
 
         So a sequence has the bits that it has alone, whoever stands beside it.
         """
-        if self.isa not in ("scalar", "avx2"):
-            return groups.finish(self._sums_by_row(a_MK, b_KN), rows, columns, bias_N, dtype)
-        a_MK, b_KN = _values(a_MK), _values(b_KN)
+        a_MK, b_KN = _values(a_MK), _with_a_unit_stride(b_KN)
         a_MK = a_MK if a_MK.stride(1) == 1 else a_MK.contiguous()
-        b_KN = b_KN if b_KN.stride(0) == 1 else b_KN.t().contiguous().t()
+        if self.isa == "avx2" and b_KN.stride(0) != 1:
+            b_KN = b_KN.t().contiguous().t()
         (m, k), n = a_MK.shape, b_KN.shape[1]
         bias_N = None if bias_N is None else _values(bias_N).contiguous()
         of_rows, of_columns = rows.expand(m, 1).contiguous(), columns.expand(1, n).contiguous()
@@ -147,16 +143,8 @@ class Native:
         scales = (of_rows.data_ptr(), of_columns.data_ptr())
         bias = (_address(bias_N), 0 if bias_N is None else _DTYPES[bias_N.dtype])
         to = (out_MN.data_ptr(), _DTYPES[dtype], torch.get_num_threads())
-        done = _core.matmul_by_rows(self.number, *_where(a_MK), *_where(b_KN), m, k, n, *scales, *bias, *to)
-        assert done
+        _core.matmul_by_rows(self.number, *_where(a_MK), *_where(b_KN), m, k, n, *scales, *bias, *to)
         return out_MN
-
-    def _sums_by_row(self, a_MK: Tensor, b_KN: Tensor) -> Tensor:
-        """Unscaled sums, float32, by a kernel for many rows: one for few rows sums in an order of its own."""
-        num_rows = a_MK.shape[0]
-        filled = _with_rows(a_MK, max(num_rows, _FEW_ROWS + 1))
-        sums = self._product(filled, b_KN, 0, None, torch.float32)
-        return sums if len(sums) == num_rows else sums[:num_rows].clone()  # a view could not be changed in place
 
     def _decoded(self, codes: Tensor, beyond: Tensor | None, granularity: Granularity) -> Tensor:
         """See `groups.matmul`."""
@@ -314,15 +302,6 @@ def _rows(x: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
     x = x.flatten(0, -2) if x.ndim > 1 else x[None]
     x = x if x.stride(1) == 1 else x.contiguous()
     return x, (x.shape[0], x.shape[1], x.stride(0))
-
-
-def _with_rows(x: Tensor, num_rows: int) -> Tensor:
-    """A matrix with rows of zeros behind it."""
-    more = num_rows - x.shape[0]
-    if more == 0:
-        return x
-    bits = x.view(torch.uint8) if x.itemsize == 1 else x
-    return torch.cat([bits, bits.new_zeros((more, x.shape[1]))]).view(x.dtype)
 
 
 def _with_a_unit_stride(x: Tensor) -> Tensor:
