@@ -74,15 +74,18 @@ class Products {
     }
     const void* data = is_plain ? static_cast<const void*>(x) : codes_.data();
     const Matrix a = {data, is_plain, first.rule.format, num_rows_, first.num_in, first.num_in, 1};
-    if (num_rows_ > 1 && has_scales_of_rows(linears, n)) multiply_by_rows(a, linears, parts, n);
+    if (num_rows_ > 1 && wants_scales_of_rows(linears, n)) multiply_by_rows(a, linears, parts, n);
     else if (!multiply(a, linears, parts, n)) outcome = refused;
     if (!finite)
       for (int i = 0; i < n; ++i) std::fill_n(outs[i], num_rows_ * linears[i]->num_out, nan_bf16);
   }
 
-  static bool has_scales_of_rows(const Linear* const* linears, int n) {
+  // Whether the end of a product of many rows has to know more than one power of two.
+  static bool wants_scales_of_rows(const Linear* const* linears, int n) {
     return linears[0]->rule.kind == InputRule::Kind::amax_of_rows ||
-           std::any_of(linears, linears + n, [](auto* one) { return one->scales.reach == WeightScales::Reach::row; });
+           std::any_of(linears, linears + n, [](const Linear* one) {
+             return one->scales.reach == WeightScales::Reach::row || one->scales.factor != 1.0f;
+           });
   }
 
   // One token, or one scale a tensor. False: the scales lie too far apart.
@@ -105,7 +108,9 @@ class Products {
       const bool has_rows = scales.reach == WeightScales::Reach::row;
       if (!has_rows) column_biases_.assign(static_cast<size_t>(linears[i]->num_out), scales.bias);
       const int32_t* columns = has_rows ? scales.biases : column_biases_.data();
-      matmul_by_rows(isa_, a, parts[i].b, parts[i].out, {scale_biases_.data(), columns}, num_threads_);
+      const float* factors = factors_of_rows(*linears[i], column_factors_);
+      const Scales all = {scale_biases_.data(), columns, factors, scales.factor};
+      matmul_by_rows(isa_, a, parts[i].b, parts[i].out, all, num_threads_);
     }
   }
 
@@ -149,7 +154,7 @@ class Products {
   int num_threads_;
   std::vector<uint8_t> codes_;
   std::vector<int32_t> scale_biases_, column_biases_;
-  std::vector<float> amaxes_, divided_;
+  std::vector<float> amaxes_, divided_, column_factors_;
 };
 
 // The queries, keys and values of new tokens [num_rows, heads, head_dim], and where attention goes.

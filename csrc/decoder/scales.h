@@ -15,6 +15,16 @@ namespace {
 // How far scale_biases may reach along a sum: as WIDEST of kernels/groups.py, so that no product leaves float32.
 constexpr int widest = 92;
 
+// The factors of each output, with the one of all in them; `made` holds them where they are not the weight's own.
+inline const float* factors_of_rows(const Linear& linear, std::vector<float>& made) {
+  const WeightScales& own = linear.scales;
+  if (own.reach != WeightScales::Reach::row || !own.factors || own.factor == 1.0f)
+    return own.reach == WeightScales::Reach::row ? own.factors : nullptr;
+  made.resize(static_cast<size_t>(linear.num_out));
+  for (int64_t c = 0; c < linear.num_out; ++c) made[c] = own.factors[c] * own.factor;
+  return made.data();
+}
+
 // Joins the scales of one linear layer; what it made lives here while its part is streamed.
 class JoinedScales {
  public:
@@ -23,9 +33,8 @@ class JoinedScales {
     using Reach = WeightScales::Reach;
     const WeightScales& own = linear.scales;
     const bool is_block = own.reach == Reach::block, is_row = own.reach == Reach::row;
-    part.scales = {is_row ? own.biases : nullptr, is_row ? own.factors : nullptr, own.factor, nullptr, 0};
+    part.scales = {is_row ? own.biases : nullptr, factors_of_rows(linear, factors_), own.factor, nullptr, 0};
     part.out.scale_bias = input[0] + (own.reach == Reach::tensor ? own.bias : 0);
-    if (is_row && own.factors && own.factor != 1.0f) multiply_factors(linear, part);
     if (!is_block && !has_runs) return true;
     const int64_t num_runs = ceil_div(linear.num_in, run_length);
     const int64_t num_bands = is_block ? ceil_div(linear.num_out, run_length) : 1;
@@ -54,12 +63,6 @@ class JoinedScales {
   }
 
  private:
-  void multiply_factors(const Linear& linear, Part& part) {
-    factors_.resize(static_cast<size_t>(linear.num_out));
-    for (int64_t c = 0; c < linear.num_out; ++c) factors_[c] = linear.scales.factors[c] * linear.scales.factor;
-    part.scales.factors = factors_.data();
-  }
-
   void spread_bases(int64_t num_out) {
     columns_.resize(static_cast<size_t>(num_out));
     for (int64_t c = 0; c < num_out; ++c) columns_[c] = bases_[c / run_length];

@@ -38,22 +38,26 @@ inline void finish(const Output& out, UnscaleLanes unscale, int64_t r, int64_t c
   store_floats(out.data, out.type, r * out.row_stride + c, value, mask);
 }
 
+// Sums times the factors of their columns, or times one factor.
+inline __m512 with_factors(__m512 sums, const float* factors, float factor, int64_t c, __mmask16 mask) {
+  if (factors) return _mm512_mul_ps(sums, _mm512_maskz_loadu_ps(mask, factors + c));
+  return factor == 1.0f ? sums : _mm512_mul_ps(sums, _mm512_set1_ps(factor));
+}
+
 // The same with the scales of a product.
 inline void finish(const Output& out, Scales scales, int64_t r, int64_t c, __m512 sums, __mmask16 mask) {
   const UnscaleLanes unscale = scales.rows ? unscale_by(scales.rows[r], load_biases(scales.cols + c, mask))
                                            : in_lanes(unscale_by(out.scale_bias));
-  finish(out, unscale, r, c, sums, mask);
+  finish(out, unscale, r, c, with_factors(sums, scales.factors, scales.factor, c, mask), mask);
 }
 
 // The same of a part.
 inline void finish(const Part& part, int64_t r, int64_t c, __m512 sums, __mmask16 mask) {
   const ManyScales& scales = part.scales;
-  if (scales.factors) sums = _mm512_mul_ps(sums, _mm512_maskz_loadu_ps(mask, scales.factors + c));
-  else if (scales.factor != 1.0f) sums = _mm512_mul_ps(sums, _mm512_set1_ps(scales.factor));
   const int bias = part.out.scale_bias;
   const UnscaleLanes unscale = scales.biases ? unscale_by(bias, load_biases(scales.biases + c, mask))
                                              : in_lanes(unscale_by(bias));
-  finish(part.out, unscale, r, c, sums, mask);
+  finish(part.out, unscale, r, c, with_factors(sums, scales.factors, scales.factor, c, mask), mask);
 }
 
 }  // namespace

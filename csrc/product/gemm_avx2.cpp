@@ -94,7 +94,7 @@ void add_block(const float* a, int64_t num_rows, const float* b, int64_t num_col
 void finish_row(const Output& out, Scales scales, int64_t r, int64_t c, int64_t n, float* values) {
   for (int64_t i = 0; i < n; ++i) {
     const Unscale unscale = unscale_by(scales.rows ? scales.rows[r] + scales.cols[c + i] : out.scale_bias);
-    values[i] = values[i] * unscale.first * unscale.last;
+    values[i] = values[i] * unscale.first * unscale.last * (scales.factors ? scales.factors[c + i] : scales.factor);
   }
   if (out.bias)
     for (int64_t i = 0; i < n; ++i) values[i] += load_any(out.bias, out.bias_type, c + i);

@@ -58,11 +58,13 @@ void stream(Isa isa, const Matrix& a, const Part* parts, int num_parts, int num_
 struct Scales {
   const int32_t* rows;
   const int32_t* cols;
+  const float* factors = nullptr;  // of each column, float32, before the bias; null: `factor`
+  float factor = 1.0f;
 };
 constexpr Scales of_output = {nullptr, nullptr};
 
-// out = (a @ b) * 2**-(rows[r] + cols[c]) + bias; that of `out` is not looked at. b holds codes; for AVX2 its columns
-// are contiguous. What a row gives does not depend on the rows beside it, nor on how many there are.
+// out = (a @ b) * 2**-(rows[r] + cols[c]) * factors[c] + bias; the scale_bias of `out` is not looked at. b holds codes; for
+// AVX2 its columns are contiguous. What a row gives does not depend on the rows beside it, nor on how many there are.
 void matmul_by_rows(Isa isa, const Matrix& a, const Matrix& b, const Output& out, Scales scales, int num_threads);
 
 // The kernels. stream: a has at most max_stream_rows, b's columns are contiguous (a weight [N, K], transposed).

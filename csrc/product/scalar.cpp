@@ -9,14 +9,14 @@ namespace octoscale {
 
 namespace {
 
-// unscale(r, c): of each output.
-template <class UnscaleOf>
-void multiply(const Matrix& a, const Matrix& b, const Output& out, UnscaleOf unscale, int num_threads) {
+// finish(r, c, sum): each output.
+template <class Finish>
+void multiply(const Matrix& a, const Matrix& b, int num_threads, Finish finish) {
   parallel_for(static_cast<int>(a.rows), num_threads, [&](int r) {
     for (int64_t c = 0; c < b.cols; ++c) {
       float sum = 0;
       for (int64_t k = 0; k < a.cols; ++k) sum += element(a, r, k) * element(b, k, c);
-      finish_one(out, unscale(r, c), r, c, sum);
+      finish(r, c, sum);
     }
   });
 }
@@ -24,7 +24,7 @@ void multiply(const Matrix& a, const Matrix& b, const Output& out, UnscaleOf uns
 }  // namespace
 
 void product_scalar(const Matrix& a, const Matrix& b, const Output& out, Unscale unscale, int num_threads) {
-  multiply(a, b, out, [&](int64_t, int64_t) { return unscale; }, num_threads);
+  multiply(a, b, num_threads, [&](int64_t r, int64_t c, float sum) { finish_one(out, unscale, r, c, sum); });
 }
 
 void stream_scalar(const Matrix& a, const Part* parts, int num_parts, int num_threads) {
@@ -46,7 +46,10 @@ void stream_scalar(const Matrix& a, const Part* parts, int num_parts, int num_th
 }
 
 void rows_scalar(const Matrix& a, const Matrix& b, const Output& out, Scales scales, int num_threads) {
-  multiply(a, b, out, [&](int64_t r, int64_t c) { return unscale_by(scales.rows[r] + scales.cols[c]); }, num_threads);
+  multiply(a, b, num_threads, [&](int64_t r, int64_t c, float sum) {
+    const float factor = scales.factors ? scales.factors[c] : scales.factor;
+    finish_one(out, unscale_by(scales.rows[r] + scales.cols[c]), r, c, sum, factor);
+  });
 }
 
 }  // namespace octoscale

@@ -93,17 +93,13 @@ def test_scales_too_far_apart_go_the_usual_way(name, tmp_path):
     assert (found - expected).float().norm() < 0.02 * expected.float().norm()
 
 
-@pytest.mark.parametrize(
-    ("scaling", "is_foreign"), [("amax:block", False), ("weight=amax,input=amax:block", False), ("amax:row", True)]
-)
+@pytest.mark.parametrize("scaling", ["amax:block", "weight=amax,input=amax:block", "weight=amax:block,input=amax"])
 @pytest.mark.parametrize("name", NATIVES)
-def test_many_tokens_at_once_are_refused(name, scaling, is_foreign, tmp_path):
-    """A product of many rows knows no scale that changes along its sums, and no factor but a power of two."""
+def test_many_tokens_at_once_are_refused(name, scaling, tmp_path):
+    """A product of many rows knows no scale that changes along its sums."""
     sharp_llama(**LESS).save_pretrained(tmp_path)
     with using(name):
         model = load(tmp_path, scaling)
-        if is_foreign:
-            foreign(model)
         fuse(model)
         assert refuses_many(model)
 
@@ -129,19 +125,21 @@ def refuses_many(model) -> bool:
     return answer == REFUSED
 
 
-@pytest.mark.parametrize("length", [2, 3, 16, 17, 70])
-@pytest.mark.parametrize(
-    ("scaling", "activations"),
-    [
-        ("amax:row", "dynamic"),
-        ("weight=amax,input=amax:row", "dynamic"),
-        ("weight=amax:row,input=amax", "dynamic"),
-        ("weight=amax:row,input=cscale:3", "static"),
-        ("amax:row", "none"),
-    ],
-)
+ROWS = [scheme for scheme in SCHEMES if "block" not in scheme[0]]
+ROWS += [
+    ("weight=amax,input=amax:row", "dynamic"),
+    ("weight=amax:row,input=amax", "dynamic"),
+    ("weight=amax:row,input=cscale:3", "static"),
+]
+
+
+@pytest.mark.parametrize("length", [2, 16, 17, 70])
+@pytest.mark.parametrize("is_foreign", [False, True])
+@pytest.mark.parametrize(("scaling", "activations"), ROWS)
 @pytest.mark.parametrize("name", [name for name in NATIVES if serves_rows(name)])
-def test_the_first_tokens_of_rows_go_through_a_fused_layer_together(name, scaling, activations, length, tmp_path):
+def test_the_first_tokens_of_rows_go_through_a_fused_layer_together(
+    name, scaling, activations, is_foreign, length, tmp_path
+):
     """With all of attention, as far apart as its roundings make it, as under one scale a tensor; without it, hardly."""
     ids = tokens(batch=1, length=length)
     model = sharp_llama(**BLOCKS, max_position_embeddings=256)
@@ -153,8 +151,10 @@ def test_the_first_tokens_of_rows_go_through_a_fused_layer_together(name, scalin
         layer.self_attn.o_proj.weight.data.zero_()
     model.save_pretrained(tmp_path / "without")
     with torch.no_grad(), using(name):
-        for folder, equal, bound in (("all", 0.03, 0.08), ("without", 0.95, 0.005)):
+        for folder, equal, bound in (("all", 0.02, 0.15), ("without", 0.95, 0.005)):
             model = load(tmp_path / folder, scaling, activations)
+            if is_foreign:
+                foreign(model)
             expected = model(ids).logits
             fuse(model)
             assert not refuses_many(model)

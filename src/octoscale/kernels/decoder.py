@@ -66,10 +66,9 @@ class LinearFacts:
 
     @property
     def serves_rows(self) -> bool:
-        """Whether no scale changes along a sum, and all are powers of two: then many tokens are multiplied at once."""
+        """Whether no scale changes along a sum: then many tokens are multiplied at once."""
         of_input = TENSOR.name if self.input is None else self.input.rule.granularity
-        is_power_of_two = not isinstance(self.factor, Tensor) and self.factor * self.input_factor == 1
-        return self.reach < 2 and of_input in (TENSOR.name, ROW.name) and is_power_of_two
+        return self.reach < 2 and of_input != BLOCK.name
 
     @property
     def reach(self) -> int:
