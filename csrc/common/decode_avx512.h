@@ -32,6 +32,19 @@ class DecodeTable16 {
     }
   }
 
+  // The table of bfloat16 values times 2**-exponent.
+  DecodeTable16 lowered_by(int exponent) const {
+    DecodeTable16 result = *this;
+    const __m512i by = _mm512_set1_epi16(static_cast<int16_t>(exponent << 7)), byte = _mm512_set1_epi16(0xFF);
+    for (int half = 0; half < 2; ++half) {
+      const __m512i first = lowered(_mm512_unpacklo_epi8(low_[half], high_[half]), by);
+      const __m512i second = lowered(_mm512_unpackhi_epi8(low_[half], high_[half]), by);
+      result.low_[half] = _mm512_packus_epi16(_mm512_and_si512(first, byte), _mm512_and_si512(second, byte));
+      result.high_[half] = _mm512_packus_epi16(_mm512_srli_epi16(first, 8), _mm512_srli_epi16(second, 8));
+    }
+    return result;
+  }
+
   // The 16-bit values of 64 codes. Within each run of 16 codes, 0..7 go to `first` and 8..15 to `second`: unpacking
   // works on 128 bits. decode_ordered keeps the order.
   void decode(__m512i codes, __m512i& first, __m512i& second) const {

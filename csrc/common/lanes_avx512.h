@@ -63,6 +63,14 @@ inline void store_floats(void* out, Float type, int64_t i, __m512 x, __mmask16 m
   _mm256_mask_storeu_epi16(static_cast<uint16_t*>(out) + i, mask, half);
 }
 
+// Values of bfloat16 times 2**-n, by n << 7 in each lane of 16 bits: for what stays normal. 0 and NaN stay, too.
+inline __m512i lowered(__m512i values, __m512i by) {
+  const __m512i magnitude = _mm512_and_si512(values, _mm512_set1_epi16(0x7FFF));
+  const __m512i less_one = _mm512_sub_epi16(magnitude, _mm512_set1_epi16(1));
+  const __mmask32 finite = _mm512_cmplt_epu16_mask(less_one, _mm512_set1_epi16(0x7F7F));  // and not 0
+  return _mm512_mask_sub_epi16(values, finite, values, by);
+}
+
 // sum + a . b, in each lane of two pairs of bfloat16.
 inline __m512 dot(__m512 sum, __m512i a, __m512i b) {
   return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));

@@ -74,17 +74,17 @@ class Products {
     }
     const void* data = is_plain ? static_cast<const void*>(x) : codes_.data();
     const Matrix a = {data, is_plain, first.rule.format, num_rows_, first.num_in, first.num_in, 1};
-    if (num_rows_ > 1 && wants_scales_of_rows(linears, n)) multiply_by_rows(a, linears, parts, n);
-    else if (!multiply(a, linears, parts, n)) outcome = refused;
+    const bool by_rows = num_rows_ > 1 && wants_scales_of_rows(linears, n);
+    if (!(by_rows ? multiply_by_rows(a, linears, parts, n) : multiply(a, linears, parts, n))) outcome = refused;
     if (!finite)
       for (int i = 0; i < n; ++i) std::fill_n(outs[i], num_rows_ * linears[i]->num_out, nan_bf16);
   }
 
   // Whether the end of a product of many rows has to know more than one power of two.
   static bool wants_scales_of_rows(const Linear* const* linears, int n) {
-    return linears[0]->rule.kind == InputRule::Kind::amax_of_rows ||
+    return linears[0]->rule.kind >= InputRule::Kind::amax_of_runs ||
            std::any_of(linears, linears + n, [](const Linear* one) {
-             return one->scales.reach == WeightScales::Reach::row || one->scales.factor != 1.0f;
+             return one->scales.reach != WeightScales::Reach::tensor || one->scales.factor != 1.0f;
            });
   }
 
@@ -100,18 +100,36 @@ class Products {
     return true;
   }
 
-  // Many tokens with scales of their own, or weights with a scale a row: each output has that of both.
-  void multiply_by_rows(const Matrix& a, const Linear* const* linears, const Part* parts, int n) {
+  // Many tokens, or weights, with more than one scale: each output has that of its row and of its column, and those
+  // that change along the sum are inside. False: these lie too far apart.
+  bool multiply_by_rows(Matrix a, const Linear* const* linears, const Part* parts, int n) {
+    const bool has_runs = linears[0]->rule.kind == InputRule::Kind::amax_of_runs;
+    const int64_t num_runs = ceil_div(a.cols, run_length);
     if (scale_biases_.size() == 1) scale_biases_.assign(static_cast<size_t>(num_rows_), scale_biases_[0]);
+    const int input_reach = rows_.split(scale_biases_.data(), num_rows_, has_runs ? num_runs : 1);
+    if (has_runs) a.inner = {rows_.inner.data(), 1, run_length, num_runs, 1};
     for (int i = 0; i < n; ++i) {
       const WeightScales& scales = linears[i]->scales;
-      const bool has_rows = scales.reach == WeightScales::Reach::row;
-      if (!has_rows) column_biases_.assign(static_cast<size_t>(linears[i]->num_out), scales.bias);
-      const int32_t* columns = has_rows ? scales.biases : column_biases_.data();
+      const int64_t num_out = linears[i]->num_out;
+      Matrix weight = parts[i].b;
+      const int32_t* columns = scales.biases;
+      if (scales.reach == WeightScales::Reach::tensor) {
+        column_biases_.assign(static_cast<size_t>(num_out), scales.bias);
+        columns = column_biases_.data();
+      } else if (scales.reach == WeightScales::Reach::block) {
+        const int64_t num_bands = ceil_div(num_out, run_length);
+        if (bands_.split(scales.biases, num_bands, num_runs) + input_reach > widest) return false;
+        column_biases_.resize(static_cast<size_t>(num_out));
+        for (int64_t c = 0; c < num_out; ++c) column_biases_[c] = bands_.bases[c / run_length];
+        columns = column_biases_.data();
+        weight.inner = {bands_.inner.data(), run_length, run_length, 1, num_runs};
+      }
+      if (input_reach > widest) return false;
       const float* factors = factors_of_rows(*linears[i], column_factors_);
-      const Scales all = {scale_biases_.data(), columns, factors, scales.factor};
-      matmul_by_rows(isa_, a, parts[i].b, parts[i].out, all, num_threads_);
+      const Scales all = {rows_.bases.data(), columns, factors, scales.factor};
+      if (!matmul_by_rows(isa_, a, weight, parts[i].out, all, num_threads_)) return false;
     }
+    return true;
   }
 
   // Codes and scale_biases of x, as the rule of a layer wants them; whether all of x is finite.
@@ -130,11 +148,11 @@ class Products {
     const bool has_runs = rule.kind == InputRule::Kind::amax_of_runs;
     if (has_runs || (rule.kind == InputRule::Kind::amax_of_rows && num_rows_ > 1)) {
       const int64_t group = has_runs ? run_length : linear.num_in;
-      const size_t num_groups = static_cast<size_t>(ceil_div(size, group));
+      const size_t num_groups = static_cast<size_t>(num_rows_ * ceil_div(linear.num_in, group));
       scale_biases_.resize(num_groups);
       amaxes_.resize(num_groups);
       const GroupEncoding encoding = {rule.format, by_amax, amaxes_.data(), scale_biases_.data(), codes_.data(), false};
-      cast_groups(isa_, values, type, all, {1, group}, encoding, num_threads_);
+      cast_groups(isa_, values, type, {num_rows_, linear.num_in, linear.num_in}, {1, group}, encoding, num_threads_);
       return amax < infinity_bits;
     }
     const bool is_constant = rule.kind == InputRule::Kind::constant;
@@ -154,6 +172,7 @@ class Products {
   int num_threads_;
   std::vector<uint8_t> codes_;
   std::vector<int32_t> scale_biases_, column_biases_;
+  SplitBiases rows_, bands_;
   std::vector<float> amaxes_, divided_, column_factors_;
 };
 

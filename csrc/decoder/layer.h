@@ -65,7 +65,7 @@ struct Cached {
 constexpr int done = -1, refused = -2;
 
 // x, out: [num_rows, hidden], bfloat16. cosines, sines: [num_rows, head_dim], bfloat16. More than one row: only for an
-// empty cache, scales of tensors and rows, and where `serves_rows`. Returns one of the above.
+// empty cache, no factors of blocks, and where `serves_rows`. Returns one of the above.
 int step(Isa isa, const DecoderLayer& layer, const uint16_t* x, int64_t num_rows, const uint16_t* cosines,
          const uint16_t* sines, const Cached& cache, uint16_t* out, int num_threads);
 bool serves_rows(Isa isa);

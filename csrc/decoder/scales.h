@@ -15,6 +15,27 @@ namespace {
 // How far scale_biases may reach along a sum: as WIDEST of kernels/groups.py, so that no product leaves float32.
 constexpr int widest = 92;
 
+// The scale_biases of lines of runs, each as that of its line, the least one, and what it lies above it.
+struct SplitBiases {
+  std::vector<int32_t> bases, inner;
+
+  // biases: [num_lines][num_runs]. Returns the largest of `inner`.
+  int split(const int32_t* biases, int64_t num_lines, int64_t num_runs) {
+    bases.resize(static_cast<size_t>(num_lines));
+    inner.resize(static_cast<size_t>(num_lines * num_runs));
+    int reach = 0;
+    for (int64_t line = 0; line < num_lines; ++line) {
+      const int32_t* first = biases + line * num_runs;
+      bases[line] = *std::min_element(first, first + num_runs);
+      for (int64_t i = 0; i < num_runs; ++i) {
+        inner[line * num_runs + i] = first[i] - bases[line];
+        reach = std::max(reach, first[i] - bases[line]);
+      }
+    }
+    return reach;
+  }
+};
+
 // The factors of each output, with the one of all in them; `made` holds them where they are not the weight's own.
 inline const float* factors_of_rows(const Linear& linear, std::vector<float>& made) {
   const WeightScales& own = linear.scales;

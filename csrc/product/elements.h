@@ -10,7 +10,9 @@ namespace {
 
 inline float element(const Matrix& m, int64_t r, int64_t c) {
   const int64_t i = r * m.row_stride + c * m.col_stride;
-  return m.is_bf16 ? load<Float::bf16>(m.data, i) : decode_one(static_cast<const uint8_t*>(m.data)[i], row(m.format));
+  if (m.is_bf16) return load<Float::bf16>(m.data, i);
+  const float value = decode_one(static_cast<const uint8_t*>(m.data)[i], row(m.format));
+  return m.inner.exponents ? value * power_of_two(-m.inner.at(r, c)) : value;
 }
 
 inline float load_any(const void* x, Float type, int64_t i) {

@@ -66,6 +66,9 @@ void decode_rows(const Matrix& a, int64_t first, int64_t last, int64_t num_tiles
         const RowOfTiles to = {tiles + (r - from) * tile_side, num_tiles};
         if (a.is_bf16) copy_row(static_cast<const uint16_t*>(a.data) + r * a.row_stride, a.cols, a.col_stride, to);
         else decode_row(table, static_cast<const uint8_t*>(a.data) + r * a.row_stride, a.cols, to);
+        scale_row(a, r, [&](int64_t k) {
+          return reinterpret_cast<uint16_t*>(to.first + k / values_of_tile * tile_size);
+        });
       }
     });
   });
@@ -73,7 +76,8 @@ void decode_rows(const Matrix& a, int64_t first, int64_t last, int64_t num_tiles
 
 // The same where the columns of codes are contiguous: packed as if a were b, then each tile transposed.
 void decode_columns(const Matrix& a, int64_t first, int64_t last, int64_t num_tiles, uint32_t* out, int num_threads) {
-  const Matrix transposed = {a.data, false, a.format, a.cols, last, a.col_stride, a.row_stride};
+  const Matrix transposed = {a.data, false, a.format, a.cols, last, a.col_stride, a.row_stride,
+                             a.inner.transposed()};
   const int64_t group = num_tiles * tile_size;
   parallel_for(static_cast<int>(ceil_div(last - first, panel_cols)), num_threads, [&](int task) {
     const int64_t from = first + task * panel_cols;

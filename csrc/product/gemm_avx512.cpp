@@ -61,6 +61,7 @@ void decode_rows(const Table& table, const Matrix& a, int64_t first, int64_t las
     } else {
       decode_run(table, static_cast<const uint8_t*>(a.data) + r * a.row_stride, a.cols, 1.0f,
                  reinterpret_cast<char*>(values), false);
+      scale_row(a, r, [=](int64_t k) { return values + k; });
     }
   }
 }
@@ -91,7 +92,8 @@ Pairs decode_block(const Matrix& a, int64_t first, int64_t last, int64_t num_pai
     return {out, group_rows * num_pairs, num_pairs, 1};
   }
   // Rows of a are columns of its transpose, whose columns are contiguous: pack panels of 64 rows, [panel][pair][64].
-  const Matrix transposed = {a.data, false, a.format, a.cols, last, a.col_stride, a.row_stride};
+  const Matrix transposed = {a.data, false, a.format, a.cols, last, a.col_stride, a.row_stride,
+                             a.inner.transposed()};
   const int64_t num_panels = ceil_div(num_rows, panel_cols);
   parallel_for(static_cast<int>(num_panels), num_threads, [&](int panel) {
     pack(transposed, first + panel * panel_cols, 0, num_pairs, in_panels, out + panel * num_pairs * panel_cols);

@@ -20,16 +20,19 @@ void stream(Isa isa, const Matrix& a, const Part* parts, int num_parts, int num_
   stream_scalar(a, parts, num_parts, num_threads);
 }
 
-void matmul_by_rows(Isa isa, const Matrix& a, const Matrix& b, const Output& out, Scales scales, int num_threads) {
+bool matmul_by_rows(Isa isa, const Matrix& a, const Matrix& b, const Output& out, Scales scales, int num_threads) {
   prefer_huge_pages(out.data, a.rows * out.row_stride * size_of(out.type));
 #if defined(OCTOSCALE_X86)
 #if defined(OCTOSCALE_AMX)
-  if (isa == Isa::amx) return gemm_amx(a, b, out, scales, num_threads);
+  if (isa == Isa::amx) return gemm_amx(a, b, out, scales, num_threads), true;
 #endif
-  if (isa >= Isa::avx512) return gemm_avx512(a, b, out, scales, num_threads);
-  if (isa == Isa::avx2) return gemm_avx2(a, b, out, scales, num_threads);
+  if (isa >= Isa::avx512) return gemm_avx512(a, b, out, scales, num_threads), true;
+  if (isa == Isa::avx2) {
+    if (a.inner.exponents || b.inner.exponents) return false;
+    return gemm_avx2(a, b, out, scales, num_threads), true;
+  }
 #endif
-  rows_scalar(a, b, out, scales, num_threads);
+  return rows_scalar(a, b, out, scales, num_threads), true;
 }
 
 bool matmul(Isa isa, const Matrix& a, const Matrix& b, const Output& out, int num_threads) {

@@ -10,12 +10,24 @@
 
 namespace octoscale {
 
+// Scales that change along a sum: each value of a matrix is that of its code times 2**-exponents, of which there is one
+// for so many rows and columns. Exponents are in [0, 92], those of both operands together, too. Null: all are 0.
+struct Inner {
+  const int32_t* exponents = nullptr;
+  int64_t row_group = 1, col_group = 1;  // a multiple of 32 along the sum
+  int64_t row_stride = 0, col_stride = 0;
+
+  int32_t at(int64_t r, int64_t c) const { return exponents[r / row_group * row_stride + c / col_group * col_stride]; }
+  Inner transposed() const { return {exponents, col_group, row_group, col_stride, row_stride}; }
+};
+
 // Element (r, c) is data[r * row_stride + c * col_stride]; one of the strides is 1.
 struct Matrix {
   const void* data;
   bool is_bf16;  // values as they are; else codes of `format`
   Fp8 format;
   int64_t rows, cols, row_stride, col_stride;
+  Inner inner = {};  // of codes; only matmul_by_rows knows it
 };
 
 struct Output {
@@ -63,9 +75,10 @@ struct Scales {
 };
 constexpr Scales of_output = {nullptr, nullptr};
 
-// out = (a @ b) * 2**-(rows[r] + cols[c]) * factors[c] + bias; the scale_bias of `out` is not looked at. b holds codes; for
-// AVX2 its columns are contiguous. What a row gives does not depend on the rows beside it, nor on how many there are.
-void matmul_by_rows(Isa isa, const Matrix& a, const Matrix& b, const Output& out, Scales scales, int num_threads);
+// out = (a @ b) * 2**-(rows[r] + cols[c]) * factors[c] + bias; the scale_bias of `out` is not looked at. b holds codes;
+// for AVX2 its columns are contiguous. What a row gives depends neither on the rows beside it nor on how many there are.
+// False if this instruction set has no kernel for scales that change along the sum: then nothing was written.
+bool matmul_by_rows(Isa isa, const Matrix& a, const Matrix& b, const Output& out, Scales scales, int num_threads);
 
 // The kernels. stream: a has at most max_stream_rows, b's columns are contiguous (a weight [N, K], transposed).
 constexpr int max_stream_rows = 16;

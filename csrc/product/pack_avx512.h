@@ -11,6 +11,7 @@
 
 #include "common/decode_avx512.h"
 #include "common/lanes_avx512.h"
+#include "product/inner_avx512.h"
 #include "product/matmul.h"
 
 namespace octoscale {
@@ -106,11 +107,48 @@ void pack_by_columns(const Table& table, const Matrix& m, int64_t c, int64_t k, 
     }
 }
 
+// What was packed, with the scales inside; k is a multiple of 32.
+[[maybe_unused]] void scale_packed(const Matrix& m, int64_t c, int64_t k, int64_t num_pairs, Packing packing,
+                                   uint32_t* out) {
+  for (int64_t group = 0; group < 4 && c + 16 * group < m.cols; ++group)
+    for (int64_t first = 0; first < num_pairs && k + 2 * first < m.rows; first += 16) {
+      const __m512i by = binades(exponents_of(m, k + 2 * first, c + 16 * group));
+      if (is_zero(by)) continue;
+      for (int64_t p = first; p < std::min(num_pairs, first + 16); ++p) {
+        uint32_t* pairs = out + p * packing.pair_stride + group * packing.group_stride;
+        _mm512_storeu_si512(pairs, lowered(_mm512_loadu_si512(pairs), by));
+      }
+    }
+}
+
+template <class Table>
+void pack_by(const Table& table, const Matrix& m, int64_t c, int64_t k, int64_t num_pairs, Packing packing,
+             uint32_t* out) {
+  if (m.col_stride == 1) pack_by_rows(table, m, c, k, num_pairs, packing, out);
+  else pack_by_columns(table, m, c, k, num_pairs, packing, out);
+}
+
+// The same where all 64 columns share their scales inside: these are a part of the tables.
+template <class Table>
+void pack_runs(const Table& table, const Matrix& m, int64_t c, int64_t k, int64_t num_pairs, Packing packing,
+               uint32_t* out) {
+  const int64_t run = m.inner.row_group;
+  for (int64_t p = 0; p < num_pairs;) {
+    const int64_t first = k + 2 * p, n = std::min(num_pairs - p, (run - first % run) / 2);
+    const auto lower = table.lowered_by(first < m.rows ? m.inner.at(first, c) : 0);
+    pack_by(lower, m, c, first, n, packing, out + p * packing.pair_stride);
+    p += n;
+  }
+}
+
 // 64 columns of m from c on, rows from k on, as num_pairs pairs each; zeros stand for what m does not have.
 [[maybe_unused]] void pack(const Matrix& m, int64_t c, int64_t k, int64_t num_pairs, Packing packing, uint32_t* out) {
+  const int64_t last = std::min(m.cols, c + panel_cols) - 1, group = m.inner.col_group;
   with_table(m.format, 1.0f, Float::bf16, [&](const auto& table) {
-    if (m.col_stride == 1) pack_by_rows(table, m, c, k, num_pairs, packing, out);
-    else pack_by_columns(table, m, c, k, num_pairs, packing, out);
+    if (!m.inner.exponents) return pack_by(table, m, c, k, num_pairs, packing, out);
+    if (c / group == last / group) return pack_runs(table, m, c, k, num_pairs, packing, out);
+    pack_by(table, m, c, k, num_pairs, packing, out);
+    scale_packed(m, c, k, num_pairs, packing, out);
   });
 }
 

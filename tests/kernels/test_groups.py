@@ -4,7 +4,9 @@ Oracles: numerics/reference.py on one group after the other; float64 on the same
 ml_dtypes for MX.
 """
 
+import itertools
 import math
+from dataclasses import replace
 from functools import cache
 
 import ml_dtypes
@@ -154,6 +156,12 @@ def operand(granularity: Granularity, format: str, *shape: int, seed: int) -> Qu
     return quantize(spread_out(shape, seed), format, rule_of(granularity), granularity=granularity)
 
 
+def lying_upright(q: Quantized) -> Quantized:
+    """The same with the codes in another order in memory."""
+    lies_along = q.codes.stride(1) == 1
+    return replace(q, codes=q.codes.t().contiguous().t() if lies_along else q.codes.contiguous())
+
+
 @pytest.mark.usefixtures("backend")
 class TestProducts:
     @pytest.mark.parametrize("b_granularity", [TENSOR, ROW.t(), ROW, BLOCK.t(), SQUARE, MX.t()], ids=lambda g: f"{g}")
@@ -163,7 +171,9 @@ class TestProducts:
         a = operand(a_granularity, "e4m3fn", 18, 300, seed=1)
         b = operand(b_granularity, "e5m2", 300, 140, seed=2)
         a64, b64, bias = values_of(a), values_of(b), normal(140)
-        assert_within(matmul(a, b), interval(a64, b64, torch.float32))
+        expected = interval(a64, b64, torch.float32)
+        for one, other in itertools.product((a, lying_upright(a)), (b, lying_upright(b))):
+            assert_within(matmul(one, other), expected)
         for rows in (3, 18):
             few = Quantized(
                 codes=a.codes[:rows],
@@ -197,6 +207,26 @@ class TestProducts:
         x[3, 200] = math.nan
         out = matmul(quantize(x, "e4m3fn", rule_of(BLOCK)), operand(SQUARE, "e4m3fn", 300, 40, seed=2))
         assert out.isnan().all(1).tolist() == out.isnan().any(1).tolist() == [row == 3 for row in range(18)]
+
+    @pytest.mark.parametrize("format", HELD)
+    @pytest.mark.parametrize("granularity", [BLOCK, MX], ids=str)
+    def test_nan_and_zeros_below_the_scale_of_their_row_stay_what_they_are(self, granularity, format):
+        """Their bits do not fall with the exponents of the values beside them."""
+        fmt, size = FORMATS[format], granularity.group[1]
+        codes = torch.zeros(3, 2 * size, dtype=torch.uint8)
+        codes[:, 0] = quantize(torch.ones(1), format, Constant(0)).codes.view(torch.uint8)
+        codes[0, size + 7] = fmt.nan_code
+        if "fnuz" not in format:
+            codes[1, size:] = 0x80
+        biases = torch.tensor([[0, 77]] * 3, dtype=torch.int32)
+        a = Quantized(
+            codes=codes.view(getattr(torch, fmt.torch_name)), scale_bias=biases, format=fmt, granularity=granularity
+        )
+        b = quantize(torch.ones(5, 2 * size), format, rule_of(granularity)).t()
+        out = matmul(a, b)
+        assert out[0].isnan().all()
+        assert torch.equal(out[1:], torch.ones(2, 5))
+        assert matmul(b.t(), a.t()).isnan().tolist() == [[True, False, False]] * 5
 
     @pytest.mark.parametrize(
         ("row", "column"), [(126, 126), (-126, -126), (126, -126), (-100, 20), (61, -61), (75, 60)]

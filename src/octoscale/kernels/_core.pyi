@@ -130,6 +130,8 @@ def matmul_by_rows(
     m: int,
     k: int,
     n: int,
+    a_inner: tuple[int, int, int, int, int],
+    b_inner: tuple[int, int, int, int, int],
     row_biases: int,
     col_biases: int,
     bias: int,
@@ -138,7 +140,7 @@ def matmul_by_rows(
     dtype: int,
     num_threads: int,
     /,
-) -> None: ...
+) -> bool: ...
 def accumulate(
     isa: int,
     block: int,

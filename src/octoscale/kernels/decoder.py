@@ -66,9 +66,8 @@ class LinearFacts:
 
     @property
     def serves_rows(self) -> bool:
-        """Whether no scale changes along a sum: then many tokens are multiplied at once."""
-        of_input = TENSOR.name if self.input is None else self.input.rule.granularity
-        return self.reach < 2 and of_input != BLOCK.name
+        """Whether scales that change along a sum are powers of two: then many tokens are multiplied at once."""
+        return self.reach < 2 or not isinstance(self.factor, Tensor)
 
     @property
     def reach(self) -> int:

@@ -7,8 +7,8 @@
 Where a scale does not change along the sum it is a factor of the whole sum, and stands in the epilogue. Where it does,
 each run of the sum that has one scale would be scaled and added up in float32; as scales are powers of two, that is the
 sum of the same products in some order. So operands are decoded *with* their scales, relative to the largest one of
-their row (of b: column), which is a factor again: values and products are then exact in float32 as long as the scales
-of a row lie within 2**`WIDEST` of each other. Where they do not, products and sums are float64's.
+their row (of b: column), which is a factor again: values are then exact in float32 and bfloat16, and so are products,
+as long as the scales of a row lie within 2**`WIDEST` of each other. Where they do not, products and sums are float64's.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ WIDEST = 92
 _MODEST, _MODEST_REACH = 60, 32
 
 Decode = Callable[[Tensor, Tensor | None, Granularity], Tensor]
-Multiply = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, torch.dtype], Tensor]
+Multiply = Callable[["Relative", "Relative", Tensor | None, torch.dtype], Tensor | None]
 
 
 def amaxes(x: Tensor, granularity: Granularity) -> Tensor:
@@ -78,19 +78,20 @@ def matmul(
     """See `Backend.matmul`, of operands with any granularity.
 
     decode(codes, beyond, granularity): codes, or bfloat16 values, as float32, times 2**-beyond of each group; None: 0.
-    multiply(a_MK, b_KN, rows, columns, bias_N, dtype): the product of two such where no scale changes along the sum;
-    rows and columns: their scale_bias, [M, 1] and [1, N], or [1, 1].
+    multiply(left, right, bias_N, dtype): the product of two that lie within `WIDEST`. None if it has no kernel for
+    scales that change along the sum.
     """
     left, right = _relative(a, 1), _relative(b, 0)
     reach = left.reach + right.reach
+    found = multiply(left, right, bias_N, dtype) if reach <= WIDEST else None
+    if found is not None:
+        return found
     if reach > WIDEST:
         sums = _in_float64(left, decode) @ _in_float64(right, decode)
         out_MN = (sums * _power_of_two_64(-left.base - right.base)).float()
         return (out_MN if bias_N is None else out_MN.add_(bias_N)).to(dtype)
-    if reach:
-        sums = mm(_in_float32(left, decode), _in_float32(right, decode))
-        return finish(sums, left.base, right.base, bias_N, dtype, reach)
-    return multiply(left.codes, right.codes, left.base, right.base, bias_N, dtype)
+    sums = mm(_in_float32(left, decode), _in_float32(right, decode))
+    return finish(sums, left.base, right.base, bias_N, dtype, reach)
 
 
 def unscale(sum_MN: Tensor, scale_bias: Tensor, bias_N: Tensor | None, dtype: torch.dtype) -> Tensor:
@@ -103,7 +104,7 @@ def unscale(sum_MN: Tensor, scale_bias: Tensor, bias_N: Tensor | None, dtype: to
     return (out_MN if bias_N is None else out_MN.add_(bias_N)).to(dtype)
 
 
-class _Relative(NamedTuple):
+class Relative(NamedTuple):
     """An operand whose scale_bias is `base`, a factor of sums, plus `beyond`, of each group; None: it is 0 everywhere.
 
     reach: the largest of `beyond`.
@@ -116,28 +117,28 @@ class _Relative(NamedTuple):
     granularity: Granularity
 
 
-def _relative(operand: Scaled | Tensor, along: int) -> _Relative:
+def _relative(operand: Scaled | Tensor, along: int) -> Relative:
     """along: the dimension of the sum."""
     if isinstance(operand, Tensor):
-        return _Relative(operand, torch.zeros((1, 1), dtype=torch.int32, device=operand.device), None, 0, TENSOR)
+        return Relative(operand, torch.zeros((1, 1), dtype=torch.int32, device=operand.device), None, 0, TENSOR)
     codes, granularity, biases = operand.codes, operand.granularity, operand.scale_bias
     of_sums = list(codes.shape)
     of_sums[along] = 1
     if biases.ndim == 0 or biases.numel() == 0:
-        return _Relative(codes, biases.new_zeros(of_sums) if biases.ndim else biases.view(1, 1), None, 0, granularity)
+        return Relative(codes, biases.new_zeros(of_sums) if biases.ndim else biases.view(1, 1), None, 0, granularity)
     base = biases.amin(along, keepdim=True)
     beyond = biases - base
     reach = int(beyond.amax()) if biases.shape[along] > 1 else 0
     factor = spread(base, granularity, of_sums)
-    return _Relative(codes, factor, beyond if reach else None, reach, granularity)
+    return Relative(codes, factor, beyond if reach else None, reach, granularity)
 
 
-def _in_float32(operand: _Relative, decode: Decode) -> Tensor:
+def _in_float32(operand: Relative, decode: Decode) -> Tensor:
     """The values relative to the base: exact, for WIDEST is far from the end of float32's range."""
     return decode(operand.codes, operand.beyond, operand.granularity)
 
 
-def _in_float64(operand: _Relative, decode: Decode) -> Tensor:
+def _in_float64(operand: Relative, decode: Decode) -> Tensor:
     values = decode(operand.codes, None, operand.granularity).double()
     if operand.beyond is None:
         return values

@@ -126,25 +126,28 @@ class Native:
         return unscale(sums, torch.tensor(scale_bias, dtype=torch.int32), bias_N, dtype)
 
     def _multiply_by_rows(
-        self, a_MK: Tensor, b_KN: Tensor, rows: Tensor, columns: Tensor, bias_N: Tensor | None, dtype: torch.dtype
-    ) -> Tensor:
+        self, a: "groups.Relative", b: "groups.Relative", bias_N: Tensor | None, dtype: torch.dtype
+    ) -> Tensor | None:
         """See `groups.matmul`. Each sum has an order that does not depend on how many rows of a there are.
 
         So a sequence has the bits that it has alone, whoever stands beside it.
         """
-        a_MK, b_KN = _values(a_MK), _with_a_unit_stride(b_KN)
-        a_MK = a_MK if a_MK.stride(1) == 1 else a_MK.contiguous()
-        if self.isa == "avx2" and b_KN.stride(0) != 1:
-            b_KN = b_KN.t().contiguous().t()
+        if not (_fits(a, 1) and _fits(b, 0)):
+            return None
+        a_MK, b_KN = _with_a_unit_stride(a.codes), _with_a_unit_stride(b.codes)
+        if self.isa == "avx2":
+            a_MK = a_MK if a_MK.stride(1) == 1 else a_MK.contiguous()
+            b_KN = b_KN if b_KN.stride(0) == 1 else b_KN.t().contiguous().t()
         (m, k), n = a_MK.shape, b_KN.shape[1]
         bias_N = None if bias_N is None else _values(bias_N).contiguous()
-        of_rows, of_columns = rows.expand(m, 1).contiguous(), columns.expand(1, n).contiguous()
+        of_rows, of_columns = a.base.expand(m, 1).contiguous(), b.base.expand(1, n).contiguous()
         out_MN = torch.empty(m, n, dtype=dtype)
         scales = (of_rows.data_ptr(), of_columns.data_ptr())
         bias = (_address(bias_N), 0 if bias_N is None else _DTYPES[bias_N.dtype])
         to = (out_MN.data_ptr(), _DTYPES[dtype], torch.get_num_threads())
-        _core.matmul_by_rows(self.number, *_where(a_MK), *_where(b_KN), m, k, n, *scales, *bias, *to)
-        return out_MN
+        operands, inner = (*_where(a_MK), *_where(b_KN)), (_inner(a), _inner(b))
+        done = _core.matmul_by_rows(self.number, *operands, m, k, n, *inner, *scales, *bias, *to)
+        return out_MN if done else None
 
     def _decoded(self, codes: Tensor, beyond: Tensor | None, granularity: Granularity) -> Tensor:
         """See `groups.matmul`."""
@@ -313,6 +316,21 @@ def _where(x: Tensor) -> tuple[int, int, int, int]:
     """A matrix as the core reads it: address, format or -1 for bfloat16, strides, of which one is 1."""
     row_stride, col_stride = x.stride()
     return (x.data_ptr(), _FORMATS.get(x.dtype, -1), row_stride, col_stride)
+
+
+def _fits(operand: "groups.Relative", along: int) -> bool:
+    """Whether the core reads its scales along the sum: one for 32 values, or for a multiple of them."""
+    group = operand.granularity.group[along]
+    return operand.beyond is None or (group is not None and group % 32 == 0)
+
+
+def _inner(operand: "groups.Relative") -> tuple[int, int, int, int, int]:
+    """`Inner` of csrc/product/matmul.h."""
+    if operand.beyond is None:
+        return (0, 1, 1, 0, 0)
+    rows, columns = (2**62 if size is None else size for size in operand.granularity.group)
+    row_stride, column_stride = operand.beyond.stride()
+    return (operand.beyond.data_ptr(), rows, columns, row_stride, column_stride)
 
 
 def _number_of(dtype: torch.dtype) -> int:
