@@ -140,11 +140,8 @@ class Products {
     const bool is_divided = rule.divisor != 1.0f;
     const void* values = is_divided ? static_cast<const void*>(divided(x, size, rule.divisor)) : x;
     const Float type = is_divided ? Float::f32 : Float::bf16;
-    const uint32_t amax = observe(isa_, values, type, all, false, num_threads_).amax_bits;
-    scale_biases_.assign(1, 0);
-    if (rule.kind == InputRule::Kind::none) return amax < infinity_bits;
-    codes_.resize(std::max(codes_.size(), static_cast<size_t>(size)));
     const AmaxRule by_amax = {rule.value, false};
+    if (rule.kind != InputRule::Kind::none) codes_.resize(std::max(codes_.size(), static_cast<size_t>(size)));
     const bool has_runs = rule.kind == InputRule::Kind::amax_of_runs;
     if (has_runs || (rule.kind == InputRule::Kind::amax_of_rows && num_rows_ > 1)) {
       const int64_t group = has_runs ? run_length : linear.num_in;
@@ -153,8 +150,11 @@ class Products {
       amaxes_.resize(num_groups);
       const GroupEncoding encoding = {rule.format, by_amax, amaxes_.data(), scale_biases_.data(), codes_.data(), false};
       cast_groups(isa_, values, type, {num_rows_, linear.num_in, linear.num_in}, {1, group}, encoding, num_threads_);
-      return amax < infinity_bits;
+      return std::all_of(amaxes_.begin(), amaxes_.end(), [](float amax) { return to_bits(amax) < infinity_bits; });
     }
+    const uint32_t amax = observe(isa_, values, type, all, false, num_threads_).amax_bits;
+    scale_biases_.assign(1, 0);
+    if (rule.kind == InputRule::Kind::none) return amax < infinity_bits;
     const bool is_constant = rule.kind == InputRule::Kind::constant;
     scale_biases_[0] = is_constant ? rule.value : amax_to_scale_bias(amax, row(rule.format), by_amax);
     encode(isa_, values, type, all, amax, {rule.format, scale_biases_[0], codes_.data(), nullptr, false}, num_threads_);
