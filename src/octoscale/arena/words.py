@@ -73,7 +73,7 @@ def notes_of(settings: Arena, base: Result, layers: list[Layer], values: int, ma
     timed = "a training, without its validations" if settings.trains else "the text, read once"
     seconds = (
         f"Seconds: {timed}, on this machine: {machine['cpu']}, {machine['threads']} threads, {machine['reason']}. They "
-        "say nothing of another one: here, scales finer than a tensor are correct, and not fast."
+        "say nothing of another one, nor of a GPU with units for such scales."
     )
     asked = _of_trainings(settings) if settings.trains else _of_a_text(settings, base)
     told = "Each interval stands for itself: of twenty, one is expected to miss."
