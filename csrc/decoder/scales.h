@@ -39,8 +39,8 @@ struct SplitBiases {
 // The factors of each output, with the one of all in them; `made` holds them where they are not the weight's own.
 inline const float* factors_of_rows(const Linear& linear, std::vector<float>& made) {
   const WeightScales& own = linear.scales;
-  if (own.reach != WeightScales::Reach::row || !own.factors || own.factor == 1.0f)
-    return own.reach == WeightScales::Reach::row ? own.factors : nullptr;
+  if (own.reach != WeightScales::Reach::row || !own.factors) return nullptr;
+  if (own.factor == 1.0f) return own.factors;
   made.resize(static_cast<size_t>(linear.num_out));
   for (int64_t c = 0; c < linear.num_out; ++c) made[c] = own.factors[c] * own.factor;
   return made.data();
