@@ -152,7 +152,12 @@ def look(page: Path, num_records: int) -> None:
             raise SystemExit(f"the page does not show all {num_records:,} records: these figures are of less work")
         print(f"opens in {statistics.median(opened):.2f} s ({min(opened):.2f} to {max(opened):.2f})")
         took = window.evaluate(REDRAW)
-        print(f"a step of the slider: {statistics.median(took):.0f} ms, the slowest {max(took):.0f}")
+        late = sum(one > 50 for one in took)
+        which = took.index(max(took)) + 1
+        print(
+            f"a step of the slider: {statistics.median(took):.0f} ms; the slowest, the {which}. of {len(took)}, "
+            f"{max(took):.0f}; {late} over 50"
+        )
         browser.close()
 
 
