@@ -116,7 +116,8 @@ def accuracy() -> str:
         items = f"{row['items']:,}" + (f" x {len(row['seeds'].split(','))} seeds" if row.get("seeds") else "")
         items += f", seed {row['seed']}" if row.get("seed") is not None else ""
         who = f"{what} | {row['model']} | {row['task']} | {items}"
-        lines.append(f"| {who} | {scores} | {ends} | {row['verdict']} |")
+        verdict = "says nothing: bf16 is at chance" if row["at_chance"] else row["verdict"]
+        lines.append(f"| {who} | {scores} | {ends} | {verdict} |")
     return "\n".join(lines)
 
 
@@ -132,10 +133,17 @@ def ranges() -> str:
 
 
 def _rows(tables: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of these tables in all folders; of each what its table shows, in words."""
+    """The rows of these tables in all folders; of each what its table shows, in words.
+
+    at_chance: a note of the table says that high precision has learned no more than to give always the same answer.
+    """
     for name, what in tables.items():
         for path in sorted(RESULTS.glob(f"*/{name}.json")):
-            yield from ((what, row) for row in json.loads(path.read_text(encoding="utf-8"))["rows"])
+            content = json.loads(path.read_text(encoding="utf-8"))
+            notes = [note.partition(":")[0] for note in content["notes"] if "always says the same" in note]
+            for row in content["rows"]:
+                seed = f", seed {row['seed']}" if row.get("seed") is not None else ""
+                yield what, row | {"at_chance": f"{row['model']}, {row['task']}{seed}" in notes}
 
 
 def contests() -> str:
