@@ -206,6 +206,25 @@ def test_what_is_said_of_tables_and_figure_5_follows_from_their_numbers():
         assert not any(point["low"] >= mark for point in points.values())
 
 
+def test_what_is_said_of_finer_scales_follows_from_their_numbers():
+    rows = json.loads((RESULTS / "arena" / "arena.json").read_text(encoding="utf-8"))["rows"]
+    gaps = {row["scaling"]: row["gap"] for row in rows if row["gap"] is not None}
+    finer = [gaps[name] for name in ("amax:row", "amax:block", "amax:mx,round=up")]
+    one = f"lose {min(finer):.1f} to {max(finer):.1f} % of perplexity, as one scale a tensor does ({gaps['amax']:.1f})"
+    assert one in failed()
+    assert f"as the OCP standard has it, loses {gaps['amax:mx']:.1f} %" in failed()
+
+
+def test_what_is_said_of_the_gpt_follows_from_its_numbers():
+    rows = json.loads((RESULTS / "gpt" / "table2.json").read_text(encoding="utf-8"))["rows"]
+    scores = {task: [row["high"] for row in rows if row["task"] == task] for task in ("sst2", "mnli")}
+    spans = [
+        f"{min(found):.0f} to {max(found):.0f} % on {name}"
+        for found, name in zip(scores.values(), ("SST-2", "MNLI"), strict=True)
+    ]
+    assert " and ".join(spans) in failed()
+
+
 def _listed(biases):
     *first, last = map(str, biases)
     return f"{', '.join(first)} and {last}"
