@@ -32,6 +32,8 @@ ROLES = (("weight", "e4m3fn"), ("input", "e4m3fn"), ("grad_output", "e5m2"))
 STEPS_OF_A_PART = 20
 #: Values of a tensor, and how many exponents they spread over.
 NUMEL, SPREAD = 1_000_000, 24
+#: Milliseconds between the opening of the page and the first step of the slider.
+REST = 500
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync", "--disable-background-networking"]
 
 
@@ -151,6 +153,7 @@ def look(page: Path, num_records: int) -> None:
         if f"{num_records:,} records" not in window.inner_text("body"):
             raise SystemExit(f"the page does not show all {num_records:,} records: these figures are of less work")
         print(f"opens in {statistics.median(opened):.2f} s ({min(opened):.2f} to {max(opened):.2f})")
+        window.wait_for_timeout(REST)  # the first paint is over: it is a part of opening
         took = window.evaluate(REDRAW)
         late = sum(one > 50 for one in took)
         which = took.index(max(took)) + 1

@@ -76,7 +76,7 @@ struct Scales {
 constexpr Scales of_output = {nullptr, nullptr};
 
 // out = (a @ b) * 2**-(rows[r] + cols[c]) * factors[c] + bias; the scale_bias of `out` is not looked at. b holds codes;
-// for AVX2 its columns are contiguous. What a row gives depends neither on the rows beside it nor on how many there are.
+// for AVX2 its columns are contiguous. What a row gives depends neither on those beside it nor on how many there are.
 // False if this instruction set has no kernel for scales that change along the sum: then nothing was written.
 bool matmul_by_rows(Isa isa, const Matrix& a, const Matrix& b, const Output& out, Scales scales, int num_threads);
 
