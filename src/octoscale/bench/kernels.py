@@ -27,6 +27,7 @@ from octoscale.kernels.ops import Quantized
 from octoscale.numerics.formats import get_format
 from octoscale.numerics.granularity import along, get_granularity
 from octoscale.numerics.scaling import Amax
+from octoscale.system.heap import keep_freed_memory
 from octoscale.system.machine import cpu_name
 
 Candidates = dict[str, Callable[[], object]]
@@ -81,7 +82,10 @@ def quantize_groups(granularity: str, size: int = QUANTIZE_SIZE, rounds: int = R
     """The same with a scale for each group of a matrix of rows of `ROW_LENGTH`, beside one for the tensor.
 
     The limit is another: a group stays in a cache until its scale is known, so that values are read once, written once.
+    It is ours alone, so results go to memory that is kept, as in all commands that cast; `quantize` has others beside
+    it, as their users get them: each result in fresh pages, which the system clears first.
     """
+    keep_freed_memory()
     x = torch.randn(size // ROW_LENGTH, ROW_LENGTH, generator=torch.Generator().manual_seed(0))
     rule, groups, best = Amax(granularity=granularity), get_granularity(granularity), _ours()[_best()]
 
