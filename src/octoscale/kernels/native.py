@@ -132,7 +132,7 @@ class Native:
 
         So a sequence has the bits that it has alone, whoever stands beside it.
         """
-        if not (_fits(a, 1) and _fits(b, 0)):
+        if not (_fits(a, 1) and _fits(b, 0)) or (self.isa == "avx2" and a.reach + b.reach):
             return None
         a_MK, b_KN = _with_a_unit_stride(a.codes), _with_a_unit_stride(b.codes)
         if self.isa == "avx2":
