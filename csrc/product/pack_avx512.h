@@ -3,6 +3,9 @@
 // Both multiply pairs along k. So an operand whose k is contiguous in memory (the weight of an output) has its pairs
 // ready, but 16 columns must be gathered: a transposition. One whose columns are contiguous (both operands of a
 // gradient of the weight) needs two rows interleaved. Both are done on bytes, before they are decoded.
+//
+// Scales that change along k go in here: into the tables of decoding where 64 columns share them, else into what was
+// packed.
 #pragma once
 
 #include <immintrin.h>
