@@ -2,7 +2,7 @@
 
 import pytest
 
-from octoscale.advise.alternatives import alternatives, best_constant
+from octoscale.advise.alternatives import MOST_SCALINGS, alternatives, best_constant
 from octoscale.advise.estimate import LayerEstimate
 from octoscale.conversion.convert import ModuleReport
 from octoscale.numerics.recipe import Recipe, parse_scaling
@@ -28,6 +28,10 @@ def estimates(recipe, *amaxes):
                 "amax:margin=1",
                 "amax:margin=2",
                 "amax:margin=3",
+                "amax:row",
+                "amax:block",
+                "amax:mx",
+                "amax:mx,round=up",
                 "cscale:2",
                 "cscale:3",
                 "cscale:4",
@@ -37,19 +41,31 @@ def estimates(recipe, *amaxes):
             Recipe.cscale(3, formats="fnuz", skip=["x"]),
             [
                 "cscale:3",
-                *(f"amax:{margin}formats=fnuz" for margin in ("", "margin=1,", "margin=2,", "margin=3,")),
+                *(f"amax:margin={margin},formats=fnuz" for margin in (1, 2, 3)),
+                "amax:formats=fnuz",
+                *(f"amax:{scales_for},formats=fnuz" for scales_for in ("row", "block", "mx", "mx,round=up")),
                 "cscale:1,formats=fnuz",
                 "cscale:2,formats=fnuz",
+            ],
+        ),
+        (
+            Recipe.amax(granularity="mx", round="up"),
+            [
+                "amax:mx,round=up,formats=fnuz",
+                *(f"amax:mx,margin={margin},round=up" for margin in (1, 2, 3)),
+                *("amax", "amax:row", "amax:block", "amax:mx"),
+                *("cscale:2", "cscale:3", "cscale:4"),
             ],
         ),
     ],
     ids=str,
 )
-def test_formats_margins_and_constants(recipe, names):
+def test_formats_margins_granularities_and_constants(recipe, names):
     """An amax of 1 asks for 8 in e4m3fn, 7 in e4m3fnuz: -2 to 8 serve it, in the middle 3; -3 to 7, so 2."""
     made = alternatives(recipe, estimates(recipe, (1.0, 1.0), (1.0, 0.0)))
     assert [each.name for each in made] == names
     assert all(each.skip == recipe.skip for each in made)
+    assert len(made) <= MOST_SCALINGS
 
 
 @pytest.mark.parametrize(
@@ -66,4 +82,5 @@ def test_other_scalings_are_summed_as_the_recipe_is():
     assert found
     assert {(each.accumulate, each.fast) for each in found} == {("hopper", "none")}
     assert {each.weight.format for each in found} == {"e4m3fn"}  # a Hopper takes no others
+    assert all(each.is_whole for each in found)
     assert all(parse_scaling(each.name) == each for each in found)

@@ -15,11 +15,18 @@ from octoscale.kernels import ops
 from octoscale.layers.linear import to_fp8
 from octoscale.layers.state import NonFiniteError
 from octoscale.numerics.formats import get_format
-from octoscale.numerics.recipe import Recipe
+from octoscale.numerics.granularity import GRANULARITIES
+from octoscale.numerics.recipe import Recipe, parse_scaling
 from octoscale.runs.scales import LayerName
 from octoscale.validation.perplexity import window_loss
 
-RECIPES = [Recipe.amax(), Recipe.cscale(4), Recipe.amax(formats="fnuz", margin=2)]
+RECIPES = [
+    Recipe.amax(),
+    Recipe.cscale(4),
+    Recipe.amax(formats="fnuz", margin=2),
+    *(Recipe.amax(granularity=name) for name in GRANULARITIES if name != "tensor"),
+    parse_scaling("weight=amax:mx,round=up,input=amax:row"),
+]
 
 
 def estimates_of(model, windows, recipe):
@@ -90,11 +97,23 @@ def test_what_the_casts_did():
     of = estimate.casts["weight"]
     assert of.sqnr_db == pytest.approx(10 * math.log10(weight.double().square().sum() / noise))
     assert (of.saturated, of.flushed) == (2 * int(cast.observed.saturated), 2 * int(cast.observed.flushed))
-    assert (of.numel, of.scale_biases) == (2 * weight.numel(), [6, 6])
+    assert (of.numel, of.scale_biases) == (2 * weight.numel(), [6] * 4)
     assert estimate.wanted("weight") == Recipe.amax().weight.rule.scale_bias(
         float(weight.abs().max()), get_format("e4m3fn")
     )
     assert estimate.wanted("weight") != 6
+
+
+@pytest.mark.parametrize(("granularity", "rows_of_a_group"), [("row", 1), ("block", 128)])
+def test_of_several_scales_the_lowest_and_the_highest_are_kept(granularity, rows_of_a_group):
+    """Oracle: the amax of each group of rows; no weight of the model is wider than a block."""
+    model, windows, recipe = tiny_llama(), tokens(2, 12), Recipe.amax(granularity=granularity)
+    (estimate, *_) = estimates_of(model, windows, recipe)
+    groups = model.get_submodule(estimate.module).weight.detach().abs().split(rows_of_a_group)
+    rule, fmt = recipe.weight.rule, get_format("e4m3fn")
+    biases = [int(rule.scale_bias(float(group.max()), fmt)) for group in groups]
+    assert (min(biases) < max(biases)) == (rows_of_a_group == 1)
+    assert estimate.casts["weight"].scale_biases == [min(biases), max(biases)] * 2
 
 
 def test_the_model_is_left_as_it_was():

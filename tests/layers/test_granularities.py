@@ -14,7 +14,6 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from octoscale import Recipe, convert
-from octoscale.advise.estimate import estimate_costs
 from octoscale.checkpoints.calibrate import calibrate
 from octoscale.distributed.shard import shard
 from octoscale.distributed.tensor_parallel import split_layers
@@ -121,7 +120,6 @@ def refusals(tmp_path):
     recipe, model = Recipe.amax(granularity="row"), TINY["llama"]()
     return {
         "static activations": lambda: calibrate(model, tokens(), recipe),
-        "advise": lambda: estimate_costs(model, tokens(), recipe, []),
         "a sharded model": lambda: shard(converted(recipe), None),
         "a split model": lambda: split_layers(converted(recipe), None),
         "a part of a layer": lambda: LayerState(

@@ -1,7 +1,8 @@
-"""What other scalings there are beside the one that advice is wanted on: formats, margins, the best constant.
+"""What other scalings there are beside the one that advice is wanted on: formats, margins, granularities, constants.
 
     alternatives(Recipe.amax(), estimates)
-        [amax:formats=fnuz, amax:margin=1, amax:margin=2, amax:margin=3, cscale:-1, cscale:0, cscale:1]
+        [amax:formats=fnuz, amax:margin=1, amax:margin=2, amax:margin=3,
+         amax:row, amax:block, amax:mx, amax:mx,round=up, cscale:-1, cscale:0, cscale:1]
 
 A constant serves all tensors at once. One that asks for scale_bias b is served by the constants from b - `ROOM` to b:
 above it saturates, below it too much is flushed. The best constant serves most tensors; of several, the middle one.
@@ -9,29 +10,39 @@ That is a guess from scales alone: its neighbors are asked too.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from octoscale.advise.estimate import LayerEstimate
 from octoscale.numerics.formats import FORMAT_SETS
+from octoscale.numerics.granularity import GRANULARITIES, MX
 from octoscale.numerics.recipe import Recipe
-from octoscale.numerics.scaling import Amax, Constant, Rule
+from octoscale.numerics.scaling import ROUNDINGS, Amax, Constant, Rule
 
 #: Binades below the wanted scale_bias in which a tensor of usual spread loses little: of the 17 of E4, 7 stay for it.
 ROOM = 10
 MARGINS = (1, 2, 3)
-#: Other formats, margins with none, the constants.
-MOST_SCALINGS = 1 + (1 + len(MARGINS)) + 3
+#: One scale for a tensor, a row, a block or 32 values, whose scale is rounded in either way.
+SCALES_FOR = (
+    *(Amax(granularity=name) for name in GRANULARITIES if name != MX.name),
+    *(Amax(granularity=MX.name, round=how) for how in ROUNDINGS),
+)
+#: Other formats, margins, granularities, the constants.
+MOST_SCALINGS = 1 + len(MARGINS) + len(SCALES_FOR) + 3
 
 
 def alternatives(recipe: Recipe, estimates: Sequence[LayerEstimate]) -> list[Recipe]:
     """Other scalings of all roles, with the same layers left out; the recipe itself is not among them.
 
-    A tensor core whose sums are imitated takes no other formats.
+    Margins have the granularity of the recipe's inputs. A tensor core whose sums are imitated takes no other formats,
+    and one scale a tensor.
     """
     formats = formats_of(recipe)
     other = next(name for name in FORMAT_SETS if name != formats)
     rule = recipe.input.rule
+    amax = rule if isinstance(rule, Amax) else Amax()
     rules: list[tuple[Rule, str]] = [] if recipe.accumulate else [(rule, other)]
-    rules += [(Amax(margin=margin), formats) for margin in ((0, *MARGINS) if isinstance(rule, Constant) else MARGINS)]
+    rules += [(replace(amax, margin=margin), formats) for margin in MARGINS]
+    rules += [(each, formats) for each in (SCALES_FOR[:1] if recipe.accumulate else SCALES_FOR)]
     wanted = [estimate.wanted(role) for estimate in estimates for role, cast in estimate.casts.items() if cast.amax > 0]
     best = best_constant(wanted)
     rules += [(Constant(bias), formats) for bias in (best - 1, best, best + 1)]
@@ -61,4 +72,4 @@ def _recipe(rule: Rule, formats: str, skip: Sequence[str]) -> Recipe:
     if isinstance(rule, Constant):
         return Recipe.cscale(rule.bias, formats=formats, skip=skip)
     assert isinstance(rule, Amax)
-    return Recipe.amax(margin=rule.margin, formats=formats, skip=skip)
+    return Recipe.amax(margin=rule.margin, formats=formats, skip=skip, granularity=rule.granularity, round=rule.round)

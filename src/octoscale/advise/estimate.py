@@ -39,6 +39,7 @@ from octoscale.layers.bf16_gemm import bf16_through_float32
 from octoscale.layers.origin import is_conv1d
 from octoscale.layers.state import nonfinite_error
 from octoscale.numerics.formats import Role, get_format
+from octoscale.numerics.granularity import along
 from octoscale.numerics.recipe import Recipe
 from octoscale.numerics.scaling import amax_to_scale_bias
 from octoscale.validation.perplexity import window_loss
@@ -49,7 +50,10 @@ PARTS = ("input", "weight", "both")
 
 @dataclass(kw_only=True)
 class CastSums:
-    """What the casts of one tensor did, summed over windows. noise and signal: sums of squares."""
+    """What the casts of one tensor did, summed over windows.
+
+    noise and signal: sums of squares. scale_biases: of each cast the lowest and the highest.
+    """
 
     signal: float = 0.0
     noise: float = 0.0
@@ -71,7 +75,7 @@ class CastSums:
         self.saturated += int(seen.saturated)
         self.flushed += int(seen.flushed)
         self.amax = max(self.amax, float(seen.amax))
-        self.scale_biases.append(int(cast.scale_bias))
+        self.scale_biases += map(int, cast.scale_bias.aminmax())
 
     @property
     def sqnr_db(self) -> float:
@@ -123,7 +127,8 @@ class LayerEstimate:
     def _cast(self, x: Tensor, role: Role) -> tuple[Tensor, Tensor]:
         """A tensor and the error of its cast, in float32."""
         operand = self.recipe.operand(role)
-        cast = ops.quantize(x, operand.format, operand.rule, counts=True)
+        rule = operand.rule
+        cast = ops.quantize(x, operand.format, rule, counts=True, granularity=along(rule.granularity, role))
         assert cast.observed is not None
         if not math.isfinite(float(cast.observed.amax)):
             raise nonfinite_error(self.module, role)
@@ -147,7 +152,6 @@ def estimate_costs(
     the same in each run; else the text's own. The model is left as it was. NonFiniteError, naming the layer, for
     infinity or NaN in an input or a weight.
     """
-    recipe.check_whole("an estimate of costs")
     estimates = [LayerEstimate(row=row, recipe=recipe) for row in rows]
     num_tokens, generator = 0, torch.Generator().manual_seed(0)
     with ExitStack() as stack:

@@ -116,7 +116,6 @@ def _prepare(settings: Advice) -> _Parts:
     assert isinstance(recipe, Recipe)
     if isinstance(recipe.input.rule, Delayed):
         raise UserError(f"scaling {settings.scaling} depends on the steps before: advise takes amax and cscale")
-    recipe.check_whole("advise")
     texts = [read_text(text) for text in (settings.text, settings.verify_text) if text is not None]
     if loading.is_stored(settings.model):
         raise UserError(f"{settings.model} holds FP8 weights already: advise on the checkpoint that it was made from")

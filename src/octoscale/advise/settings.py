@@ -20,7 +20,7 @@ class Advice(Conversion):
     `text`. bound: how much larger the perplexity may be.
     """
 
-    scaling: str = setting("amax", "The scaling to advise on: amax, amax:margin=1, cscale:-1.")
+    scaling: str = setting("amax", "The scaling to advise on: amax, amax:margin=1, amax:row, cscale:-1.")
     text: str = setting("pydoc", "A UTF-8 text file, or pydoc: the search reads it.")
     verify_text: str | None = setting(None, "Another text, which verifies. Unless given, the next part of the same.")
     tokens: int = setting(4096, "Tokens that the search reads, and as many that verify.")
