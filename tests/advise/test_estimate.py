@@ -7,7 +7,7 @@ import pytest
 import torch
 from models import TINY, tiny_llama, tokens
 
-from octoscale.advise.estimate import estimate_costs
+from octoscale.advise.estimate import LayerEstimate, estimate_costs
 from octoscale.advise.keeping import Measure
 from octoscale.advise.rankings import spearman
 from octoscale.conversion.convert import preview
@@ -114,6 +114,18 @@ def test_of_several_scales_the_lowest_and_the_highest_are_kept(granularity, rows
     biases = [int(rule.scale_bias(float(group.max()), fmt)) for group in groups]
     assert (min(biases) < max(biases)) == (rows_of_a_group == 1)
     assert estimate.casts["weight"].scale_biases == [min(biases), max(biases)] * 2
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=str)
+def test_a_call_without_rows_adds_nothing(recipe):
+    """As of an expert that gets no token."""
+    model = tiny_llama()
+    (row, *_) = preview(model, recipe).converted
+    estimate = LayerEstimate(row=row, recipe=recipe)
+    weight = model.get_submodule(row.module).weight.detach()
+    estimate.add(torch.empty(0, weight.shape[1]), weight, torch.empty(0, weight.shape[0]))
+    assert estimate.second["both"] == 0
+    assert estimate.casts["input"].numel == 0
 
 
 def test_the_model_is_left_as_it_was():

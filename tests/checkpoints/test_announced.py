@@ -121,7 +121,20 @@ FOREIGN = {
         "one FP8 scale a block of [64, 64] (fp8)",
     ),
     "gptq": ({"quant_method": "gptq", "bits": 4}, "by gptq"),
-    "nothing": ({}, "by in an unknown way"),
+    "nothing": ({}, "in a way that quant_method does not name"),
+    "other words for a method": ({"quant_method": 8}, "in a way that quant_method does not name"),
+    "a text for a number": (
+        compressed(group({"num_bits": "8", "strategy": "tensor"}, None)),
+        "one scale a tensor of '8'-bit float weights (compressed-tensors)",
+    ),
+    "mixed, and of what": (
+        compressed(group({"strategy": "channel"}, TOKENS), format="mixed-precision"),
+        "in the format mixed-precision, group_0 in no format of its own (compressed-tensors)",
+    ),
+    "a format of integers": (
+        compressed(group({"strategy": "channel"}, TOKENS), format="int-quantized"),
+        "in the format int-quantized, group_0 in no format of its own (compressed-tensors)",
+    ),
 }
 
 
@@ -184,7 +197,7 @@ def test_integers_in_the_place_of_weights_are_refused(dtype, source):
         run_quantization(Quantization(model=str(source)), source.parent / "out")
 
 
-@pytest.mark.parametrize("value", [None, 3, "fp9", ["amax"], {}])
+@pytest.mark.parametrize("value", [None, 3, "fp9", ["amax"], {}, "amax:formats=fnuz", "amax:row,formats=fnuz"])
 def test_a_wrong_scaling_of_our_own_is_named(value, source):
     folder = fp8(source)
     own = json.loads((folder / "config.json").read_text())["octoscale"]

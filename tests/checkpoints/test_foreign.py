@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 import octoscale
 from octoscale.checkpoints.settings import Quantization
 from octoscale.checkpoints.takeover import give_back, take_over
+from octoscale.layers.state import NonFiniteError
 from octoscale.layers.stored import StoredLinear
 from octoscale.models.export import run_quantization
 from octoscale.models.loading import ModelError
@@ -163,6 +164,14 @@ WRONG = {
         compressed(group(CHANNEL, TOKENS, (r"re:.*mlp.*",))),
         "_proj.weight is in FP8, and by the quantization_config of config.json no group of it names this layer",
     ),
+    "two scales": ({"weight_scale_inv": torch.ones(160, 1)}, {}, "weight_scale and weight_scale_inv beside it: which"),
+    "a zero point": (
+        {"weight_zero_point": torch.full((160, 1), 3, dtype=torch.int8)},
+        {},
+        "q_proj.weight_zero_point is not zero, and asymmetric codes are not served here: here, weights are e4m3fn",
+    ),
+    "a scale of inputs before theirs": ({"pre_quant_scale": torch.ones(160)}, {}, "q_proj.pre_quant_scale stands bes"),
+    "a scale of scales": ({"weight_scale_2": torch.ones(1)}, {}, "q_proj.weight_scale_2 stands beside codes in FP8"),
     "blocks are said": (
         {},
         compressed(group(BLOCKS, GROUPS)),
@@ -184,6 +193,62 @@ def test_what_does_not_fit_together_is_named(name, tmp_path):
         edit(folder, quantization_config=content)
     with pytest.raises(ModelError, match=words):
         octoscale.load(str(folder))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bfloat16, torch.float8_e4m3fn])
+def test_zero_points_of_zero_change_nothing(dtype, tmp_path):
+    folder = save_foreign(tmp_path / "f", "FP8_DYNAMIC")
+    expected, tensors = logits(octoscale.load(str(folder)).model), load_file(folder / "model.safetensors")
+    tensors |= {
+        f"{name.removesuffix('.weight_scale')}.weight_zero_point": torch.zeros_like(scale).to(dtype)
+        for name, scale in tensors.items()
+        if name.endswith(".weight_scale")
+    }
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    assert torch.equal(logits(octoscale.load(str(folder)).model), expected)
+
+
+def with_code(folder, module, code):
+    """The folder with one code of a weight changed."""
+    tensors = load_file(folder / "model.safetensors")
+    codes = tensors[f"{module}.weight"].view(torch.uint8).clone()
+    codes[3, 4] = code
+    tensors[f"{module}.weight"] = codes.view(torch.float8_e4m3fn)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("code", [0x7F, 0xFF])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("module", ["model.layers.0.mlp.up_proj", "model.layers.1.mlp.down_proj"])
+def test_a_code_that_is_nan_is_named(module, kind, code, tmp_path):
+    """The last layer's makes logits NaN, and argmax would take the first token; another's is the next one's input."""
+    model = octoscale.load(str(with_code(save_foreign(tmp_path / "f", kind), module, code))).model
+    with pytest.raises(NonFiniteError, match=re.escape(f"{module}.weight holds NaN: the checkpoint is damaged")):
+        logits(model)
+
+
+def test_codes_are_looked_at_again_once_they_were_written_to(tmp_path):
+    model = octoscale.load(str(save_foreign(tmp_path / "f", "FP8_DYNAMIC"))).model
+    expected, layer = logits(model), model.model.layers[1].mlp.down_proj
+    before = layer.weight.detach().clone()
+    layer.weight.view(torch.uint8)[3, 4] = 0x7F
+    with pytest.raises(NonFiniteError, match=r"down_proj\.weight holds NaN"):
+        logits(model)
+    layer.weight.copy_(before)
+    assert torch.equal(logits(model), expected)
+
+
+@pytest.mark.parametrize("sizes", [{}, {"hidden_size": 256, "intermediate_size": 384}], ids=["usual", "fused"])
+def test_commands_name_a_code_that_is_nan(sizes, tmp_path, run):
+    module = "model.layers.1.mlp.down_proj"
+    folder = with_code(save_foreign(tmp_path / "f", "FP8_DYNAMIC", **sizes), module, 0x7F)
+    words = ("--tokens", "64", "--window", "32", "--text", "pydoc", "--out", tmp_path / "run")
+    commands = [("generate", folder, "--prompt", "abc", "--max-new-tokens", "3"), ("inspect", folder, "--run")]
+    for command in (*commands, ("validate", folder, *words)):
+        code, out, err = run(*command)
+        assert code == 2
+        assert f"{module}.weight holds NaN: the checkpoint is damaged" in f"{out} {err}"
 
 
 def test_scales_that_are_finer_than_a_tensor_are_of_one_rank(tmp_path):

@@ -102,6 +102,17 @@ def test_experts_have_the_dtype_of_the_model(tmp_path):
     assert torch.equal(down, meant["model.layers.1.mlp.experts.3.down_proj.weight"].float())
 
 
+def test_an_expert_with_a_code_that_is_nan_is_named(tmp_path):
+    save_fp8(tmp_path / "f", "deepseek")
+    tensors = load_file(tmp_path / "f" / "model.safetensors")
+    codes = tensors["model.layers.1.mlp.experts.2.up_proj.weight"].view(torch.uint8).clone()
+    codes[3, 4] = 0xFF
+    tensors["model.layers.1.mlp.experts.2.up_proj.weight"] = codes.view(torch.float8_e4m3fn)
+    save_file(tensors, tmp_path / "f" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"experts\.2\.up_proj\.weight holds infinity or NaN: the checkpoint is dam"):
+        octoscale.load(str(tmp_path / "f"))
+
+
 def test_an_expert_without_scale_is_named(tmp_path):
     save_fp8(tmp_path / "f", "deepseek")
     tensors = load_file(tmp_path / "f" / "model.safetensors")

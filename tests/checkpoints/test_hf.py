@@ -21,6 +21,7 @@ from octoscale.checkpoints.settings import Quantization
 from octoscale.layers.layouts import LAYOUTS
 from octoscale.layers.stored import StoredLinear
 from octoscale.models.export import run_quantization
+from octoscale.numerics.recipe import parse_scaling
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 
@@ -82,6 +83,18 @@ def test_a_weight_that_is_not_finite_is_named(scaling, value, tmp_path):
     assert stored_layers(model) == []
     model = load(tmp_path / "model", quantization_config=OctoscaleConfig(scaling, skip=["layers.1.mlp.up_proj"]))
     assert len(stored_layers(model)) == 13
+
+
+@pytest.mark.parametrize("scaling", ["amax:formats=fnuz", "amax:row,formats=fnuz"])
+def test_a_model_in_other_formats_runs_and_is_not_saved(scaling, tmp_path, caplog):
+    """No reader has them. Oracle of what runs: the model converted in memory."""
+    source = save("llama", tmp_path / "model")
+    model = load(source, quantization_config=OctoscaleConfig(scaling))
+    assert torch.equal(logits(model), converted_logits(source, parse_scaling(scaling)))
+    with pytest.raises(ValueError, match="is not serializable - check out the warnings"):
+        model.save_pretrained(tmp_path / "out")
+    assert "this model cannot be saved: weights in e4m3fnuz: checkpoints hold e4m3fn, leave formats= out" in caplog.text
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

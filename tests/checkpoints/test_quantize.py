@@ -197,7 +197,14 @@ run_quantization(Quantization(model={str(source)!r}), Path({str(tmp_path / "out"
     ("words", "message"),
     [
         ({"scaling": "bf16"}, "scaling bf16 is no FP8: there is nothing to quantize"),
-        ({"scaling": "amax:formats=fnuz"}, "weights in e4m3fnuz: checkpoints hold e4m3fn, leave formats= out"),
+        *(
+            (
+                {"scaling": "amax:formats=fnuz", "granularity": granularity},
+                "weights in e4m3fnuz: checkpoints hold e4m3fn",
+            )
+            for granularity in ("tensor", "row", "block")
+        ),
+        ({"scaling": "amax:row,formats=fnuz"}, "weights in e4m3fnuz: checkpoints hold e4m3fn, leave formats= out"),
         ({"skip": ["nosuch"]}, "skip pattern 'nosuch' matches no linear layer"),
     ],
 )

@@ -63,7 +63,7 @@ def test_schemes_are_read(content, expected):
 )
 def test_what_is_not_served_is_refused(weights, inputs, more):
     content = compressed(group(weights, inputs), **more)
-    with pytest.raises(UserError, match=r"quantized (with|and)|its cache of keys|no regular expression"):
+    with pytest.raises(UserError, match=r"quantized (with|and|in the format)|its cache of keys|no regular expression"):
         read_config(content).keeps(["model.layers.0.mlp.up_proj"], LINEAR)
 
 

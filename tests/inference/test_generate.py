@@ -76,6 +76,20 @@ def test_the_scaling_of_a_stored_checkpoint_is_its_own(checkpoint, fp8):
         choose_scaling(str(fp8), "amax")
 
 
+@pytest.mark.parametrize("options", [(), ("--temperature", "0.7", "--top-p", "0.9")])
+@pytest.mark.parametrize("name", ["model.layers.1.mlp.down_proj.weight", "model.norm.weight", "lm_head.weight"])
+def test_logits_that_are_not_finite_are_no_text(name, options, checkpoint, run):
+    """Also of a model in high precision: argmax of NaN is token 0."""
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    model.get_parameter(name).data.flatten()[5] = float("nan")
+    model.save_pretrained(checkpoint)
+    code, out, err = run(
+        "generate", checkpoint, "--prompt", "x", "--max-new-tokens", "3", "--scaling", "bf16", *options
+    )
+    assert (code, out) == (2, "")
+    assert f"token 1: the logits hold infinity or NaN; {name} holds infinity or NaN, mend the checkpoint" in err
+
+
 def test_chance_is_seeded(checkpoint):
     writer = Writer(str(checkpoint), "bf16")
     hot = {"temperature": 2.0, "max_new_tokens": 20}

@@ -75,7 +75,8 @@ class CastSums:
         self.saturated += int(seen.saturated)
         self.flushed += int(seen.flushed)
         self.amax = max(self.amax, float(seen.amax))
-        self.scale_biases += map(int, cast.scale_bias.aminmax())
+        if cast.scale_bias.numel():  # of no rows there are none
+            self.scale_biases += map(int, cast.scale_bias.aminmax())
 
     @property
     def sqnr_db(self) -> float:

@@ -8,6 +8,7 @@ a layer in one parameter, which holds no scales. So such a weight is read as cod
 the scale is no power of two, and then by transformers to the dtype of the model. The files' scales of it are left out.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -43,15 +44,20 @@ class Decoded:
 
 
 def values_of(codes: Tensor, scales: Tensor, stored: Stored) -> Tensor:
-    """Codes * scale of a matrix [N, K], float32. UserError for a scale that is no positive, finite number."""
+    """Codes * scale of a matrix [N, K], float32. UserError for NaN, and a scale that is no positive, finite number."""
     wide = scales.float()
     if not bool((wide.isfinite() & (wide > 0)).all()):
         raise UserError(f"{stored.scale} holds what is no positive, finite number: the checkpoint is damaged")
     reach = stored.scheme.weight
     if reach == TENSOR.name:
-        return codes.float() * wide.reshape(())
-    wide = wide.reshape(stored.scheme.scale_shape(*codes.shape))
-    return codes.float() * spread(wide, along(reach, "weight"), codes.shape)
+        spread_out = wide.reshape(())
+    else:
+        scales_of_groups = wide.reshape(stored.scheme.scale_shape(*codes.shape))
+        spread_out = spread(scales_of_groups, along(reach, "weight"), codes.shape)
+    values = codes.float() * spread_out
+    if values.numel() and not math.isfinite(float(values.abs().amax())):
+        raise UserError(f"{stored.name} holds infinity or NaN: the checkpoint is damaged")
+    return values
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from octoscale.checkpoints.names import Target
-from octoscale.checkpoints.said import Said
+from octoscale.checkpoints.said import REMEDY, Said
 from octoscale.checkpoints.writer import Entry
 from octoscale.layers.layouts import LAYOUTS, Layout
 from octoscale.layers.origin import is_conv1d
@@ -28,6 +28,9 @@ Targets = Callable[[Iterable[str]], Mapping[str, Target]]
 
 _CODES = "F8_E4M3"
 _SCALE_DTYPES = ("F32", "BF16", "F16")
+#: What else writers put beside codes, and what it would change: of zero points, none that is zero changes anything.
+_ZERO_POINTS = ("weight_zero_point", "input_zero_point")
+_UNSERVED = ("pre_quant_scale", "weight_scale_2", "weight_global_scale", "input_global_scale", "weight_g_idx")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +69,11 @@ def find_stored(files: Sequence[Path], modules: Mapping[str, nn.Module], targets
     files that are no safetensors.
     """
     entries: dict[str, Entry] = {}
+    places: dict[str, Path] = {}
     for path in files:
-        entries |= read_entries(path)
+        of_file = read_entries(path)
+        entries |= of_file
+        places |= dict.fromkeys(of_file, path)
     found = Found(layers={}, decoded={})
     for name, target in targets_of(entries).items():
         module, _, leaf = target.parameter.rpartition(".")
@@ -83,7 +89,25 @@ def find_stored(files: Sequence[Path], modules: Mapping[str, nn.Module], targets
             raise UserError(f"{name} is in FP8, and the weight of no linear layer of this model")
         else:
             found.layers[module] = _stored(name, module, modules[module], entries, said)
+    for stored in (*found.layers.values(), *found.decoded.values()):
+        _check_beside(stored, places)
     return found
+
+
+def _check_beside(stored: Stored, places: Mapping[str, Path]) -> None:
+    """UserError for what stands beside codes in the files, and would change their values."""
+    scales = sorted({layout.weight_scale for layout in LAYOUTS.values()})
+    both = [scale for scale in scales if name_of_scale(stored.name, scale) in places]
+    if len(both) > 1:
+        raise UserError(f"{stored.name} has {' and '.join(both)} beside it: which of them is its scale is not known")
+    for leaf in _UNSERVED:
+        if (name := name_of_scale(stored.name, leaf)) in places:
+            raise UserError(f"{name} stands beside codes in FP8, and is not served here: {REMEDY}")
+    for leaf in _ZERO_POINTS:
+        if (name := name_of_scale(stored.name, leaf)) in places:
+            with safe_open(places[name], framework="pt") as file:
+                if bool((file.get_tensor(name).float() != 0).any()):
+                    raise UserError(f"{name} is not zero, and asymmetric codes are not served here: {REMEDY}")
 
 
 def name_of_scale(weight: str, scale: str) -> str:

@@ -28,7 +28,7 @@ from octoscale.conversion.ignore import ignored
 from octoscale.kernels import ops
 from octoscale.layers.layouts import OWN_KEY, Layout
 from octoscale.layers.origin import is_conv1d
-from octoscale.layers.schemes import Scheme, all_linears, check_written
+from octoscale.layers.schemes import STORED_FORMAT, Scheme, all_linears, check_stored_formats, check_written
 from octoscale.layers.stored import check_finite_weight, scales_of
 from octoscale.numerics.granularity import TENSOR, along
 from octoscale.numerics.recipe import Operand, Recipe
@@ -48,9 +48,6 @@ from octoscale.system.whole_folder import (
     put_in_place,
     target,
 )
-
-#: The only format that serving systems load weights in.
-WEIGHT_FORMAT = "e4m3fn"
 
 #: Layers that others fuse into one product, by the last part of their names: with one scale, that loses nothing.
 FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
@@ -79,10 +76,7 @@ class Export:
         check_written(scheme)
         if scheme.weight != TENSOR.name and self.tie_fused:
             raise UserError(f"--tie-fused is for one scale a tensor: scales by {scheme.weight} lose nothing when fused")
-        if self.recipe.weight.format != WEIGHT_FORMAT:
-            raise UserError(
-                f"weights in {self.recipe.weight.format}: checkpoints hold {WEIGHT_FORMAT}, leave formats= out"
-            )
+        check_stored_formats(self.recipe)
         if (self.activations == "static") != (self.input_bias is not None):
             raise UserError("static activations, and only those, need a scale_bias for each layer's input")
 
@@ -227,7 +221,7 @@ def _quantized(name: str, tensor: Tensor, job: _Job, biases: Mapping[str, int]) 
     rule = Constant(biases[name]) if name in biases else export.recipe.weight.rule
     is_turned = name in job.turned
     granularity = along(rule.granularity, "weight", sum_first=is_turned)
-    cast = ops.quantize(tensor, WEIGHT_FORMAT, rule, granularity=granularity)
+    cast = ops.quantize(tensor, STORED_FORMAT, rule, granularity=granularity)
     assert cast.observed is not None
     check_finite_weight(name, cast.observed.amax)
     layout = export.layout
@@ -247,7 +241,7 @@ def _tied_biases(weights: Mapping[str, str], shards: list[Path], operand: Operan
     for shard in shards:
         with safe_open(shard, framework="pt") as file:
             for name in set(weights) & set(file.keys()):
-                cast = ops.quantize(file.get_tensor(name), WEIGHT_FORMAT, operand.rule)
+                cast = ops.quantize(file.get_tensor(name), STORED_FORMAT, operand.rule)
                 assert cast.observed is not None
                 check_finite_weight(name, cast.observed.amax)
                 own[name] = int(cast.scale_bias) if cast.observed.amax > 0 else None

@@ -5,6 +5,7 @@ layers are placed where the files hold codes; where they hold high precision, ea
 that the model merges with others (experts, which it stacks) are handed to transformers as values (decoded.py).
 """
 
+import logging
 import re
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
@@ -29,6 +30,7 @@ from octoscale.conversion.weight_reads import why_kept
 from octoscale.kernels.base import held_formats
 from octoscale.layers.layouts import LAYOUTS, OWN_KEY, layout_for
 from octoscale.layers.origin import is_linear
+from octoscale.layers.schemes import check_stored_formats
 from octoscale.layers.stored import StoredLinear, shape_in, to_stored
 from octoscale.numerics.recipe import Recipe
 from octoscale.numerics.scaling import Constant
@@ -36,6 +38,7 @@ from octoscale.runs.scales import LayerName
 from octoscale.system.errors import UserError
 
 _CODES = frozenset(held_formats())
+_log = logging.getLogger(__name__)
 
 
 class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
@@ -193,7 +196,12 @@ class OctoscaleQuantizer(HfQuantizer):  # type: ignore[misc]
         return model
 
     def is_serializable(self) -> bool:
-        """save_pretrained writes the layout of the config."""
+        """save_pretrained writes the layout of the config; where formats forbid it, the log says so, as HF has it."""
+        try:
+            check_stored_formats(self.quantization_config.recipe())
+        except UserError as error:
+            _log.warning("this model cannot be saved: %s", error)
+            return False
         return True
 
     @property
@@ -234,6 +242,7 @@ def _adopt(config: OctoscaleConfig, words: Any) -> None:
         config.scaling = str(words.get("scaling", before))
         try:
             agrees = config.scheme == scheme
+            check_stored_formats(config.recipe())
         except ValueError as error:
             raise UserError(f"config.json: {OWN_KEY}.scaling is {config.scaling!r}: {error}") from error
         if not agrees:

@@ -94,7 +94,7 @@ def read_config(content: Mapping[str, Any]) -> Said:
         return _compressed_tensors(content)
     if method == "fp8":
         return _fp8(content)
-    raise UnreadableError(f"by {method if isinstance(method, str) else 'in an unknown way'}")
+    raise UnreadableError(f"by {method}" if isinstance(method, str) else "in a way that quant_method does not name")
 
 
 def understood(content: Any) -> Said | None:
@@ -114,10 +114,8 @@ def modelopt_in_our_words(said: Mapping[str, Any], *, has_input_scales: bool) ->
     for key in ("kv_cache_quant_algo", "kv_cache_scheme"):
         if said.get(key) not in (None, ""):
             raise _cache(f"{key} is {said[key]}")
-    names = said.get("exclude_modules") or said.get("ignore") or []
-    kept = [
-        f"{_EXPRESSION}{fnmatch.translate(str(name))}" if set(str(name)) & set("*?[") else str(name) for name in names
-    ]
+    names = _names(said, "exclude_modules") or _names(said, "ignore")
+    kept = [f"{_EXPRESSION}{fnmatch.translate(name)}" if set(name) & set("*?[") else name for name in names]
     if algorithm == "FP8" and has_input_scales:
         scheme = Scheme(activations="static")
     return get_layout("compressed-tensors").config(kept, all_linears(scheme))
@@ -146,8 +144,11 @@ def _group(name: str, group: Any, format: Any) -> Group:
     scheme = _scheme(group)
     own = group.get("format")
     stated = own if own is not None else format
-    if scheme is None or stated not in _FLOAT_FORMATS or (format not in _FLOAT_FORMATS and format != _MIXED):
+    if scheme is None:
         raise UnreadableError(f"with {describe_group(group)} (compressed-tensors)", targets)
+    if stated not in _FLOAT_FORMATS or (format not in _FLOAT_FORMATS and format != _MIXED):
+        named = f"{name} in {own}" if own is not None else f"{name} in no format of its own"
+        raise UnreadableError(f"in the format {format}, {named} (compressed-tensors)", targets)
     return Group(targets=tuple(targets), scheme=scheme)
 
 
@@ -256,7 +257,7 @@ def describe_group(group: Mapping[str, Any]) -> str:
     weights, inputs = (part if isinstance(part, dict) else {} for part in parts)
     unlike = [] if weights.get("symmetric", True) is True else ["asymmetric "]
     words = f"{_REACH_WORDS.get(str(weights.get('strategy')), 'unknown scales')} of {''.join(unlike)}"
-    words += f"{weights.get('num_bits')}-bit {weights.get('type', 'unknown')} weights"
+    words += f"{weights.get('num_bits')!r}-bit {weights.get('type', 'unknown')} weights"
     if weights.get("strategy") == "block":
         words += f" ({weights.get('block_structure')})"
     return words + (" and one a token of the inputs" if inputs.get("strategy") == "token" else "")

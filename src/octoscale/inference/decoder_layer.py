@@ -278,6 +278,7 @@ class Room:
 
 
 def _linear_facts(linear: StoredLinear) -> LinearFacts:
+    linear.check_codes()
     weight = linear.quantized_weight()
     operand: Operand | None = None if linear.fp8.activations == "none" else linear.fp8.recipe.input
     return LinearFacts(

@@ -7,6 +7,7 @@ The checkpoint's own scales are used where its weights are FP8 already. Other mo
 loaded, by any scaling of `octoscale validate`, or run as they are (bf16). transformers' `generate` does the rest.
 """
 
+import math
 import re
 import unicodedata
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 from transformers.generation.logits_process import LogitsProcessor
 from transformers.generation.streamers import BaseStreamer
@@ -25,7 +26,9 @@ from octoscale.conversion.head import put_head_in_fp8
 from octoscale.inference.fuse import fuse
 from octoscale.inference.huge_pages import gather_huge_pages
 from octoscale.inference.settings import Sampling as Sampling
+from octoscale.layers.state import NonFiniteError
 from octoscale.models import loading
+from octoscale.models.not_finite import why
 from octoscale.models.quiet import quietly
 from octoscale.models.texts import embeddings_of, positions_of
 from octoscale.numerics.formats import PRECISIONS, STORED
@@ -142,7 +145,7 @@ class Writer:
                 streamer=_Streamer(len(ids), self._decode, emit, byte_finder(self._loaded.tokenizer)),
                 tokenizer=self._loaded.tokenizer,
                 pad_token_id=self._padding(),
-                logits_processor=[] if self._ranks is None else [_OfFirst(self._ranks)],
+                logits_processor=[*([] if self._ranks is None else [_OfFirst(self._ranks)]), _Finite(self._model)],
                 **{**ONE_SEQUENCE, **sampling.options()},
             )
         new = out[0, len(ids) :].tolist()
@@ -172,6 +175,18 @@ class _OfFirst(LogitsProcessor):  # type: ignore[misc]
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002  transformers' signature
         scores = scores.contiguous()
         dist.broadcast(scores, src=0, group=self._ranks)
+        return scores
+
+
+class _Finite(LogitsProcessor):  # type: ignore[misc]
+    """The scores as they are; NonFiniteError where none is the largest, for which argmax would write token 0."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if not math.isfinite(float(scores.amax())):  # NaN goes before any number
+            raise NonFiniteError(f"token {input_ids.shape[1]}: the logits hold infinity or NaN{why(self._model)}")
         return scores
 
 

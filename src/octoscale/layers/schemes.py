@@ -25,6 +25,9 @@ ACTIVATIONS = ("dynamic", "static", "none")
 #: Over how much of a weight a scale of a file may reach.
 REACHES = (TENSOR.name, ROW.name, BLOCK.name)
 
+#: The only format that serving systems load weights in, and the one in which they cast inputs.
+STORED_FORMAT = "e4m3fn"
+
 #: A target that means every linear layer.
 EVERY_LINEAR = "Linear"
 
@@ -84,10 +87,17 @@ def all_linears(scheme: Scheme) -> Sequence[Group]:
 
 
 def check_storable(recipe: "Recipe") -> None:
-    """UserError for what a checkpoint cannot hold: scales that none has, or how products are summed."""
+    """UserError for what a checkpoint cannot say: scales that none has, or how products are summed."""
     Scheme.of(recipe, "dynamic")
     if recipe.accumulate or recipe.fast != type(recipe).fast:
         raise UserError(f"scaling {recipe.name}: a checkpoint does not hold how products are summed, leave that out")
+
+
+def check_stored_formats(recipe: "Recipe") -> None:
+    """UserError for formats that no checkpoint holds; a model that is not saved may be in any."""
+    for what, operand in (("weights", recipe.weight), ("inputs", recipe.input)):
+        if operand.format != STORED_FORMAT:
+            raise UserError(f"{what} in {operand.format}: checkpoints hold {STORED_FORMAT}, leave formats= out")
 
 
 def check_written(scheme: Scheme) -> None:

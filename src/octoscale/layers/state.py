@@ -281,6 +281,7 @@ class Runtime:
         self.recorder: Recorder | None = None
         self.weight: tuple[Seen | None, Quantized | None] = (None, None)
         self.input_scale: Seen | None = None  # of a stored layer with static inputs
+        self.codes: Seen | None = None  # of a stored layer, once none of them was NaN
         self.columns: Columns | None = None  # of that cast
         self.sample: Tensor | None = None  # some values of the weight, as they were when it was cast
         self.compared_at: int | None = None  # the last step in which they were compared

@@ -37,8 +37,8 @@ from octoscale.layers.origin import is_conv1d
 from octoscale.layers.part_linear import ranks_of
 from octoscale.layers.reuse import Seen
 from octoscale.layers.runs import sum_of_runs
-from octoscale.layers.schemes import Scheme
-from octoscale.layers.state import LayerState
+from octoscale.layers.schemes import STORED_FORMAT, Scheme
+from octoscale.layers.state import LayerState, NonFiniteError
 from octoscale.numerics.formats import get_format
 from octoscale.numerics.granularity import BLOCK, TENSOR
 from octoscale.numerics.recipe import Operand, Recipe
@@ -109,6 +109,16 @@ class StoredLinear(Fp8Linear):
             runtime.weight = (Seen(scale), w8)
         return w8
 
+    def check_codes(self) -> None:
+        """NonFiniteError, with the weight's name, if a code of it is NaN: looked at once, and after each write."""
+        weight, runtime = self.weight.detach(), self.fp8.runtime
+        seen = runtime.codes
+        if weight.is_meta or (seen is not None and (self.weight.is_inference() or seen.is_still(self.weight))):
+            return
+        if self.fp8.recipe.weight.format == STORED_FORMAT and _holds_nan(weight):
+            raise NonFiniteError(f"{self.fp8.name.module}.weight holds NaN: the checkpoint is damaged")
+        runtime.codes = Seen(self.weight)
+
     def set_weight(self, values: Tensor, operand: Operand) -> None:
         """Cast a weight into this layer: this rank's part of it, if the layer has one."""
         everywhere = self.fp8.ranks.amax.get("weight")
@@ -132,6 +142,7 @@ class StoredLinear(Fp8Linear):
                 self._parameters[layout.weight_scale] = nn.Parameter(scale.detach().reshape(shape), requires_grad=False)
 
     def _forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        self.check_codes()
         w8 = self.quantized_weight()
         if self.fp8.activations == "none":
             return self._weight_only(x, w8, dtype)
@@ -232,6 +243,13 @@ class StoredLinear(Fp8Linear):
             amax=amax.amax(), amaxes=amax, saturated=none, flushed=none, nonfinite=(~values.isfinite()).sum()
         )
         return replace(w8, observed=observed)
+
+
+def _holds_nan(codes: Tensor) -> bool:
+    """Whether a code of e4m3fn is one of its two NaN, 0x7f and 0xff: the largest of signed, and of unsigned bytes."""
+    if not codes.numel():
+        return False
+    return int(codes.view(torch.int8).amax()) == 0x7F or int(codes.view(torch.uint8).amax()) == 0xFF
 
 
 def _is_view_of(codes: Tensor, weight: Tensor) -> bool:

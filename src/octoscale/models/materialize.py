@@ -17,14 +17,14 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from octoscale.checkpoints.headers import name_of_scale
-from octoscale.checkpoints.quantize import WEIGHT_FORMAT, Progress
+from octoscale.checkpoints.quantize import Progress
 from octoscale.checkpoints.shards import INDEX
 from octoscale.checkpoints.writer import DTYPE_NAMES, Entry, writing
 from octoscale.conversion.convert import preview
 from octoscale.conversion.ignore import ignored
 from octoscale.kernels import ops
 from octoscale.layers.layouts import OWN_KEY, get_layout
-from octoscale.layers.schemes import Scheme, all_linears
+from octoscale.layers.schemes import STORED_FORMAT, Scheme, all_linears
 from octoscale.models.quiet import quietly
 from octoscale.models.sizes import SIZES, config_of_size
 from octoscale.numerics.recipe import Recipe
@@ -151,7 +151,7 @@ def _tensors(entries: dict[str, Entry], generator: torch.Generator) -> Iterator[
 
 
 def _cast(values: Tensor) -> Tensor:
-    return ops.quantize(values, WEIGHT_FORMAT, Constant(_SCALE_BIAS)).codes
+    return ops.quantize(values, STORED_FORMAT, Constant(_SCALE_BIAS)).codes
 
 
 def _filled(

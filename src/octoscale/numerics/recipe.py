@@ -294,7 +294,10 @@ def check_names(scalings: Sequence[Recipe | str]) -> None:
     names = [scaling if isinstance(scaling, str) else scaling.name for scaling in scalings]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise UserError(f"a scaling is named twice: {', '.join(twice)}; dataclasses.replace(recipe, name=...) renames")
+        raise UserError(
+            f"a scaling is named twice: {', '.join(twice)}; say each once (in Python, dataclasses.replace(recipe, "
+            "name=...) renames one)"
+        )
 
 
 def _form(rule: str, options: Collection[str]) -> str | None:
