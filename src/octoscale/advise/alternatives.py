@@ -36,7 +36,7 @@ def alternatives(recipe: Recipe, estimates: Sequence[LayerEstimate]) -> list[Rec
     Margins have the granularity of the recipe's inputs. A tensor core whose sums are imitated takes no other formats,
     and one scale a tensor.
     """
-    formats = formats_of(recipe)
+    formats = recipe.formats
     other = next(name for name in FORMAT_SETS if name != formats)
     rule = recipe.input.rule
     amax = rule if isinstance(rule, Amax) else Amax()
@@ -61,11 +61,6 @@ def best_constant(wanted: Sequence[int]) -> int:
     }
     best = [constant for constant, count in served.items() if count == max(served.values())]
     return best[(len(best) - 1) // 2]
-
-
-def formats_of(recipe: Recipe) -> str:
-    """The name of the format set that a recipe's weights are of."""
-    return next(name for name, formats in FORMAT_SETS.items() if formats["weight"] == recipe.weight.format)
 
 
 def _recipe(rule: Rule, formats: str, skip: Sequence[str]) -> Recipe:

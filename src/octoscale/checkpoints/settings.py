@@ -6,14 +6,7 @@ from typing import TYPE_CHECKING
 
 from octoscale.conversion.settings import SKIP, FromFile, said_by_recipe
 from octoscale.layers.layouts import get_layout
-from octoscale.layers.schemes import (
-    REACHES,
-    Scheme,
-    all_linears,
-    check_storable,
-    check_stored_formats,
-    check_written,
-)
+from octoscale.layers.schemes import REACHES, Scheme, all_linears, check_storable, check_written
 from octoscale.numerics.granularity import TENSOR
 from octoscale.system.errors import UserError
 from octoscale.system.settings import argument, setting
@@ -58,7 +51,6 @@ class Quantization(FromFile):
         if not isinstance(recipe, Recipe):
             raise UserError(f"scaling {self.scaling} is no FP8: there is nothing to quantize")
         check_storable(recipe)
-        check_stored_formats(recipe)
         if self.granularity not in REACHES:
             raise UserError(f"unknown granularity {self.granularity!r}: one of {', '.join(REACHES)}")
         if self.granularity == TENSOR.name or Scheme.of(recipe, "dynamic") == Scheme(
@@ -74,4 +66,4 @@ class Quantization(FromFile):
         weight = replace(weight, granularity=self.granularity)
         if self.activations != "static":  # a file's own scale of an input is a tensor's
             input = replace(input, granularity=self.granularity)
-        return Recipe.by_role(weight=weight, input=input, skip=self.skip)
+        return Recipe.by_role(weight=weight, input=input, formats=recipe.formats, skip=self.skip)

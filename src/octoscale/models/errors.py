@@ -33,5 +33,7 @@ def explain(spec: str, error: BaseException) -> str:
 
 
 def _first_line(error: BaseException) -> str:
+    """What was said; of a library's error, which may be a bare name, with its type."""
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"
+    said = lines[0] if lines else "no reason given"
+    return said if isinstance(error, UserError) else f"{type(error).__name__}: {said}"

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from octoscale.numerics.accumulators import check_formats, get_accumulator
-from octoscale.numerics.formats import PRECISIONS, ROLES, Role, get_format, get_format_set
+from octoscale.numerics.formats import FORMAT_SETS, PRECISIONS, ROLES, Role, get_format, get_format_set
 from octoscale.numerics.granularity import GRANULARITIES, TENSOR
 from octoscale.numerics.scaling import Amax, Constant, Delayed, Rule
 from octoscale.system.errors import UserError
@@ -98,6 +98,11 @@ class Recipe:
             check_formats(get_accumulator(self.accumulate), formats)
             if not self.is_whole:
                 raise UserError(f"accumulate={self.accumulate} imitates products of one scale a tensor: write amax")
+
+    @property
+    def formats(self) -> str:
+        """The name of the format set that the weights are of; "" if it is none."""
+        return next((name for name, formats in FORMAT_SETS.items() if formats["weight"] == self.weight.format), "")
 
     @property
     def is_whole(self) -> bool:
