@@ -215,6 +215,20 @@ def test_what_is_said_of_finer_scales_follows_from_their_numbers():
     assert f"as the OCP standard has it, loses {gaps['amax:mx']:.1f} %" in failed()
 
 
+def test_what_is_said_of_the_trained_arenas_follows_from_their_numbers():
+    tuned, scratch = (
+        [row for row in json.loads((RESULTS / name / "arena.json").read_text(encoding="utf-8"))["rows"] if row["gap"]]
+        for name in ("arena-tuned", "arena-scratch")
+    )
+    better = [-row["gap"] for row in tuned]
+    assert all(row["verdict"] == "better than bf16" for row in tuned)
+    assert f"better than bf16**, by {min(better):.3f} to {max(better):.3f} nats" in failed()
+    assert all(row["verdict"].startswith("cannot be told") for row in scratch)
+    gaps, widest = [row["gap"] for row in scratch], max((row["high"] - row["low"]) / 2 for row in scratch)
+    said = f"gaps of {min(gaps):.3f} to {max(gaps):.3f} nats, intervals of up to {widest:.2f} on either side"
+    assert said in failed()
+
+
 def test_what_is_said_of_the_gpt_follows_from_its_numbers():
     rows = json.loads((RESULTS / "gpt" / "table2.json").read_text(encoding="utf-8"))["rows"]
     scores = {task: [row["high"] for row in rows if row["task"] == task] for task in ("sst2", "mnli")}

@@ -49,12 +49,8 @@ def values_of(codes: Tensor, scales: Tensor, stored: Stored) -> Tensor:
     if not bool((wide.isfinite() & (wide > 0)).all()):
         raise UserError(f"{stored.scale} holds what is no positive, finite number: the checkpoint is damaged")
     reach = stored.scheme.weight
-    if reach == TENSOR.name:
-        spread_out = wide.reshape(())
-    else:
-        scales_of_groups = wide.reshape(stored.scheme.scale_shape(*codes.shape))
-        spread_out = spread(scales_of_groups, along(reach, "weight"), codes.shape)
-    values = codes.float() * spread_out
+    wide = wide.reshape(stored.scheme.scale_shape(*codes.shape))
+    values = codes.float() * (wide if reach == TENSOR.name else spread(wide, along(reach, "weight"), codes.shape))
     if values.numel() and not math.isfinite(float(values.abs().amax())):
         raise UserError(f"{stored.name} holds infinity or NaN: the checkpoint is damaged")
     return values

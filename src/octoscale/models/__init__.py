@@ -11,6 +11,7 @@
     settings        what a checkpoint of random weights is to be
     fingerprint     which weights a model has, as a short text
     quiet           transformers without bars and warnings, for a block
+    not_finite      which of a model's own numbers is infinity or NaN
     errors          what reading a broken checkpoint raises, and the one line of it
     texts           texts, their windows, and what a model can take of them
     questions       multiple-choice questions, and whether a model can be asked them
