@@ -42,7 +42,13 @@ def by_amax_of_rows(output, x, scale, _=None):
     by_scale(output, x, scale.expand_as(x))
 
 
+def gated_by_scale(output, x, scale):
+    gate, up = x.float().chunk(2, -1)
+    by_scale(output, (torch.nn.functional.silu(gate) * up).to(x.dtype), scale)
+
+
 torch.ops._C.static_scaled_fp8_quant = by_scale
+torch.ops._C.silu_and_mul_quant = gated_by_scale
 torch.ops._C.dynamic_scaled_fp8_quant = by_amax
 torch.ops._C.dynamic_per_token_scaled_fp8_quant = by_amax_of_rows
 
