@@ -57,6 +57,24 @@ def estimates(recipe, *amaxes):
                 *("cscale:2", "cscale:3", "cscale:4"),
             ],
         ),
+        (
+            parse_scaling("weight=amax:block,input=amax:row"),
+            [
+                "weight=amax:block,input=amax:row,formats=fnuz",
+                *(f"amax:row,margin={margin}" for margin in (1, 2, 3)),
+                *("amax", "amax:row", "amax:block", "amax:mx", "amax:mx,round=up"),
+                *("cscale:2", "cscale:3", "cscale:4"),
+            ],
+        ),
+        (
+            parse_scaling("cscale:weight=3,input=-1"),
+            [
+                "cscale:weight=3,input=-1,formats=fnuz",
+                *(f"amax:margin={margin}" for margin in (1, 2, 3)),
+                *("amax", "amax:row", "amax:block", "amax:mx", "amax:mx,round=up"),
+                *("cscale:2", "cscale:3", "cscale:4"),
+            ],
+        ),
     ],
     ids=str,
 )

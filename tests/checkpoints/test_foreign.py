@@ -237,6 +237,10 @@ def test_codes_are_looked_at_again_once_they_were_written_to(tmp_path):
         logits(model)
     layer.weight.copy_(before)
     assert torch.equal(logits(model), expected)
+    layer.weight.data.view(torch.uint8)[3, 4] = 0x7F  # which leaves no trace
+    octoscale.forget_casts(model)
+    with pytest.raises(NonFiniteError, match=r"down_proj\.weight holds NaN"):
+        logits(model)
 
 
 @pytest.mark.parametrize("sizes", [{}, {"hidden_size": 256, "intermediate_size": 384}], ids=["usual", "fused"])

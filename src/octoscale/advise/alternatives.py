@@ -40,14 +40,15 @@ def alternatives(recipe: Recipe, estimates: Sequence[LayerEstimate]) -> list[Rec
     other = next(name for name in FORMAT_SETS if name != formats)
     rule = recipe.input.rule
     amax = rule if isinstance(rule, Amax) else Amax()
-    rules: list[tuple[Rule, str]] = [] if recipe.accumulate else [(rule, other)]
-    rules += [(replace(amax, margin=margin), formats) for margin in MARGINS]
+    rules: list[tuple[Rule, str]] = [(replace(amax, margin=margin), formats) for margin in MARGINS]
     rules += [(each, formats) for each in (SCALES_FOR[:1] if recipe.accumulate else SCALES_FOR)]
     wanted = [estimate.wanted(role) for estimate in estimates for role, cast in estimate.casts.items() if cast.amax > 0]
     best = best_constant(wanted)
     rules += [(Constant(bias), formats) for bias in (best - 1, best, best + 1)]
     sums = {"fast": recipe.fast, "accumulate": recipe.accumulate}
     made = [_recipe(rule, formats, recipe.skip).summed(**sums) for rule, formats in rules]
+    if not recipe.accumulate:
+        made.insert(0, _in_formats(recipe, other).summed(**sums))
     return [each for each in made if (each.weight, each.input) != (recipe.weight, recipe.input)]
 
 
@@ -61,6 +62,14 @@ def best_constant(wanted: Sequence[int]) -> int:
     }
     best = [constant for constant, count in served.items() if count == max(served.values())]
     return best[(len(best) - 1) // 2]
+
+
+def _in_formats(recipe: Recipe, formats: str) -> Recipe:
+    """The same rules in other formats."""
+    weight, input = recipe.weight.rule, recipe.input.rule
+    if weight == input:
+        return _recipe(input, formats, recipe.skip)
+    return Recipe.by_role(weight=weight, input=input, formats=formats, skip=recipe.skip)
 
 
 def _recipe(rule: Rule, formats: str, skip: Sequence[str]) -> Recipe:

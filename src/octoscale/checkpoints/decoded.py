@@ -52,7 +52,7 @@ def values_of(codes: Tensor, scales: Tensor, stored: Stored) -> Tensor:
     wide = wide.reshape(stored.scheme.scale_shape(*codes.shape))
     values = codes.float() * (wide if reach == TENSOR.name else spread(wide, along(reach, "weight"), codes.shape))
     if values.numel() and not math.isfinite(float(values.abs().amax())):
-        raise UserError(f"{stored.name} holds infinity or NaN: the checkpoint is damaged")
+        raise UserError(f"{stored.name} holds infinity or NaN: the checkpoint is damaged, fetch it again")
     return values
 
 

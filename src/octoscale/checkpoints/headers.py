@@ -5,6 +5,7 @@
     found.decoded       tensor -> the same, of weights that become a part of a parameter without scales: experts
 
 Files come from anywhere: whatever does not fit together is a ValueError that names the tensor. Pickles are never read.
+Of the tensors beside codes only zero points are read, which others write where they are zero, too.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -66,7 +67,7 @@ def find_stored(files: Sequence[Path], modules: Mapping[str, nn.Module], targets
     does not have (the head, for a base model; layers beyond the wanted number) is passed over, as transformers does.
     said: what config.json says of each layer. ValueError for codes without a scale, of another format, of a shape that
     is not the module's, of a parameter that is no linear layer's, that nothing names, or that are said to be none; for
-    files that are no safetensors.
+    what stands beside them and would change their values; for files that are no safetensors.
     """
     entries: dict[str, Entry] = {}
     places: dict[str, Path] = {}

@@ -123,9 +123,11 @@ def revert(model: nn.Module) -> int:
 
 
 def forget_casts(model: nn.Module) -> None:
-    """Have every FP8 layer cast its weight again: after a write to `weight.data` in place, which leaves no trace."""
+    """Have every FP8 layer cast its weight again, or look at its codes: after a write to `weight.data` in place, which
+    leaves no trace.
+    """
     for layer in fp8_layers(model):
-        layer.fp8.runtime.weight = (None, None)
+        layer.fp8.runtime.weight, layer.fp8.runtime.codes = (None, None), None
 
 
 def preview(model: nn.Module, recipe: Recipe) -> ConversionReport:

@@ -28,7 +28,7 @@ from octoscale.inference.huge_pages import gather_huge_pages
 from octoscale.inference.settings import Sampling as Sampling
 from octoscale.layers.state import NonFiniteError
 from octoscale.models import loading
-from octoscale.models.not_finite import why
+from octoscale.models.not_finite import where_not_finite
 from octoscale.models.quiet import quietly
 from octoscale.models.texts import embeddings_of, positions_of
 from octoscale.numerics.formats import PRECISIONS, STORED
@@ -186,7 +186,8 @@ class _Finite(LogitsProcessor):  # type: ignore[misc]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         if not math.isfinite(float(scores.amax())):  # NaN goes before any number
-            raise NonFiniteError(f"token {input_ids.shape[1]}: the logits hold infinity or NaN{why(self._model)}")
+            where = where_not_finite(self._model)
+            raise NonFiniteError(f"token {input_ids.shape[1]}: the logits hold infinity or NaN{where}")
         return scores
 
 

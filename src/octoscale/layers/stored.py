@@ -116,7 +116,7 @@ class StoredLinear(Fp8Linear):
         if weight.is_meta or (seen is not None and (self.weight.is_inference() or seen.is_still(self.weight))):
             return
         if self.fp8.recipe.weight.format == STORED_FORMAT and _holds_nan(weight):
-            raise NonFiniteError(f"{self.fp8.name.module}.weight holds NaN: the checkpoint is damaged")
+            raise NonFiniteError(f"{self.fp8.name.module}.weight holds NaN: the checkpoint is damaged, fetch it again")
         runtime.codes = Seen(self.weight)
 
     def set_weight(self, values: Tensor, operand: Operand) -> None:
